@@ -1,0 +1,1 @@
+"""A diffusion transformer on cached latents."""

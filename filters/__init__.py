@@ -1,0 +1,1 @@
+"""Pure measures of video: arrays and numbers in, numbers out."""

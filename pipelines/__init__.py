@@ -1,0 +1,1 @@
+"""Curation: from raw footage to shards. Only this package imports Ray."""

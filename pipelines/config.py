@@ -1,0 +1,167 @@
+"""Every setting of curation, in one place. A leaf: importing it loads neither Ray nor torch nor OpenCV.
+
+Limits on scores do not stand here but in policies (`filters/presets/*.yaml`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputConfig:
+    """What the inputs are and how they are split into units of work."""
+
+    uri_column: str = "uri"
+    """Column of a CSV, JSONL or Parquet list that names the video."""
+    caption_column: str = "caption"
+    """Column with a given caption, if the list has one."""
+    licence_column: str = "licence"
+    """Column with the licence, if the list has one."""
+    rights_column: str = "rights"
+    """Column with the rights holder, if the list has one."""
+    units_per_wave: int = 64
+    """A wave of inputs is split into about this many units of sources (never more than 2048 sources a unit)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScanConfig:
+    """The single decode of the footage."""
+
+    width_px: int = 128
+    """Width to which luma and chroma are shrunk once; every measure works on that."""
+    tick_hz: float = 6.0
+    """Rate of motion, border and hash measurements; independent of the frame rate."""
+    candidate_hz: float = 2.0
+    """Rate at which candidate frames for models and strips are kept."""
+    candidate_side_px: int = 320
+    """Longer side of a candidate frame."""
+    span_s: float = 600.0
+    """Longer sources are scanned as several spans of about this length."""
+    max_side_px: int = 8192
+    """Larger frames are refused before they are decoded."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShotsConfig:
+    """From signals to clips: a change here re-reads no video."""
+
+    min_clip_s: float = 1.0
+    """Shorter clips are trimmed away."""
+    max_clip_s: float = 20.0
+    """Longer shots are divided."""
+    cut_content: float = 27.0
+    """Content change (scenedetect's HSV score) above which a frame may begin a shot."""
+    cut_ratio: float = 3.0
+    """… and by which factor it must exceed its neighbourhood."""
+    fade_luma: float = 24.0
+    """Mean luma (0–255) below which a picture counts as black in a fade."""
+    trim_s: float = 0.08
+    """Trimmed on either side of a gradual transition."""
+    frames_per_clip: int = 3
+    """Representative frames that the models look at."""
+    strip_frames: int = 6
+    """Frames of a contact strip."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreConfig:
+    """Which models look at the representative frames."""
+
+    scorers: list[str] = field(default_factory=lambda: ["embedding", "quality", "tags"])
+    """Names of scorers: embedding, quality, tags, clip, aesthetic, text."""
+    clip_model: str = "ViT-L-14"
+    """OpenCLIP architecture for the scorers clip and aesthetic."""
+    clip_weights: str = ""
+    """Weights of it: a local path, a URL or a pretrained tag."""
+    aesthetic_head: str = ""
+    """The LAION linear head for that model: a local path or URL."""
+    actors: int = 0
+    """Actors that hold the models; 0 chooses by the machine."""
+    batch_frames: int = 16
+    """Frames a model sees at once."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelectConfig:
+    """Which clips stay."""
+
+    policy: str = "default"
+    """A preset's name or the path of a YAML file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaptionConfig:
+    """Where captions come from."""
+
+    source: Literal["tags", "endpoint"] = "tags"
+    """tags: composed from measured facts and ImageNet tags. endpoint: an OpenAI-compatible server."""
+    endpoint: str = ""
+    """Base URL of the server, such as http://host:8000/v1."""
+    model: str = ""
+    """Model name to ask for."""
+    api_key_env: str = "RUSHES_API_KEY"
+    """Environment variable that holds the key; the key itself is never saved."""
+    retries: int = 4
+    """Retries of a request, with exponential back-off."""
+    concurrency: int = 4
+    """Requests under way at once for each actor."""
+    timeout_s: float = 120.0
+    """Time limit of one request."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackConfig:
+    """How kept clips become shards."""
+
+    name: str = "clips"
+    """Start of every shard's name."""
+    codec: Literal["h264", "hevc", "av1"] = "h264"
+    """Codec of re-encoded clips."""
+    crf: int = 20
+    """Constant rate factor of the encoder."""
+    max_side_px: int = 0
+    """Clips are shrunk so that their shorter side is at most this; 0 keeps the size."""
+    crop_bars: bool = True
+    """Whether measured black bars are cropped away."""
+    audio: bool = True
+    """Whether audio is kept."""
+    shard_mb: float = 512.0
+    """Shards hold at most this many megabytes (10⁶ bytes), unless one clip is larger."""
+    seed: int = 0
+    """Seed of the order in which clips stand in shards."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RayConfig:
+    """How the work is spread."""
+
+    address: str = ""
+    """Address of a cluster; empty starts or joins a local one."""
+    object_store_mb: int = 256
+    """Object store of a local Ray; frames never travel, so it stays small."""
+    max_in_flight: int = 0
+    """Units under way at once; 0 means one for each CPU."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CurateConfig:
+    """The whole of `rushes curate`."""
+
+    inputs: InputConfig = field(default_factory=InputConfig)
+    """Inputs."""
+    scan: ScanConfig = field(default_factory=ScanConfig)
+    """The single decode."""
+    shots: ShotsConfig = field(default_factory=ShotsConfig)
+    """Shots and clips."""
+    score: ScoreConfig = field(default_factory=ScoreConfig)
+    """Model scores."""
+    select: SelectConfig = field(default_factory=SelectConfig)
+    """Policy and duplicates."""
+    caption: CaptionConfig = field(default_factory=CaptionConfig)
+    """Captions."""
+    pack: PackConfig = field(default_factory=PackConfig)
+    """Shards."""
+    ray: RayConfig = field(default_factory=RayConfig)
+    """Ray."""

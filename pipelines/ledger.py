@@ -1,0 +1,221 @@
+"""The ledger: one Parquet table per stage, in part files that appear whole or not at all.
+
+A leaf: no Ray. Everything a run knows stands in these tables; open any of them with one line:
+
+    duckdb -c "select * from 'RUN/ledger/clips/*.parquet'"
+
+A part file is a finished unit of work. Its name is `part-<unit>.<fingerprint>.parquet`, so that a listing alone tells
+what is done and under which configuration; its Parquet metadata repeat both with the schema version.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, is_dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+
+from pipelines import storage
+
+SCHEMA_VERSION = 1
+
+_f, _d, _s, _i, _b = pa.float32(), pa.float64(), pa.string(), pa.int32(), pa.bool_()
+
+
+def _schema(**columns: pa.DataType) -> pa.Schema:
+    return pa.schema([pa.field(name, kind) for name, kind in columns.items()])
+
+
+TABLES: dict[str, pa.Schema] = {
+    # The work list: which input belongs to which unit. A wave is one addition of inputs to the run.
+    "plan": _schema(
+        wave=_i, unit=_s, uri=_s, size_bytes=pa.int64(), version=_s, caption=_s, licence=_s, rights=_s, extra=_s
+    ),
+    # One row per readable input; probing reads headers only.
+    "sources": _schema(
+        source_id=_s, uri=_s, wave=_i, unit=_s, size_bytes=pa.int64(), digest=_s, digest_full=_s,
+        container=_s, video_codec=_s, pixel_format=_s, bit_depth=_i,
+        width=_i, height=_i, coded_width=_i, coded_height=_i, rotation_deg=_i, sample_aspect=_d,
+        fps=_d, variable_fps=_b, duration_s=_d, start_s=_d, bit_rate=pa.int64(),
+        color_range=_s, color_space=_s, color_transfer=_s, color_primaries=_s, hdr=_b,
+        audio_codec=_s, audio_channels=_i, audio_rate_hz=_i,
+        caption=_s, licence=_s, rights=_s, extra=_s,
+    ),
+    # One row per span: what the single decode measured, per frame and per motion tick.
+    "signals": _schema(
+        source_id=_s, span=_i, start_s=_d, end_s=_d, frames=_i, covered_s=_d,
+        time_s=pa.list_(_d), duration_s=pa.list_(_f),
+        content=pa.list_(_f), hue=pa.list_(_f), saturation=pa.list_(_f), luma=pa.list_(_f), edges=pa.list_(_f),
+        histogram=pa.list_(_f), change=pa.list_(_f), luma_mean=pa.list_(_f), luma_std=pa.list_(_f),
+        sharpness=pa.list_(_f),
+        tick_s=pa.list_(_d), pan=pa.list_(_f), tilt=pa.list_(_f), zoom=pa.list_(_f), roll=pa.list_(_f),
+        object_speed=pa.list_(_f), object_area=pa.list_(_f),
+        bar_left=pa.list_(_f), bar_top=pa.list_(_f), bar_right=pa.list_(_f), bar_bottom=pa.list_(_f),
+        phash=pa.list_(pa.uint64()),
+    ),
+    # Candidate frames on a fixed grid of time, from which clips take their representatives.
+    "frames": _schema(source_id=_s, time_s=_d, jpeg=pa.binary()),
+    # Every clip ever found, with its measures; kept or not is decided elsewhere.
+    "clips": _schema(
+        key=_s, source_id=_s, uri=_s, wave=_i, unit=_s, start_s=_d, end_s=_d, duration_s=_d, frames=_i,
+        width=_i, height=_i, fps=_d, bit_rate=pa.int64(), source_duration_s=_d,
+        opens_with=_s, closes_with=_s, cut_score=_f,
+        motion=_f, camera_speed=_f, camera=_s, pan=_f, tilt=_f, zoom=_f, roll=_f, shake=_f,
+        object_speed=_f, object_area=_f, still_picture=_b,
+        black=_f, white=_f, frozen=_f, duplicate_frames=_f, luma_mean=_f, luma_std=_f, flicker=_f, sharpness=_f,
+        crop_left=_f, crop_top=_f, crop_right=_f, crop_bottom=_f,
+        phash=pa.list_(pa.uint64()), phash_s=pa.list_(_f), frame_s=pa.list_(_d), strip=_s,
+        caption=_s, licence=_s, rights=_s, extra=_s, has_audio=_b, hdr=_b, color_range=_s,
+    ),
+    # Seconds of a source that are in no clip, and why.
+    "trims": _schema(source_id=_s, uri=_s, start_s=_d, end_s=_d, reason=_s),
+    # Long form: a scorer owns its rows, so adding a scorer rewrites nothing.
+    "scores": _schema(key=_s, scorer=_s, model=_s, value=_d, label=_s, vector=pa.list_(_f)),
+    "selection": _schema(
+        key=_s, policy=_s, kept=_b, stage=_s, rule=_s, value=_d, limit=_d, detail=_s, duration_s=_d
+    ),
+    "pairs": _schema(policy=_s, key=_s, kept_key=_s, kind=_s, distance=_d, offset_s=_d, overlap_s=_d, why=_s),
+    "captions": _schema(
+        key=_s, source=_s, model=_s, subject=_s, action=_s, setting=_s, shot_size=_s, camera_motion=_s, light=_s,
+        style=_s, short=_s, long=_s,
+    ),
+    "encoded": _schema(
+        key=_s, unit=_s, wave=_i, bucket=_s, offset=pa.int64(), size_bytes=pa.int64(), sha256=_s,
+        width=_i, height=_i, fps=_d, frames=_i, duration_s=_d, codec=_s, copied=_b, has_audio=_b,
+    ),
+    "packed": _schema(key=_s, policy=_s, bucket=_s, shard=_s, index=_i, sha256=_s),
+    # What failed, where, and what to do about it. `seconds` is footage lost to the failure.
+    "errors": _schema(
+        stage=_s, unit=_s, uri=_s, source_id=_s, key=_s, start_s=_d, seconds=_d, code=_s, reason=_s, remedy=_s
+    ),
+}
+
+
+class SchemaMismatch(ValueError):
+    """A run folder was written by another version of the schema."""
+
+
+def fingerprint(*parts: Any) -> str:
+    """Return 12 hex digits that change when any of the given configurations or values changes."""
+
+    def plain(value: Any) -> Any:
+        return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
+
+    text = json.dumps([SCHEMA_VERSION, [plain(p) for p in parts]], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """One part file, as its name tells it."""
+
+    unit: str
+    fingerprint: str
+    uri: str
+
+
+class Ledger:
+    """The tables of one run folder, on local disk or in an object store."""
+
+    def __init__(self, run: str):
+        self.run = run.rstrip("/")
+        self.root = f"{self.run}/ledger"
+
+    def create(self) -> None:
+        """Mark the folder as a run of this schema version. Raises SchemaMismatch if it belongs to another version."""
+        marker = f"{self.root}/version.json"
+        if not self.check():
+            storage.write_bytes(marker, json.dumps({"rushes_schema": SCHEMA_VERSION}).encode())
+
+    def check(self) -> bool:
+        """Whether the folder is a run. Raises SchemaMismatch if another version of the schema wrote it."""
+        marker = f"{self.root}/version.json"
+        if not storage.exists(marker):
+            return False
+        found = json.loads(storage.read_bytes(marker)).get("rushes_schema")
+        if found != SCHEMA_VERSION:
+            raise SchemaMismatch(
+                f"{self.run} was written with ledger schema {found}, this version writes {SCHEMA_VERSION}; "
+                f"nothing was changed. Use another --out, or the version of rushes that made it"
+            )
+        return True
+
+    def parts(self, table: str) -> list[Part]:
+        """Return the finished parts of a table, sorted by unit; one listing, no file is opened."""
+        found = []
+        for uri in storage.list_files(f"{self.root}/{table}"):
+            name = uri.rsplit("/", 1)[-1]
+            if name.startswith("part-") and name.endswith(".parquet"):
+                unit, _, print_ = name[len("part-") : -len(".parquet")].rpartition(".")
+                found.append(Part(unit=unit, fingerprint=print_, uri=uri))
+        return sorted(found, key=lambda part: (part.unit, part.fingerprint))
+
+    def done(self, table: str, fingerprint_: str) -> set[str]:
+        """Return the units of a table that are finished under this fingerprint."""
+        return {part.unit for part in self.parts(table) if part.fingerprint == fingerprint_}
+
+    def write(
+        self, table: str, unit: str, rows: pa.Table | Sequence[Mapping[str, Any]], fingerprint_: str
+    ) -> str:
+        """Write one part atomically, then remove what older configurations left for the same unit; return its URI."""
+        data = rows if isinstance(rows, pa.Table) else to_table(table, rows)
+        data = data.cast(TABLES[table]).replace_schema_metadata(
+            {"rushes.schema": str(SCHEMA_VERSION), "rushes.table": table, "rushes.fingerprint": fingerprint_}
+        )
+        uri = f"{self.root}/{table}/part-{unit}.{fingerprint_}.parquet"
+        sink = pa.BufferOutputStream()
+        pq.write_table(data, sink, compression="zstd", row_group_size=65_536)
+        storage.write_bytes(uri, sink.getvalue().to_pybytes())
+        self.remove(table, unit, keep=fingerprint_)
+        return uri
+
+    def remove(self, table: str, unit: str, keep: str | None = None) -> None:
+        """Remove the parts of one unit, but for the one with the fingerprint `keep`."""
+        for uri in storage.list_files(f"{self.root}/{table}", prefix=f"part-{unit}."):
+            if keep is None or not uri.endswith(f".{keep}.parquet"):
+                storage.remove(uri)
+
+    def dataset(self, table: str) -> ds.Dataset | None:
+        """Return a table as a lazy Arrow dataset, or None while it has no part."""
+        uris = [part.uri for part in self.parts(table)]
+        if not uris:
+            return None
+        filesystem, paths = storage.arrow(uris)
+        return ds.dataset(paths, schema=TABLES[table], filesystem=filesystem, format="parquet")
+
+    def read(self, table: str, columns: list[str] | None = None, where: ds.Expression | None = None) -> pa.Table:
+        """Return rows of a table in the order of its units; an empty table where there is none."""
+        dataset = self.dataset(table)
+        if dataset is None:
+            schema = TABLES[table]
+            return (schema if columns is None else pa.schema([schema.field(c) for c in columns])).empty_table()
+        return dataset.to_table(columns=columns, filter=where)
+
+    def read_unit(self, table: str, unit: str, columns: list[str] | None = None) -> pa.Table:
+        """Return the rows that one unit wrote, reading its part alone."""
+        uris = storage.list_files(f"{self.root}/{table}", prefix=f"part-{unit}.")
+        if not uris:
+            return TABLES[table].empty_table()
+        filesystem, paths = storage.arrow(uris)
+        return ds.dataset(paths, schema=TABLES[table], filesystem=filesystem, format="parquet").to_table(columns=columns)
+
+    def batches(self, table: str, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
+        """Yield a table in record batches, so that a reader's memory does not grow with the run."""
+        dataset = self.dataset(table)
+        if dataset is not None:
+            yield from dataset.to_batches(columns=columns)
+
+
+def to_table(table: str, rows: Iterable[Mapping[str, Any]]) -> pa.Table:
+    """Return rows as an Arrow table in the schema of `table`. Raises ValueError for a column it does not have."""
+    schema = TABLES[table]
+    rows = list(rows)
+    unknown = {name for row in rows for name in row} - set(schema.names)
+    if unknown:
+        raise ValueError(f"table {table} has no column {', '.join(sorted(unknown))}; it has {', '.join(schema.names)}")
+    return pa.Table.from_pylist(rows, schema=schema)

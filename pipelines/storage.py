@@ -1,0 +1,183 @@
+"""Files by URI, on local disk or in an object store: written whole or not at all. A leaf: no Ray.
+
+Paths without a scheme are local. Everything else goes through fsspec (`s3://` through s3fs); the region and endpoint of
+S3 come from the environment (`AWS_DEFAULT_REGION`, `AWS_ENDPOINT_URL`), and no credential is ever written anywhere.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+import fsspec
+import pyarrow.fs as pafs
+
+
+class StorageError(ValueError):
+    """A file or object could not be read or written; the message names it and the remedy."""
+
+
+def is_local(uri: str) -> bool:
+    """Whether a URI names a file on local disk."""
+    return "://" not in uri or uri.startswith("file://")
+
+
+def local_path(uri: str) -> Path:
+    """Return the path behind a local URI."""
+    return Path(uri.removeprefix("file://"))
+
+
+def filesystem(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
+    """Return the fsspec file system of a URI and the path inside it."""
+    fs, path = fsspec.core.url_to_fs(uri if "://" in uri else str(Path(uri).absolute()))
+    return fs, path
+
+
+def arrow(uris: Sequence[str]) -> tuple[pafs.FileSystem, list[str]]:
+    """Return one Arrow file system for URIs of the same kind, and their paths in it."""
+    fs, _ = filesystem(uris[0])
+    return pafs.PyFileSystem(pafs.FSSpecHandler(fs)), [filesystem(uri)[1] for uri in uris]
+
+
+def exists(uri: str) -> bool:
+    """Whether a file or object is there."""
+    if is_local(uri):
+        return local_path(uri).exists()
+    fs, path = filesystem(uri)
+    fs.invalidate_cache()
+    return bool(fs.exists(path))
+
+
+def size(uri: str) -> int:
+    """Return the size of a file or object in bytes."""
+    fs, path = filesystem(uri)
+    return int(fs.size(path))
+
+
+def read_bytes(uri: str) -> bytes:
+    """Return all bytes of a file or object."""
+    with open_read(uri) as file:
+        return file.read()
+
+
+@contextmanager
+def open_read(uri: str) -> Iterator[BinaryIO]:
+    """Open a file or object for reading; seekable."""
+    if is_local(uri):
+        with local_path(uri).open("rb") as file:
+            yield file
+        return
+    fs, path = filesystem(uri)
+    with fs.open(path, "rb", block_size=4 * 2**20) as file:
+        yield cast(BinaryIO, file)
+
+
+def write_bytes(uri: str, data: bytes) -> None:
+    """Write a file whole: readers see the old content or the new, never a part of it."""
+    with open_write(uri) as file:
+        file.write(data)
+
+
+@contextmanager
+def open_write(uri: str) -> Iterator[BinaryIO]:
+    """Open a file for writing that appears under its name only when the block ends without an error.
+
+    Raises StorageError that names the target where the disk is full, the target read-only or access refused.
+    """
+    try:
+        if is_local(uri):
+            with _local_write(local_path(uri)) as file:
+                yield file
+        else:
+            with _object_write(uri) as file:
+                yield file
+    except OSError as error:
+        raise StorageError(f"cannot write {uri}: {_reason(error)}") from error
+
+
+@contextmanager
+def _local_write(path: Path) -> Iterator[BinaryIO]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def _object_write(uri: str) -> Iterator[BinaryIO]:
+    fs, path = filesystem(uri)
+    with _Upload(fs, path) as file:
+        yield file
+
+
+class _Upload:
+    """An fsspec upload that is discarded, not committed, when the block raises."""
+
+    def __init__(self, fs: fsspec.AbstractFileSystem, path: str):
+        self.file: Any = fs.open(path, "wb", autocommit=False)
+
+    def __enter__(self) -> BinaryIO:
+        return cast(BinaryIO, self.file)
+
+    def __exit__(self, kind: Any, *_: Any) -> None:
+        if kind is None:
+            self.file.close()
+            self.file.commit()
+        else:
+            self.file.discard()
+
+
+def _reason(error: OSError) -> str:
+    remedies = {
+        28: "no space left; free some space and run the same command again, finished units are kept",
+        30: "the target is read-only; choose a writable --out",
+        13: "permission denied; check the rights on the target or the credentials",
+        122: "the disk quota is exceeded; free some space and run the same command again",
+    }
+    return remedies.get(error.errno or 0, str(error))
+
+
+def list_files(folder: str, prefix: str = "", recursive: bool = False) -> list[str]:
+    """Return the URIs of the files in a folder whose names start with `prefix`, sorted; none where it is missing."""
+    if is_local(folder):
+        root = local_path(folder)
+        found = root.rglob(f"{prefix}*") if recursive else root.glob(f"{prefix}*")
+        return sorted(str(path) for path in found if path.is_file() and not path.name.startswith("."))
+    fs, path = filesystem(folder)
+    fs.invalidate_cache()
+    scheme = folder.split("://", 1)[0]
+    try:
+        names = fs.find(path, maxdepth=None if recursive else 1, prefix=prefix)
+    except FileNotFoundError:
+        return []
+    return sorted(f"{scheme}://{name}" for name in names)
+
+
+def remove(uri: str) -> None:
+    """Remove a file or object; nothing happens where it is already gone."""
+    if is_local(uri):
+        local_path(uri).unlink(missing_ok=True)
+        return
+    fs, path = filesystem(uri)
+    fs.invalidate_cache()
+    if fs.exists(path):
+        fs.rm_file(path)
+
+
+def sweep(folder: str) -> None:
+    """Remove the temporary files that a killed run left below a local folder."""
+    if is_local(folder):
+        for path in local_path(folder).rglob(".*.part"):
+            path.unlink(missing_ok=True)

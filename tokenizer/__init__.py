@@ -1,0 +1,1 @@
+"""The adaptive-frame-rate tokenizer: a causal 3D VAE."""
