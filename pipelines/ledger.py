@@ -69,9 +69,11 @@ TABLES: dict[str, pa.Schema] = {
         object_speed=_f, object_area=_f, still_picture=_b,
         black=_f, white=_f, frozen=_f, duplicate_frames=_f, luma_mean=_f, luma_std=_f, flicker=_f, sharpness=_f,
         crop_left=_f, crop_top=_f, crop_right=_f, crop_bottom=_f,
-        phash=pa.list_(pa.uint64()), phash_s=pa.list_(_f), frame_s=pa.list_(_d), strip=_s,
+        phash=pa.list_(pa.uint64()), phash_s=pa.list_(_f), frame_s=pa.list_(_d),
         caption=_s, licence=_s, rights=_s, extra=_s, has_audio=_b, hdr=_b, color_range=_s,
     ),
+    # A contact strip of every clip, WebP, for people to look at.
+    "strips": _schema(key=_s, webp=pa.binary()),
     # Seconds of a source that are in no clip, and why.
     "trims": _schema(source_id=_s, uri=_s, start_s=_d, end_s=_d, reason=_s),
     # Long form: a scorer owns its rows, so adding a scorer rewrites nothing.
@@ -94,6 +96,10 @@ TABLES: dict[str, pa.Schema] = {
         stage=_s, unit=_s, uri=_s, source_id=_s, key=_s, start_s=_d, seconds=_d, code=_s, reason=_s, remedy=_s
     ),
 }
+
+
+# Tables with pictures in them are read a few rows at a time.
+ROW_GROUP = {"frames": 256, "strips": 128}
 
 
 class SchemaMismatch(ValueError):
@@ -164,15 +170,35 @@ class Ledger:
     ) -> str:
         """Write one part atomically, then remove what older configurations left for the same unit; return its URI."""
         data = rows if isinstance(rows, pa.Table) else to_table(table, rows)
-        data = data.cast(TABLES[table]).replace_schema_metadata(
+        return self.write_batches(table, unit, [data], fingerprint_)
+
+    def write_batches(self, table: str, unit: str, tables: Iterable[pa.Table], fingerprint_: str) -> str:
+        """Write one part as `write` does, from pieces that never stand in memory together."""
+        schema = TABLES[table].with_metadata(
             {"rushes.schema": str(SCHEMA_VERSION), "rushes.table": table, "rushes.fingerprint": fingerprint_}
         )
         uri = f"{self.root}/{table}/part-{unit}.{fingerprint_}.parquet"
-        sink = pa.BufferOutputStream()
-        pq.write_table(data, sink, compression="zstd", row_group_size=65_536)
-        storage.write_bytes(uri, sink.getvalue().to_pybytes())
+        with (
+            storage.open_write(uri) as file,
+            pq.ParquetWriter(pa.PythonFile(file, mode="w"), schema, compression="zstd") as writer,
+        ):
+            for piece in tables:
+                writer.write_table(piece.cast(schema), row_group_size=ROW_GROUP.get(table, 65_536))
         self.remove(table, unit, keep=fingerprint_)
         return uri
+
+    def tidy(self, table: str, current: Mapping[str, str]) -> None:
+        """Remove parts that a finished unit left under older configurations (a kill can fall between write and removal).
+
+        Args:
+            table: the table.
+            current: the fingerprint that each unit has now; units not named are left alone.
+        """
+        parts = self.parts(table)
+        done = {part.unit for part in parts if current.get(part.unit) == part.fingerprint}
+        for part in parts:
+            if part.unit in done and part.fingerprint != current[part.unit]:
+                storage.remove(part.uri)
 
     def remove(self, table: str, unit: str, keep: str | None = None) -> None:
         """Remove the parts of one unit, but for the one with the fingerprint `keep`."""
@@ -183,8 +209,11 @@ class Ledger:
     def dataset(self, table: str) -> ds.Dataset | None:
         """Return a table as a lazy Arrow dataset, or None while it has no part."""
         uris = [part.uri for part in self.parts(table)]
+        return self._dataset(table, uris) if uris else None
+
+    def _dataset(self, table: str, uris: Sequence[str]) -> ds.Dataset:
         if not uris:
-            return None
+            return ds.dataset(TABLES[table].empty_table())
         filesystem, paths = storage.arrow(uris)
         return ds.dataset(paths, schema=TABLES[table], filesystem=filesystem, format="parquet")
 
@@ -196,13 +225,13 @@ class Ledger:
             return (schema if columns is None else pa.schema([schema.field(c) for c in columns])).empty_table()
         return dataset.to_table(columns=columns, filter=where)
 
-    def read_unit(self, table: str, unit: str, columns: list[str] | None = None) -> pa.Table:
-        """Return the rows that one unit wrote, reading its part alone."""
-        uris = storage.list_files(f"{self.root}/{table}", prefix=f"part-{unit}.")
-        if not uris:
-            return TABLES[table].empty_table()
-        filesystem, paths = storage.arrow(uris)
-        return ds.dataset(paths, schema=TABLES[table], filesystem=filesystem, format="parquet").to_table(columns=columns)
+    def read_unit(
+        self, table: str, unit: str, columns: list[str] | None = None, where: ds.Expression | None = None
+    ) -> pa.Table:
+        """Return the rows that one unit wrote, and the units named `<unit>-…` below it, reading their parts alone."""
+        uris = storage.list_files(f"{self.root}/{table}", prefix=f"part-{unit}")
+        uris = [uri for uri in uris if uri.rsplit("/", 1)[-1][len(f"part-{unit}")] in ".-"]
+        return self._dataset(table, uris).to_table(columns=columns, filter=where)
 
     def batches(self, table: str, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
         """Yield a table in record batches, so that a reader's memory does not grow with the run."""

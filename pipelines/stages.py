@@ -1,0 +1,122 @@
+"""Running units of work on Ray Data: the only place, beside `curate.py`, that knows Ray.
+
+Every stage is a dataset of its own with a single operator, `units → map(work) → status rows`. One operator cannot starve
+another of CPUs, so a stage runs on one core as well as on a cluster, and no stage shuffles anything.
+
+A unit whose worker dies is retried by Ray. `Attempts` counts how often an item (a video, say) was begun without being
+ended; what has taken a worker down twice is recorded as an error instead of being tried for ever.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import ray
+import ray.data
+from ray.data import ActorPoolStrategy, DataContext
+
+from pipelines.config import RayConfig
+
+log = logging.getLogger("rushes")
+
+Row = dict[str, Any]
+MAX_ATTEMPTS = 2
+
+
+def start(config: RayConfig) -> None:
+    """Join the cluster at `config.address`, or start a small Ray on this machine; nothing if Ray already runs."""
+    if ray.is_initialized():
+        return
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    common: Row = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": False}
+    if config.address:
+        ray.init(address=config.address, **common)
+    else:
+        store = max(config.object_store_mb, 80) * 2**20
+        ray.init(num_cpus=os.cpu_count(), include_dashboard=False, object_store_memory=store, **common)
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.execution_options.verbose_progress = False
+    context.execution_options.preserve_order = False
+    for name in ("ray.data", "ray.data._internal"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def stop() -> None:
+    """Leave Ray."""
+    if ray.is_initialized():
+        ray.shutdown()
+
+
+def cpus() -> int:
+    """Return the CPUs of the cluster, at least one."""
+    return max(1, int(ray.cluster_resources().get("CPU", 1)))
+
+
+def run_units(
+    units: Sequence[Row], work: Callable[..., Row], arguments: Row, *, in_flight: int = 0
+) -> Iterator[Row]:
+    """Yield the status row of each unit as it ends; `work(unit, **arguments)` runs in a Ray task of one CPU."""
+    if not units:
+        return
+    dataset = ray.data.from_items(list(units), override_num_blocks=len(units))
+    mapped = dataset.map(
+        work, fn_kwargs=arguments, num_cpus=1, compute=ray.data.TaskPoolStrategy(size=in_flight or cpus())
+    )
+    yield from mapped.iter_rows()
+
+
+def run_actors(
+    units: Sequence[Row], actor: type, arguments: Row, *, actors: int = 0, use_gpu: bool = True
+) -> Iterator[Row]:
+    """Yield the status row of each unit; `actor(**arguments)` is built once a process and called with a unit.
+
+    The pool has a fixed size: one actor for each GPU where there are some, else one for each CPU, at most one a unit.
+    """
+    if not units:
+        return
+    gpus = int(ray.cluster_resources().get("GPU", 0)) if use_gpu else 0
+    size = min(len(units), actors or gpus or cpus())
+    dataset = ray.data.from_items(list(units), override_num_blocks=len(units))
+    mapped = dataset.map(
+        actor,
+        fn_constructor_kwargs=arguments,
+        compute=ActorPoolStrategy(size=size),
+        num_cpus=None if gpus else 1,
+        num_gpus=1 if gpus else None,
+    )
+    yield from mapped.iter_rows()
+
+
+class Attempts:
+    """How often an item was begun and not ended, over all workers and their deaths."""
+
+    def __init__(self) -> None:
+        self._actor = ray.remote(num_cpus=0)(_Counter).remote()  # type: ignore[arg-type]
+
+    def begin(self, item: str) -> bool:
+        """Note that work on an item begins; False if it has already taken `MAX_ATTEMPTS` workers down."""
+        return bool(ray.get(self._actor.begin.remote(item)) <= MAX_ATTEMPTS)
+
+    def end(self, item: str) -> None:
+        """Note that work on an item ended, well or with an error that was caught."""
+        self._actor.end.remote(item)
+
+
+class _Counter:
+    """The state behind `Attempts`; holds only the items under way."""
+
+    def __init__(self) -> None:
+        self.begun: dict[str, int] = {}
+
+    def begin(self, item: str) -> int:
+        """Count a beginning."""
+        self.begun[item] = self.begun.get(item, 0) + 1
+        return self.begun[item]
+
+    def end(self, item: str) -> None:
+        """Forget an item."""
+        self.begun.pop(item, None)
