@@ -1,0 +1,267 @@
+"""`rushes curate INPUT… --out RUN`: raw footage to shards, stage after stage; the same command resumes.
+
+`curate` is the whole job and reads from top to bottom. A stage looks up which of its units are finished under the
+present configuration, runs the others on Ray and goes on. All that a run knows stands in its ledger.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import duckdb
+
+from filters import policy as policies
+from pipelines import actors, footage, pack, plan, runfile, score, select, shards, stages, storage, work
+from pipelines.accounting import Account, account
+from pipelines.config import CurateConfig
+from pipelines.ledger import Ledger, fingerprint
+from pipelines.progress import Reporter
+
+log = logging.getLogger("rushes")
+Row = dict[str, Any]
+STAGES = ("sources", "scan", "shots", "score", "select", "caption", "encode", "pack")
+
+
+class RunFailed(RuntimeError):
+    """A run cannot go on; the message is one sentence for people."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One stage of a run: its units, what a worker does with one, and the tables it owns."""
+
+    name: str
+    tables: tuple[str, ...]
+    """The tables it writes; the last one marks a unit as done."""
+    units: dict[str, Row]
+    """Unit name → the row given to the worker, with the unit's fingerprint."""
+    work: Callable[..., Row] | type
+    arguments: Row = field(default_factory=dict)
+    is_actor: bool = False
+    workers: int = 0
+
+
+def curate(
+    inputs: Sequence[str],
+    run: str,
+    config: CurateConfig,
+    *,
+    through: str = "pack",
+    retry_failed: bool = False,
+    reporter: Reporter | None = None,
+) -> Account:
+    """Curate footage into shards and return the account of every second of it.
+
+    Args:
+        inputs: files, folders, globs, `s3://` URIs and lists; none to go on with what the run already has.
+        run: folder or URI of the run.
+        config: all settings.
+        through: the last stage to run.
+        retry_failed: forget the failures of earlier runs and try their units again.
+        reporter: where progress is shown.
+
+    Raises:
+        RunFailed: the run cannot go on, for a full disk, say.
+        ValueError: an input, the policy or a model is not there; nothing was run.
+    """
+    job = Job(run, config, reporter or Reporter())
+    job.check()
+    job.open(inputs, retry_failed)
+    stages.start(config.ray)
+    for name in STAGES[: STAGES.index(through) + 1]:
+        getattr(job, name)()
+    return account(run)
+
+
+class Job:
+    """A run under way: the ledger, the configuration and the fingerprints that chain the stages together."""
+
+    def __init__(self, run: str, config: CurateConfig, reporter: Reporter):
+        self.run, self.config, self.reporter = run.rstrip("/"), config, reporter
+        self.ledger = Ledger(run)
+        self.policy = policies.load(policies.find(config.select.policy))
+        self.prints = self._fingerprints()
+        self.units: list[str] = []
+        self.excluded: dict[str, list[str]] = {}
+
+    def _fingerprints(self) -> dict[str, str]:
+        c = self.config
+        sources = fingerprint("sources", c.scan.max_side_px)
+        scan = fingerprint("scan", c.scan, sources)
+        shots = fingerprint("shots", c.shots, scan)
+        score_ = fingerprint("score", sorted(c.score.scorers), c.score.clip_model, c.score.clip_weights,
+                             c.score.aesthetic_head, shots)  # fmt: skip
+        return {
+            "sources": sources, "scan": scan, "shots": shots, "score": score_,
+            "select": fingerprint("select", self.policy, score_),
+            "caption": fingerprint("caption", c.caption.source, c.caption.endpoint, c.caption.model, score_),
+            "encode": fingerprint("encode", c.pack.codec, c.pack.crf, c.pack.max_side_px, c.pack.crop_bars,
+                                  c.pack.audio, shots),
+        }  # fmt: skip
+
+    def check(self) -> None:
+        """Refuse before any work what cannot end well: another schema, a missing model, a policy without its scores."""
+        self.ledger.check()
+        score.check(self.config.score)
+        select.check(self.policy, self.config.score.scorers)
+
+    def open(self, inputs: Sequence[str], retry_failed: bool) -> None:
+        """Create or reopen the run folder and add the inputs to the work list."""
+        try:
+            self.ledger.create()
+            runfile.save(self.run, self.config, inputs)
+        except storage.StorageError as error:
+            raise RunFailed(str(error)) from error
+        storage.sweep(self.run)
+        if retry_failed:
+            self._forget_failures()
+        if inputs:
+            rows = footage.expand(inputs, self.config.inputs)
+            planned = plan.add_inputs(self.ledger, rows, self.config.inputs, self._same_content)
+            changed = [{"uri": uri, "seconds": 0.0, **CHANGED} for uri in planned.changed]
+            work.write_errors(self.ledger, "plan", {"unit": "changed", "fingerprint": plan.FINGERPRINT}, changed)
+            log.info("plan      %d new inputs, %d known", planned.new, planned.known)
+        self.units = plan.units(self.ledger)
+        if not self.units:
+            raise ValueError(f"{self.run} has no inputs yet; name files, folders, globs or lists")
+
+    def _same_content(self, uri: str) -> bool:
+        found = self.ledger.read("sources", ["digest"], where=duckdb_free_equals("uri", uri))["digest"].to_pylist()
+        if not found:
+            return True  # never read: whatever it is now is what will be read
+        return bool(footage.digest_of(uri).sampled == found[0])
+
+    def _forget_failures(self) -> None:
+        failed = set(self.ledger.read("errors", ["unit"])["unit"].to_pylist())
+        units = {"-".join(unit.split("-")[:2]) for unit in failed}
+        for part_of in ("sources", "signals", "frames", "clips", "trims", "strips", "scores", "captions", "encoded"):
+            for part in self.ledger.parts(part_of):
+                if "-".join(part.unit.split("-")[:2]) in units:
+                    storage.remove(part.uri)
+
+    def sources(self) -> None:
+        """Probe every input; then find the byte-identical ones, which are read once."""
+        self._run(self._stage("sources", ("sources",), work.probe_unit))
+        with duckdb.connect() as db:
+            db.register("sources", self.ledger.dataset("sources"))
+            again = db.sql(
+                "select unit, uri from (select unit, uri, row_number() over (partition by source_id "
+                "order by wave, unit, uri) as copy from sources) where copy > 1 order by unit, uri"
+            ).fetchall()
+        self.excluded = {}
+        for unit, uri in again:
+            self.excluded.setdefault(unit, []).append(uri)
+
+    def scan(self) -> None:
+        """Decode everything once."""
+        units: dict[str, Row] = {}
+        for unit in self.units:
+            rows = self.ledger.read_unit("sources", unit, ["uri", "duration_s"]).to_pylist()
+            excluded = self.excluded.get(unit, [])
+            for index, chunk in enumerate(work.scan_chunks(rows, set(excluded), self.config)):
+                if chunk:
+                    name = f"{unit}-{index:03d}"
+                    units[name] = {"unit": name, "sources": unit, "chunk": index, "excluded": excluded,
+                                   "fingerprint": fingerprint(self.prints["scan"], excluded)}  # fmt: skip
+        crashes = stages.Attempts()
+        self._run(
+            Stage(name="scan", tables=("frames", "signals"), units=units, work=work.reporting(work.scan_unit),
+                  arguments={"run": self.run, "config": self.config, "crashes": crashes})
+        )  # fmt: skip
+
+    def shots(self) -> None:
+        """Find the clips; no video is read."""
+        self._run(self._stage("shots", ("strips", "trims", "clips"), work.shots_unit))
+
+    def score(self) -> None:
+        """Let the models look at the representative frames."""
+        arguments = {"run": self.run, "config": self.config.score}
+        self._run(
+            Stage(name="score", tables=("scores",), units=self._units("score"), work=actors.ScoreActor,
+                  arguments=arguments, is_actor=True, workers=self.config.score.actors)
+        )  # fmt: skip
+
+    def select(self) -> None:
+        """Keep or drop each clip by the policy, and of duplicates the best copy."""
+        prints = fingerprint(self.prints["select"], self.units, sorted(p.uri for p in self.ledger.parts("clips")))
+        done = self.ledger.done("selection", prints)
+        if done >= set(self.units):
+            self.reporter.skipped("select", len(done))
+            return
+        clips, scores = self.ledger.read("clips", select.CLIP_COLUMNS), self.ledger.read("scores", select.SCORE_COLUMNS)
+        selection, pairs = select.select(clips, scores, self.policy)
+        unit_of = dict(zip(clips["key"].to_pylist(), clips["unit"].to_pylist(), strict=True))
+        by_unit: dict[str, list[Row]] = {unit: [] for unit in self.units}
+        for row in selection:
+            by_unit[unit_of[row["key"]]].append(row)
+        self.ledger.write("pairs", "all", pairs, prints)
+        for unit, rows in by_unit.items():
+            self.ledger.write("selection", unit, rows, prints)
+        kept = sum(row["kept"] for row in selection)
+        log.info("select    %d of %d clips kept, %d duplicates", kept, len(selection), len(pairs))
+
+    def caption(self) -> None:
+        """Describe the kept clips."""
+        arguments = {"run": self.run, "config": self.config.caption}
+        self._run(
+            Stage(name="caption", tables=("captions",), units=self._kept_units("caption"), work=actors.CaptionActor,
+                  arguments=arguments, is_actor=True)
+        )  # fmt: skip
+
+    def encode(self) -> None:
+        """Cut the kept clips: the only pictures that are ever encoded."""
+        stage = Stage(name="encode", tables=("encoded",), units=self._kept_units("encode"),
+                      work=work.reporting(work.encode_unit),
+                      arguments={"run": self.run, "config": self.config})  # fmt: skip
+        self._run(stage)
+        pack.prune_encoded(self.run, {(unit, row["fingerprint"]) for unit, row in stage.units.items()})
+
+    def pack(self) -> None:
+        """Put the encoded clips into shards, and write their manifest last."""
+        plans = pack.shard_plans(self.ledger, self.config.pack, self.prints["caption"])
+        units = {p["unit"]: p for p in plans}
+        stage = Stage(name="pack", tables=("packed",), units=units, work=work.reporting(work.shard_unit),
+                      arguments={"run": self.run, "config": self.config})  # fmt: skip
+        self._run(stage)
+        pack.finish(self.run, self.ledger, plans)
+
+    def _units(self, stage: str) -> dict[str, Row]:
+        rows = {}
+        for unit in self.units:
+            excluded = self.excluded.get(unit, [])
+            rows[unit] = {"unit": unit, "excluded": excluded,
+                          "fingerprint": fingerprint(self.prints[stage], excluded if stage != "sources" else [])}  # fmt: skip
+        return rows
+
+    def _kept_units(self, stage: str) -> dict[str, Row]:
+        """Return units whose fingerprint follows which clips are kept: another policy redoes only what it changes."""
+        rows = self._units(stage)
+        for unit, row in rows.items():
+            row["fingerprint"] = fingerprint(row["fingerprint"], work.kept_keys(self.ledger, unit))
+        return rows
+
+    def _stage(self, name: str, tables: tuple[str, ...], unit_work: Callable[..., Row]) -> Stage:
+        arguments = {"run": self.run, "config": self.config}
+        return Stage(name=name, tables=tables, units=self._units(name), work=work.reporting(unit_work), arguments=arguments)
+
+    def _run(self, stage: Stage) -> None:
+        done = {(part.unit, part.fingerprint) for part in self.ledger.parts(stage.tables[-1])}
+        pending = [row for unit, row in stage.units.items() if (unit, row["fingerprint"]) not in done]
+        before = len(stage.units) - len(pending)
+        if not pending:
+            self.reporter.skipped(stage.name, before)
+        else:
+            if stage.is_actor:
+                rows = stages.run_actors(pending, stage.work, stage.arguments, actors=stage.workers)  # type: ignore[arg-type]
+            else:
+                rows = stages.run_units(pending, stage.work, stage.arguments, in_flight=self.config.ray.max_in_flight)
+            for row in self.reporter.follow(stage.name, rows, len(pending), before):
+                if row["fatal"]:
+                    raise RunFailed(row["fatal"])
+        current = {unit: row["fingerprint"] for unit, row in stage.units.items()}
+        for table in stage.tables:
+            self.ledger.tidy(table, current, only=True)

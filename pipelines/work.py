@@ -1,0 +1,231 @@
+"""What a worker does with one unit, stage by stage: read parts, call a pure step, write a part. No Ray.
+
+Every function takes a unit's row and returns a status row; it writes the table that marks the unit as done last, so a
+worker killed at any instant leaves either nothing or a part that the next try replaces with the same bytes.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import pyarrow.dataset as ds
+
+from pipelines import encode, footage, pack, scan, shots, storage
+from pipelines.config import CurateConfig
+from pipelines.ledger import Ledger
+
+log = logging.getLogger("rushes")
+
+Row = dict[str, Any]
+UNIT_S = 600.0  # a scan unit holds about this many seconds of footage: what a killed worker loses at most
+
+
+class Crashes(Protocol):
+    """Counts items begun and not ended; see `stages.Attempts`."""
+
+    def begin(self, item: str) -> bool:
+        """False if the item has taken too many workers down."""
+
+    def end(self, item: str) -> None:
+        """The item ended."""
+
+
+@contextmanager
+def guard(errors: list[Row], **where: Any) -> Iterator[None]:
+    """The one place that catches everything: what goes wrong with one source or clip becomes an error row."""
+    try:
+        yield
+    except Exception as error:
+        errors.append({**where, **explain(error)})
+
+
+def explain(error: Exception) -> Row:
+    """Return code, reason and remedy of an error, for the table of errors."""
+    return {
+        "code": getattr(error, "code", type(error).__name__),
+        "reason": str(getattr(error, "reason", "") or error or type(error).__name__),
+        "remedy": getattr(error, "remedy", "unexpected: please report it with the file, if you may share it"),
+    }
+
+
+def status(unit: Row, items: int, seconds: float, errors: int) -> Row:
+    """Return the row that a worker sends back for a finished unit."""
+    return {"unit": unit["unit"], "items": items, "seconds": float(seconds), "errors": errors, "fatal": ""}
+
+
+def reporting(work: Callable[..., Row]) -> Callable[..., Row]:
+    """Wrap a unit's work so that a full disk or refused write comes back as one sentence instead of a traceback."""
+
+    def wrapped(unit: Row, **arguments: Any) -> Row:
+        try:
+            return work(unit, **arguments)
+        except storage.StorageError as error:
+            return {**status(unit, 0, 0.0, 0), "fatal": str(error)}
+
+    return wrapped
+
+
+def write_errors(ledger: Ledger, stage: str, unit: Row, rows: list[Row]) -> None:
+    """Write what failed in a unit, or remove what an earlier try of it left."""
+    name = f"{stage}-{unit['unit']}"
+    if rows:
+        named = [{**row, "stage": stage, "unit": unit["unit"]} for row in rows]
+        ledger.write("errors", name, named, unit["fingerprint"])
+    else:
+        ledger.remove("errors", name)
+
+
+def planned(ledger: Ledger, unit: str) -> list[Row]:
+    """Return the inputs of a unit."""
+    return ledger.read_unit("plan", unit.split("-")[0], where=ds.field("unit") == unit).to_pylist()
+
+
+def probe_unit(unit: Row, *, run: str, config: CurateConfig) -> Row:
+    """Probe the inputs of a unit: table `sources`."""
+    ledger, rows, errors = Ledger(run), [], []  # type: ignore[var-annotated]
+    for plan in planned(ledger, unit["unit"]):
+        with guard(errors, uri=plan["uri"], seconds=0.0):
+            given = {name: plan[name] for name in ("wave", "unit", "caption", "licence", "rights", "extra")}
+            rows.append({**footage.probe(plan["uri"], config.scan), **given})
+    write_errors(ledger, "sources", unit, errors)
+    ledger.write("sources", unit["unit"], rows, unit["fingerprint"])
+    return status(unit, len(rows), sum(row["duration_s"] or 0.0 for row in rows), len(errors))
+
+
+def scan_chunks(sources: Iterable[Mapping[str, Any]], excluded: set[str], config: CurateConfig) -> list[list[Row]]:
+    """Split the sources of a unit into scan units of about `UNIT_S` seconds.
+
+    Args:
+        sources: rows of the table `sources`.
+        excluded: URIs that are byte-identical to an earlier source.
+        config: the run's configuration.
+    """
+    chunks: list[list[Row]] = [[]]
+    filled = 0.0
+    for source in sources:
+        if source["uri"] in excluded:
+            continue
+        for index, (start, end) in enumerate(footage.spans(source["duration_s"] or 0.0, config.scan)):
+            length = min(end, source["duration_s"] or 0.0) - start
+            if chunks[-1] and filled + length > UNIT_S:
+                chunks.append([])
+                filled = 0.0
+            chunks[-1].append({"source": source, "span": index, "start_s": start, "end_s": end})
+            filled += length
+    return chunks
+
+
+def scan_unit(unit: Row, *, run: str, config: CurateConfig, crashes: Crashes) -> Row:
+    """Decode the spans of a scan unit once: tables `signals` and `frames`."""
+    ledger = Ledger(run)
+    sources = ledger.read_unit("sources", unit["sources"]).to_pylist()
+    chunk = scan_chunks(sources, set(unit["excluded"]), config)[unit["chunk"]]
+    signals: list[Row] = []
+    frames: list[Row] = []
+    errors: list[Row] = []
+    for job in chunk:
+        source, item = job["source"], f"{job['source']['uri']} span {job['span']}"
+        where = {"uri": source["uri"], "source_id": source["source_id"], "start_s": job["start_s"]}
+        lost = max(0.0, min(job["end_s"], source["duration_s"] or 0.0) - job["start_s"])
+        with guard(errors, **where, seconds=lost):
+            if not crashes.begin(item):
+                raise footage.FootageError(
+                    source["uri"], "crashed", "decoding it killed the worker twice", "re-encode it or leave it out"
+                )
+            signal, pictures, damage = scan.scan_span(
+                source, job["span"], job["start_s"], job["end_s"], config.scan
+            )
+            signals.append(signal)
+            frames.extend(pictures)
+            errors.extend({**where, **row} for row in damage)
+        crashes.end(item)
+    write_errors(ledger, "scan", unit, errors)
+    ledger.write("frames", unit["unit"], frames, unit["fingerprint"])
+    ledger.write("signals", unit["unit"], signals, unit["fingerprint"])
+    return status(unit, len(signals), sum(row["covered_s"] for row in signals), len(errors))
+
+
+def candidates(ledger: Ledger, unit: str, source_id: str) -> dict[float, bytes]:
+    """Return the candidate frames of a source as JPEG, by their time in seconds."""
+    rows = ledger.read_unit("frames", unit, ["time_s", "jpeg"], where=ds.field("source_id") == source_id)
+    return dict(zip(rows["time_s"].to_pylist(), rows["jpeg"].to_pylist(), strict=True))
+
+
+def shots_unit(unit: Row, *, run: str, config: CurateConfig) -> Row:
+    """Join the spans of each source and find its clips: tables `clips`, `trims` and `strips`. Decodes nothing."""
+    ledger, name = Ledger(run), unit["unit"]
+    clips: list[Row] = []
+    trims: list[Row] = []
+    strips: list[Row] = []
+    errors: list[Row] = []
+    for source in ledger.read_unit("sources", name).to_pylist():
+        if source["uri"] in unit["excluded"]:
+            continue
+        spans = ledger.read_unit("signals", name, where=ds.field("source_id") == source["source_id"])
+        if not spans.num_rows:
+            continue
+        covered = sum(spans["covered_s"].to_pylist())
+        with guard(errors, uri=source["uri"], source_id=source["source_id"], start_s=0.0, seconds=covered):
+            found, trimmed = shots.shots_of(source, spans.sort_by("span").to_pylist(), config.shots)
+            pictures = candidates(ledger, name, source["source_id"])
+            strips.extend({"key": row["key"], "webp": shots.strip(_spread(pictures, row, config))} for row in found)
+            clips.extend(found)
+            trims.extend(trimmed)
+    write_errors(ledger, "shots", unit, errors)
+    ledger.write("strips", name, strips, unit["fingerprint"])
+    ledger.write("trims", name, trims, unit["fingerprint"])
+    ledger.write("clips", name, clips, unit["fingerprint"])
+    return status(unit, len(clips), sum(row["duration_s"] for row in clips), len(errors))
+
+
+def _spread(pictures: Mapping[float, bytes], clip: Row, config: CurateConfig) -> list[bytes]:
+    times = sorted(time for time in pictures if clip["start_s"] <= time < clip["end_s"]) or clip["frame_s"]
+    count = min(config.shots.strip_frames, len(times))
+    return [pictures[times[(2 * index + 1) * len(times) // (2 * count)]] for index in range(count)]
+
+
+def clip_frames(ledger: Ledger, unit: str, clips: Iterable[Row]) -> Iterator[Row]:
+    """Yield `{**clip, jpegs}` for clips in ledger order, reading the frames of one source at a time."""
+    source_id, pictures = "", {}  # type: ignore[var-annotated]
+    for clip in clips:
+        if clip["source_id"] != source_id:
+            source_id = clip["source_id"]
+            pictures = candidates(ledger, unit, source_id)
+        yield {**clip, "jpegs": [pictures[time] for time in clip["frame_s"]]}
+
+
+def kept_keys(ledger: Ledger, unit: str) -> list[str]:
+    """Return the keys of a unit's clips that the policy keeps, in ledger order."""
+    return ledger.read_unit("selection", unit, ["key"], where=ds.field("kept"))["key"].to_pylist()
+
+
+def encode_unit(unit: Row, *, run: str, config: CurateConfig) -> Row:
+    """Cut and encode the kept clips of a unit once: table `encoded` and a tar of the clips."""
+    ledger, name = Ledger(run), unit["unit"]
+    sources = {row["source_id"]: row for row in ledger.read_unit("sources", name).to_pylist() if row["uri"] not in unit["excluded"]}
+    kept = set(kept_keys(ledger, name))
+    clips = [row for row in ledger.read_unit("clips", name).to_pylist() if row["key"] in kept]
+    errors: list[Row] = []
+
+    def encoded() -> Iterator[tuple[Row, bytes, Row]]:
+        for clip in clips:
+            where = {"uri": clip["uri"], "source_id": clip["source_id"], "key": clip["key"]}
+            with guard(errors, **where, start_s=clip["start_s"], seconds=clip["duration_s"]):
+                data, info = encode.cut(
+                    clip["uri"], sources[clip["source_id"]], clip["start_s"], clip["end_s"], config.pack, _crop(clip)
+                )
+                yield clip, data, info
+
+    rows = pack.write_encoded(run, name, unit["fingerprint"], encoded())
+    write_errors(ledger, "encode", unit, errors)
+    ledger.write("encoded", name, rows, unit["fingerprint"])
+    return status(unit, len(rows), sum(row["duration_s"] for row in rows), len(errors))
+
+
+def _crop(clip: Row) -> tuple[float, float, float, float]:
+    return clip["crop_left"], clip["crop_top"], clip["crop_right"], clip["crop_bottom"]
+
+
