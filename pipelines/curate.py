@@ -264,4 +264,5 @@ class Job:
                     raise RunFailed(row["fatal"])
         current = {unit: row["fingerprint"] for unit, row in stage.units.items()}
         for table in stage.tables:
-            self.ledger.tidy(table, current, only=True)
+            self.ledger.tidy(table, current)
+        self.ledger.tidy("errors", current, prefix=f"{stage.name}-")

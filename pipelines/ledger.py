@@ -187,17 +187,16 @@ class Ledger:
         self.remove(table, unit, keep=fingerprint_)
         return uri
 
-    def tidy(self, table: str, current: Mapping[str, str]) -> None:
-        """Remove parts that a finished unit left under older configurations (a kill can fall between write and removal).
+    def tidy(self, table: str, current: Mapping[str, str], prefix: str = "") -> None:
+        """Remove the parts of a finished stage that are not current: other configurations, units that are no more.
 
         Args:
             table: the table.
-            current: the fingerprint that each unit has now; units not named are left alone.
+            current: the fingerprint that each unit has now.
+            prefix: only parts whose unit begins with it are looked at, and named without it in `current`.
         """
-        parts = self.parts(table)
-        done = {part.unit for part in parts if current.get(part.unit) == part.fingerprint}
-        for part in parts:
-            if part.unit in done and part.fingerprint != current[part.unit]:
+        for part in self.parts(table):
+            if part.unit.startswith(prefix) and current.get(part.unit[len(prefix) :]) != part.fingerprint:
                 storage.remove(part.uri)
 
     def remove(self, table: str, unit: str, keep: str | None = None) -> None:

@@ -1,0 +1,108 @@
+"""The command `rushes`.
+
+    rushes curate footage/ --out RUN
+    rushes report RUN
+
+Settings are the fields of the configuration dataclasses: `--scan.tick_hz 8`, or `--config run.yaml`. Heavy modules are
+imported inside the subcommand that needs them, so that `rushes --help` answers at once.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 done but some sources failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+
+from jsonargparse import ArgumentParser, Namespace
+
+from pipelines.commands import COMMANDS, FAILED, GROUPS, USAGE, Command, version_line
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit code."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("rushes").setLevel(logging.INFO)
+    parser, parsers = build()
+    if not arguments:
+        parser.print_help()
+        return USAGE
+    try:
+        command, options = _chosen(parser.parse_args(arguments))
+    except argparse.ArgumentError as error:
+        print(f"rushes: error: {_flat(error)} (see: rushes {_asked(arguments)}--help)", file=sys.stderr)
+        return USAGE
+    return _run(command, parsers[command.name], options)
+
+
+def build() -> tuple[ArgumentParser, dict[str, ArgumentParser]]:
+    """Return the parser of everything, and the parser of each command by its name."""
+    parser = ArgumentParser(
+        prog="rushes",
+        description="Turn raw footage into training data for video generators, and train the first two models on it.",
+        epilog="Exit codes: 0 done, 1 failed, 2 wrong usage, 3 done but some sources failed.",
+        version=version_line(),
+        exit_on_error=False,
+    )
+    top = parser.add_subcommands(dest="command", title="commands", metavar="COMMAND")
+    groups = {}
+    parsers = {}
+    for command in COMMANDS:
+        group, _, name = command.name.rpartition(" ")
+        if group and group not in groups:
+            holder = ArgumentParser(description=GROUPS[group], exit_on_error=False)
+            top.add_subcommand(group, holder, help=GROUPS[group])
+            groups[group] = holder.add_subcommands(dest="command", title="commands", metavar="COMMAND")
+        child = ArgumentParser(description=command.help, exit_on_error=False)
+        command.arguments(child)
+        (groups[group] if group else top).add_subcommand(name, child, help=command.help)
+        parsers[command.name] = child
+    return parser, parsers
+
+
+def _chosen(parsed: Namespace) -> tuple[Command, Namespace]:
+    name, options = parsed.command, parsed[parsed.command]
+    if name in GROUPS:
+        name, options = f"{name} {options.command}", options[options.command]
+    return next(command for command in COMMANDS if command.name == name), options
+
+
+def _run(command: Command, parser: ArgumentParser, options: Namespace) -> int:
+    """Run a command; what is the user's to mend becomes one sentence on stderr."""
+    try:
+        return command.run(parser.instantiate(options))
+    except (ValueError, FileNotFoundError, PermissionError) as error:
+        return _say(error, USAGE)
+    except (RuntimeError, OSError) as error:
+        return _say(error, FAILED)
+    except KeyboardInterrupt:
+        print("rushes: interrupted; the same command goes on where it stopped", file=sys.stderr)
+        return 130
+
+
+def _say(error: BaseException, code: int) -> int:
+    if os.environ.get("RUSHES_DEBUG"):
+        raise error
+    print(f"rushes: error: {_flat(error)}", file=sys.stderr)
+    return code
+
+
+def _flat(error: BaseException) -> str:
+    return " ".join(str(error).split())
+
+
+def _asked(arguments: Sequence[str]) -> str:
+    words = [word for word in arguments[:2] if not word.startswith("-")]
+    known = {command.name for command in COMMANDS} | set(GROUPS)
+    for count in (2, 1):
+        if " ".join(words[:count]) in known:
+            return " ".join(words[:count]) + " "
+    return ""
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,49 @@
+"""`RUN/config.yaml`: what a run was started with; give it to `--config` to start another one like it. No Ray, no secret."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pipelines import storage
+
+_CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
+_QUERY_SECRET = re.compile(r"(?i)((?:x-amz-[a-z-]*|signature|token|key|secret|password)=)[^&\s]+")
+
+
+def redact(text: str) -> str:
+    """Return text without the credentials that a URI can carry, in front of its host or in its query."""
+    return _QUERY_SECRET.sub(r"\1…", _CREDENTIALS.sub("…@", text))
+
+
+def save(run: str, config: Any, inputs: Sequence[str] = (), name: str = "config.yaml") -> None:
+    """Write the resolved configuration of a run; version, commit and inputs stand above it as comments."""
+    facts = {"rushes": version("rushes"), "git": git_hash() or "not a checkout"}
+    lines = [f"# {key}: {value}" for key, value in facts.items()]
+    lines += [f"# input: {redact(uri)}" for uri in inputs]
+    text = yaml.safe_dump(_redacted(asdict(config)), sort_keys=False, allow_unicode=True)
+    storage.write_bytes(f"{run.rstrip('/')}/{name}", "\n".join([*lines, text]).encode())
+
+
+def _redacted(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _redacted(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_redacted(inner) for inner in value]
+    return redact(value) if isinstance(value, str) else value
+
+
+def git_hash() -> str | None:
+    """Return the commit of the checkout this package runs from, None when it runs from an installed copy."""
+    root = Path(__file__).parents[1]
+    if not (root / ".git").exists():
+        return None
+    found = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=False)
+    return found.stdout.strip() or None
