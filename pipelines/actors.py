@@ -1,0 +1,92 @@
+"""Workers that hold a model: built once a process, called with one unit after another. No Ray."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import Any
+
+from pipelines import caption, score, storage
+from pipelines.config import CaptionConfig, ScoreConfig
+from pipelines.ledger import Ledger
+from pipelines.work import clip_frames, guard, kept_keys, status, write_errors
+
+Row = dict[str, Any]
+CLIPS_AT_ONCE = 32  # clips whose frames stand in memory together
+_CLIP = ["key", "source_id", "uri", "start_s", "duration_s", "frame_s", "crop_left", "crop_top", "crop_right", "crop_bottom"]
+
+
+class ScoreActor:
+    """Scores the clips of units: table `scores`."""
+
+    def __init__(self, run: str, config: ScoreConfig):
+        self.run, self.scorer = run, score.Scorer(config)
+
+    def __call__(self, unit: Row) -> Row:
+        """Score one unit; a clip that cannot be scored becomes an error row and the others go on."""
+        ledger, name = Ledger(self.run), unit["unit"]
+        clips = ledger.read_unit("clips", name, _CLIP).to_pylist()
+        rows: list[Row] = []
+        errors: list[Row] = []
+        for group in _groups(clip_frames(ledger, name, clips)):
+            rows.extend(self._group(group, errors))
+        return _finish(ledger, "score", "scores", unit, clips, rows, errors)
+
+    def _group(self, group: list[Row], errors: list[Row]) -> list[Row]:
+        found: list[Row] = []
+        failed: list[Row] = []
+        with guard(failed):
+            found = self.scorer(group)
+        if failed and len(group) > 1:  # one clip spoils its batch: find out which
+            return [row for clip in group for row in self._group([clip], errors)]
+        errors.extend({**_where(clip), **error} for clip, error in zip(group, failed, strict=False))
+        return found
+
+
+class CaptionActor:
+    """Captions the kept clips of units: table `captions`."""
+
+    def __init__(self, run: str, config: CaptionConfig):
+        self.run = run
+        self.captioner = caption.captioner(config)
+        self.needs_frames = config.source == "endpoint"
+
+    def __call__(self, unit: Row) -> Row:
+        """Caption one unit; a clip that gets no caption becomes an error row and the others go on."""
+        ledger, name = Ledger(self.run), unit["unit"]
+        kept = set(kept_keys(ledger, name))
+        clips = [clip for clip in ledger.read_unit("clips", name).to_pylist() if clip["key"] in kept]
+        scores: dict[str, list[Row]] = {clip["key"]: [] for clip in clips}
+        for row in ledger.read_unit("scores", name, ["key", "scorer", "model", "value", "label"]).to_pylist():
+            if row["key"] in scores:
+                scores[row["key"]].append(row)
+        rows: list[Row] = []
+        errors: list[Row] = []
+        pictured = clip_frames(ledger, name, clips) if self.needs_frames else iter(clips)
+        for group in _groups({**clip, "scores": scores[clip["key"]]} for clip in pictured):
+            rows.extend(self._group(group, errors))
+        return _finish(ledger, "caption", "captions", unit, clips, rows, errors)
+
+    def _group(self, group: list[Row], errors: list[Row]) -> list[Row]:
+        raise AssertionError
+
+
+def _groups(clips: Iterator[Row]) -> Iterator[list[Row]]:
+    while group := list(islice(clips, CLIPS_AT_ONCE)):
+        yield group
+
+
+def _where(clip: Row) -> Row:
+    return {"uri": clip["uri"], "source_id": clip["source_id"], "key": clip["key"],
+            "start_s": clip["start_s"], "seconds": clip["duration_s"]}  # fmt: skip
+
+
+def _finish(
+    ledger: Ledger, stage: str, table: str, unit: Row, clips: Sequence[Row], rows: list[Row], errors: list[Row]
+) -> Row:
+    try:
+        write_errors(ledger, stage, unit, errors)
+        ledger.write(table, unit["unit"], rows, unit["fingerprint"])
+    except storage.StorageError as error:
+        return {**status(unit, 0, 0.0, 0), "fatal": str(error)}
+    return status(unit, len(clips) - len(errors), sum(clip["duration_s"] for clip in clips), len(errors))
