@@ -206,7 +206,8 @@ class Ledger:
         if not uris:
             return TABLES[table].empty_table()
         filesystem, paths = storage.arrow(uris)
-        return ds.dataset(paths, schema=TABLES[table], filesystem=filesystem, format="parquet").to_table(columns=columns)
+        part = ds.dataset(paths, schema=TABLES[table], filesystem=filesystem, format="parquet")
+        return part.to_table(columns=columns)
 
     def batches(self, table: str, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
         """Yield a table in record batches, so that a reader's memory does not grow with the run."""

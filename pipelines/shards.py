@@ -97,7 +97,7 @@ class Manifest:
         return sum(shard.samples for shard in self.shards)
 
 
-# ---------------------------------------------------------------------------------------------------------- writing
+# -------------------------------------------------------------------------------------------------------------- writing
 
 
 def plan_shards(sizes: Sequence[tuple[str, int]], limit_bytes: int) -> list[list[str]]:
@@ -190,7 +190,7 @@ def _sidecar_bytes(rows: list[dict[str, Any]], info: ShardInfo) -> bytes:
     return sink.getvalue().to_pybytes()
 
 
-# -------------------------------------------------------------------------------------------------------- the manifest
+# --------------------------------------------------------------------------------------------------------- the manifest
 
 
 def read_info(root: str, path: str) -> ShardInfo:

@@ -80,6 +80,17 @@ def read_bytes(uri: str) -> bytes:
         return file.read()
 
 
+def read_range(uri: str, offset: int, size_bytes: int) -> bytes:
+    """Return a part of a file or object, in one request; less where it ends before."""
+    if is_local(uri):
+        with local_path(uri).open("rb") as file:
+            file.seek(offset)
+            return file.read(size_bytes)
+    with _reaching(uri):
+        fs, path = filesystem(uri)
+        return bytes(fs.cat_file(path, start=offset, end=offset + size_bytes)) if size_bytes else b""
+
+
 @contextmanager
 def open_read(uri: str) -> Iterator[BinaryIO]:
     """Open a file or object for reading; seekable."""
