@@ -400,15 +400,17 @@ def read_shard(uri: str, members: Sequence[str], wanted: Callable[[], bool] = la
     `wanted` is asked once for each sample; unwanted samples are skipped without being read. Raises ShardError where the
     shard is damaged, a name is no clip key with an extension or a sample lacks one of the members.
     """
-    current, take = "", False
+    current, taken, given = "", 0, 0
+    take = False
 
     def select(name: str) -> bool:
-        nonlocal current, take
+        nonlocal current, take, taken
         key, _, extension = name.partition(".")
         if not is_key(key) or not _EXT.fullmatch(extension):
             raise ShardError(f"{uri}: {name!r} is no clip key with an extension")
         if key != current:
             current, take = key, wanted()
+            taken += take
         return take and extension in members
 
     try:
@@ -416,8 +418,11 @@ def read_shard(uri: str, members: Sequence[str], wanted: Callable[[], bool] = la
             found = ((member.name.partition("."), member.data) for member in archive.read(file, select))
             for key, group in itertools.groupby(found, key=lambda one: one[0][0]):
                 yield _sample(uri, key, [(name[2], data) for name, data in group], members)
+                given += 1
     except archive.ArchiveError as error:
         raise ShardError(f"{uri} {error}; `rushes verify` names every damaged shard") from error
+    if given < taken:
+        raise ShardError(f"{uri}: {taken - given} samples have none of the members {list(members)} asked for")
 
 
 def _sample(uri: str, key: str, found: list[tuple[str, bytes]], members: Sequence[str]) -> dict[str, Any]:

@@ -57,7 +57,7 @@ def verify(run: str, full: bool = False) -> list[Problem]:
     problems = [*verify_shards(f"{run}/shards", full)]
     if storage.exists(f"{run}/latents/manifest.json"):
         problems += verify_shards(f"{run}/latents", full)
-    return problems + [*_against_ledger(run)]
+    return [*problems, *_against_ledger(run)]
 
 
 def verify_shards(root: str, full: bool = False) -> Iterator[Problem]:
@@ -192,7 +192,7 @@ class _Hashing:
 
 def _frames(mp4: bytes) -> int:
     """Return how many frames a clip decodes to, all of them decoded."""
-    with av.open(io.BytesIO(mp4), metadata_errors="ignore") as container:
+    with av.open(io.BytesIO(mp4), "r", metadata_errors="ignore") as container:
         return sum(1 for _ in container.decode(video=0))
 
 
