@@ -30,7 +30,7 @@ from pipelines import archive, storage
 from pipelines.clip import is_key
 
 if TYPE_CHECKING:
-    from torch.utils.data import IterableDataset
+    from webdataset import DataPipeline
 
 SHARDS_VERSION = 1
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
@@ -330,8 +330,10 @@ def pipeline(
     repeat: bool = False,
     members: Sequence[str] = ("mp4", "json", "txt"),
     nodes: bool = True,
-) -> IterableDataset:
+) -> DataPipeline:
     """Return a `webdataset.DataPipeline` of the samples of a set: dicts of `__key__`, `__url__` and bytes by extension.
+
+    Add stages of webdataset with `.compose(webdataset.map(…))`.
 
     Each sample goes to exactly one node (rank) and one DataLoader worker: by shards where there are enough of them,
     else sample by sample, so that no reader starves. The order depends on `seed` and `epoch` alone. Opens files through
