@@ -143,7 +143,10 @@ class Ledger:
         marker = f"{self.root}/version.json"
         if not storage.exists(marker):
             return False
-        found = json.loads(storage.read_bytes(marker)).get("rushes_schema")
+        try:
+            found = json.loads(storage.read_bytes(marker))["rushes_schema"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise SchemaMismatch(f"{marker} is damaged ({error}); nothing was changed. Use another --out") from error
         if found != SCHEMA_VERSION:
             raise SchemaMismatch(
                 f"{self.run} was written with ledger schema {found}, this version writes {SCHEMA_VERSION}; "
@@ -151,14 +154,15 @@ class Ledger:
             )
         return True
 
-    def parts(self, table: str) -> list[Part]:
-        """Return the finished parts of a table, sorted by unit; one listing, no file is opened."""
+    def parts(self, table: str, unit: str | None = None) -> list[Part]:
+        """Return the finished parts of a table or of one unit, sorted by unit; one listing, no file is opened."""
         found = []
-        for uri in storage.list_files(f"{self.root}/{table}"):
+        for uri in storage.list_files(f"{self.root}/{table}", prefix="part-" if unit is None else f"part-{unit}."):
             name = uri.rsplit("/", 1)[-1]
             if name.startswith("part-") and name.endswith(".parquet"):
-                unit, _, print_ = name[len("part-") : -len(".parquet")].rpartition(".")
-                found.append(Part(unit=unit, fingerprint=print_, uri=uri))
+                of, _, print_ = name[len("part-") : -len(".parquet")].rpartition(".")
+                if unit in (None, of):
+                    found.append(Part(unit=of, fingerprint=print_, uri=uri))
         return sorted(found, key=lambda part: (part.unit, part.fingerprint))
 
     def done(self, table: str, fingerprint_: str) -> set[str]:
@@ -201,9 +205,9 @@ class Ledger:
 
     def remove(self, table: str, unit: str, keep: str | None = None) -> None:
         """Remove the parts of one unit, but for the one with the fingerprint `keep`."""
-        for uri in storage.list_files(f"{self.root}/{table}", prefix=f"part-{unit}."):
-            if keep is None or not uri.endswith(f".{keep}.parquet"):
-                storage.remove(uri)
+        for part in self.parts(table, unit):
+            if part.fingerprint != keep:
+                storage.remove(part.uri)
 
     def dataset(self, table: str) -> ds.Dataset | None:
         """Return a table as a lazy Arrow dataset, or None while it has no part."""

@@ -15,6 +15,9 @@ from typing import Any, BinaryIO, cast
 
 import fsspec
 import pyarrow.fs as pafs
+from botocore.exceptions import BotoCoreError
+
+PUT_BYTES = 64 * 2**20  # up to here an object is put in one request
 
 
 class StorageError(ValueError):
@@ -43,25 +46,49 @@ def arrow(uris: Sequence[str]) -> tuple[pafs.FileSystem, list[str]]:
     return pafs.PyFileSystem(pafs.FSSpecHandler(fs)), [filesystem(uri)[1] for uri in uris]
 
 
+@contextmanager
+def _reaching(uri: str) -> Iterator[None]:
+    """Turn what a store's client raises when it cannot even ask into an error that names the remedy."""
+    try:
+        yield
+    except BotoCoreError as error:
+        raise StorageError(
+            f"cannot reach {uri}: {error}; check AWS_ENDPOINT_URL, AWS_DEFAULT_REGION and the credentials"
+        ) from error
+
+
 def exists(uri: str) -> bool:
     """Whether a file or object is there."""
     if is_local(uri):
         return local_path(uri).exists()
-    fs, path = filesystem(uri)
-    fs.invalidate_cache()
-    return bool(fs.exists(path))
+    with _reaching(uri):
+        fs, path = filesystem(uri)
+        fs.invalidate_cache()
+        return bool(fs.exists(path))
 
 
 def size(uri: str) -> int:
     """Return the size of a file or object in bytes."""
-    fs, path = filesystem(uri)
-    return int(fs.size(path))
+    with _reaching(uri):
+        fs, path = filesystem(uri)
+        return int(fs.size(path))
 
 
 def read_bytes(uri: str) -> bytes:
     """Return all bytes of a file or object."""
     with open_read(uri) as file:
         return file.read()
+
+
+def read_range(uri: str, offset: int, size_bytes: int) -> bytes:
+    """Return a part of a file or object, in one request; less where it ends before."""
+    if is_local(uri):
+        with local_path(uri).open("rb") as file:
+            file.seek(offset)
+            return file.read(size_bytes)
+    with _reaching(uri):
+        fs, path = filesystem(uri)
+        return bytes(fs.cat_file(path, start=offset, end=offset + size_bytes)) if size_bytes else b""
 
 
 @contextmanager
@@ -71,15 +98,21 @@ def open_read(uri: str) -> Iterator[BinaryIO]:
         with local_path(uri).open("rb") as file:
             yield file
         return
-    fs, path = filesystem(uri)
-    with fs.open(path, "rb", block_size=4 * 2**20) as file:
-        yield cast(BinaryIO, file)
+    with _reaching(uri):
+        fs, path = filesystem(uri)
+        with fs.open(path, "rb", block_size=4 * 2**20) as file:
+            yield cast(BinaryIO, file)
 
 
 def write_bytes(uri: str, data: bytes) -> None:
     """Write a file whole: readers see the old content or the new, never a part of it."""
-    with open_write(uri) as file:
-        file.write(data)
+    if is_local(uri) or len(data) > PUT_BYTES:
+        with open_write(uri) as file:
+            file.write(data)
+        return
+    with _writing(uri):
+        fs, path = filesystem(uri)
+        fs.pipe_file(path, data)  # one request, where an upload in parts takes three
 
 
 @contextmanager
@@ -88,15 +121,25 @@ def open_write(uri: str) -> Iterator[BinaryIO]:
 
     Raises StorageError that names the target where the disk is full, the target read-only or access refused.
     """
+    writer = _local_write(local_path(uri)) if is_local(uri) else _object_write(uri)
+    with _writing(uri), writer as file:
+        yield file
+
+
+@contextmanager
+def _writing(uri: str) -> Iterator[None]:
+    """Name the target of a failed write. What fails on another file, such as an input, passes as it is."""
     try:
-        if is_local(uri):
-            with _local_write(local_path(uri)) as file:
-                yield file
-        else:
-            with _object_write(uri) as file:
-                yield file
+        with _reaching(uri):
+            yield
     except OSError as error:
+        if error.filename and is_local(uri) and not _belongs(Path(error.filename), local_path(uri)):
+            raise
         raise StorageError(f"cannot write {uri}: {_reason(error)}") from error
+
+
+def _belongs(path: Path, target: Path) -> bool:
+    return path == target or path in target.parents or (path.parent == target.parent and path.suffix == ".part")
 
 
 @contextmanager
@@ -144,6 +187,8 @@ def _reason(error: OSError) -> str:
         28: "no space left; free some space and run the same command again, finished units are kept",
         30: "the target is read-only; choose a writable --out",
         13: "permission denied; check the rights on the target or the credentials",
+        17: "a file stands where a folder should be; choose another --out",
+        20: "a file stands where a folder should be; choose another --out",
         122: "the disk quota is exceeded; free some space and run the same command again",
     }
     return remedies.get(error.errno or 0, str(error))
@@ -155,13 +200,14 @@ def list_files(folder: str, prefix: str = "", recursive: bool = False) -> list[s
         root = local_path(folder)
         found = root.rglob(f"{prefix}*") if recursive else root.glob(f"{prefix}*")
         return sorted(str(path) for path in found if path.is_file() and not path.name.startswith("."))
-    fs, path = filesystem(folder)
-    fs.invalidate_cache()
     scheme = folder.split("://", 1)[0]
-    try:
-        names = fs.find(path, maxdepth=None if recursive else 1, prefix=prefix)
-    except FileNotFoundError:
-        return []
+    with _reaching(folder):
+        fs, path = filesystem(folder)
+        fs.invalidate_cache()
+        try:
+            names = fs.find(path, maxdepth=None if recursive else 1, prefix=prefix)
+        except FileNotFoundError:
+            return []
     return sorted(f"{scheme}://{name}" for name in names)
 
 
@@ -170,10 +216,11 @@ def remove(uri: str) -> None:
     if is_local(uri):
         local_path(uri).unlink(missing_ok=True)
         return
-    fs, path = filesystem(uri)
-    fs.invalidate_cache()
-    if fs.exists(path):
-        fs.rm_file(path)
+    with _reaching(uri):
+        fs, path = filesystem(uri)
+        fs.invalidate_cache()
+        if fs.exists(path):
+            fs.rm_file(path)
 
 
 def sweep(folder: str) -> None:

@@ -1,0 +1,282 @@
+"""From encoded clips to shards: buckets, the order in a shard, what a sample holds. No Ray: stages call this.
+
+    RUN/encoded/<unit>.<fingerprint>.tar   the clips that one unit encoded, KEY.mp4 each; table `encoded` says where
+    RUN/shards/<bucket>/NAME-000000.tar    the same clips shuffled over units, with facts and captions
+
+Cutting and packing are two steps, so that another caption, order or shard size cuts nothing again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipelines import archive, storage
+from pipelines.config import PackConfig
+from pipelines.ledger import TABLES, Ledger
+from pipelines.shards import Sample, ShardInfo, plan_shards, write_shard
+
+ASPECTS = ((9, 21), (9, 16), (3, 4), (1, 1), (4, 3), (16, 9), (21, 9))
+LINES = (16, 32, 64, 96, 144, 240, 360, 480, 720, 1080, 1440, 2160)
+RATES = (1, 5, 8, 10, 12, 15, 24, 25, 30, 48, 50, 60, 120)
+SECONDS = (0, 1, 2, 4, 8, 16, 32, 64)
+TEXT_BYTES = 8192
+"""Set aside in a shard for the facts and the caption of each sample, which are not known while shards are planned."""
+
+_FACTS = [f for f in TABLES["clips"] if not pa.types.is_list(f.type) and f.name not in ("strip", "caption", "unit")]
+_ENCODED = [f for f in TABLES["encoded"] if f.name not in ("key", "offset", "size_bytes", "unit", "wave")]
+_CAPTION = [f for f in TABLES["captions"] if f.name not in ("key", "source", "model", "short", "long")]
+
+
+class PackError(ValueError):
+    """A clip cannot be packed; the message names it and the remedy."""
+
+
+# ------------------------------------------------------------------------------------------------------ what goes where
+
+
+def bucket_of(width: int, height: int, fps: float, duration_s: float) -> str:
+    """Return the bucket of a clip by shape, lines, rate and length, such as `16x9-480p-24fps-04s`.
+
+    Shape and rate are the nearest named ones. Lines (of the shorter side) and length are the largest named ones that
+    the clip reaches, so whatever stands in a bucket has at least what its name says.
+    """
+    if min(width, height) < 1 or not fps > 0 or not duration_s > 0:
+        raise PackError(f"{width}x{height} at {fps} fps for {duration_s} s is no clip; encode it again")
+    across, down = min(ASPECTS, key=lambda shape: abs(math.log(width / height * shape[1] / shape[0])))
+    lines = max((lines for lines in LINES if lines <= min(width, height)), default=LINES[0])
+    rate = min(RATES, key=lambda rate: abs(math.log(fps / rate)))
+    seconds = max(length for length in SECONDS if length <= duration_s + 1e-6)
+    return f"{across}x{down}-{lines:03d}p-{rate:02d}fps-{seconds:02d}s"
+
+
+def order(keys: Iterable[str], seed: int) -> list[str]:
+    """Return the keys shuffled, the same way whatever order they come in and wherever it happens."""
+    return sorted(keys, key=lambda key: (hashlib.blake2b(f"{seed} {key}".encode(), digest_size=16).digest(), key))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardPlan:
+    """One shard to be made."""
+
+    bucket: str
+    """Its bucket."""
+    index: int
+    """Its number in the bucket."""
+    keys: list[str]
+    """Its clips, in order."""
+
+
+def shard_plan(encoded: pa.Table, selection: pa.Table, pack: PackConfig) -> list[ShardPlan]:
+    """Return the shards to make of the encoded clips that the selection keeps.
+
+    In each bucket the waves follow one another and a wave begins a new shard, so that adding inputs to a run leaves
+    the shards before alone; inside a wave clips are shuffled. Numbers are continuous in a bucket.
+    """
+    kept = set(selection.filter(selection["kept"])["key"].to_pylist())
+    groups: dict[tuple[str, int], dict[str, int]] = {}
+    for row in encoded.select(["key", "bucket", "wave", "size_bytes"]).to_pylist():
+        if row["key"] in kept:
+            groups.setdefault((row["bucket"], row["wave"]), {})[row["key"]] = row["size_bytes"]
+    plans: list[ShardPlan] = []
+    for (bucket, _), sizes in sorted(groups.items()):
+        start = plans[-1].index + 1 if plans and plans[-1].bucket == bucket else 0
+        for index, keys in enumerate(_split(order(sizes, pack.seed), sizes, int(pack.shard_mb * 10**6)), start):
+            plans.append(ShardPlan(bucket=bucket, index=index, keys=keys))
+    return plans
+
+
+def _split(keys: Sequence[str], sizes: Mapping[str, int], limit_bytes: int) -> Iterator[list[str]]:
+    text = TEXT_BYTES + 2 * archive.BLOCK
+    yield from plan_shards([(key, archive.member_bytes(sizes[key]) + text) for key in keys], limit_bytes)
+
+
+# ----------------------------------------------------------------------------------------------------------- the sample
+
+
+def facts_of(
+    clip: Mapping[str, Any],
+    encoded: Mapping[str, Any],
+    caption: Mapping[str, Any],
+    scores: Iterable[Mapping[str, Any]] = (),
+) -> dict[str, Any]:
+    """Return what `KEY.json` holds: flat, each field of one type for ever, without null; absent is what is not known.
+
+    Size, rate and length are those of the encoded clip. A score stands under its scorer's name, its label as
+    `<scorer>_label`, the source of the caption as `caption_source`.
+    """
+    facts = _typed(_FACTS, clip) | _typed(_ENCODED, encoded) | _typed(_CAPTION, caption)
+    facts |= {"caption": _text(caption), "caption_source": caption.get("source") or ""}
+    facts |= {"caption_model": caption.get("model") or ""}
+    for score in sorted(scores, key=lambda row: row["scorer"]):
+        facts |= _typed([pa.field("value", pa.float32())], score, f"{score['scorer']}")
+        facts |= {f"{score['scorer']}_label": score["label"]} if score.get("label") else {}
+    return facts
+
+
+def _typed(fields: Iterable[pa.Field], row: Mapping[str, Any], name: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for field in fields:
+        value = row.get(field.name)
+        if pa.types.is_string(field.type):
+            found[name or field.name] = value or ""
+        elif value is None or (isinstance(value, float) and not math.isfinite(value)):
+            continue
+        elif pa.types.is_floating(field.type):
+            digits = 7 if field.type == pa.float32() else 15
+            found[name or field.name] = float(f"{value:.{digits}g}")
+        else:
+            found[name or field.name] = bool(value) if pa.types.is_boolean(field.type) else int(value)
+    return found
+
+
+def _text(caption: Mapping[str, Any]) -> str:
+    return caption.get("long") or caption.get("short") or ""
+
+
+def sample_of(
+    clip: Mapping[str, Any],
+    caption: Mapping[str, Any],
+    encoded: Mapping[str, Any],
+    mp4: bytes,
+    scores: Iterable[Mapping[str, Any]] = (),
+) -> Sample:
+    """Return the sample of one clip: mp4, json, txt. Raises PackError where the rows or the bytes are not of one clip.
+
+    A caption that slipped to the clip beside it would poison training unseen, so keys are compared, not trusted.
+    """
+    key = clip["key"]
+    if not key == caption["key"] == encoded["key"]:
+        raise PackError(f"rows of different clips: {key}, caption {caption['key']}, encoded {encoded['key']}")
+    scores = list(scores)
+    if strange := [row["key"] for row in scores if row["key"] != key]:
+        raise PackError(f"a score of {strange[0]} was joined to {key}")
+    if len(mp4) != encoded["size_bytes"] or hashlib.sha256(mp4).hexdigest() != encoded["sha256"]:
+        raise PackError(f"{key}: the encoded clip is not the one that the ledger describes; remove the run's encoded/")
+    text = json.dumps(facts_of(clip, encoded, caption, scores), sort_keys=True, ensure_ascii=False, allow_nan=False)
+    return Sample(key, [("mp4", mp4), ("json", text.encode()), ("txt", _text(caption).encode())])
+
+
+# -------------------------------------------------------------------------------------------------------- encoded units
+
+
+def encoded_uri(run: str, unit: str, fingerprint: str) -> str:
+    """Return where a unit's encoded clips stand."""
+    return f"{run.rstrip('/')}/encoded/{unit}.{fingerprint}.tar"
+
+
+def write_encoded(
+    run: str, unit: str, fingerprint: str, clips: Iterable[tuple[str, bytes, Mapping[str, Any]]], wave: int = 0
+) -> list[dict[str, Any]]:
+    """Write the clips that a unit encoded as one tar, streaming; return the rows of table `encoded`.
+
+    The tar appears whole or not at all, and is there even without a clip, so that a listing tells what is done.
+
+    Args:
+        run: The run's folder.
+        unit: Name of the unit.
+        fingerprint: Fingerprint under which the rows will stand in the ledger.
+        clips: Key, mp4 bytes and what `encode.cut` says about them.
+        wave: The wave of the unit.
+    """
+    rows = []
+    with storage.open_write(encoded_uri(run, unit, fingerprint)) as file:
+        tar = archive.Writer(file)
+        for key, mp4, info in clips:
+            row = {field.name: info[field.name] for field in _ENCODED if field.name in info}
+            row |= {"key": key, "unit": unit, "wave": wave, "size_bytes": len(mp4)}
+            row["bucket"] = bucket_of(info["width"], info["height"], info["fps"], info["duration_s"])
+            row["sha256"] = hashlib.sha256(mp4).hexdigest()
+            row["offset"] = tar.add(f"{key}.mp4", mp4)
+            rows.append(row)
+        tar.end()
+    return rows
+
+
+def prune_encoded(run: str) -> list[str]:
+    """Remove encoded tars that no part of table `encoded` stands for any more; return their URIs."""
+    live = {encoded_uri(run, part.unit, part.fingerprint) for part in Ledger(run).parts("encoded")}
+    stale = [uri for uri in storage.list_files(f"{run.rstrip('/')}/encoded") if uri not in live]
+    for uri in stale:
+        storage.remove(uri)
+    return stale
+
+
+# ------------------------------------------------------------------------------------------------------------- assembly
+
+
+@dataclass(frozen=True, kw_only=True)
+class Joined:
+    """All that the ledger knows of one clip."""
+
+    clip: dict[str, Any]
+    caption: dict[str, Any]
+    encoded: dict[str, Any]
+    scores: list[dict[str, Any]]
+    tar: str
+    """URI of the tar that holds its mp4."""
+
+
+def join(ledger: Ledger, keys: Iterable[str]) -> dict[str, Joined]:
+    """Return the rows of the given clips from clips, captions, encoded and scores, each table read once.
+
+    Read the rows of many shards at once: every call goes through the whole tables. Raises PackError for a clip that
+    one of clips, captions and encoded does not have.
+    """
+    wanted = pa.array(list(keys), pa.string())
+    clips = _by_key(ledger, "clips", [field.name for field in _FACTS], wanted)
+    captions = _by_key(ledger, "captions", TABLES["captions"].names, wanted)
+    encoded = _by_key(ledger, "encoded", TABLES["encoded"].names, wanted)
+    scores: dict[str, list[dict[str, Any]]] = {}
+    for row in _rows(ledger, "scores", ["key", "scorer", "value", "label"], wanted):
+        scores.setdefault(row["key"], []).append(row)
+    tars = {part.unit: encoded_uri(ledger.run, part.unit, part.fingerprint) for part in ledger.parts("encoded")}
+    joined = {}
+    for key in wanted.to_pylist():
+        for table, rows in (("clips", clips), ("captions", captions), ("encoded", encoded)):
+            if key not in rows:
+                raise PackError(f"{key} is in no row of table {table}; run the same command again to complete it")
+        joined[key] = Joined(
+            clip=clips[key], caption=captions[key], encoded=encoded[key], scores=scores.get(key, []),
+            tar=tars[encoded[key]["unit"]],
+        )  # fmt: skip
+    return joined
+
+
+def _rows(ledger: Ledger, table: str, columns: list[str], keys: pa.Array) -> list[dict[str, Any]]:
+    return ledger.read(table, columns=columns, where=pc.field("key").isin(keys)).to_pylist()
+
+
+def _by_key(ledger: Ledger, table: str, columns: list[str], keys: pa.Array) -> dict[str, dict[str, Any]]:
+    return {row["key"]: row for row in _rows(ledger, table, columns, keys)}
+
+
+def assemble(run: str, plan: ShardPlan, pack: PackConfig, joined: Mapping[str, Joined] | None = None) -> ShardInfo:
+    """Make one shard under `RUN/shards` from the encoded tars; return its manifest entry.
+
+    Memory is bounded by one clip. `joined` spares reading the ledger again for each of many shards.
+    """
+    rows = join(Ledger(run), plan.keys) if joined is None else joined
+    samples = (_sample(rows[key]) for key in plan.keys)
+    return write_shard(f"{run.rstrip('/')}/shards", plan.bucket, pack.name, plan.index, samples)
+
+
+def _sample(row: Joined) -> Sample:
+    mp4 = storage.read_range(row.tar, row.encoded["offset"], row.encoded["size_bytes"])
+    return sample_of(row.clip, row.caption, row.encoded, mp4, row.scores)
+
+
+def packed_rows(plan: ShardPlan, info: ShardInfo, joined: Mapping[str, Joined], policy: str) -> list[dict[str, Any]]:
+    """Return the rows of table `packed` for a shard; `index` is the place in the shard, `sha256` that of the mp4."""
+    return [
+        {"key": key, "policy": policy, "bucket": plan.bucket, "shard": info.path, "index": place,
+         "sha256": joined[key].encoded["sha256"]}
+        for place, key in enumerate(plan.keys)
+    ]  # fmt: skip
