@@ -128,7 +128,9 @@ class _Reader:
         if seeks and not self._seek(since_s - preroll_s):
             return False
         self.head = next(self.frames, None)
-        return not seeks or (self.head is not None and self.head[0] <= since_s)
+        if self.head is None:  # nothing sound to the very end: going further back than this would not find it
+            return not seeks or preroll_s == PREROLLS_S[-1]
+        return not seeks or self.head[0] <= since_s
 
     def _seek(self, time_s: float) -> bool:
         """Go to the key frame at or before a time; False where the container cannot, or only roughly."""
@@ -136,13 +138,13 @@ class _Reader:
         try:
             self.container.seek(offset, stream=self.stream, backward=True)
             packet = next(self.container.demux(self.stream), None)
+            at_end = packet is None or (packet.pts is None and packet.size == 0)
             # A key frame shown later would begin among pictures that depend on the key frame before it.
-            if packet is None or packet.pts is None or not packet.is_keyframe or packet.pts > offset:
-                return False
+            exact = packet is not None and packet.pts is not None and packet.is_keyframe and packet.pts <= offset
             self.container.seek(offset, stream=self.stream, backward=True)
         except (av.error.FFmpegError, OSError):
             return False
-        return True
+        return at_end or exact
 
     def read(self, since_s: float, end_s: float) -> Iterator[Picture]:
         """Yield pictures, each with the time until the next."""

@@ -6,22 +6,38 @@ turned. Content decides what a file is, never its suffix.
 
 from __future__ import annotations
 
+import csv
+import glob
+import hashlib
+import io
+import json
 import math
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from itertools import islice, pairwise
-from pathlib import Path
+from itertools import chain, islice, pairwise
+from pathlib import PurePosixPath
 from typing import Any, BinaryIO, cast
 
 import av
 import av.error
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from pipelines import clip, storage
 from pipelines.config import InputConfig, ScanConfig
 
+VIDEO_SUFFIXES = frozenset(
+    {
+        ".3g2", ".3gp", ".asf", ".avi", ".divx", ".dv", ".f4v", ".flv", ".m2ts", ".m2v", ".m4v", ".mj2", ".mkv", ".mov",
+        ".mp4", ".mpe", ".mpeg", ".mpg", ".mts", ".mxf", ".ogm", ".ogv", ".qt", ".rm", ".rmvb", ".ts", ".vob", ".webm",
+        ".wmv", ".y4m",
+    }
+)  # fmt: skip
+LIST_SUFFIXES = frozenset({".csv", ".jsonl", ".ndjson", ".parquet"})
 PROBED_PACKETS = 100  # timestamps looked at to tell a variable frame rate
 FIRST_PICTURE_PACKETS = 300  # packets tried until one gives a picture
 SQUARE_TOLERANCE = 0.005  # a sample aspect this near to 1 is a rounding of the encoder, not a shape
@@ -288,8 +304,137 @@ def spans(duration_s: float, scan: ScanConfig) -> list[tuple[float, float]]:
 
 
 def expand(inputs: Sequence[str], config: InputConfig) -> Iterator[dict[str, Any]]:
-    """Yield a row {uri, size_bytes, version, caption, licence, rights, extra} for each source in the inputs."""
-    raise NotImplementedError
+    """Yield a row {uri, size_bytes, version, caption, licence, rights, extra} for each source, each once.
+
+    Inputs are files, folders (searched for video suffixes), globs, `s3://` forms of these, and lists in CSV, JSONL or
+    Parquet, whose relative paths count from the list's folder and whose further columns go to `extra` as JSON. Memory
+    grows by a few bytes a source only. `version` tells a file's content has changed: modification time or etag.
+
+    Raises:
+        ValueError: For an input that is missing, a folder without videos, a list that cannot be read or lacks the
+            column of URIs.
+    """
+    seen: set[bytes] = set()
+    for name in inputs:
+        rows = _expanded(name, config)
+        first = next(rows, None)
+        if first is None:
+            suffixes = " ".join(sorted(VIDEO_SUFFIXES))
+            raise ValueError(f"{name} holds no video; name a folder with files such as {suffixes}, or the files")
+        for row in chain([first], rows):
+            mark = hashlib.blake2b(row["uri"].encode("utf-8", "surrogateescape"), digest_size=8).digest()
+            if mark not in seen:
+                seen.add(mark)
+                yield row
 
 
-_ = Path
+def _expanded(name: str, config: InputConfig) -> Iterator[dict[str, Any]]:
+    local = storage.is_local(name)
+    uri = os.path.abspath(storage.local_path(name)) if local else name  # noqa: PTH100 - "..", but no links resolved
+    fs, path = storage.filesystem(uri)
+    info = _stat(fs, path)
+    if info is None and glob.has_magic(name):
+        found = fs.glob(path, detail=True) if not local else {f: fs.info(f) for f in _sorted_glob(path)}
+        for item in (found[key] for key in sorted(found)):
+            if item["type"] == "file":
+                yield _row(_uri_of(uri, item["name"]), item)
+    elif info is None:
+        raise ValueError(f"{name}: there is no such file, folder or object; check the path and the credentials")
+    elif info["type"] == "directory":
+        for folder, folders, files in fs.walk(path, detail=True, topdown=True):
+            ordered = sorted(folders.items())
+            folders.clear()
+            folders.update(ordered)
+            for key in sorted(files):
+                if PurePosixPath(key).suffix.lower() in VIDEO_SUFFIXES and not key.startswith("."):
+                    yield _row(_uri_of(uri, f"{folder}/{key}"), files[key])
+    elif PurePosixPath(path).suffix.lower() in LIST_SUFFIXES:
+        yield from _listed(uri, config)
+    else:
+        yield _row(uri, info)
+
+
+def _stat(fs: Any, path: str) -> dict[str, Any] | None:
+    try:
+        return cast("dict[str, Any]", fs.info(path))
+    except FileNotFoundError:
+        return None
+
+
+def _sorted_glob(pattern: str) -> list[str]:
+    return sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207 - patterns are absolute
+
+
+def _uri_of(parent: str, path: str) -> str:
+    return path if storage.is_local(parent) else f"{parent.split('://', 1)[0]}://{path}"
+
+
+def _row(uri: str, info: Mapping[str, Any], **columns: str | None) -> dict[str, Any]:
+    changed = info.get("mtime", info.get("ETag", info.get("LastModified")))
+    version = str(round(changed * 1e9)) if isinstance(changed, float) else changed and str(changed).strip('"')
+    blank = dict.fromkeys(("caption", "licence", "rights", "extra"))
+    return {"uri": uri, "size_bytes": info.get("size"), "version": version or None, **blank, **columns}
+
+
+def _listed(uri: str, config: InputConfig) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a list; remote entries are not looked up, so that a list of millions opens at once."""
+    named = {
+        "uri": config.uri_column,
+        "caption": config.caption_column,
+        "licence": config.licence_column,
+        "rights": config.rights_column,
+    }
+    folder = uri.rsplit("/", 1)[0]
+    for number, record in enumerate(_records(uri)):
+        target = record.get(config.uri_column)
+        if config.uri_column not in record:
+            has = ", ".join(map(str, record)) or "none"
+            raise ValueError(f"{uri} has no column {config.uri_column!r} in row {number}; it has {has}; "
+                             "set inputs.uri_column to one of them")  # fmt: skip
+        if not isinstance(target, str) or not target.strip():
+            raise ValueError(f"{uri}: row {number} names no video in column {config.uri_column!r}; fill or remove it")
+        target = target.strip()
+        if "://" not in target and not target.startswith("/"):
+            target = f"{folder}/{target}"
+        info: Mapping[str, Any] = {}
+        if storage.is_local(target):
+            target = os.path.abspath(storage.local_path(target))  # noqa: PTH100
+            info = _stat(*storage.filesystem(target)) or {}
+        texts = {key: _text(record.get(column)) for key, column in named.items() if key != "uri"}
+        rest = {key: value for key, value in record.items() if key not in named.values() and value is not None}
+        extra = json.dumps(rest, sort_keys=True, ensure_ascii=False, default=str) if rest else None
+        yield _row(target, info, **texts, extra=extra)
+
+
+def _text(value: Any) -> str | None:
+    text = None if value is None else str(value).strip()
+    return text or None
+
+
+def _records(uri: str) -> Iterator[dict[str, Any]]:
+    """Yield the records of a CSV, JSONL or Parquet list, a few at a time."""
+    suffix = PurePosixPath(uri).suffix.lower()
+    try:
+        with storage.open_read(uri) as file:
+            if suffix == ".parquet":
+                for batch in pq.ParquetFile(file).iter_batches(batch_size=4096):
+                    yield from batch.to_pylist()
+                return
+            lines = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
+            if suffix == ".csv":
+                for cells in csv.DictReader(lines, strict=True):
+                    yield {key: value for key, value in cells.items() if key is not None}
+                return
+            for line in lines:
+                if line.strip():
+                    yield _object(line)
+    except (OSError, UnicodeDecodeError, csv.Error, pa.ArrowException, json.JSONDecodeError) as error:
+        kind = {".csv": "CSV (UTF-8)", ".parquet": "Parquet"}.get(suffix, "JSON lines (UTF-8)")
+        raise ValueError(f"{uri} cannot be read as {kind}: {error}; write it again or correct its suffix") from error
+
+
+def _object(line: str) -> dict[str, Any]:
+    value = json.loads(line)
+    if not isinstance(value, dict):
+        raise json.JSONDecodeError("a line is not an object", line, 0)
+    return value
