@@ -81,7 +81,7 @@ def _sorted(clips: pa.Table, policy: Policy) -> pa.Table:
 
 
 class _Verdicts:
-    """For each clip the place of the first rule that it fails, −1 while none; its value and the limit that it breaks."""
+    """For each clip the place of the first rule that it fails, −1 while none, with its value and the broken limit."""
 
     def __init__(self, clips: int):
         self.failed = np.full(clips, -1, np.int32)
@@ -168,20 +168,18 @@ def _duplicates(
     for clip in comparable.tolist():
         index.add(clip, sequences.hashes(clip))
     order = _best_first(clips, scores, comparable, rules)
-    rank = {clip: place for place, clip in enumerate(order)}
+    rank = np.empty(len(clips), np.int64)
+    rank[order] = np.arange(len(order))
     seconds = _numbers(_flat(clips["duration_s"]))
-    durations = {clip: float(seconds[clip]) for clip in order}
     matches: dict[tuple[int, int], Match] = {}
-    tried = set()
     for a, b in index.candidates().tolist():
-        tried.add((a, b))
         if match := sequences.match(a, b, rules):
             matches[a, b] = match
-    for a, b in _closure(matches, rank, durations):
-        if (a, b) not in tried and (match := sequences.match(a, b, rules)):
+    for a, b in list(_closure(matches, rank, seconds)):
+        if (a, b) not in matches and (match := sequences.match(a, b, rules)):
             matches[a, b] = match
-    linked = {clip for pair in matches for clip in pair}
-    return resolve([clip for clip in order if clip in linked], durations, matches)
+    linked = sorted({clip for pair in matches for clip in pair}, key=lambda clip: int(rank[clip]))
+    return resolve(linked, {clip: float(seconds[clip]) for clip in linked}, matches)
 
 
 class _Sequences:
@@ -216,11 +214,11 @@ def _best_first(clips: pa.Table, scores: pa.Table, chosen: npt.NDArray[np.int64]
         numbers = _numbers(measure(bare, clips, scores))[chosen]
         signed = numbers if name.startswith("-") else -numbers
         columns.append(np.where(np.isnan(signed), np.inf, signed))
-    return chosen[np.lexsort((chosen, *reversed(columns)))].tolist()
+    return chosen[np.lexsort((chosen, *reversed(columns)))]
 
 
 def _closure(
-    matches: dict[tuple[int, int], Match], rank: dict[int, int], durations: dict[int, float]
+    matches: dict[tuple[int, int], Match], rank: npt.NDArray[np.int64], seconds: npt.NDArray[np.float64]
 ) -> Iterator[tuple[int, int]]:
     """Yield, for each group of linked clips, the pairs with its best and its longest clip; LSH may have missed one."""
     root: dict[int, int] = {}
@@ -239,7 +237,7 @@ def _closure(
         groups.setdefault(find(clip), []).append(clip)
     for group in groups.values():
         best = min(group, key=lambda clip: rank[clip])
-        longest = min(group, key=lambda clip: (-durations[clip], rank[clip]))
+        longest = min(group, key=lambda clip: (-seconds[clip], rank[clip]))
         for chief in {best, longest}:
             yield from ((min(chief, clip), max(chief, clip)) for clip in group if clip != chief)
 
