@@ -1,0 +1,313 @@
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from filters.hashes import phash
+from filters.policy import MissingMeasure, Policy, PolicyError, Rule, load, preset
+from pipelines.ledger import TABLES, to_table
+from pipelines.select import read_policy, select
+
+EVERYTHING = load({"name": "everything"})
+NO_SCORES = TABLES["scores"].empty_table()
+
+
+def hashes(seed: int, ticks: int = 24) -> list[int]:
+    rng = np.random.default_rng(seed)
+    bits = rng.permutation(np.arange(64) < 32)
+    rows = []
+    for _ in range(ticks):
+        rows.append(int(np.packbits(bits).view(">u8")[0]))
+        on, off = rng.choice(np.flatnonzero(bits), 3), rng.choice(np.flatnonzero(~bits), 3)
+        bits[on], bits[off] = False, True
+    return rows
+
+
+def clip(number: int, content: int | None = None, **facts: Any) -> dict[str, Any]:
+    row = {
+        "key": f"{number:016x}-000000000",
+        "source_id": f"{number:016x}",
+        "duration_s": 4.0,
+        "width": 640,
+        "height": 360,
+        "fps": 25.0,
+        "bit_rate": 1_000_000,
+        "luma_mean": 100.0,
+        "luma_std": 40.0,
+        "sharpness": 50.0,
+        "camera": "static",
+        "still_picture": False,
+        "phash": hashes(number if content is None else content),
+    }
+    row |= facts
+    return row | {"phash_s": [tick / 6 for tick in range(len(row["phash"]))]}
+
+
+def score(number: int, scorer: str, value: float | None) -> dict[str, Any]:
+    return {"key": f"{number:016x}-000000000", "scorer": scorer, "model": "m", "value": value}
+
+
+def policy(*rules: dict[str, Any], **dedup: Any) -> Policy:
+    return load({"name": "p", "rules": list(rules), "dedup": dedup})
+
+
+def chosen(clips: list[dict[str, Any]], by: Policy, scores: pa.Table = NO_SCORES) -> dict[int, dict[str, Any]]:
+    selection, _ = select(to_table("clips", clips), scores, by)
+    return {int(row["key"][:16], 16): row for row in selection.to_pylist()}
+
+
+def test_every_clip_has_a_row_and_the_first_failing_rule_is_its_reason() -> None:
+    rules = ({"name": "dark", "measure": "luma_mean", "min": 16}, {"name": "flat", "measure": "luma_std", "min": 6})
+    rows = chosen([clip(1), clip(2, luma_mean=3.0, luma_std=1.0), clip(3, luma_std=1.0)], policy(*rules))
+    assert rows[1]["kept"] and rows[1]["stage"] is None and rows[1]["rule"] is None
+    assert (rows[2]["stage"], rows[2]["rule"], rows[2]["value"], rows[2]["limit"]) == ("limits", "dark", 3.0, 16.0)
+    assert rows[3]["rule"] == "flat" and rows[3]["duration_s"] == 4.0
+
+
+def test_labels_switches_and_derived_measures_can_be_limited() -> None:
+    by = policy(
+        {"name": "shaky", "measure": "camera", "not_in": ["shake"]},
+        {"name": "still", "measure": "still_picture", "in": [False]},
+        {"name": "small", "measure": "min_side_px", "min": 200},
+    )
+    bars = {"crop_top": 0.25, "crop_bottom": 0.25}
+    rows = chosen([clip(1), clip(2, camera="shake"), clip(3, still_picture=True), clip(4, **bars)], by)
+    assert rows[1]["kept"]
+    assert (rows[2]["rule"], rows[2]["detail"], rows[2]["value"]) == ("shaky", "shake", None)
+    assert rows[3]["rule"] == "still"
+    assert (rows[4]["rule"], rows[4]["value"]) == ("small", 180.0)
+
+
+def test_a_scorers_value_is_a_measure() -> None:
+    by = policy({"name": "ugly", "measure": "aesthetic", "min": 5})
+    scores = to_table("scores", [score(2, "aesthetic", 4.0), score(1, "aesthetic", 6.0), score(1, "text", 0.5)])
+    rows = chosen([clip(1), clip(2), clip(3)], by, scores)
+    assert rows[1]["kept"]
+    assert (rows[2]["value"], rows[2]["limit"]) == (4.0, 5.0)
+    assert (rows[3]["rule"], rows[3]["detail"], rows[3]["value"]) == ("ugly", "not measured", None)
+
+
+def test_a_rule_without_its_scorer_stops_the_selection_unless_it_is_optional() -> None:
+    rule = {"name": "ugly", "measure": "aesthetic", "min": 5}
+    with pytest.raises(MissingMeasure, match="aesthetic"):
+        select(to_table("clips", [clip(1)]), NO_SCORES, policy(rule))
+    assert chosen([clip(1)], policy(rule | {"optional": True}))[1]["kept"]
+
+
+def test_a_key_that_stands_twice_is_refused() -> None:
+    with pytest.raises(ValueError, match="several rows"):
+        select(to_table("clips", [clip(1), clip(1)]), NO_SCORES, EVERYTHING)
+
+
+def test_no_clips_give_empty_tables() -> None:
+    selection, pairs = select(TABLES["clips"].empty_table(), NO_SCORES, preset("default"))
+    assert selection.schema == TABLES["selection"] and pairs.schema == TABLES["pairs"] and not len(selection)
+
+
+def test_the_copy_with_most_pixels_stays_and_the_pair_says_so() -> None:
+    clips = [clip(1, 9), clip(2, 9, width=1920, height=1080), clip(3, 9, bit_rate=9), clip(4, 5)]
+    selection, pairs = select(to_table("clips", clips), NO_SCORES, EVERYTHING)
+    assert selection["kept"].to_pylist() == [False, True, False, True]
+    assert selection["stage"].to_pylist() == ["duplicates", None, "duplicates", None]
+    rows = pairs.to_pylist()
+    assert {(row["key"][:16][-1], row["kept_key"][:16][-1], row["kind"]) for row in rows} == {
+        ("1", "2", "same"),
+        ("3", "2", "same"),
+    }
+    assert "1920×1080" in rows[0]["why"] and rows[0]["policy"] == "everything"
+
+
+def test_bars_do_not_count_as_pixels() -> None:
+    boxed = clip(1, 9, width=700, height=400, crop_top=0.2, crop_bottom=0.2)
+    rows = chosen([boxed, clip(2, 9)], EVERYTHING)
+    assert rows[2]["kept"] and rows[1]["detail"] == f"same as {2:016x}-000000000"
+
+
+def test_the_policy_chooses_which_copy_is_preferred() -> None:
+    clips = [clip(1, 9, sharpness=10.0), clip(2, 9, sharpness=20.0)]
+    scores = to_table("scores", [score(1, "quality", 90.0), score(2, "quality", 30.0)])
+    assert chosen(clips, policy(prefer=["quality"]), scores)[1]["kept"]
+    assert chosen(clips, policy(prefer=["-quality"]), scores)[2]["kept"]
+    assert chosen(clips, policy(prefer=["sharpness"]))[2]["kept"]
+    with pytest.raises(MissingMeasure, match="quality"):
+        select(to_table("clips", clips), NO_SCORES, policy(prefer=["quality"]))
+
+
+def test_an_excerpt_yields_to_the_film_though_it_is_sharper() -> None:
+    film = clip(1, 9, phash=hashes(9, 60), duration_s=10.0)
+    part = clip(2, 9, phash=hashes(9, 60)[18:36], duration_s=3.0, width=1920, height=1080)
+    _, pairs = select(to_table("clips", [film, part]), NO_SCORES, EVERYTHING)
+    (row,) = pairs.to_pylist()
+    assert (row["key"][:16][-1], row["kept_key"][:16][-1], row["kind"]) == ("2", "1", "excerpt")
+    assert row["offset_s"] == pytest.approx(3.0, abs=1e-3)
+
+
+def test_a_clip_that_a_limit_dropped_stands_for_nobody() -> None:
+    rows = chosen(
+        [clip(1, 9, luma_mean=3.0, width=1920), clip(2, 9)], policy({"name": "dark", "measure": "luma_mean", "min": 16})
+    )
+    assert rows[1]["rule"] == "dark" and rows[2]["kept"]
+
+
+def test_duplicates_stay_where_the_policy_says_so() -> None:
+    assert all(row["kept"] for row in chosen([clip(1, 9), clip(2, 9)], policy(enabled=False)).values())
+
+
+@given(st.permutations(range(12)))
+@settings(max_examples=15, deadline=None)
+def test_the_order_of_the_input_changes_nothing(order: list[int]) -> None:
+    clips = [clip(n, n % 5, bit_rate=1000 * (n % 3), luma_mean=10.0 * n) for n in range(12)]
+    by = policy({"name": "dark", "measure": "luma_mean", "min": 16})
+    scores = [score(n, "quality", float(n)) for n in range(12)]
+    once = select(to_table("clips", clips), to_table("scores", scores), by)
+    again = select(
+        to_table("clips", [clips[n] for n in order]), to_table("scores", [scores[n] for n in reversed(order)]), by
+    )
+    assert once[0].equals(again[0]) and once[1].equals(again[1]) and len(once[1])
+
+
+bounds = st.none() | st.sampled_from([0.0, 25.0, 50.0])
+numbers = st.none() | st.sampled_from([0.0, 12.5, 25.0, 40.0, 60.0])
+
+
+@given(
+    st.lists(st.tuples(numbers, st.sampled_from(["pan", "shake", None])), min_size=1, max_size=6),
+    bounds,
+    bounds,
+    st.booleans(),
+)
+@settings(max_examples=60, deadline=None)
+def test_columns_and_single_verdicts_agree(
+    rows: list[tuple[float | None, str | None]], low: float | None, high: float | None, optional: bool
+) -> None:
+    rules = (
+        Rule(name="bright", measure="luma_mean", min=low, max=high, optional=optional),
+        Rule(name="steady", measure="camera", not_among=("shake",), optional=optional),
+        Rule(name="listed", measure="sharpness", among=(25.0, 40.0)),
+    )
+    by = Policy(name="p", rules=rules)
+    clips = [clip(n, luma_mean=mean, camera=camera, sharpness=mean) for n, (mean, camera) in enumerate(rows)]
+    selected = chosen(clips, by)
+    for number, row in enumerate(clips):
+        verdict = by.verdict({name: row[name] for name in ("luma_mean", "camera", "sharpness")})
+        found = selected[number]
+        assert (found["kept"] or found["stage"] == "duplicates") == verdict.kept
+        if not verdict.kept:
+            assert (found["rule"], found["limit"]) == (verdict.rule, verdict.limit)
+
+
+def test_a_policy_is_found_by_preset_or_path(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("name: mine\nrules: [{name: dark, measure: luma_mean, min: 3}]\n")
+    assert read_policy(str(tmp_path / "mine.yaml")).rules[0].min == 3
+    assert read_policy("default").name == "default"
+    with pytest.raises(PolicyError, match="there is no preset 'mine'"):
+        read_policy("mine")
+    with pytest.raises(PolicyError, match="there is no policy file"):
+        read_policy(str(tmp_path / "other.yaml"))
+
+
+ALIKE = {
+    "PySceneDetect__counter.mp4",
+    "sample-videos__again.mkv",
+    "sample-videos__help.mkv",
+    "sample-videos__yes.mkv",
+    "sample-videos__bottle-detection.mp4",
+    "sample-videos__car-detection.mp4",
+    "torchcodec__nasa_13013.mp4",
+}
+"""Still cameras, one person in one room, numbered cards: no file of these shows what another shows."""
+
+
+def ticks(path: Path) -> Iterator[tuple[float, int, float]]:
+    """Time, hash and contrast of the pictures at 6 Hz, as the scan measures them."""
+    with av.open(str(path), metadata_errors="ignore") as container:
+        stream = container.streams.video[0]
+        start, tick = None, 0
+        try:
+            for frame in container.decode(stream):
+                start = frame.time if start is None else start
+                at = frame.time - start
+                if at >= tick / 6 - 1e-6:
+                    tick = int((at + 1e-6) * 6) + 1
+                    luma = frame.reformat(width=128, height=max(2, 128 * frame.height // frame.width), format="gray")
+                    yield at, phash(luma.to_ndarray()), float(luma.to_ndarray().std())
+        except av.error.InvalidDataError:
+            return  # a broken file gives what it has
+
+
+def shots(name: str, label: dict[str, Any], rows: list[tuple[float, int, float]], number: int) -> list[dict[str, Any]]:
+    """Clips of a file, cut where the label says."""
+    end = rows[-1][0] + 1 / 6
+    edges = [0.0, *(cut["time"] for cut in label.get("cuts", [])), end]
+    found = []
+    for start, stop in itertools.pairwise(edges):
+        inside = [(at - start, value, std) for at, value, std in rows if start - 0.01 <= at < stop - 0.01]
+        if stop - start >= 1 and inside:
+            std = float(np.mean([row[2] for row in inside]))
+            facts = {"key": f"{number:016x}-{round(start * 1000):09d}", "phash_s": [row[0] for row in inside]}
+            clip_ = clip(number, phash=[row[1] for row in inside], duration_s=stop - start, luma_std=std)
+            found.append(clip_ | facts | {"uri": name})
+    return found
+
+
+@pytest.fixture(scope="module")
+def labelled(footage: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Clips of the labelled groups and of files that look alike but are not the same, and the labels by file."""
+    cv2.setNumThreads(1)
+    labels = json.loads((footage / "labels.json").read_text())["files"]
+    clips: list[dict[str, Any]] = []
+    for number, (name, label) in enumerate(sorted(labels.items())):
+        if "dup_group" not in label and name not in ALIKE:
+            continue
+        rows = list(ticks(footage / name))
+        facts = {"width": label["probe"]["w"], "height": label["probe"]["h"]}
+        clips += [row | facts for row in shots(name, label, rows, number)] if rows else []
+    return clips, labels
+
+
+def test_the_labelled_duplicates_are_found_and_nothing_else_is_merged(
+    labelled: tuple[list[dict[str, Any]], dict[str, Any]],
+) -> None:
+    clips, labels = labelled
+    selection, pairs = select(to_table("clips", clips), NO_SCORES, EVERYTHING)
+    names = {row["key"]: row["uri"] for row in clips}
+    merged = {(names[row["key"]], names[row["kept_key"]]) for row in pairs.to_pylist()}
+    group = {name: label.get("dup_group") for name, label in labels.items()}
+    wrong = [(a, b) for a, b in merged if group[a] is None or group[a] != group[b]]
+    assert not wrong
+    kept: dict[str, set[str]] = {}
+    for row in selection.to_pylist():
+        if row["kept"]:
+            kept.setdefault(group[names[row["key"]]] or "", set()).add(names[row["key"]])
+    single_shots = {"lego_small", "mdn_crystal", "mdn_elf", "mdn_frog", "mdn_rabbit", "mdn_flower", "p5_fingers"}
+    assert {name: len(kept[name]) for name in single_shots | {"carphone"}} == dict.fromkeys(
+        single_shots | {"carphone"}, 1
+    )
+    touched = {name for pair in merged for name in pair}
+    assert {name for name, found in group.items() if found} <= touched
+    for name in ("sample-videos__again.mkv", "sample-videos__help.mkv", "sample-videos__yes.mkv"):
+        assert name in kept[""]
+
+
+def test_labelled_excerpts_are_found_with_their_offset(labelled: tuple[list[dict[str, Any]], dict[str, Any]]) -> None:
+    clips, labels = labelled
+    for name, label in labels.items():
+        if "subclip_of" not in label or label.get("cuts"):
+            continue
+        whole = label["subclip_of"]["file"]
+        start_s = label["subclip_of"]["first_frame"] / float(labels[whole]["probe"]["avg"])
+        two = [row for row in clips if row["uri"] in (name, whole)]
+        _, pairs = select(to_table("clips", two), NO_SCORES, EVERYTHING)
+        (row,) = [row for row in pairs.to_pylist() if row["kind"] == "excerpt"]
+        assert row["offset_s"] == pytest.approx(start_s, abs=1 / 6), name
