@@ -5,6 +5,7 @@ Models are built from files at hand; nothing here downloads, and no pickle is ru
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,12 +28,15 @@ def load_lite0(weights: Path, device: str = "cpu") -> nn.Module:
     from efficientnet_lite_pytorch import EfficientNet
 
     model = EfficientNet.from_name("efficientnet-lite0")
-    model.load_state_dict(_tensors(weights))
+    model.load_state_dict(tensors(weights))
     return model.eval().requires_grad_(False).to(device)
 
 
-def _tensors(path: Path) -> dict[str, Tensor]:
-    """Return the state dict of a file, as tensors only: a pickle that would run code is refused."""
+def tensors(path: Path) -> dict[str, Tensor]:
+    """Return the state dict of a file, as tensors only.
+
+    Raises ValueError where it is missing, damaged, or a pickle that would run code.
+    """
     if not path.is_file():
         raise ValueError(f"weights {path} are missing")
     if path.suffix == ".safetensors":
@@ -47,7 +51,7 @@ def _tensors(path: Path) -> dict[str, Tensor]:
 
 
 def prepare_lite0(images: Sequence[RGB]) -> Float[Tensor, "n 3 224 224"]:
-    """Return pictures as the network was trained to see them: squeezed to a square, so that no edge is lost."""
+    """Return pictures squeezed to a square and scaled as the network was trained to see them."""
     side = (LITE0_SIDE_PX, LITE0_SIDE_PX)
     squares = np.stack([cv2.resize(image, side, interpolation=_kind(image)) for image in images])
     pixels = torch.from_numpy(squares).permute(0, 3, 1, 2).float()
@@ -59,13 +63,26 @@ def _kind(image: RGB) -> int:
 
 
 @torch.inference_mode()
-def look_lite0(
-    model: Any, images: Sequence[RGB]
-) -> tuple[Float[np.ndarray, "n 1280"], Float[np.ndarray, "n 1000"]]:
-    """Return pooled features and ImageNet class probabilities of pictures, from one pass."""
+def look_lite0(model: Any, images: Sequence[RGB]) -> tuple[Float[np.ndarray, "n 1280"], Float[np.ndarray, "n 1000"]]:
+    """Return pooled features and ImageNet class probabilities of pictures, each the mean of two views.
+
+    One view is the whole picture squeezed to a square, the other the square in its middle: together they were right
+    where either alone was not (things at the edge; things drawn out of shape).
+    """
     device = next(model.parameters()).device
-    pooled = model.extract_features(prepare_lite0(images).to(device)).mean(dim=(2, 3))
-    return pooled.cpu().numpy(), model._fc(pooled).softmax(dim=-1).cpu().numpy()
+    views = prepare_lite0([*images, *(middle(image) for image in images)])
+    pooled = model.extract_features(views.to(device)).mean(dim=(2, 3))
+    probabilities = model._fc(pooled).softmax(dim=-1)
+    both = [found.unflatten(0, (2, len(images))).mean(dim=0).cpu().numpy() for found in (pooled, probabilities)]
+    return both[0], both[1]
+
+
+def middle(image: RGB) -> RGB:
+    """Return the largest square in the middle of a picture."""
+    height, width = image.shape[:2]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    return image[top : top + side, left : left + side]
 
 
 @dataclass(frozen=True)
@@ -76,41 +93,48 @@ class Clip:
     transform: Any
     device: str
 
-    @property
-    def width(self) -> int:
-        """Length of an embedding."""
-        return int(self.model.visual.output_dim)
 
+def load_clip(name: str, weights: str, device: str = "cpu") -> Clip:
+    """Return an OpenCLIP model.
 
-def load_clip(name: str, weights: Path | None, device: str = "cpu") -> Clip:
-    """Return an OpenCLIP model from a weights file, or from `local-dir:FOLDER`, where `weights` is None.
+    Args:
+        name: an architecture of open_clip, or `local-dir:FOLDER` or `hf-hub:OWNER/NAME`, which hold their own weights.
+        weights: a weights file, or the pretrained tag of weights that are in open_clip's cache; empty with the latter.
+        device: where the model runs.
 
-    Raises ValueError where the architecture is unknown or the file is not a state dict of it; never falls back to
-    random weights.
+    Raises ValueError where the architecture is unknown or the weights are not a plain state dict of it; it never falls
+    back to random weights.
     """
     import open_clip
 
     try:
         model, _, transform = open_clip.create_model_and_transforms(
             name,
-            pretrained=str(weights) if weights else None,
+            pretrained=weights or None,
             device=device,
             weights_only=True,
+            pretrained_text=False,
             require_pretrained=True,
-            pretrained_hf=False,
-            force_quick_gelu=_needs_quick_gelu(name, weights),
+            force_quick_gelu=needs_quick_gelu(name, weights),
         )
-    except (RuntimeError, OSError, KeyError, AttributeError, ValueError) as error:
+    except (RuntimeError, OSError, KeyError, AttributeError, ValueError, pickle.UnpicklingError) as error:
         raise ValueError(
             f"OpenCLIP {name} cannot be loaded from {weights or name}: {str(error).splitlines()[0]}; "
-            f"clip_model must be the architecture that the weights were trained for"
+            f"clip_model must be the architecture that the weights were trained for, clip_weights a plain state dict"
         ) from error
     return Clip(model.eval().requires_grad_(False), transform, device)
 
 
-def _needs_quick_gelu(name: str, weights: Path | None) -> bool:
-    """Whether weights are OpenAI's own, which were trained with another activation than open_clip's configs say."""
-    return weights is not None and "openai" in weights.name.lower() and not name.endswith("-quickgelu")
+def needs_quick_gelu(name: str, weights: str) -> bool:
+    """Whether weights were trained with another activation than open_clip's configuration of that name has.
+
+    OpenAI's own weights were; open_clip only warns of it, and every embedding would be off.
+    """
+    import open_clip
+
+    tag = open_clip.get_pretrained_cfg(name, weights) if weights else {}
+    named = "openai" in Path(weights).name.lower()
+    return bool(tag.get("quick_gelu", named)) and not name.endswith("-quickgelu")
 
 
 @torch.inference_mode()
