@@ -52,7 +52,7 @@ def _number(name: str) -> int:
 
 
 def scores(head: Head, embeddings: Float[np.ndarray, "n d"]) -> Float[np.ndarray, " n"]:
-    """Return the aesthetic score of each embedding of unit length. Raises ValueError for embeddings of another width."""
+    """Return the aesthetic score of each unit-length embedding. Raises ValueError for those of another width."""
     if embeddings.shape[1] != len(head.weight):
         raise ValueError(
             f"the aesthetic head reads embeddings of {len(head.weight)} numbers, the OpenCLIP model gives "

@@ -118,7 +118,7 @@ def _product(values: Float[np.ndarray, "h w"], down: int, across: int) -> Float[
     return values[: height - down, : width - across] * values[down:, across:]
 
 
-def asymmetric_fit(values: Float[np.ndarray, "..."]) -> tuple[float, float, float, float]:
+def asymmetric_fit(values: Float[np.ndarray, ...]) -> tuple[float, float, float, float]:
     """Return shape, mean, left and right variance of an asymmetric generalised Gaussian (Eq. 11–15).
 
     Moments are matched as in Lasmar et al. 2009. Raises FlatPicture where one side has no values.

@@ -75,8 +75,9 @@ SETTINGS = frozenset(
     {
         "alp", "cliff", "coral reef", "geyser", "lakeside", "promontory", "sandbar", "seashore", "valley", "volcano",
         "bakery", "barbershop", "barn", "bookshop", "butcher shop", "castle", "cinema", "confectionery", "dam", "dock",
-        "greenhouse", "grocery store", "home theater", "library", "lumbermill", "palace", "patio", "pier", "planetarium",
-        "prison", "religious building", "restaurant", "shoe shop", "stage", "tobacco shop", "toyshop", "bridge",
+        "greenhouse", "grocery store", "home theater", "library", "lumbermill", "palace", "patio", "pier",
+        "planetarium", "prison", "religious building", "restaurant", "shoe shop", "stage", "tobacco shop", "toyshop",
+        "bridge",
     }
 )  # fmt: skip
 

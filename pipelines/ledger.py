@@ -38,166 +38,57 @@ TABLES: dict[str, pa.Schema] = {
     ),
     # One row per readable input; probing reads headers only.
     "sources": _schema(
-        source_id=_s,
-        uri=_s,
-        wave=_i,
-        unit=_s,
-        size_bytes=pa.int64(),
-        digest=_s,
-        digest_full=_s,
-        container=_s,
-        video_codec=_s,
-        pixel_format=_s,
-        bit_depth=_i,
-        width=_i,
-        height=_i,
-        coded_width=_i,
-        coded_height=_i,
-        rotation_deg=_i,
-        sample_aspect=_d,
-        fps=_d,
-        variable_fps=_b,
-        duration_s=_d,
-        start_s=_d,
-        bit_rate=pa.int64(),
-        color_range=_s,
-        color_space=_s,
-        color_transfer=_s,
-        color_primaries=_s,
-        hdr=_b,
-        audio_codec=_s,
-        audio_channels=_i,
-        audio_rate_hz=_i,
-        caption=_s,
-        licence=_s,
-        rights=_s,
-        extra=_s,
+        source_id=_s, uri=_s, wave=_i, unit=_s, size_bytes=pa.int64(), digest=_s, digest_full=_s,
+        container=_s, video_codec=_s, pixel_format=_s, bit_depth=_i,
+        width=_i, height=_i, coded_width=_i, coded_height=_i, rotation_deg=_i, sample_aspect=_d,
+        fps=_d, variable_fps=_b, duration_s=_d, start_s=_d, bit_rate=pa.int64(),
+        color_range=_s, color_space=_s, color_transfer=_s, color_primaries=_s, hdr=_b,
+        audio_codec=_s, audio_channels=_i, audio_rate_hz=_i,
+        caption=_s, licence=_s, rights=_s, extra=_s,
     ),
     # One row per span: what the single decode measured, per frame and per motion tick.
     "signals": _schema(
-        source_id=_s,
-        span=_i,
-        start_s=_d,
-        end_s=_d,
-        frames=_i,
-        covered_s=_d,
-        time_s=pa.list_(_d),
-        duration_s=pa.list_(_f),
-        content=pa.list_(_f),
-        hue=pa.list_(_f),
-        saturation=pa.list_(_f),
-        luma=pa.list_(_f),
-        edges=pa.list_(_f),
-        histogram=pa.list_(_f),
-        change=pa.list_(_f),
-        luma_mean=pa.list_(_f),
-        luma_std=pa.list_(_f),
+        source_id=_s, span=_i, start_s=_d, end_s=_d, frames=_i, covered_s=_d,
+        time_s=pa.list_(_d), duration_s=pa.list_(_f),
+        content=pa.list_(_f), hue=pa.list_(_f), saturation=pa.list_(_f), luma=pa.list_(_f), edges=pa.list_(_f),
+        histogram=pa.list_(_f), change=pa.list_(_f), luma_mean=pa.list_(_f), luma_std=pa.list_(_f),
         sharpness=pa.list_(_f),
-        tick_s=pa.list_(_d),
-        pan=pa.list_(_f),
-        tilt=pa.list_(_f),
-        zoom=pa.list_(_f),
-        roll=pa.list_(_f),
-        object_speed=pa.list_(_f),
-        object_area=pa.list_(_f),
-        bar_left=pa.list_(_f),
-        bar_top=pa.list_(_f),
-        bar_right=pa.list_(_f),
-        bar_bottom=pa.list_(_f),
+        tick_s=pa.list_(_d), pan=pa.list_(_f), tilt=pa.list_(_f), zoom=pa.list_(_f), roll=pa.list_(_f),
+        object_speed=pa.list_(_f), object_area=pa.list_(_f),
+        bar_left=pa.list_(_f), bar_top=pa.list_(_f), bar_right=pa.list_(_f), bar_bottom=pa.list_(_f),
         phash=pa.list_(pa.uint64()),
     ),
     # Candidate frames on a fixed grid of time, from which clips take their representatives.
     "frames": _schema(source_id=_s, time_s=_d, jpeg=pa.binary()),
     # Every clip ever found, with its measures; kept or not is decided elsewhere.
     "clips": _schema(
-        key=_s,
-        source_id=_s,
-        uri=_s,
-        wave=_i,
-        unit=_s,
-        start_s=_d,
-        end_s=_d,
-        duration_s=_d,
-        frames=_i,
-        width=_i,
-        height=_i,
-        fps=_d,
-        bit_rate=pa.int64(),
-        source_duration_s=_d,
-        opens_with=_s,
-        closes_with=_s,
-        cut_score=_f,
-        motion=_f,
-        camera_speed=_f,
-        camera=_s,
-        pan=_f,
-        tilt=_f,
-        zoom=_f,
-        roll=_f,
-        shake=_f,
-        object_speed=_f,
-        object_area=_f,
-        still_picture=_b,
-        black=_f,
-        white=_f,
-        frozen=_f,
-        duplicate_frames=_f,
-        luma_mean=_f,
-        luma_std=_f,
-        flicker=_f,
-        sharpness=_f,
-        crop_left=_f,
-        crop_top=_f,
-        crop_right=_f,
-        crop_bottom=_f,
-        phash=pa.list_(pa.uint64()),
-        phash_s=pa.list_(_f),
-        frame_s=pa.list_(_d),
-        strip=_s,
-        caption=_s,
-        licence=_s,
-        rights=_s,
-        extra=_s,
-        has_audio=_b,
-        hdr=_b,
-        color_range=_s,
+        key=_s, source_id=_s, uri=_s, wave=_i, unit=_s, start_s=_d, end_s=_d, duration_s=_d, frames=_i,
+        width=_i, height=_i, fps=_d, bit_rate=pa.int64(), source_duration_s=_d,
+        opens_with=_s, closes_with=_s, cut_score=_f,
+        motion=_f, camera_speed=_f, camera=_s, pan=_f, tilt=_f, zoom=_f, roll=_f, shake=_f,
+        object_speed=_f, object_area=_f, still_picture=_b,
+        black=_f, white=_f, frozen=_f, duplicate_frames=_f, luma_mean=_f, luma_std=_f, flicker=_f, sharpness=_f,
+        crop_left=_f, crop_top=_f, crop_right=_f, crop_bottom=_f,
+        phash=pa.list_(pa.uint64()), phash_s=pa.list_(_f), frame_s=pa.list_(_d),
+        caption=_s, licence=_s, rights=_s, extra=_s, has_audio=_b, hdr=_b, color_range=_s,
     ),
+    # A contact strip of every clip, WebP, for people to look at.
+    "strips": _schema(key=_s, webp=pa.binary()),
     # Seconds of a source that are in no clip, and why.
     "trims": _schema(source_id=_s, uri=_s, start_s=_d, end_s=_d, reason=_s),
     # Long form: a scorer owns its rows, so adding a scorer rewrites nothing.
     "scores": _schema(key=_s, scorer=_s, model=_s, value=_d, label=_s, vector=pa.list_(_f)),
-    "selection": _schema(key=_s, policy=_s, kept=_b, stage=_s, rule=_s, value=_d, limit=_d, detail=_s, duration_s=_d),
+    "selection": _schema(
+        key=_s, policy=_s, kept=_b, stage=_s, rule=_s, value=_d, limit=_d, detail=_s, duration_s=_d
+    ),
     "pairs": _schema(policy=_s, key=_s, kept_key=_s, kind=_s, distance=_d, offset_s=_d, overlap_s=_d, why=_s),
     "captions": _schema(
-        key=_s,
-        source=_s,
-        model=_s,
-        subject=_s,
-        action=_s,
-        setting=_s,
-        shot_size=_s,
-        camera_motion=_s,
-        light=_s,
-        style=_s,
-        short=_s,
-        long=_s,
+        key=_s, source=_s, model=_s, subject=_s, action=_s, setting=_s, shot_size=_s, camera_motion=_s, light=_s,
+        style=_s, short=_s, long=_s,
     ),
     "encoded": _schema(
-        key=_s,
-        unit=_s,
-        wave=_i,
-        bucket=_s,
-        offset=pa.int64(),
-        size_bytes=pa.int64(),
-        sha256=_s,
-        width=_i,
-        height=_i,
-        fps=_d,
-        frames=_i,
-        duration_s=_d,
-        codec=_s,
-        copied=_b,
-        has_audio=_b,
+        key=_s, unit=_s, wave=_i, bucket=_s, offset=pa.int64(), size_bytes=pa.int64(), sha256=_s,
+        width=_i, height=_i, fps=_d, frames=_i, duration_s=_d, codec=_s, copied=_b, has_audio=_b,
     ),
     "packed": _schema(key=_s, policy=_s, bucket=_s, shard=_s, index=_i, sha256=_s),
     # What failed, where, and what to do about it. `seconds` is footage lost to the failure.
@@ -205,6 +96,10 @@ TABLES: dict[str, pa.Schema] = {
         stage=_s, unit=_s, uri=_s, source_id=_s, key=_s, start_s=_d, seconds=_d, code=_s, reason=_s, remedy=_s
     ),
 }
+
+
+# Tables with pictures in them are read a few rows at a time.
+ROW_GROUP = {"frames": 256, "strips": 128}
 
 
 class SchemaMismatch(ValueError):
@@ -270,18 +165,39 @@ class Ledger:
         """Return the units of a table that are finished under this fingerprint."""
         return {part.unit for part in self.parts(table) if part.fingerprint == fingerprint_}
 
-    def write(self, table: str, unit: str, rows: pa.Table | Sequence[Mapping[str, Any]], fingerprint_: str) -> str:
+    def write(
+        self, table: str, unit: str, rows: pa.Table | Sequence[Mapping[str, Any]], fingerprint_: str
+    ) -> str:
         """Write one part atomically, then remove what older configurations left for the same unit; return its URI."""
         data = rows if isinstance(rows, pa.Table) else to_table(table, rows)
-        data = data.cast(TABLES[table]).replace_schema_metadata(
+        return self.write_batches(table, unit, [data], fingerprint_)
+
+    def write_batches(self, table: str, unit: str, tables: Iterable[pa.Table], fingerprint_: str) -> str:
+        """Write one part as `write` does, from pieces that never stand in memory together."""
+        schema = TABLES[table].with_metadata(
             {"rushes.schema": str(SCHEMA_VERSION), "rushes.table": table, "rushes.fingerprint": fingerprint_}
         )
         uri = f"{self.root}/{table}/part-{unit}.{fingerprint_}.parquet"
-        sink = pa.BufferOutputStream()
-        pq.write_table(data, sink, compression="zstd", row_group_size=65_536)
-        storage.write_bytes(uri, sink.getvalue().to_pybytes())
+        with (
+            storage.open_write(uri) as file,
+            pq.ParquetWriter(pa.PythonFile(file, mode="w"), schema, compression="zstd") as writer,
+        ):
+            for piece in tables:
+                writer.write_table(piece.cast(schema), row_group_size=ROW_GROUP.get(table, 65_536))
         self.remove(table, unit, keep=fingerprint_)
         return uri
+
+    def tidy(self, table: str, current: Mapping[str, str], prefix: str = "") -> None:
+        """Remove the parts of a finished stage that are not current: other configurations, units that are no more.
+
+        Args:
+            table: the table.
+            current: the fingerprint that each unit has now.
+            prefix: only parts whose unit begins with it are looked at, and named without it in `current`.
+        """
+        for part in self.parts(table):
+            if part.unit.startswith(prefix) and current.get(part.unit[len(prefix) :]) != part.fingerprint:
+                storage.remove(part.uri)
 
     def remove(self, table: str, unit: str, keep: str | None = None) -> None:
         """Remove the parts of one unit, but for the one with the fingerprint `keep`."""
@@ -292,8 +208,11 @@ class Ledger:
     def dataset(self, table: str) -> ds.Dataset | None:
         """Return a table as a lazy Arrow dataset, or None while it has no part."""
         uris = [part.uri for part in self.parts(table)]
+        return self._dataset(table, uris) if uris else None
+
+    def _dataset(self, table: str, uris: Sequence[str]) -> ds.Dataset:
         if not uris:
-            return None
+            return ds.dataset(TABLES[table].empty_table())
         filesystem, paths = storage.arrow(uris)
         return ds.dataset(paths, schema=TABLES[table], filesystem=filesystem, format="parquet")
 
@@ -305,15 +224,13 @@ class Ledger:
             return (schema if columns is None else pa.schema([schema.field(c) for c in columns])).empty_table()
         return dataset.to_table(columns=columns, filter=where)
 
-    def read_unit(self, table: str, unit: str, columns: list[str] | None = None) -> pa.Table:
-        """Return the rows that one unit wrote, reading its part alone."""
-        uris = storage.list_files(f"{self.root}/{table}", prefix=f"part-{unit}.")
-        if not uris:
-            return TABLES[table].empty_table()
-        filesystem, paths = storage.arrow(uris)
-        return ds.dataset(paths, schema=TABLES[table], filesystem=filesystem, format="parquet").to_table(
-            columns=columns
-        )
+    def read_unit(
+        self, table: str, unit: str, columns: list[str] | None = None, where: ds.Expression | None = None
+    ) -> pa.Table:
+        """Return the rows that one unit wrote, and the units named `<unit>-…` below it, reading their parts alone."""
+        uris = storage.list_files(f"{self.root}/{table}", prefix=f"part-{unit}")
+        uris = [uri for uri in uris if uri.rsplit("/", 1)[-1][len(f"part-{unit}")] in ".-"]
+        return self._dataset(table, uris).to_table(columns=columns, filter=where)
 
     def batches(self, table: str, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
         """Yield a table in record batches, so that a reader's memory does not grow with the run."""
