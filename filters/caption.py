@@ -128,7 +128,7 @@ def with_article(noun: str) -> str:
 
 def short(parts: Mapping[str, str]) -> str:
     """Return one line: what is seen, where that is known, then how."""
-    seen = " in front of ".join(with_article(parts[name]) for name in ("subject", "setting") if parts[name])
+    seen = " and ".join(with_article(parts[name]) for name in ("subject", "setting") if parts[name])
     how = [parts[name] for name in ("camera_motion", "action", "light", "style") if parts[name]]
     line = ", ".join([seen, *how] if seen else how)
     return f"{_capital(line)}." if line else ""
