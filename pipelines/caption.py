@@ -11,8 +11,6 @@ No Ray here: an actor holds a captioner and calls it with batches of clips.
 
 from __future__ import annotations
 
-import base64
-import json
 import os
 import random
 import threading
@@ -22,15 +20,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from filters import tags
 from filters.caption import FIELDS, compose, near_identical
 from pipelines.config import CaptionConfig
+from pipelines.prompt import PROMPT, SCHEMA, Clip, Junk, found, parse, shown
 
 __all__ = ["CaptionError", "Captioner", "Captions", "EndpointCaptioner", "TagCaptioner", "captioner", "near_identical"]
 
-Clip = Mapping[str, Any]
 LONGEST_WAIT_S = 60.0  # no server may hold a worker longer than this between two tries
-LONGEST_TEXT = 5000  # characters; a model that runs wild fills no ledger
 
 
 class CaptionError(ValueError):
@@ -80,11 +76,6 @@ def _row(clip: Clip, source: str, model: str, parts: Mapping[str, str]) -> dict[
     return {"key": clip["key"], "source": source, "model": model} | {name: parts.get(name, "") for name in FIELDS}
 
 
-def _found(clip: Clip) -> list[tags.Tag]:
-    score = (clip.get("scores") or {}).get("tags")
-    return tags.parse(score["label"]) if score else []
-
-
 class TagCaptioner:
     """Captions composed of measured facts and of ImageNet tags that are sure enough."""
 
@@ -101,36 +92,10 @@ class TagCaptioner:
 
     def _composed(self, clip: Clip) -> dict[str, Any]:
         score = (clip.get("scores") or {}).get("tags")
-        return _row(clip, "tags", score["model"] if score else "", compose(clip, _found(clip)))
+        return _row(clip, "tags", score["model"] if score else "", compose(clip, found(clip)))
 
 
 # --- an endpoint ----------------------------------------------------------------------------------------------------
-
-ASKED = {
-    "subject": "who or what is seen",
-    "action": "what happens",
-    "setting": "where",
-    "shot_size": "extreme close-up, close-up, medium shot, full shot, wide shot or extreme wide shot",
-    "camera_motion": "how the camera moves; keep to the measured camera",
-    "light": "the light and its direction",
-    "style": "photograph, animation, film stock, colours, mood",
-    "short": "the clip in one sentence of at most 25 words",
-    "long": "the clip in 60 to 120 words, in order of time",
-}
-assert tuple(ASKED) == FIELDS
-
-SCHEMA = {
-    "type": "object",
-    "properties": {name: {"type": "string", "description": what} for name, what in ASKED.items()},
-    "required": list(ASKED),
-    "additionalProperties": False,
-}
-
-PROMPT = (
-    "You caption clips for training a video generator. You see frames of one clip, in order of time. Describe only "
-    "what they show. Measured facts are true: do not contradict them. Leave a field empty rather than guess. Answer "
-    "with one JSON object and nothing else, with these fields:\n" + "\n".join(f"{k}: {v}" for k, v in ASKED.items())
-)
 
 
 class EndpointCaptioner:
@@ -177,17 +142,18 @@ class EndpointCaptioner:
     def caption(self, clips: Sequence[Clip]) -> Captions:
         """Return captions of clips, and an error for each that got none.
 
-        Raises CaptionError where the server refuses every request of this kind (a wrong key, no such model), or where
-        none of the clips that were sent got a caption: then the server is to be looked at, not the clips.
+        Raises CaptionError where the server refuses every request of this kind (a wrong key, no such model), or was
+        not to be reached for any of the clips: then the server is to be looked at, not the clips.
         """
         with ThreadPoolExecutor(max_workers=max(1, self.config.concurrency)) as pool:
             answers = list(pool.map(self._one, clips))
         done = Captions()
         for answer in answers:
             (done.errors if "code" in answer else done.rows).append(answer)
-        if done.errors and all(row["source"] == "given" for row in done.rows):
-            first = done.errors[0]
-            raise CaptionError(first["code"], f"no clip of {len(done.errors)} got a caption: {first['reason']}", REMEDY)
+        down = [error for error in done.errors if error["code"] in ("unreachable", "rate_limit")]
+        if down and not any(row["source"] == "endpoint" for row in done.rows):
+            reason = f"{self.config.endpoint} answered for no clip of {len(done.errors)}: {down[0]['reason']}"
+            raise CaptionError(down[0]["code"], reason, down[0]["remedy"])
         return done
 
     def _one(self, clip: Clip) -> dict[str, Any]:
@@ -206,17 +172,17 @@ class EndpointCaptioner:
     def _ask(self, clip: Clip, attempt: int) -> dict[str, str]:
         if not clip.get("jpegs"):
             raise CaptionError("no_frames", f"clip {clip['key']} has no frame to show", "scan its source again")
+        messages: list[Any] = [{"role": "system", "content": PROMPT}, {"role": "user", "content": shown(clip)}]
+        form: Any = {"type": "json_schema", "json_schema": {"name": "caption", "strict": True, "schema": SCHEMA}}
         answer = self.client.chat.completions.create(
             model=self.model,
-            messages=[{"role": "system", "content": PROMPT}, {"role": "user", "content": shown(clip)}],  # type: ignore[misc, list-item]
-            response_format={
-                "type": "json_schema",
-                "json_schema": {"name": "caption", "strict": True, "schema": SCHEMA},
-            },
+            messages=messages,
+            response_format=form,
             max_tokens=1024,
             temperature=0.0 if attempt == 0 else 0.5,  # the same question would bring the same junk again
         )
-        return parse(answer.choices[0].message.content if answer.choices else None)
+        choices = getattr(answer, "choices", None)  # what is no JSON reaches us as a string
+        return parse(choices[0].message.content if choices else None)
 
     def _try(self, ask: Any) -> Any:
         """Return what `ask` returns, asking again where that may help. Raises CaptionError where it does not."""
@@ -265,10 +231,6 @@ class Pause:
             time.sleep(left)
 
 
-class Junk(ValueError):
-    """An answer that is no caption."""
-
-
 def asked_wait_s(headers: Mapping[str, str], otherwise_s: float) -> float:
     """Return the seconds that a server's Retry-After asks for, within reason; a date or nonsense counts as unsaid."""
     try:
@@ -276,46 +238,6 @@ def asked_wait_s(headers: Mapping[str, str], otherwise_s: float) -> float:
     except ValueError:
         seconds = otherwise_s
     return min(LONGEST_WAIT_S, max(0.0, seconds))
-
-
-def shown(clip: Clip) -> list[dict[str, Any]]:
-    """Return the user's message: the measured facts as text, then the frames as data URLs."""
-    images = [f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}" for jpeg in clip["jpegs"]]
-    return [
-        {"type": "text", "text": facts(clip)},
-        *({"type": "image_url", "image_url": {"url": image}} for image in images),
-    ]
-
-
-def facts(clip: Clip) -> str:
-    """Return what was measured of a clip, as lines for a prompt."""
-    measured = compose(clip, _found(clip))
-    named = {"camera": "camera_motion", "movement": "action", "light": "light", "form": "style", "seen": "subject"}
-    lines = [f"{name}: {measured[part]}" for name, part in named.items() if measured[part]]
-    if clip.get("duration_s") is not None:
-        lines.insert(0, f"length: {clip['duration_s']:.1f} s")
-    return "Measured facts\n" + "\n".join(lines)
-
-
-def parse(answer: str | None) -> dict[str, str]:
-    """Return the parts of a caption in a model's answer, whatever stands round the JSON. Raises Junk."""
-    decoder = json.JSONDecoder()
-    text = answer or ""
-    for start in (k for k, letter in enumerate(text) if letter == "{"):
-        try:
-            found, _ = decoder.raw_decode(text, start)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(found, dict) and _text(found.get("short")) and _text(found.get("long")):
-            return {name: _text(found.get(name)) for name in FIELDS}
-    raise Junk(f"the model's answer holds no caption: {text[:120]!r}")
-
-
-def _text(value: Any) -> str:
-    """Return a field as one line of text; models give lists and nulls where a string was asked for."""
-    if isinstance(value, list):
-        value = ", ".join(item for item in value if isinstance(item, str))
-    return " ".join(value.split())[:LONGEST_TEXT] if isinstance(value, str) else ""
 
 
 def _said(error: Exception) -> str:
