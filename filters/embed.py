@@ -85,6 +85,10 @@ def middle(image: RGB) -> RGB:
     return image[top : top + side, left : left + side]
 
 
+_UNLOADABLE = (RuntimeError, OSError, LookupError, AttributeError, ValueError, AssertionError, pickle.UnpicklingError)
+"""What open_clip and torch raise for weights that are damaged, of another architecture, or a pickle of code."""
+
+
 @dataclass(frozen=True)
 class Clip:
     """An OpenCLIP model and the transform that it was trained with."""
@@ -117,9 +121,10 @@ def load_clip(name: str, weights: str, device: str = "cpu") -> Clip:
             require_pretrained=True,
             force_quick_gelu=needs_quick_gelu(name, weights),
         )
-    except (RuntimeError, OSError, KeyError, AttributeError, ValueError, pickle.UnpicklingError) as error:
+    except _UNLOADABLE as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(
-            f"OpenCLIP {name} cannot be loaded from {weights or name}: {str(error).splitlines()[0]}; "
+            f"OpenCLIP {name} cannot be loaded from {weights or name}: {reason}; "
             f"clip_model must be the architecture that the weights were trained for, clip_weights a plain state dict"
         ) from error
     return Clip(model.eval().requires_grad_(False), transform, device)

@@ -26,6 +26,7 @@ from pipelines.prompt import PROMPT, SCHEMA, Clip, Junk, found, parse, shown
 
 __all__ = ["CaptionError", "Captioner", "Captions", "EndpointCaptioner", "TagCaptioner", "captioner", "near_identical"]
 
+FIRST_WAIT_S = 0.5  # before the first new try; it doubles with each
 LONGEST_WAIT_S = 60.0  # no server may hold a worker longer than this between two tries
 
 
@@ -190,7 +191,7 @@ class EndpointCaptioner:
 
         for attempt in range(self.config.retries + 1):
             self.pause.wait()
-            wait_s = min(LONGEST_WAIT_S, 0.5 * 2**attempt) * random.uniform(0.5, 1.0)
+            wait_s = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2**attempt) * random.uniform(0.5, 1.0)
             try:
                 return ask(attempt)
             except Junk as error:

@@ -44,12 +44,9 @@ def checks(score: ScoreConfig | None = None, caption: CaptionConfig | None = Non
 
 
 def _python() -> Iterator[Check]:
+    good = sys.version_info[:2] >= (3, 11)
     version = ".".join(map(str, sys.version_info[:3]))
-    yield Check(name="python", ok=sys.version_info >= (3, 11), found=version, remedy=_unless("install Python ≥ 3.11"))
-
-
-def _unless(remedy: str) -> str:
-    return "" if sys.version_info >= (3, 11) else remedy
+    yield Check(name="python", ok=good, found=version, remedy="" if good else "install Python 3.11 or newer")
 
 
 def _version(package: str) -> str | None:
@@ -145,7 +142,7 @@ def _memory() -> Check:
 
 
 def _s3() -> Iterator[Check]:
-    """Look whether the environment says how to reach S3; values are never shown."""
+    """Look whether the environment says how to reach S3; no secret is shown."""
     keys = ("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI")
     credentials = [key for key in keys if os.environ.get(key)]
     shared = (Path.home() / ".aws" / "credentials").exists()
@@ -168,16 +165,16 @@ def _s3() -> Iterator[Check]:
 def _models(score: ScoreConfig | None, caption: CaptionConfig | None) -> Iterator[Check]:
     """Look for the weights of every scorer; a scorer that is switched on and has none is a failure."""
     config = score or ScoreConfig()
-    embedded: dict[str, Callable[[], Path]] = {
-        "embedding, tags": weights.lite0,
-        "quality": weights.brisque,
-        "text": weights.text_detector,
+    at_hand: dict[str, Callable[[], str]] = {
+        "embedding, tags": lambda: weights.lite0().name,
+        "quality": lambda: f"{weights.brisque().parent.name} {_version('brisque')}",
+        "text": lambda: weights.text_detector().name,
+        "clip": lambda: _as_given(config, "clip"),
+        "aesthetic": lambda: _as_given(config, "aesthetic"),
     }
-    for names, locate in embedded.items():
+    for names, locate in at_hand.items():
         wanted = any(name in config.scorers for name in names.split(", "))
-        yield _model(f"model {names}", wanted, lambda locate=locate: locate().name)
-    yield _model("model clip", "clip" in config.scorers, lambda: _as_given(config, "clip"))
-    yield _model("model aesthetic", "aesthetic" in config.scorers, lambda: _as_given(config, "aesthetic"))
+        yield _model(f"model {names}", wanted, locate)
     yield _model("model text encoder", True, lambda: weights.minilm().parent.name)
     yield _captioner(caption or CaptionConfig())
 

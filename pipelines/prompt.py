@@ -35,8 +35,9 @@ SCHEMA = {
 
 PROMPT = (
     "You caption clips for training a video generator. You see frames of one clip, in order of time. Describe only "
-    "what they show. Measured facts come from instruments: do not contradict them. Leave a field empty rather than guess. Answer "
-    "with one JSON object and nothing else, with these fields:\n" + "\n".join(f"{k}: {v}" for k, v in ASKED.items())
+    "what they show. Measured facts come from instruments: do not contradict them. Leave a field empty rather than "
+    "guess. Answer with one JSON object and nothing else, with these fields:\n"
+    + "\n".join(f"{k}: {v}" for k, v in ASKED.items())
 )
 
 

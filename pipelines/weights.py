@@ -11,6 +11,7 @@ import importlib.util
 import os
 import shutil
 import urllib.request
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,7 @@ def clip(config: ScoreConfig) -> str:
             raise MissingModel(f"clip_model {name!r}: the folder holds no open_clip_config.json")
         return ""
     if name.startswith("hf-hub:"):
+        _hub(name.removeprefix("hf-hub:"))
         return ""
     if not given:
         raise MissingModel(
@@ -105,14 +107,24 @@ def _tag(name: str, tag: str) -> str:
             f"score.clip_weights={tag!r} is neither a file nor a pretrained tag of OpenCLIP {name}; "
             f"its tags: {', '.join(known) or 'none, no such architecture'}"
         )
+    _fetched(f"{name} {tag}", lambda: open_clip.download_pretrained(open_clip.get_pretrained_cfg(name, tag)))
+    return tag
+
+
+def _hub(name: str) -> None:
+    from open_clip.pretrained import download_pretrained_from_hf
+
+    _fetched(name, lambda: download_pretrained_from_hf(name))
+
+
+def _fetched(model: str, fetch_: Callable[[], Any]) -> None:
     try:
-        open_clip.download_pretrained(open_clip.get_pretrained_cfg(name, tag))
+        fetch_()
     except (OSError, RuntimeError, ValueError) as error:
         raise MissingModel(
-            f"the weights {tag!r} of OpenCLIP {name} cannot be fetched ({_first_line(error)}); where there is no "
-            f"network, copy the file there and give its path as --score.clip_weights"
+            f"the weights of OpenCLIP {model} cannot be fetched ({_first_line(error)}); where there is no network, "
+            f"copy the file there and give its path as --score.clip_weights"
         ) from error
-    return tag
 
 
 def head(config: ScoreConfig) -> Path:
