@@ -1,0 +1,173 @@
+"""What a picture shows, as numbers: EfficientNet-Lite0 (embedded) and OpenCLIP (given weights).
+
+Models are built from files at hand; nothing here downloads, and no pickle is run: state dicts are read as tensors only.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+
+RGB = UInt8[np.ndarray, "h w 3"]
+
+LITE0_SIDE_PX = 224
+LITE0_WIDTH = 1280
+
+
+def load_lite0(weights: Path, device: str = "cpu") -> nn.Module:
+    """Return EfficientNet-Lite0 with ImageNet weights, ready to look. Raises ValueError where they are unreadable."""
+    from efficientnet_lite_pytorch import EfficientNet
+
+    model = EfficientNet.from_name("efficientnet-lite0")
+    model.load_state_dict(tensors(weights))
+    return model.eval().requires_grad_(False).to(device)
+
+
+def tensors(path: Path) -> dict[str, Tensor]:
+    """Return the state dict of a file, as tensors only.
+
+    Raises ValueError where it is missing, damaged, or a pickle that would run code.
+    """
+    if not path.is_file():
+        raise ValueError(f"weights {path} are missing")
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return load_file(path)
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises UnpicklingError, RuntimeError, EOFError, … by kind of damage
+        raise ValueError(f"weights {path} hold no plain state dict ({error}); convert them to safetensors") from error
+    return found.get("state_dict", found)
+
+
+def prepare_lite0(images: Sequence[RGB]) -> Float[Tensor, "n 3 224 224"]:
+    """Return pictures squeezed to a square and scaled as the network was trained to see them."""
+    side = (LITE0_SIDE_PX, LITE0_SIDE_PX)
+    squares = np.stack([cv2.resize(image, side, interpolation=_kind(image)) for image in images])
+    pixels = torch.from_numpy(squares).permute(0, 3, 1, 2).float()
+    return (pixels - 127) / 128  # the Lite models' own scaling, not ImageNet's mean and deviation
+
+
+def _kind(image: RGB) -> int:
+    return cv2.INTER_AREA if min(image.shape[:2]) > LITE0_SIDE_PX else cv2.INTER_CUBIC
+
+
+@torch.inference_mode()
+def look_lite0(model: Any, images: Sequence[RGB]) -> tuple[Float[np.ndarray, "n 1280"], Float[np.ndarray, "n 1000"]]:
+    """Return pooled features and ImageNet class probabilities of pictures, each the mean of two views.
+
+    One view is the whole picture squeezed to a square, the other the square in its middle: together they were right
+    where either alone was not (things at the edge; things drawn out of shape).
+    """
+    device = next(model.parameters()).device
+    views = prepare_lite0([*images, *(middle(image) for image in images)])
+    pooled = model.extract_features(views.to(device)).mean(dim=(2, 3))
+    probabilities = model._fc(pooled).softmax(dim=-1)
+    both = [found.unflatten(0, (2, len(images))).mean(dim=0).cpu().numpy() for found in (pooled, probabilities)]
+    return both[0], both[1]
+
+
+def middle(image: RGB) -> RGB:
+    """Return the largest square in the middle of a picture."""
+    height, width = image.shape[:2]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    return image[top : top + side, left : left + side]
+
+
+_UNLOADABLE = (RuntimeError, OSError, LookupError, AttributeError, ValueError, AssertionError, pickle.UnpicklingError)
+"""What open_clip and torch raise for weights that are damaged, of another architecture, or a pickle of code."""
+
+
+@dataclass(frozen=True)
+class Clip:
+    """An OpenCLIP model and the transform that it was trained with."""
+
+    model: Any
+    transform: Any
+    device: str
+
+
+def load_clip(name: str, weights: str, device: str = "cpu") -> Clip:
+    """Return an OpenCLIP model.
+
+    Args:
+        name: an architecture of open_clip, or `local-dir:FOLDER` or `hf-hub:OWNER/NAME`, which hold their own weights.
+        weights: a weights file, or the pretrained tag of weights that are in open_clip's cache; empty with the latter.
+        device: where the model runs.
+
+    Raises ValueError where the architecture is unknown or the weights are not a plain state dict of it; it never falls
+    back to random weights.
+    """
+    import open_clip
+
+    try:
+        model, _, transform = open_clip.create_model_and_transforms(
+            name,
+            pretrained=weights or None,
+            device=device,
+            weights_only=True,
+            pretrained_text=False,
+            require_pretrained=True,
+            force_quick_gelu=needs_quick_gelu(name, weights),
+        )
+    except _UNLOADABLE as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(
+            f"OpenCLIP {name} cannot be loaded from {weights or name}: {reason}; "
+            f"clip_model must be the architecture that the weights were trained for, clip_weights a plain state dict"
+        ) from error
+    return Clip(model.eval().requires_grad_(False), transform, device)
+
+
+def needs_quick_gelu(name: str, weights: str) -> bool:
+    """Whether weights were trained with another activation than open_clip's configuration of that name has.
+
+    OpenAI's own weights were; open_clip only warns of it, and every embedding would be off.
+    """
+    import open_clip
+
+    tag = open_clip.get_pretrained_cfg(name, weights) if weights else {}
+    named = "openai" in Path(weights).name.lower()
+    return bool(tag.get("quick_gelu", named)) and not name.endswith("-quickgelu")
+
+
+@torch.inference_mode()
+def look_clip(clip: Clip, images: Sequence[RGB]) -> Float[np.ndarray, "n d"]:
+    """Return the unit-length image embeddings of pictures."""
+    from PIL import Image
+
+    batch = torch.stack([clip.transform(Image.fromarray(image)) for image in images]).to(clip.device)
+    found = clip.model.encode_image(batch).float()
+    return nn.functional.normalize(found, dim=-1).cpu().numpy()
+
+
+def pool(vectors: Float[np.ndarray, "n d"]) -> Float[np.ndarray, " d"]:
+    """Return the direction in which the embeddings of a clip's frames point together: unit length."""
+    units = unit(vectors)
+    return unit(units.mean(axis=0))
+
+
+def agreement(vectors: Float[np.ndarray, "n d"]) -> float:
+    """Return how alike the frames of a clip are: the mean cosine over its pairs of frames, 1 for a single frame."""
+    units = unit(vectors)
+    count = len(units)
+    if count == 1:
+        return 1.0
+    return float(((units @ units.T).sum() - count) / (count * (count - 1)))
+
+
+def unit(vectors: Float[np.ndarray, "... d"]) -> Float[np.ndarray, "... d"]:
+    """Return vectors at unit length; a zero vector stays zero."""
+    length = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return vectors / np.where(length == 0, 1, length)
