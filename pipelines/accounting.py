@@ -17,7 +17,7 @@ import pyarrow as pa
 import yaml
 
 from pipelines import storage
-from pipelines.ledger import Ledger
+from pipelines.ledger import TABLES, Ledger
 
 Fate = Literal["kept", "dropped", "trimmed", "failed", "pending"]
 FATES: tuple[Fate, ...] = ("kept", "dropped", "trimmed", "failed", "pending")
@@ -88,28 +88,46 @@ class Account:
             )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Books:
+    """A run's ledger opened for questions: its tables by name, and `fates`, which says what became of every clip."""
+
+    connection: duckdb.DuckDBPyConnection
+    policy: str | None
+    policies: list[str]
+
+
 def account(run: str, policy: str | None = None) -> Account:
     """Return the account of a run, as far as it has come.
 
     Several policies may select from one ledger; without `policy` the one in the run's `config.yaml` counts, else the
     first by name. Raises ValueError for a policy that has selected nothing here.
     """
-    ledger = Ledger(run)
-    connection = tables(ledger, "plan", "sources", "signals", "clips", "trims", "selection", "errors")
+    return settle(open_books(run, policy))
+
+
+def open_books(run: str, policy: str | None = None) -> Books:
+    """Open the ledger of a run under one policy; see `account` for which one."""
+    connection = tables(Ledger(run), *TABLES)
     policies = [name for (name,) in connection.execute("select distinct policy from selection order by 1").fetchall()]
     chosen = choose_policy(run, policies, policy)
     connection.execute("set variable policy = ?", [chosen or ""])
     connection.execute(_LINES)
-    found = connection.execute(_ENTRIES).fetchall()
+    return Books(connection=connection, policy=chosen, policies=policies)
+
+
+def settle(books: Books) -> Account:
+    """Return the account of opened books."""
+    found = books.connection.execute(_ENTRIES).fetchall()
     entries = [Entry(fate=f, reason=r, seconds=s, clips=c, sources=n) for f, r, s, c, n in found]
     entries.sort(key=lambda entry: (FATES.index(entry.fate), -entry.seconds, -entry.sources, entry.reason))
-    (inputs,) = connection.execute(_INPUTS).fetchall()[0]
+    (inputs,) = books.connection.execute(_INPUTS).fetchall()[0]
     return Account(
-        policy=chosen,
-        policies=policies,
+        policy=books.policy,
+        policies=books.policies,
         inputs=inputs,
         entries=entries,
-        sources=connection.sql(_PER_SOURCE).to_arrow_table(),
+        sources=books.connection.sql(_PER_SOURCE).to_arrow_table(),
     )
 
 
@@ -172,7 +190,7 @@ left join (select source_id, coalesce(sum(seconds), 0) as lost_s, min(code) as c
 where r.rank = 1;
 
 create temp table fates as
-select c.source_id, c.duration_s,
+select c.key, c.source_id, c.duration_s,
        case when e.key is not null then 'failed' when s.kept then 'kept'
             when s.kept is not null then 'dropped' else 'pending' end as fate,
        case when e.key is not null then e.code when s.kept then 'kept'
