@@ -10,7 +10,7 @@ import html
 from collections.abc import Iterable
 from typing import Any
 
-_VOID = {"img", "br", "hr", "meta", "input", "line", "rect", "path", "circle", "source"}
+_VOID = {"img", "br", "hr", "meta", "input"}
 
 
 class Html(str):
@@ -61,12 +61,12 @@ def number(value: float) -> str:
 def seconds(value: float) -> str:
     """Return a stretch of time: `0.08 s`, `12.4 s`, `3 min 05 s`, `2 h 14 min`."""
     if value < 59.95:
-        return f"{value:.2f} s" if 0 < value < 10 else f"{value:.1f} s"
+        return f"{value:.2f}\u00a0s" if 0 < value < 9.995 else f"{value:.1f}\u00a0s"
     minutes, rest = divmod(round(value), 60)
     if minutes < 60:
-        return f"{minutes} min {rest:02d} s"
+        return f"{minutes}\u00a0min {rest:02d}\u00a0s"
     hours, minutes = divmod(minutes, 60)
-    return f"{number(hours)} h {minutes:02d} min"
+    return f"{number(hours)}\u00a0h {minutes:02d}\u00a0min"
 
 
 def clock(value: float) -> str:
@@ -89,7 +89,9 @@ def share(part: float, whole: float) -> str:
     if whole <= 0:
         return "–"
     percent = 100 * part / whole
-    return f"{percent:.0f} %" if percent in (0, 100) or percent >= 9.95 else f"{percent:.1f} %"
+    if part > 0 and percent < 0.05:
+        return "< 0.1\u00a0%"
+    return f"{percent:.0f}\u00a0%" if percent in (0, 100) or percent >= 9.95 else f"{percent:.1f}\u00a0%"
 
 
 def words(name: str) -> str:

@@ -112,8 +112,8 @@ def _account_row(entry: Entry, total: float) -> Html:
         el("td", el("i", class_=f"swatch back-{entry.fate}"), entry.fate),
         el("td", reason, note and el("small", note)),
         _amount(entry.clips),
-        el("td", seconds(entry.seconds), class_="n"),
-        el("td", share(entry.seconds, total), class_="n"),
+        el("td", seconds(entry.seconds) if entry.seconds else "–", class_="n"),
+        el("td", share(entry.seconds, total) if entry.seconds else "–", class_="n"),
         el("td", el("i", class_=f"meter back-{entry.fate}", style=f"width:{width:.2f}%"), class_="bar-cell"),
     )
 
