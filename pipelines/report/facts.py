@@ -1,0 +1,264 @@
+"""What the page shows, asked of the ledger: numbers, samples and pictures, without a line of markup.
+
+Every query is bounded, so that the page of a run of ten million clips is as large as that of a thousand. Samples are
+drawn by a hash of the clip key: the same ledger gives the same page.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipelines import storage
+from pipelines.accounting import Books
+from pipelines.clip import is_key
+
+CARDS = 200
+PAIRS = 24
+FAILURES = 500
+TIMELINES = 80
+STRIP_BYTES = 12_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """One clip, as a person wants to judge it."""
+
+    key: str
+    uri: str
+    start_s: float
+    end_s: float
+    fate: str
+    reason: str
+    value: float | None
+    limit: float | None
+    detail: str | None
+    caption: str | None
+    caption_source: str | None
+    facts: dict[str, Any]
+    strip: bytes | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """A clip that was dropped as a duplicate, and the one that stands for it."""
+
+    kept: Card
+    dropped: Card
+    kind: str
+    distance: float | None
+    offset_s: float | None
+    overlap_s: float | None
+    why: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stretch:
+    """A part of a source with one fate."""
+
+    start_s: float
+    end_s: float
+    fate: str
+    reason: str
+    key: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timeline:
+    """A source from its first second to its last."""
+
+    uri: str
+    facts: dict[str, Any]
+    stretches: list[Stretch]
+
+
+@dataclass
+class Strips:
+    """Contact strips of a run, read until the page would become too heavy."""
+
+    run: str
+    left_bytes: int = STRIP_BYTES
+    _seen: dict[str, bytes | None] = field(default_factory=dict)
+
+    def of(self, key: str) -> bytes | None:
+        """Return a clip's strip, or None if there is none or the page is full."""
+        if key not in self._seen:
+            self._seen[key] = self._read(key)
+        return self._seen[key]
+
+    def _read(self, key: str) -> bytes | None:
+        uri = f"{self.run.rstrip('/')}/strips/{key}.webp"
+        if self.left_bytes <= 0 or not is_key(key) or not storage.exists(uri):
+            return None
+        data = storage.read_bytes(uri)
+        self.left_bytes -= len(data)
+        return data
+
+
+_CARD = """
+select c.key, c.uri, c.start_s, c.end_s, f.fate, f.reason, s.value, s."limit", s.detail,
+       t.short as caption, t.source as caption_source,
+       c.camera, c.motion, c.width, c.height, c.fps, c.duration_s
+from {chosen} f join clips c using (key)
+left join (select * from selection where policy = getvariable('policy')) s using (key)
+left join captions t using (key)
+"""
+
+
+def cards(books: Books, strips: Strips, limit: int = CARDS) -> list[Card]:
+    """Return a sample of clips in which every reason has its say and the kept ones have five times as much."""
+    books.connection.execute(
+        """
+        create or replace temp table sampled as
+        select key, fate, reason, if(fate = 'kept', rank / 5, rank) as turn
+        from (select *, row_number() over (partition by fate, reason order by md5(key), key) as rank from fates)
+        order by turn, fate, reason limit ?
+        """,
+        [limit],
+    )
+    rows = _rows(books, _CARD.format(chosen="sampled") + " order by f.fate != 'kept', f.reason, f.turn, c.key")
+    return [_card(row, strips) for row in rows]
+
+
+def pairs(books: Books, strips: Strips, limit: int = PAIRS) -> list[Pair]:
+    """Return a sample of duplicates, each beside the clip that stands for it."""
+    found = _rows(
+        books,
+        "select * from pairs where policy = getvariable('policy') order by kept_key, md5(key), key limit ?",
+        [limit],
+    )
+    books.connection.execute(
+        "create or replace temp table paired as select * from fates where key in (select unnest(?::varchar[]))",
+        [[row[name] for row in found for name in ("key", "kept_key")]],
+    )
+    known = {row["key"]: _card(row, strips) for row in _rows(books, _CARD.format(chosen="paired"))}
+    return [
+        Pair(
+            kept=known[row["kept_key"]],
+            dropped=known[row["key"]],
+            **{name: row[name] for name in ("kind", "distance", "offset_s", "overlap_s", "why")},
+        )
+        for row in found
+        if row["key"] in known and row["kept_key"] in known
+    ]
+
+
+def _card(row: dict[str, Any], strips: Strips) -> Card:
+    facts = {name: row.pop(name) for name in ("camera", "motion", "width", "height", "fps", "duration_s")}
+    return Card(**row, facts=facts, strip=strips.of(row["key"]))
+
+
+def timelines(books: Books, limit: int = TIMELINES) -> list[Timeline]:
+    """Return sources with what became of each of their stretches; those with failures first if there are too many."""
+    books.connection.execute(
+        """
+        create or replace temp table shown as
+        select s.*, f.input_s from firsts f join sources s using (source_id, uri)
+        order by (f.lost_s > 0) desc nulls last, md5(s.uri) limit ?
+        """,
+        [limit],
+    )
+    stretches: dict[str, list[Stretch]] = {}
+    for row in _rows(books, _STRETCHES):
+        stretches.setdefault(row.pop("source_id"), []).append(Stretch(**row))
+    names = ("video_codec", "width", "height", "fps", "input_s", "licence")
+    return [
+        Timeline(
+            uri=row["uri"],
+            facts={name: row[name] for name in names},
+            stretches=stretches.get(row["source_id"], []),
+        )
+        for row in _rows(books, "select * from shown order by uri")
+    ]
+
+
+_STRETCHES = """
+select * from (
+    select source_id, start_s, end_s, fate, reason, key
+    from (select c.source_id, c.start_s, c.end_s, f.fate, f.reason, c.key,
+                 row_number() over (partition by c.source_id order by c.start_s) as rank
+          from fates f join clips c using (key) where c.source_id in (select source_id from shown))
+    where rank <= 400
+    union all
+    select source_id, start_s, end_s, 'trimmed', reason, null from trims
+    where source_id in (select source_id from shown)
+    union all
+    select source_id, coalesce(start_s, 0), coalesce(start_s, 0) + seconds, 'failed', code, null from errors
+    where source_id in (select source_id from shown) and seconds > 0 and coalesce(key, '') = ''
+) order by source_id, start_s, end_s
+"""
+
+
+def failures(books: Books, limit: int = FAILURES) -> list[dict[str, Any]]:
+    """Return what failed: the most footage first."""
+    return _rows(
+        books,
+        "select stage, uri, key, start_s, seconds, code, reason, remedy from errors "
+        "order by seconds desc, uri, key, code limit ?",
+        [limit],
+    )
+
+
+def mixture(books: Books) -> dict[str, list[dict[str, Any]]]:
+    """Return what the footage is made of: for several labels, seconds kept and dropped of the commonest values."""
+    groups = {
+        "Camera": "c.camera",
+        "Shorter side": "case when least(width, height) is null then null else least(width, height) || ' px' end",
+        "Shape": "case when width > height * 1.1 then 'landscape' when height > width * 1.1 then 'portrait' "
+        "when width is not null then 'square' end",
+        "Length": "case when c.duration_s < 2 then '1: under 2 s' when c.duration_s < 5 then '2: 2 to 5 s' "
+        "when c.duration_s < 10 then '3: 5 to 10 s' else '4: 10 s and longer' end",
+        "Frame rate": "round(c.fps, 2)::varchar || ' fps'",
+        "Likely content": "(select any_value(label) from scores s where s.key = c.key and s.scorer = 'tags')",
+    }
+    return {
+        name: rows
+        for name, expression in groups.items()
+        if (rows := _rows(books, _MIXTURE.format(label=expression)))
+    }
+
+
+_MIXTURE = """
+select label, sum(duration_s) filter (fate = 'kept') as kept_s, sum(duration_s) filter (fate != 'kept') as other_s,
+       count(*) filter (fate = 'kept') as kept, count(*) as clips
+from (select {label} as label, f.fate, c.duration_s from fates f join clips c using (key))
+where label is not null group by label order by sum(duration_s) desc, label limit 6
+"""
+
+
+def tally(books: Books, table: str) -> int:
+    """Return the number of rows of a table under the policy reported."""
+    where = " where policy = getvariable('policy')" if table in ("selection", "pairs", "packed") else ""
+    return int(books.connection.execute(f"select count(*) from {table}{where}").fetchall()[0][0])
+
+
+def funnel(books: Books) -> list[tuple[str, int, float]]:
+    """Return the stages a clip must pass, with the clips and seconds that passed each."""
+    row = _rows(
+        books,
+        """
+        select count(*) as found, coalesce(sum(f.duration_s), 0) as found_s,
+            count(*) filter (fate = 'kept' or s.stage = 'duplicates' or d.key is not null) as good,
+            coalesce(sum(f.duration_s) filter (fate = 'kept' or s.stage = 'duplicates' or d.key is not null), 0)
+                as good_s,
+            count(*) filter (fate = 'kept') as kept, coalesce(sum(f.duration_s) filter (fate = 'kept'), 0) as kept_s,
+            count(p.key) as packed, coalesce(sum(f.duration_s) filter (p.key is not null), 0) as packed_s
+        from fates f
+        left join (select key, stage from selection where policy = getvariable('policy')) s using (key)
+        left join (select distinct key from pairs where policy = getvariable('policy')) d using (key)
+        left join (select distinct key from packed where policy = getvariable('policy')) p using (key)
+        """,
+    )[0]
+    return [
+        ("Clips found", row["found"], row["found_s"]),
+        ("Within the limits", row["good"], row["good_s"]),
+        ("Not a duplicate", row["kept"], row["kept_s"]),
+        ("In shards", row["packed"], row["packed_s"]),
+    ]
+
+
+def _rows(books: Books, query: str, parameters: Sequence[Any] = ()) -> list[dict[str, Any]]:
+    found = books.connection.execute(query, list(parameters))
+    names = [column[0] for column in found.description or []]
+    return [dict(zip(names, values, strict=True)) for values in found.fetchall()]

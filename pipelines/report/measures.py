@@ -1,0 +1,145 @@
+"""Histograms of every measure, with the limits of the policy that decided on them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+
+import pyarrow as pa
+import yaml
+
+from pipelines import storage
+from pipelines.accounting import Books, settings
+from pipelines.ledger import TABLES
+from pipelines.report.charts import Histogram, Limit
+
+BINS = 40
+# Clip columns that are places, names or settings, not something one would draw.
+_NOT_MEASURES = {"wave", "start_s", "end_s", "frames", "source_duration_s", "crop_left", "crop_right"}
+_TITLES = {
+    "duration_s": ("Clip length", "seconds"),
+    "motion": ("Motion", "frame widths a second"),
+    "camera_speed": ("Camera speed", "frame widths a second"),
+    "object_speed": ("Object speed", "frame widths a second"),
+    "object_area": ("Moving area", "share of the picture"),
+    "black": ("Black frames", "share of frames"),
+    "white": ("White frames", "share of frames"),
+    "frozen": ("Frozen frames", "share of frames"),
+    "duplicate_frames": ("Duplicate frames", "share of frames"),
+    "luma_mean": ("Brightness", "mean luma, 0–255"),
+    "luma_std": ("Contrast", "deviation of luma, 0–255"),
+    "sharpness": ("Sharpness", "variance of the Laplacian"),
+    "cut_score": ("Cut score", "strength of the opening cut"),
+    "bit_rate": ("Bit rate", "bits a second"),
+    "fps": ("Frame rate", "frames a second"),
+    "crop_top": ("Bar at the top", "share of the height"),
+    "crop_bottom": ("Bar at the bottom", "share of the height"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measure:
+    """One measure over all clips."""
+
+    name: str
+    title: str
+    unit: str
+    histogram: Histogram
+    limits: list[Limit]
+
+
+def measures(run: str, books: Books) -> list[Measure]:
+    """Return the measures that tell clips apart, those with a limit first."""
+    rules = list(limits(run, books))
+    found = []
+    for name, value in _columns(books):
+        bounds = [limit for measure, limit in rules if measure == name]
+        data = _histogram(books, value, [limit.value for limit in bounds])
+        if data is not None:
+            title, unit = _TITLES.get(name, (name.replace("_", " ").capitalize(), ""))
+            found.append(Measure(name=name, title=title, unit=unit, histogram=data, limits=bounds))
+    return sorted(found, key=lambda measure: not measure.limits)
+
+
+def _columns(books: Books) -> Iterator[tuple[str, str]]:
+    """Yield the name of each measure and the table that holds its (key, value)."""
+    query = "select distinct scorer from scores where value is not null and scorer != 'tags' order by 1"
+    for (scorer,) in books.connection.execute(query).fetchall():
+        quoted = scorer.replace("'", "''")
+        yield scorer, f"(select key, value from scores where scorer = '{quoted}')"
+    for field in TABLES["clips"]:
+        numeric = pa.types.is_floating(field.type) or pa.types.is_integer(field.type)
+        if numeric and field.name not in _NOT_MEASURES:
+            yield field.name, f"(select key, {field.name}::double as value from clips)"
+
+
+def _histogram(books: Books, values: str, limits: list[float]) -> Histogram | None:
+    ask = books.connection.execute
+    low, middle, high, least = ask(
+        f"""select quantile_cont(value, 0.005), median(value), quantile_cont(value, 0.995),
+                   min(value) filter (value > 0)
+            from {values} where isfinite(value)"""
+    ).fetchall()[0]
+    if low is None or low == high:
+        return None
+    low, high = min([low, *limits]), max([high, *limits])
+    log = least is not None and low >= 0 and high > 12 * max(middle, least)
+    if log:
+        low = max(low, least, high / 1e5)
+    scale, first, last = ("ln", math.log(low), math.log(high)) if log else ("", low, high)
+    step = (last - first) / BINS
+    cell = f"least(greatest(floor(({scale}({'greatest(value, ?)' if log else 'value'}) - ?) / ?), 0), {BINS - 1})"
+    kept, dropped = [0] * BINS, [0] * BINS
+    rows = ask(
+        f"""select {cell}::int as cell, fate = 'kept', count(*) from {values} join fates using (key)
+            where isfinite(value) group by all""",
+        [*([low] if log else []), first, step],
+    ).fetchall()
+    for cell_, is_kept, number in rows:
+        (kept if is_kept else dropped)[cell_] += number
+    edges = [first + step * index for index in range(BINS + 1)]
+    return Histogram(edges=[math.exp(e) for e in edges] if log else edges, kept=kept, dropped=dropped, log=log)
+
+
+def limits(run: str, books: Books) -> Iterator[tuple[str, Limit]]:
+    """Yield the measure and limit of every rule of the policy, and of those that dropped something, if it is gone."""
+    named = set()
+    for rule in _rules(run, books.policy):
+        measure = str(rule.get("measure", ""))
+        name = str(rule.get("name") or measure)
+        for bound, above in (("min", True), ("max", False)):
+            if isinstance(rule.get(bound), int | float):
+                named.add(name)
+                yield measure, Limit(float(rule[bound]), above, name)
+    known = {name for name, _ in _columns(books)}
+    query = """
+        select rule, "limit", bool_and(value < "limit") from selection
+        where policy = getvariable('policy') and not kept and "limit" is not null and value is not null
+        group by rule, "limit" order by rule, "limit"
+    """
+    for name, value, above in books.connection.execute(query).fetchall():
+        measure = name if name in known else name.rpartition("_")[0]
+        if name not in named and measure in known:
+            yield measure, Limit(value, above, name)
+
+
+def _rules(run: str, policy: str | None) -> list[Mapping[str, Any]]:
+    for source in _policy_texts(run, policy):
+        found = yaml.safe_load(source)
+        rules = found.get("rules", []) if isinstance(found, dict) else []
+        return [rule for rule in rules if isinstance(rule, dict)]
+    return []
+
+
+def _policy_texts(run: str, policy: str | None) -> Iterator[bytes]:
+    """Yield the policy's text from where it may stand: the run itself, the configured path, the presets."""
+    configured = str((settings(run).get("select") or {}).get("policy", ""))
+    for uri in (f"{run.rstrip('/')}/policies/{policy}.yaml", f"{run.rstrip('/')}/policy.yaml", configured):
+        if uri.endswith((".yaml", ".yml")) and storage.exists(uri):
+            yield storage.read_bytes(uri)
+    preset = resources.files("filters") / "presets" / f"{policy}.yaml"
+    if preset.is_file():
+        yield preset.read_bytes()
