@@ -77,7 +77,7 @@ def _dark_ends(peak: npt.NDArray[np.uint8]) -> tuple[int, int]:
 
 
 def crop(found: npt.NDArray[np.floating], rows: int, columns: int) -> Bars:
-    """Return the bars of a clip from those of its frames: the narrowest, widened by the one small pixel they are exact to.
+    """Return the bars of a clip from those of its frames: the narrowest, widened by the pixel they are exact to.
 
     Args:
         found: [frames, 4] bars of frames that show something; black frames tell nothing and should be left out.

@@ -63,7 +63,7 @@ class Flow:
     """Dense flow between small luma pictures: OpenCV's DIS at its fastest preset (Kroeger et al., arXiv 1603.03590)."""
 
     def __init__(self) -> None:
-        self._dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
+        self._dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
 
     def __call__(self, before: Luma, luma: Luma) -> Float[np.ndarray, "h w 2"]:
         """Return the displacement in pixels, (right, down), of every pixel of `before`."""
@@ -83,9 +83,7 @@ def texture(luma: Luma) -> Float[np.ndarray, "h w"]:
     return energy / (energy + 12.0)
 
 
-def split(
-    field: Float[np.ndarray, "h w 2"], dt_s: float, weight: Float[np.ndarray, "h w"] | None = None
-) -> Motion:
+def split(field: Float[np.ndarray, "h w 2"], dt_s: float, weight: Float[np.ndarray, "h w"] | None = None) -> Motion:
     """Split a flow field into the camera's motion and what moves besides.
 
     The camera is a similarity (shift, zoom, roll) fitted robustly: iteratively re-weighted least squares with
@@ -134,7 +132,7 @@ def _similarity(
 
 
 def _solve(dx: npt.NDArray, dy: npt.NDArray, u: npt.NDArray, v: npt.NDArray, w: npt.NDArray) -> npt.NDArray:
-    """Weighted least squares in closed form: about the weighted centre the four unknowns do not depend on each other."""
+    """Weighted least squares in closed form: about the weighted centre the unknowns are independent."""
     total = w.sum()
     cx, cy, cu, cv = (w @ dx) / total, (w @ dy) / total, (w @ u) / total, (w @ v) / total
     x, y, a, b = dx - cx, dy - cy, u - cu, v - cv
