@@ -108,18 +108,22 @@ def duplicate_share(changes: Series) -> float:
 
 
 def frozen_share(changes: Series, durations_s: Series, least_s: float = 0.5) -> float:
-    """Return the share of time in which the picture stands still for at least `least_s` at a stretch.
+    """Return the share of time in which one picture stands for at least `least_s` at a stretch.
 
-    A repeated frame of a slower original (24 to 30 fps, animation on twos) is no freeze; a still picture is.
+    A repeated frame of a slower original (24 to 30 fps, animation on twos) is no freeze; a still picture is, whether
+    it is coded as many equal frames or as one long one.
+
+    Args:
+        changes: change of each frame against the one before; that of the first is not looked at.
+        durations_s: how long each frame is shown.
+        least_s: shortest freeze that counts.
     """
-    total = float(durations_s.sum())
-    if total <= 0:
+    if not len(changes) or durations_s.sum() <= 0:
         return 0.0
-    frozen_s = 0.0
-    for first, end in runs(changes < SAME_CHANGE):
-        stretch = float(durations_s[first:end].sum())
-        frozen_s += stretch if stretch >= least_s else 0.0
-    return frozen_s / total
+    new = changes >= SAME_CHANGE
+    new[0] = True
+    shown_s = np.add.reduceat(np.asarray(durations_s, np.float64), np.flatnonzero(new))
+    return float(shown_s[shown_s >= least_s].sum() / shown_s.sum())
 
 
 def flicker(luma_mean: Series) -> float:
@@ -132,12 +136,6 @@ def flicker(luma_mean: Series) -> float:
         return 0.0
     turns = step[1:] * step[:-1] < 0
     return float(np.where(turns, np.minimum(abs(step[1:]), abs(step[:-1])), 0.0).mean())
-
-
-def runs(mask: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:
-    """Return the half-open index ranges in which a mask is true."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], mask, [False]]).astype(np.int8)))
-    return [(int(first), int(end)) for first, end in edges.reshape(-1, 2)]
 
 
 def _share(mask: npt.NDArray[np.bool_]) -> float:

@@ -6,7 +6,7 @@ Speeds are per second and relative to the picture's width, so that they do not d
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import cv2
 import numpy as np
@@ -67,7 +67,7 @@ class Flow:
 
     def __call__(self, before: Luma, luma: Luma) -> Float[np.ndarray, "h w 2"]:
         """Return the displacement in pixels, (right, down), of every pixel of `before`."""
-        return self._dis.calc(before, luma, None)
+        return cast(np.ndarray, self._dis.calc(before, luma, cast(Any, None)))
 
 
 def flow(before: Luma, luma: Luma) -> Float[np.ndarray, "h w 2"]:
