@@ -52,11 +52,25 @@ class ShotsConfig:
     max_clip_s: float = 20.0
     """Longer shots are divided."""
     cut_content: float = 27.0
-    """Content change (scenedetect's HSV score) above which a frame may begin a shot."""
-    cut_ratio: float = 3.0
-    """… and by which factor it must exceed its neighbourhood."""
+    """Content change (scenedetect's HSV score) above which a frame may begin a shot amid fast motion …"""
+    cut_ratio_busy: float = 1.33
+    """… if it exceeds the frames before and those after by this factor …"""
+    cut_histogram: float = 0.08
+    """… and the luma histograms differ by this much (1 − correlation)."""
+    cut_content_calm: float = 18.0
+    """Content change above which a frame begins a shot by standing out alone …"""
+    cut_ratio: float = 2.2
+    """… by this factor against the frames before and those after."""
+    flash_s: float = 0.35
+    """Brightness that comes back within this time was a flash, not a cut."""
+    same_bits: int = 12
+    """Hashes of the pictures before and after that differ in at most this many of 64 bits show the same shot."""
     fade_luma: float = 24.0
-    """Mean luma (0–255) below which a picture counts as black in a fade."""
+    """Mean + standard deviation of luma (0–255) below which a picture counts as black in a fade; white likewise."""
+    fade_max_s: float = 3.0
+    """Longest ramp of a fade."""
+    dark_s: float = 2.0
+    """Black (or white) between two fades that lasts longer is footage of its own."""
     trim_s: float = 0.08
     """Trimmed on either side of a gradual transition."""
     frames_per_clip: int = 3

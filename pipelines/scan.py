@@ -1,0 +1,168 @@
+"""The one decode of a span: every measure that needs each frame, and the few frames that the models will look at.
+
+What is measured of a frame depends on this frame and the one before, and ticks (motion, bars, hashes) and candidate
+frames on times alone. So the spans of a long source, joined, are the same numbers as one pass over the whole file.
+"""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections.abc import Generator, Mapping
+from contextlib import closing
+from typing import Any, cast
+
+import cv2
+import numpy as np
+
+from filters import frames, hashes, motion
+from filters.shots import ContentScorer
+from pipelines import decode
+from pipelines.config import ScanConfig
+from pipelines.footage import FootageError
+from pipelines.shots import stretches
+
+PER_FRAME = (
+    "time_s", "duration_s", "content", "hue", "saturation", "luma", "edges", "histogram", "change", "luma_mean",
+    "luma_std", "sharpness",
+)  # fmt: skip
+PER_TICK = (
+    "tick_s", "pan", "tilt", "zoom", "roll", "object_speed", "object_area", "bar_left", "bar_top", "bar_right",
+    "bar_bottom",
+)  # fmt: skip
+WARM_S = (1.0, 8.0, math.inf)
+"""How much before a span is decoded to know the tick before it; more only where a picture is shown that long."""
+
+Row = dict[str, Any]
+
+
+def scan_span(
+    source: Mapping[str, Any], span: int, start_s: float, end_s: float, scan: ScanConfig
+) -> tuple[Row, list[Row], list[Row]]:
+    """Decode one span once; return its row of `signals`, its rows of `frames` and, where it is damaged, of `errors`.
+
+    A damaged span gives what is sound, and an error row that says how many seconds are lost. Memory holds one frame,
+    the numbers and the candidate JPEGs. Sets OpenCV to one thread: a worker has one core, and the pictures are small.
+
+    Args:
+        source: row of the table `sources`.
+        span: number of the span in its source.
+        start_s: first second of the span.
+        end_s: half-open end of it; infinity for the last one.
+        scan: the settings.
+    """
+    cv2.setNumThreads(1)
+    meter, errors = _Meter(scan, source, start_s), list[Row]()
+    try:
+        for warm_s in WARM_S:
+            meter = _Meter(scan, source, start_s)
+            if _read(meter, source, start_s, end_s, warm_s):
+                break
+    except decode.DecodeError as error:
+        errors.append(_error(source, error.at_s, error.lost_s, error.code, error.reason, error.remedy))
+    except FootageError as error:
+        lost_s = max(0.0, min(end_s, source["duration_s"]) - start_s)
+        errors.append(_error(source, start_s, lost_s, error.code, error.reason, error.remedy))
+    return meter.row(source["source_id"], span, end_s), meter.candidates, errors
+
+
+def _read(meter: _Meter, source: Mapping[str, Any], start_s: float, end_s: float, warm_s: float) -> bool:
+    """Measure the pictures of a span; return False where it must be read again from further back."""
+    found = decode.pictures(source["uri"], source, start_s, end_s, warm_s)
+    with closing(cast("Generator[decode.Picture, None, None]", found)) as pictures:
+        for picture in pictures:
+            if picture.time_s >= start_s and not meter.settled and math.isfinite(warm_s):
+                return False
+            meter.push(picture)
+    return True
+
+
+def _error(source: Mapping[str, Any], start_s: float, seconds: float, code: str, reason: str, remedy: str) -> Row:
+    return {
+        "stage": "scan", "unit": source.get("unit"), "uri": source["uri"], "source_id": source["source_id"],
+        "key": None, "start_s": start_s, "seconds": seconds, "code": code, "reason": reason, "remedy": remedy,
+    }  # fmt: skip
+
+
+class _Meter:
+    """The measures of one span and the little that they remember of the frames before."""
+
+    def __init__(self, scan: ScanConfig, source: Mapping[str, Any], start_s: float):
+        self.scan, self.source, self.start_s = scan, source, start_s
+        self.settled = start_s <= 0
+        """Whether the tick before the span is known."""
+        self.candidates: list[Row] = []
+        self._numbers = {name: array("d") for name in (*PER_FRAME, *PER_TICK)}
+        self._hashes = array("Q")
+        self._content, self._flow = ContentScorer(), motion.Flow()
+        self._before: tuple[float, frames.Luma] | None = None
+        self._tick: tuple[float, frames.Luma] | None = None
+
+    def push(self, picture: decode.Picture) -> None:
+        """Measure one picture; those before the span are only remembered."""
+        luma, bgr = decode.planes(picture.frame, self.scan.width_px, self.source)
+        counts = picture.time_s >= self.start_s
+        numbers = self._frame(picture, luma, bgr)
+        if counts:
+            self._note(numbers)
+        if self._steps(picture.time_s, self.scan.tick_hz):
+            self._on_tick(picture.time_s, luma, counts)
+        if counts and self._steps(picture.time_s, self.scan.candidate_hz):
+            pixels = decode.rgb(picture.frame, self.source, self.scan.candidate_side_px)
+            self.candidates.append(
+                {"source_id": self.source["source_id"], "time_s": picture.time_s, "jpeg": decode.jpeg(pixels)}
+            )
+        self._before = picture.time_s, luma
+
+    def _steps(self, time_s: float, rate_hz: float) -> bool:
+        """Whether this is the first frame at or after a multiple of 1/rate."""
+        if self._before is None:
+            return time_s <= 0  # the first of the source; of any other the frame before is not known
+        return is_step(self._before[0], time_s, rate_hz)
+
+    def _frame(self, picture: decode.Picture, luma: frames.Luma, bgr: frames.Luma) -> dict[str, float]:
+        mean, std = frames.light(luma)
+        return {
+            "time_s": picture.time_s,
+            "duration_s": picture.duration_s,
+            **self._content.push(picture.time_s, bgr),
+            "change": 0.0 if self._before is None else frames.change(self._before[1], luma),
+            "luma_mean": mean,
+            "luma_std": std,
+            "sharpness": frames.sharpness(luma),
+        }
+
+    def _on_tick(self, time_s: float, luma: frames.Luma, counts: bool) -> None:
+        if counts:
+            bars = frames.bars(luma)
+            sides = {f"bar_{side}": share for side, share in bars._asdict().items()}
+            self._note({"tick_s": time_s, **self._motion(time_s, luma)._asdict(), **sides})
+            self._hashes.append(hashes.phash(luma, bars))
+        self.settled = True
+        self._tick = time_s, luma
+
+    def _motion(self, time_s: float, luma: frames.Luma) -> motion.Motion:
+        if self._tick is None:
+            return motion.Motion(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+        then_s, before = self._tick
+        return motion.split(self._flow(before, luma), time_s - then_s, motion.texture(before))
+
+    def _note(self, numbers: Mapping[str, float]) -> None:
+        for name, value in numbers.items():
+            self._numbers[name].append(value)
+
+    def row(self, source_id: str, span: int, end_s: float) -> Row:
+        """Return the row of `signals`."""
+        times = {name: np.array(self._numbers[name], np.float64) for name in ("time_s", "tick_s")}
+        series = {name: np.array(values, np.float32) for name, values in self._numbers.items() if name not in times}
+        covered_s = sum(part.end_s - part.start_s for part in stretches(times["time_s"], series["duration_s"]))
+        return {
+            "source_id": source_id, "span": span, "start_s": self.start_s, "end_s": end_s,
+            "frames": len(times["time_s"]), "covered_s": covered_s,
+            **times, **series, "phash": np.array(self._hashes, np.uint64),
+        }  # fmt: skip
+
+
+def is_step(before_s: float, time_s: float, rate_hz: float) -> bool:
+    """Whether a multiple of 1/rate lies after `before_s` and not after `time_s`."""
+    return math.floor(time_s * rate_hz + 1e-6) > math.floor(before_s * rate_hz + 1e-6)

@@ -1,0 +1,217 @@
+"""From signals to clips: joins the spans of a source, finds its shots and sums up what each shows. Decodes nothing."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from filters import frames, motion
+from filters.shots import Shot, boundaries, clips
+from pipelines.clip import clip_key
+from pipelines.config import ScanConfig, ShotsConfig
+
+GAP_S = 1e-3
+"""Frames further apart than they last (by more than rounding) have a hole between them."""
+FLAT_STD = 6.0
+"""Standard deviation of luma below which a picture is flat: its hash and its bars tell nothing."""
+STILL_AREA = 0.01
+"""Share of the picture that moves by itself below which only the camera moves."""
+
+Row = dict[str, Any]
+Arrays = dict[str, npt.NDArray]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stretch:
+    """Frames that follow each other without a hole."""
+
+    first: int
+    end: int
+    """Half-open range of frames."""
+    start_s: float
+    end_s: float
+
+
+def stretches(time_s: npt.NDArray[np.float64], duration_s: npt.NDArray[np.floating]) -> list[Stretch]:
+    """Return the stretches of time that frames cover; there is a hole where a damaged stream lost frames."""
+    if not len(time_s):
+        return []
+    ends_s = time_s + np.asarray(duration_s, np.float64)
+    breaks = np.flatnonzero(time_s[1:] - ends_s[:-1] > GAP_S) + 1
+    edges = [0, *breaks.tolist(), len(time_s)]
+    return [
+        Stretch(first=first, end=end, start_s=float(time_s[first]), end_s=float(ends_s[end - 1]))
+        for first, end in pairwise(edges)
+    ]
+
+
+def shots_of(
+    source: Mapping[str, Any], signals: Sequence[Mapping[str, Any]], shots: ShotsConfig, scan: ScanConfig
+) -> tuple[list[Row], list[Row]]:
+    """Return the rows of `clips` (but for their strip) and of `trims` of one source.
+
+    Clips and trims tile what was decoded: their seconds add up to the `covered_s` of the signals.
+
+    Args:
+        source: row of the table `sources`.
+        signals: rows of its spans, in order.
+        shots: the settings.
+        scan: the settings under which the signals were measured.
+    """
+    joined = _joined(signals)
+    joined["candidate"] = candidates(joined["time_s"], scan.candidate_hz)
+    found: list[Row] = []
+    trimmed: list[Row] = []
+    for stretch in stretches(joined["time_s"], joined["duration_s"]):
+        part = _within(joined, stretch.first, stretch.end, stretch.start_s, stretch.end_s)
+        kept, trims = clips(
+            boundaries(part, shots), stretch.start_s, stretch.end_s, shots,
+            time_s=part["time_s"], change=part["change"],
+        )  # fmt: skip
+        found += [_clip(source, shot, part, shots, scan) for shot in kept]
+        trimmed += [
+            {"source_id": source["source_id"], "uri": source["uri"], "start_s": t.start_s, "end_s": t.end_s,
+             "reason": t.reason} for t in trims
+        ]  # fmt: skip
+    return found, trimmed
+
+
+_OF_SPAN = {"source_id", "span", "start_s", "end_s", "frames", "covered_s"}
+
+
+def _joined(signals: Sequence[Mapping[str, Any]]) -> Arrays:
+    names = [name for name in signals[0] if name not in _OF_SPAN]
+    kinds = {"phash": np.uint64, "time_s": np.float64, "tick_s": np.float64}
+    return {
+        name: np.concatenate([np.asarray(row[name], kinds.get(name, np.float32)) for row in signals]) for name in names
+    }
+
+
+_PER_TICK = {"tick_s", "phash", *motion.Motion._fields, *(f"bar_{side}" for side in frames.Bars._fields)}
+
+
+def _within(joined: Arrays, first: int, end: int, start_s: float, end_s: float) -> Arrays:
+    """Return the frames [first, end) and the ticks in [start_s, end_s)."""
+    ticks = slice(*np.searchsorted(joined["tick_s"], [start_s, end_s]))
+    return {name: values[ticks if name in _PER_TICK else slice(first, end)] for name, values in joined.items()}
+
+
+def _clip(source: Mapping[str, Any], shot: Shot, part: Arrays, shots: ShotsConfig, scan: ScanConfig) -> Row:
+    first, end = np.searchsorted(part["time_s"], [shot.start_s, shot.end_s])
+    own = _within(part, int(first), int(end), shot.start_s, shot.end_s)
+    copied = ("source_id", "uri", "wave", "unit", "width", "height", "fps", "bit_rate", "caption", "licence", "rights",
+              "extra", "hdr", "color_range")  # fmt: skip
+    return {
+        **{name: source.get(name) for name in copied},
+        "key": clip_key(source["source_id"], shot.start_s),
+        "start_s": shot.start_s, "end_s": shot.end_s, "duration_s": shot.end_s - shot.start_s,
+        "frames": int(end - first), "source_duration_s": source["duration_s"],
+        "opens_with": shot.opens_with, "closes_with": shot.closes_with, "cut_score": shot.score,
+        "has_audio": source.get("audio_codec") is not None,
+        **_light(own),
+        **_movement(own, source["width"] / source["height"]),
+        **_picture(own, source, scan, shot.start_s),
+        "frame_s": _representatives(own, shot, shots.frames_per_clip),
+        "strip": None,
+    }  # fmt: skip
+
+
+def _light(own: Arrays) -> Row:
+    mean, std, change = own["luma_mean"], own["luma_std"], own["change"]
+    return {
+        "black": frames.black_share(mean, std),
+        "white": frames.white_share(mean, std),
+        "frozen": frames.frozen_share(change, own["duration_s"]),
+        "duplicate_frames": frames.duplicate_share(change[1:]),
+        "luma_mean": _mean(mean),
+        "luma_std": _mean(std),
+        "flicker": frames.flicker(mean),
+        "sharpness": float(np.median(own["sharpness"])) if len(mean) else None,
+    }
+
+
+def _movement(own: Arrays, aspect: float) -> Row:
+    """Sum up the ticks but for the first, which compares with what stood before the clip."""
+    ticks = {name: np.asarray(own[name][1:], np.float64) for name in motion.Motion._fields}
+    camera = motion.camera(ticks, aspect)
+    area, speed = ticks["object_area"], ticks["object_speed"]
+    object_area = float(area.mean()) if len(area) else 0.0
+    moved = float((area * speed).mean()) if len(area) else 0.0
+    crop_only = len(area) > 1 and camera.speed >= motion.STILL and float(np.quantile(area, 0.9)) < STILL_AREA
+    frozen = frames.frozen_share(own["change"], own["duration_s"]) > 0.95
+    return {
+        "motion": camera.speed + moved,
+        "camera_speed": camera.speed, "camera": camera.label, "shake": camera.shake,
+        "pan": camera.pan, "tilt": camera.tilt, "zoom": camera.zoom, "roll": camera.roll,
+        "object_speed": moved / object_area if object_area > 0 else 0.0, "object_area": object_area,
+        "still_picture": bool(crop_only or frozen),
+    }  # fmt: skip
+
+
+def _picture(own: Arrays, source: Mapping[str, Any], scan: ScanConfig, start_s: float) -> Row:
+    """Return bars and hashes, taken from the ticks that show something."""
+    at = np.searchsorted(own["time_s"], own["tick_s"])
+    telling = own["luma_std"][at] >= FLAT_STD
+    rows = max(2, round(scan.width_px * min(source["height"] / source["width"], 8.0) / 2) * 2)
+    sides = np.stack([own[f"bar_{side}"] for side in frames.Bars._fields], axis=1)[telling]
+    crop = frames.crop(np.asarray(sides, np.float64), rows, scan.width_px)
+    return {
+        **{f"crop_{side}": share for side, share in crop._asdict().items()},
+        "phash": own["phash"][telling].tolist(),
+        "phash_s": (own["tick_s"][telling] - start_s).tolist(),
+    }
+
+
+def _mean(values: npt.NDArray[np.floating]) -> float | None:
+    return float(values.mean(dtype=np.float64)) if len(values) else None
+
+
+def candidates(time_s: npt.NDArray[np.float64], rate_hz: float) -> npt.NDArray[np.bool_]:
+    """Return which frames of a source, all of them from its first on, the scan kept as candidates."""
+    step = np.floor(time_s * rate_hz + 1e-6)
+    return np.concatenate([time_s[:1] <= 0, np.diff(step) > 0])
+
+
+def _representatives(own: Arrays, shot: Shot, count: int) -> list[float]:
+    """Return the times of the sharpest candidate in each of `count` equal parts of a shot.
+
+    Parts without a candidate give none: a clip shorter than the distance of candidates has fewer.
+    """
+    times, sharpness = own["time_s"][own["candidate"]], own["sharpness"][own["candidate"]]
+    part = np.minimum((times - shot.start_s) / (shot.end_s - shot.start_s) * count, count - 1).astype(int)
+    best = [np.flatnonzero(part == k) for k in range(count)]
+    return [float(times[of[np.argmax(sharpness[of])]]) for of in best if len(of)]
+
+
+def strip_times(times: Sequence[float], start_s: float, end_s: float, count: int) -> list[float]:
+    """Return at most `count` of some candidate times within a clip, spread evenly over it, for its contact strip."""
+    inside = [t for t in times if start_s <= t < end_s]
+    if len(inside) <= count:
+        return inside
+    return [inside[math.floor((k + 0.5) * len(inside) / count)] for k in range(count)]
+
+
+def strip(jpegs: Sequence[bytes], height_px: int = 96, quality: int = 70) -> bytes:
+    """Return a contact strip: the pictures side by side at one height, as WebP. Raises ValueError without a picture."""
+    if not jpegs:
+        raise ValueError("a strip of 0 pictures; give at least one candidate frame of the clip")
+    pictures = [Image.open(io.BytesIO(data)).convert("RGB") for data in jpegs]
+    small = [
+        p.resize((max(1, round(p.width * height_px / p.height)), height_px), Image.Resampling.BOX) for p in pictures
+    ]
+    sheet = Image.new("RGB", (sum(p.width for p in small), height_px))
+    at = 0
+    for picture in small:
+        sheet.paste(picture, (at, 0))
+        at += picture.width
+    buffer = io.BytesIO()
+    sheet.save(buffer, "WEBP", quality=quality, method=4)
+    return buffer.getvalue()
