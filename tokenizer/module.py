@@ -40,10 +40,11 @@ class TokenizerModule(L.LightningModule):
         self.positions[int(batch["worker"])] = tuple(batch["position"])
         video = unit(batch["video"])
         noise = torch.Generator(device=video.device).manual_seed(self.seed(self.global_rank))
-        passes = [self.loss(video, rates, noise) for rates in self.rates(video.shape[2])]
-        self.figures = {name: sum(figures[name] for _, figures in passes) / len(passes) for name in passes[0][1]}
-        self.figures |= {f"psnr_rate_{figures['rate']:g}": figures["psnr"] for _, figures in passes if figures["rate"]}
-        return torch.stack([loss for loss, _ in passes]).mean()
+        passes = [(rates, *self.loss(video, rates, noise)) for rates in self.rates(video.shape[2])]
+        each = [figures for _, _, figures in passes]
+        self.figures = {name: sum(figures[name] for figures in each) / len(each) for name in each[0]}
+        self.figures |= {f"psnr_rate_{r[0]}": figures["psnr"] for r, _, figures in passes if len(set(r)) == 1}
+        return torch.stack([loss for _, loss, _ in passes]).mean()
 
     def rates(self, frames: int) -> list[tuple[int, ...]]:
         """Return the rates of each pass over this step's batch."""
@@ -79,8 +80,8 @@ class TokenizerModule(L.LightningModule):
         if self.feature is not None:
             figures["feature"] = self._feature(again, video, noise)
             loss = loss + settings.feature * figures["feature"]
-        figures |= {"loss": loss, "rate": rates[0] if len(set(rates)) == 1 else 0}
-        return loss, {name: float(value) for name, value in figures.items()}
+        figures["loss"] = loss
+        return loss, {name: float(torch.as_tensor(value).detach()) for name, value in figures.items()}
 
     def _feature(self, again: Tensor, video: Tensor, noise: torch.Generator) -> Tensor:
         assert self.feature is not None
