@@ -77,10 +77,12 @@ class TrainConfig:
     """Optimizer steps in all; a finished run goes on when this is raised."""
     tokens: int = 4096
     """Tokens of a batch at most (on each device); clips are packed into it, not padded."""
+    max_cells: int = 0
+    """Larger latents are cropped at random to this many cells a side; 0 trains on them whole."""
     lr: float = 0.0
     """Peak learning rate; 0 derives 1e-4 at the width of XL and more for narrower models, in proportion."""
-    warmup: int = 100
-    """Steps over which the learning rate rises; never more than a tenth of `steps`."""
+    warmup: int = 50
+    """Steps over which the learning rate rises."""
     weight_decay: float = 0.01
     """AdamW's weight decay, on matrices only."""
     clip_norm: float = 1.0
@@ -115,12 +117,12 @@ class SampleConfig:
     """Measured facts to ask for, such as pan: 0.2."""
     seconds: float = 2.0
     """Length of the clip."""
-    fps: float = 24.0
-    """Frame rate of the clip."""
-    height: int = 64
-    """Height in pixels."""
-    width: int = 64
-    """Width in pixels."""
+    fps: float = 0.0
+    """Frame rate of the clip; 0 takes the one that was commonest in training, as for height and width."""
+    height: int = 0
+    """Height in pixels; even."""
+    width: int = 0
+    """Width in pixels; even."""
     rate: int = 0
     """Frames per latent; 0 takes the one that was commonest in training."""
     steps: int = 30
@@ -137,6 +139,9 @@ class SampleConfig:
     """Where to sample."""
 
     def __post_init__(self) -> None:
-        for name in ("seconds", "fps", "height", "width", "steps", "shift"):
+        for name in ("seconds", "steps", "shift"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name}={getattr(self, name)} must be above 0")
+        for name in ("fps", "height", "width", "rate"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}={getattr(self, name)} must not be negative; 0 takes training's commonest")

@@ -76,8 +76,8 @@ def packed_attention(
     squares of the lengths and not the square of the sum.
     """
     if len(set(q_lengths)) == 1 and len(set(k_lengths)) == 1:
-        batched = [rearrange(x, "(b l) h d -> b h l d", b=len(q_lengths)) for x in (q, k, v)]
-        return rearrange(F.scaled_dot_product_attention(*batched), "b h l d -> (b l) h d")
+        q, k, v = (rearrange(x, "(b l) h d -> b h l d", b=len(q_lengths)) for x in (q, k, v))
+        return rearrange(F.scaled_dot_product_attention(q, k, v), "b h l d -> (b l) h d")
     rows = []
     for one in zip(q.split(list(q_lengths)), k.split(list(k_lengths)), v.split(list(k_lengths)), strict=True):
         one_q, one_k, one_v = (rearrange(x, "l h d -> 1 h l d") for x in one)
@@ -192,12 +192,15 @@ class Block(nn.Module):
 class Sinusoids(nn.Module):
     """Embeds a number: sinusoids of geometric frequencies, then two layers."""
 
+    frequencies: Tensor
+
     def __init__(self, width: int, longest: float, channels: int = 256):
         super().__init__()
         self.register_buffer("frequencies", frequencies(channels, (longest / 10_000, longest)), persistent=False)
-        self.layers = nn.Sequential(nn.Linear(channels, width), nn.SiLU(), nn.Linear(width, width))
+        self.up = nn.Linear(channels, width)
+        self.down = nn.Linear(width, width)
 
     def forward(self, values: Float[Tensor, " b"]) -> Float[Tensor, "b d"]:
         """Return one embedding for each number."""
         angles = values[:, None].float() * self.frequencies
-        return self.layers(torch.cat([angles.cos(), angles.sin()], dim=-1).to(self.layers[0].weight.dtype))
+        return self.down(F.silu(self.up(torch.cat([angles.cos(), angles.sin()], dim=-1).to(self.up.weight.dtype))))

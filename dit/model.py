@@ -135,13 +135,19 @@ class DiT(nn.Module):
         rows = [row for one in words.split(list(condition.word_lengths)) for row in (null, one)]
         return torch.cat(rows), [length + 1 for length in condition.word_lengths]
 
-    def normalise(self, latents: Float[Tensor, "l c h w"]) -> Float[Tensor, "l c h w"]:
-        """Return latents with the mean and spread of each channel taken out."""
-        return (latents - self.latent_mean[:, None, None]) / self.latent_std[:, None, None]
+    def normalise(self, tokens: Float[Tensor, "n token"]) -> Float[Tensor, "n token"]:
+        """Return tokens with the mean and spread of each latent channel taken out."""
+        mean, std = self._statistics()
+        return (tokens - mean) / std
 
-    def denormalise(self, latents: Float[Tensor, "l c h w"]) -> Float[Tensor, "l c h w"]:
+    def denormalise(self, tokens: Float[Tensor, "n token"]) -> Float[Tensor, "n token"]:
         """Undo `normalise`."""
-        return latents * self.latent_std[:, None, None] + self.latent_mean[:, None, None]
+        mean, std = self._statistics()
+        return tokens * std + mean
+
+    def _statistics(self) -> tuple[Float[Tensor, " token"], Float[Tensor, " token"]]:
+        cells = self.config.patch**2  # a token is (channel, p, q), the channel outermost
+        return self.latent_mean.repeat_interleave(cells), self.latent_std.repeat_interleave(cells)
 
     @property
     def device(self) -> torch.device:
