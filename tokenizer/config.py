@@ -1,0 +1,128 @@
+"""Settings of the tokenizer: one `size` dial, everything else is derived. Importing this loads no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Size = Literal["nano", "tiny", "small", "base"]
+
+# size: width at 1/8 of the side, blocks for each stage. Half of a nano is four stages of one block of 12·96² weights.
+_DIALS: dict[str, tuple[int, int]] = {"nano": (96, 1), "tiny": (160, 2), "small": (288, 3), "base": (544, 4)}
+KNOWN_RATES = (1, 2, 4, 8, 16)
+PATCH = 4
+"""Two levels of Haar patching: the network never sees full resolution."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizerConfig:
+    """What a tokenizer is. Two tokenizers of equal configuration load each other's weights."""
+
+    size: Size = "nano"
+    """nano ≈ 1 M, tiny ≈ 5 M, small ≈ 25 M, base ≈ 120 M parameters."""
+    channels: int = 16
+    """Channels of a latent."""
+    space: int = 8
+    """Pixels of a side for one latent cell: 4, 8, 16 or 32."""
+    segment: int = 16
+    """Frames of a segment; each segment has its own rate."""
+    rates: tuple[int, ...] = (4, 8)
+    """Frames per latent among which each segment may choose, ascending powers of two that divide the segment."""
+
+    def __post_init__(self):
+        if self.size not in _DIALS:
+            raise ValueError(f"size={self.size!r} is not one of {', '.join(_DIALS)}")
+        if self.space not in (4, 8, 16, 32):
+            raise ValueError(f"space={self.space} is not one of 4, 8, 16, 32")
+        if self.channels < 3:
+            raise ValueError(f"channels={self.channels} cannot hold a colour; give at least 3, usually 16")
+        object.__setattr__(self, "rates", tuple(self.rates))
+        bad = [rate for rate in self.rates if rate not in KNOWN_RATES or self.segment % rate]
+        if not self.rates or bad or list(self.rates) != sorted(set(self.rates)):
+            raise ValueError(
+                f"rates={self.rates} must ascend and be among {KNOWN_RATES}, each dividing segment={self.segment}"
+            )
+
+    @property
+    def width(self) -> int:
+        """Channels of the trunk below the first spatial stage; that stage has half of it."""
+        return _DIALS[self.size][0]
+
+    @property
+    def depth(self) -> int:
+        """Blocks of each stage."""
+        return _DIALS[self.size][1]
+
+    @property
+    def time_stages(self) -> int:
+        """Halvings of the frame rate that the highest rate needs."""
+        return self.rates[-1].bit_length() - 1
+
+    @property
+    def space_stages(self) -> int:
+        """Halvings of the sides after the Haar patching."""
+        return (self.space // PATCH).bit_length() - 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """How a tokenizer is trained."""
+
+    steps: int = 400
+    """Steps of the optimizer, in all."""
+    batch: int = 2
+    """Clips for each step (on each device)."""
+    frames: int = 32
+    """Frames of a training clip, cut at random from a clip of a shard; shorter clips are filled by their last frame."""
+    min_frames: int = 16
+    """Shorter clips are passed over."""
+    side: int = 96
+    """Side of the random square crop in pixels."""
+    shrink: float = 2.0
+    """The shorter side is scaled at random between `side` and this many times `side` before the crop."""
+    lr: float = 2e-3
+    """Peak learning rate of AdamW."""
+    warmup: int = 20
+    """Steps of linear warm-up; a cosine follows, down to a tenth of the peak."""
+    passes: int = 2
+    """Rates trained on each batch: 1 draws one in turn, 2 the lowest and another, 3 also the highest."""
+    l1: float = 1.0
+    """Weight of the mean absolute error."""
+    feature: float = 0.1
+    """Weight of the distance in EfficientNet-Lite0 features, on a few frames; 0 leaves that network unloaded."""
+    feature_frames: int = 2
+    """Frames of each clip that the feature distance looks at."""
+    kl: float = 1e-6
+    """Weight of the Kullback–Leibler divergence, summed over channels, averaged over cells."""
+    ema: float = 0.99
+    """Decay of the averaged weights that are saved as the model."""
+    grad_clip: float = 1.0
+    """Norm to which gradients are clipped."""
+    seed: int = 0
+    """Seed of weights, clips, crops and noise."""
+    workers: int = 0
+    """Processes that decode clips; 0 decodes in the training process."""
+    save_every: int = 100
+    """Steps between checkpoints and strips; a kill costs at most this many."""
+    log_every: int = 5
+    """Steps between lines of metrics.jsonl."""
+    checkpointing: bool = False
+    """Recompute activations in the backward pass: slower, much less memory."""
+    shuffle: int = 64
+    """Clips held for shuffling."""
+    compile: bool = False
+    """Whether torch.compile is used."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """How many latents a clip may have. Give one; with neither every segment takes the lowest rate number."""
+
+    share: float = 0.0
+    """Share of the latents that the lowest rate number would take, such as 0.6; 0 means no limit."""
+    latents: int = 0
+    """Latents in all; 0 means no limit."""
+
+    def __post_init__(self):
+        if not 0 <= self.share <= 1 or self.latents < 0 or (self.share and self.latents):
+            raise ValueError(f"{self} is no budget: give share between 0 and 1, or latents ≥ 1, not both")

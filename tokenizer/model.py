@@ -1,0 +1,301 @@
+"""The tokenizer: a causal 3D VAE whose every 16-frame segment has its own number of latents.
+
+One trunk serves all rates. The picture is Haar-patched to a quarter of its sides; convolutions take it to 1/8; then as
+many halvings of the frame rate follow as the segment's rate asks for. The latent of `rate` frames depends on these and
+on earlier frames only, any number of frames goes in and comes out, and a clip coded segment by segment with caches is
+the clip coded whole, for that is how it is coded whole.
+
+    video b 3 t h w in [-1, 1] ─► encode(video, rates) ─► Latents z: b Σn C h/8 w/8 ─► decode ─► video b 3 t h w
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import groupby
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Float
+from safetensors import SafetensorError
+from safetensors.torch import load as tensors_from
+from safetensors.torch import save as tensors_to
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from pipelines import storage
+from tokenizer.config import PATCH, TokenizerConfig
+from tokenizer.layers import Caches, each_frame, haar, unhaar
+from tokenizer.trunk import Decoder, Encoder, low_bands
+
+LOGVAR_RANGE = (-20.0, 4.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Latents:
+    """The latents of a clip, ragged in time: segment i has one for every `rates[i]` of its frames."""
+
+    z: Float[Tensor, "b n c h w"]
+    """Latents of all segments in order, about zero mean and unit variance for each channel."""
+    rates: tuple[int, ...]
+    """Frames per latent of each segment."""
+    frames: int
+    """Frames of the clip; the last segment may be short, its last latent may cover fewer frames than its rate."""
+    height: int
+    """Height of the clip in pixels; latents cover it rounded up to whole cells."""
+    width: int
+    """Width of the clip in pixels."""
+
+
+def segment_frames(frames: int, segment: int) -> list[int]:
+    """Return the frames of each segment of a clip; only the last may be short."""
+    return [min(segment, frames - start) for start in range(0, frames, segment)]
+
+
+def counts(frames: int, rates: Sequence[int], segment: int) -> list[int]:
+    """Return the number of latents of each segment. Raises ValueError unless there is one rate for each segment."""
+    lengths = segment_frames(frames, segment)
+    if len(rates) != len(lengths):
+        raise ValueError(
+            f"{len(rates)} rates for {frames} frames: {len(lengths)} segments of {segment} frames need one rate each"
+        )
+    return [-(-length // rate) for length, rate in zip(lengths, rates, strict=True)]
+
+
+class Tokenizer(nn.Module):
+    """Encoder and decoder, and beside them a linear codec from which training starts.
+
+    The linear codec keeps the lowest Haar subbands, averaged over the frames of a latent; encoder and decoder add to it
+    and start at zero, so that a fresh tokenizer is a coarse but working one.
+    """
+
+    latent_mean: Tensor
+    latent_std: Tensor
+
+    def __init__(self, config: TokenizerConfig):
+        super().__init__()
+        self.config = config
+        self.checkpointing = False
+        self.encoder, self.decoder = Encoder(config), Decoder(config)
+        bands = 3 * config.space**2
+        self.coarse_in = nn.Conv2d(bands, config.channels, 1, bias=False)
+        self.coarse_out = nn.Conv2d(config.channels, bands, 1, bias=False)
+        self.register_buffer("latent_mean", torch.zeros(config.channels))
+        self.register_buffer("latent_std", torch.ones(config.channels))
+        self._start()
+
+    @torch.no_grad()
+    def _start(self) -> None:
+        low = low_bands(self.config.channels, self.config.space)
+        self.coarse_in.weight.copy_((low / 4)[:, :, None, None])
+        self.coarse_out.weight.copy_((low.T * 4)[:, :, None, None])
+        for layer in (self.encoder.leave, self.decoder.leave):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+        self.encoder.leave.bias[self.config.channels :].fill_(-6.0)  # type: ignore[index]  # noise that does not yet drown the signal
+
+    def encode(
+        self, video: Float[Tensor, "b 3 t h w"], rates: Sequence[int] | int | None = None, *, at_once: int = 1
+    ) -> Latents:
+        """Return the latents of a clip (the posterior's means).
+
+        Args:
+            video: RGB in [-1, 1], any number of frames and any size; sides are padded to whole cells.
+            rates: frames per latent of each segment, one for all, or None for the lowest.
+            at_once: neighbouring segments of equal rate that are computed together: faster on a GPU, more memory.
+
+        Raises:
+            ValueError: the shape is no RGB video, or a rate is not one of this tokenizer's.
+        """
+        chosen = self.rates_of(video.shape[2], rates)
+        mean, _ = self.posterior(video, chosen, at_once=at_once)
+        height, width = video.shape[-2:]
+        return Latents(z=self.normed(mean), rates=chosen, frames=video.shape[2], height=height, width=width)
+
+    def decode(self, latents: Latents, *, at_once: int = 1) -> Float[Tensor, "b 3 t h w"]:
+        """Return the video of latents, with exactly the frames and the size that went in; not clamped to [-1, 1]."""
+        numbers = counts(latents.frames, latents.rates, self.config.segment)
+        if latents.z.shape[1] != sum(numbers):
+            raise ValueError(
+                f"{latents.z.shape[1]} latents, but rates {latents.rates} and {latents.frames} frames "
+                f"mean {sum(numbers)}"
+            )
+        caches: Caches = {}
+        out = []
+        start = 0
+        for rate, run in _runs(latents.rates, at_once):
+            n = sum(numbers[i] for i in run)
+            frames, caches = self.decode_chunk(latents.z[:, start : start + n], rate, caches)
+            start += n
+            out.append(frames)
+        return torch.cat(out, dim=2)[:, :, : latents.frames, : latents.height, : latents.width]
+
+    def posterior(
+        self, video: Float[Tensor, "b 3 t h w"], rates: Sequence[int], *, at_once: int = 1
+    ) -> tuple[Float[Tensor, "b n c h w"], Float[Tensor, "b n c h w"]]:
+        """Return mean and log variance of the latents before they are normed to unit variance."""
+        _check_video(video)
+        counts(video.shape[2], rates, self.config.segment)
+        caches: Caches = {}
+        out = []
+        for rate, run in _runs(rates, at_once):
+            start, stop = run[0] * self.config.segment, (run[-1] + 1) * self.config.segment
+            moments, caches = self.encode_chunk(video[:, :, start:stop], rate, caches)
+            out.append(moments)
+        mean, logvar = torch.cat(out, dim=1).chunk(2, dim=2)
+        return mean, logvar.clamp(*LOGVAR_RANGE)
+
+    def encode_chunk(
+        self, video: Float[Tensor, "b 3 t h w"], rate: int, caches: Caches
+    ) -> tuple[Float[Tensor, "b n c2 h w"], Caches]:
+        """Return the moments of whole segments of one rate and the caches for the next chunk: the streaming step."""
+        index, halvings = self.config.rates.index(rate), rate.bit_length() - 1
+        if self.checkpointing and self.training:
+            return checkpoint(self._encode, video, index, halvings, caches, use_reentrant=False)
+        return self._encode(video, index, halvings, caches)
+
+    def decode_chunk(
+        self, z: Float[Tensor, "b n c h w"], rate: int, caches: Caches
+    ) -> tuple[Float[Tensor, "b 3 t h w"], Caches]:
+        """Return the frames of the latents of whole segments of one rate, in whole cells, and the next caches."""
+        index, doublings = self.config.rates.index(rate), rate.bit_length() - 1
+        if self.checkpointing and self.training:
+            return checkpoint(self._decode, z, index, doublings, caches, use_reentrant=False)
+        return self._decode(z, index, doublings, caches)
+
+    def _encode(self, video: Tensor, index: int, halvings: int, before: Caches) -> tuple[Tensor, Caches]:
+        after: dict[str, Tensor] = {}
+        rate = self.config.rates[index]
+        x = rearrange(_pad(video, rate, self.config.space), "b c t h w -> b t c h w")
+        means = x.unflatten(1, (-1, rate)).mean(dim=2)
+        coarse = each_frame(self.coarse_in, haar(means, self.config.space.bit_length() - 1))
+        moments = self.encoder(haar(x, PATCH.bit_length() - 1), index, halvings, before, after)
+        return torch.cat(
+            [moments[:, :, : self.config.channels] + coarse, moments[:, :, self.config.channels :]], 2
+        ), after
+
+    def _decode(self, z: Tensor, index: int, doublings: int, before: Caches) -> tuple[Tensor, Caches]:
+        after: dict[str, Tensor] = {}
+        z = z * self.latent_std[:, None, None] + self.latent_mean[:, None, None]
+        fine = self.decoder(z, index, doublings, before, after)
+        coarse = each_frame(self.coarse_out, z)
+        with torch.autocast(z.device.type, enabled=False):  # half precision would show as banding
+            video = unhaar(fine.float(), PATCH.bit_length() - 1)
+            still = unhaar(coarse.float(), self.config.space.bit_length() - 1)
+            video = video + still.repeat_interleave(self.config.rates[index], dim=1)
+        return rearrange(video, "b t c h w -> b c t h w"), after
+
+    def normed(self, mean: Float[Tensor, "b n c h w"]) -> Float[Tensor, "b n c h w"]:
+        """Return latents shifted and scaled to the zero mean and unit variance that generators want."""
+        return (mean - self.latent_mean[:, None, None]) / self.latent_std[:, None, None]
+
+    def rates_of(self, frames: int, rates: Sequence[int] | int | None) -> tuple[int, ...]:
+        """Return one rate for each segment. Raises ValueError for a rate that this tokenizer does not have."""
+        segments = len(segment_frames(frames, self.config.segment))
+        if rates is None or isinstance(rates, int):
+            rates = [rates or self.config.rates[0]] * segments
+        unknown = sorted(set(rates) - set(self.config.rates))
+        if unknown:
+            raise ValueError(f"rates {unknown} are unknown to this tokenizer; it has {list(self.config.rates)}")
+        counts(frames, rates, self.config.segment)
+        return tuple(rates)
+
+
+def stream_encode(
+    tokenizer: Tokenizer, segments: Iterable[tuple[Float[Tensor, "b 3 t h w"], int]]
+) -> Iterator[Float[Tensor, "b n c h w"]]:
+    """Yield the latents of each segment and rate as it arrives, in memory that does not grow with the video."""
+    caches: Caches = {}
+    for video, rate in segments:
+        _check_video(video)
+        moments, caches = tokenizer.encode_chunk(video, rate, caches)
+        yield tokenizer.normed(moments.chunk(2, dim=2)[0])
+
+
+def stream_decode(
+    tokenizer: Tokenizer, segments: Iterable[tuple[Float[Tensor, "b n c h w"], int]]
+) -> Iterator[Float[Tensor, "b 3 t h w"]]:
+    """Yield the frames of each segment's latents and rate as they arrive, padded to whole cells and latents."""
+    caches: Caches = {}
+    for z, rate in segments:
+        video, caches = tokenizer.decode_chunk(z, rate, caches)
+        yield video
+
+
+def _runs(rates: Sequence[int], at_once: int) -> Iterator[tuple[int, list[int]]]:
+    """Yield (rate, segments) of neighbours with the same rate, at most `at_once` of them."""
+    for rate, group in groupby(range(len(rates)), key=lambda i: rates[i]):
+        same = list(group)
+        for start in range(0, len(same), at_once):
+            yield rate, same[start : start + at_once]
+
+
+def _pad(video: Tensor, rate: int, cell: int) -> Tensor:
+    """Repeat the last frame, column and row up to whole latents and cells."""
+    t, h, w = video.shape[2:]
+    return (
+        F.pad(video, (0, -w % cell, 0, -h % cell, 0, -t % rate), mode="replicate")
+        if (t % rate or h % cell or w % cell)
+        else video
+    )
+
+
+def _check_video(video: Tensor) -> None:
+    if video.ndim != 5 or video.shape[1] != 3 or not video.is_floating_point() or 0 in video.shape:
+        raise ValueError(
+            f"a video is floating point [batch, 3, frames, height, width] in [-1, 1], "
+            f"not {video.dtype} {list(video.shape)}; for 8-bit frames divide by 127.5 and subtract 1"
+        )
+
+
+def fingerprint(tokenizer: Tokenizer) -> str:
+    """Return 12 hex digits that change with any weight or setting; every latent shard carries them."""
+    digest = hashlib.sha256(json.dumps(asdict(tokenizer.config), sort_keys=True).encode())
+    for name, tensor in sorted(tokenizer.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:12]
+
+
+def save(tokenizer: Tokenizer, path: str) -> str:
+    """Write `model.safetensors` and `config.json` to a folder or an object-store prefix; return the fingerprint."""
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in tokenizer.state_dict().items()}
+    about = {"kind": "rushes-tokenizer", "config": asdict(tokenizer.config), "fingerprint": fingerprint(tokenizer)}
+    storage.write_bytes(f"{path.rstrip('/')}/model.safetensors", tensors_to(weights))
+    storage.write_bytes(f"{path.rstrip('/')}/config.json", json.dumps(about, indent=2).encode())
+    return str(about["fingerprint"])
+
+
+def load(path: str, expect: str | None = None) -> Tokenizer:
+    """Return a saved tokenizer, in evaluation mode on the CPU.
+
+    Args:
+        path: folder or object-store prefix that `save` wrote.
+        expect: fingerprint that it must have, such as the one that latents carry.
+
+    Raises:
+        ValueError: no tokenizer is there, its weights fit another configuration, or it is not the expected one.
+    """
+    root = path.rstrip("/")
+    if not storage.exists(f"{root}/config.json"):
+        raise ValueError(f"{path} holds no tokenizer (no config.json); train one with `rushes tokenizer train`")
+    about = json.loads(storage.read_bytes(f"{root}/config.json"))
+    if about.get("kind") != "rushes-tokenizer":
+        raise ValueError(f"{root}/config.json describes {about.get('kind', 'something else')}, not a tokenizer")
+    tokenizer = Tokenizer(TokenizerConfig(**about["config"]))
+    try:
+        tokenizer.load_state_dict(tensors_from(storage.read_bytes(f"{root}/model.safetensors")))
+    except (RuntimeError, SafetensorError) as error:
+        size = tokenizer.config.size
+        raise ValueError(f"the weights in {path} are damaged or of another size than {size}: {error}") from error
+    found = fingerprint(tokenizer)
+    for wanted, whose in ((about["fingerprint"], "its config.json"), (expect, "the latents")):
+        if wanted is not None and found != wanted:
+            raise ValueError(
+                f"the tokenizer in {path} has fingerprint {found}, {whose} say {wanted}; "
+                f"use the tokenizer that made them, or make the latents again"
+            )
+    return tokenizer.eval().requires_grad_(False)
