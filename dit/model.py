@@ -9,17 +9,22 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
+from safetensors.torch import load as tensors_from
+from safetensors.torch import save as tensors_to
 from torch import Tensor, nn
 
 from dit.config import DiTConfig
 from dit.layers import Block, Rotary, Sinusoids, modulate, spread
+from pipelines import storage
+
+KIND = "rushes-dit"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,31 +179,29 @@ def grid(times_s: Float[Tensor, " l"], p: int, h: int, w: int) -> Float[Tensor, 
     return torch.cartesian_prod(times_s.float(), y.float(), x.float())
 
 
-def save(model: DiT, folder: Path, extra: dict[str, object]) -> None:
+def save(model: DiT, folder: str, extra: dict[str, object]) -> None:
     """Write `model.safetensors`, and `config.json` with the config, `extra` and the fingerprint of it all."""
-    folder.mkdir(parents=True, exist_ok=True)
-    weights = {name: value.contiguous().cpu() for name, value in model.state_dict().items()}
-    temporary = folder / ".model.safetensors.part"
-    save_file(weights, temporary)
-    description = {"model": asdict(model.config), **extra}
-    print_ = hashlib.sha256(temporary.read_bytes() + json.dumps(description, sort_keys=True).encode()).hexdigest()[:12]
-    temporary.replace(folder / "model.safetensors")
-    text = json.dumps({**description, "fingerprint": print_}, indent=2)
-    part = folder / ".config.json.part"
-    part.write_text(text)
-    part.replace(folder / "config.json")
+    weights = tensors_to({name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()})
+    about: dict[str, object] = {"kind": KIND, "model": asdict(model.config), **extra}
+    about["fingerprint"] = hashlib.sha256(weights + json.dumps(about, sort_keys=True).encode()).hexdigest()[:12]
+    storage.write_bytes(f"{folder.rstrip('/')}/model.safetensors", weights)
+    storage.write_bytes(f"{folder.rstrip('/')}/config.json", (json.dumps(about, indent=2) + "\n").encode())
 
 
-def load(folder: str | Path) -> tuple[DiT, dict[str, object]]:
-    """Return a saved model in evaluation mode, and what was saved with it. Raises ValueError where it is no model."""
-    folder = Path(folder)
-    if not (folder / "config.json").exists() or not (folder / "model.safetensors").exists():
-        raise ValueError(
-            f"{folder} holds no trained DiT (config.json, model.safetensors); run `rushes dit train` first"
-        )
-    description = json.loads((folder / "config.json").read_text())
-    plain = description["model"]
-    plain = {name: tuple(value) if isinstance(value, list) else value for name, value in plain.items()}
+def load(folder: str) -> tuple[DiT, dict[str, Any]]:
+    """Return a saved model in evaluation mode, and what was saved with it. Raises ValueError where there is none."""
+    root = folder.rstrip("/")
+    if not storage.exists(f"{root}/config.json"):
+        raise ValueError(f"{folder} holds no trained DiT (no config.json); train one with `rushes dit train`")
+    about = json.loads(storage.read_bytes(f"{root}/config.json"))
+    if about.get("kind") != KIND:
+        raise ValueError(f"{root}/config.json describes {about.get('kind', 'something else')}, not a DiT")
+    plain: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in about["model"].items()
+    }
     model = DiT(DiTConfig(**plain))
-    model.load_state_dict(load_file(folder / "model.safetensors"))
-    return model.eval(), description
+    try:
+        model.load_state_dict(tensors_from(storage.read_bytes(f"{root}/model.safetensors")))
+    except (RuntimeError, SafetensorError) as error:
+        raise ValueError(f"the weights in {folder} are damaged or of another size: {error}; train again") from error
+    return model.eval().requires_grad_(False), about

@@ -102,15 +102,10 @@ def _trainer(config: TrainConfig, callbacks: list[Any]) -> L.Trainer:
 
 
 def _hush() -> None:
-    """Lightning's advice that does not apply: readers are few by choice, and the stream resumes itself."""
-    for text in (
-        ".*does not have many workers.*",
-        ".*not resumable.*",
-        ".*mid-epoch.*",
-        ".*GPU available.*",
-        ".*no logger.*",
-    ):
+    """Lightning's advice that does not apply: readers are few by choice, and a GPU may be left alone by choice."""
+    for text in (".*does not have many workers.*", ".*GPU available but not used.*"):
         warnings.filterwarnings("ignore", message=text)
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
 
 
 class Stream(IterableDataset):
@@ -202,4 +197,4 @@ class Keeper(L.Callback):
                 "typical": self.facts.typical,
                 "captioned": self.facts.captioned,
             }
-            save(module.ema, self.folder / "model", {**about, "step": trainer.global_step})
+            save(module.ema, str(self.folder / "model"), {**about, "step": trainer.global_step})

@@ -22,12 +22,14 @@ def one_thread():
     torch.set_num_threads(1)
 
 
-def latent_sample(
+def make_sample(
     number: int, rates: tuple[int, ...] = (4, 8), frames: int = 32, side: int = 4, caption: str = "", **facts
 ) -> shards.Sample:
     """A clip whose latents drift smoothly, in a direction of its own."""
     counts = [-(-min(16, frames - 16 * i) // rate) for i, rate in enumerate(rates)]
-    starts = np.concatenate([16 * i + rate * np.arange(n) for i, (rate, n) in enumerate(zip(rates, counts, strict=True))])
+    starts = np.concatenate(
+        [16 * i + rate * np.arange(n) for i, (rate, n) in enumerate(zip(rates, counts, strict=True))]
+    )
     dice = np.random.default_rng(number)
     z = dice.normal(size=(1, 16, side, side)) + starts[:, None, None, None] / 16 * dice.normal(size=(1, 16, 1, 1))
     buffer = io.BytesIO()
@@ -50,6 +52,12 @@ def latent_sample(
 
 
 @pytest.fixture
+def latent_sample() -> Callable[..., shards.Sample]:
+    """The function that makes one sample."""
+    return make_sample
+
+
+@pytest.fixture
 def make_latents(tmp_path: Path) -> Callable[..., str]:
     """Writes samples, split over two shards, and returns the root."""
 
@@ -69,5 +77,8 @@ def latents(make_latents) -> str:
     captions = ["a red ball rolls", "a cat sleeps", "", "waves on a beach", "", "a red ball rolls", "night traffic"]
     shapes = [((4, 8), 32), ((8, 8), 32), ((4,), 16), ((8,), 9), ((4, 4), 20), ((8, 4), 32), ((4,), 7)]
     return make_latents(
-        [latent_sample(i, *shape, caption=caption) for i, (shape, caption) in enumerate(zip(shapes, captions, strict=True))]
+        [
+            make_sample(i, *shape, caption=caption)
+            for i, (shape, caption) in enumerate(zip(shapes, captions, strict=True))
+        ]
     )
