@@ -1,0 +1,108 @@
+"""Clip shards through the tokenizer's encoder into latent shards, one for one. No Ray here: a shard is a unit of work.
+
+A latent shard has the name and the keys of its clip shard; a sample is `KEY.npy` (float16 `[n, C, h, w]`), `KEY.json`
+with the rates and the time in seconds of each latent beside the clip's own facts, and `KEY.txt`, the caption.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from pipelines import shards
+from tokenizer.config import Budget
+from tokenizer.data import ClipError, segments
+from tokenizer.layers import Caches
+from tokenizer.model import Tokenizer, fingerprint, load
+from tokenizer.rates import choose, latent_times, measure
+
+
+@torch.no_grad()
+def encode_shard(
+    root: str, shard: str, out_root: str, model: str, budget: Budget | None = None, *, side_px: int = 0
+) -> tuple[shards.ShardInfo, list[dict[str, Any]]]:
+    """Write the latent shard of one clip shard; return what the manifest needs and a record of each failed clip.
+
+    Args:
+        root: Root of the clip shards.
+        shard: Path of the shard below it, `<bucket>/NAME-000000.tar`.
+        out_root: Root of the latent shards.
+        model: Folder of a saved tokenizer.
+        budget: Latents that each clip may have; with none every segment takes the lowest rate and nothing is measured.
+        side_px: Clips are shrunk so that the shorter side has this many pixels; 0 keeps their size.
+
+    Raises:
+        ShardError: The shard is damaged, or not one of its clips could be encoded.
+    """
+    tokenizer = load(model).to("cuda" if torch.cuda.is_available() else "cpu")
+    print_ = fingerprint(tokenizer)
+    failed: list[dict[str, Any]] = []
+    budget = budget or Budget()
+
+    def samples() -> Iterator[shards.Sample]:
+        for sample in shards.read_shard(f"{root.rstrip('/')}/{shard}", ("mp4", "json", "txt")):
+            try:
+                yield encode_clip(tokenizer, print_, sample, budget, side_px)
+            except ClipError as error:
+                failed.append({"key": sample["__key__"], "code": "undecodable", "reason": str(error)})
+
+    bucket, file = shard.split("/", 1)
+    name, _, number = file.removesuffix(".tar").rpartition("-")
+    return shards.write_shard(out_root, bucket, name, int(number), samples()), failed
+
+
+@torch.no_grad()
+def encode_clip(
+    tokenizer: Tokenizer, fingerprint_: str, sample: Mapping[str, Any], budget: Budget, side_px: int = 0
+) -> shards.Sample:
+    """Return the latents of one clip as a sample; frames are read twice if a budget must be shared out, never held.
+
+    Raises ClipError where the clip has no frames, BudgetError where the budget is below the clip's minimum.
+    """
+    length = tokenizer.config.segment
+    device = tokenizer.latent_mean.device
+    chosen: tuple[int, ...] | None = None
+    if budget.share or budget.latents:
+        videos = (video.to(device) for _, video in segments(sample["mp4"], length, side_px))
+        chosen = choose(tokenizer, measure(tokenizer, videos), budget)
+    caches: Caches = {}
+    rates, times_s, found, shape = [], [], [], (0, 0)
+    for i, (times, video) in enumerate(segments(sample["mp4"], length, side_px)):
+        rates.append(chosen[i] if chosen else tokenizer.config.rates[0])
+        moments, caches = tokenizer.encode_chunk(video.to(device), rates[-1], caches)
+        found.append(tokenizer.normed(moments.chunk(2, dim=2)[0])[0].half().cpu())
+        times_s += times
+        shape = (video.shape[-2], video.shape[-1])
+    if not found:
+        raise ClipError(f"clip {sample['__key__']} has no frames")
+    facts = json.loads(sample["json"]) | {
+        "key": sample["__key__"],
+        "frames": len(times_s),
+        "fps": (len(times_s) - 1) / (times_s[-1] - times_s[0]) if len(times_s) > 1 else 1.0,
+        "height": shape[0],
+        "width": shape[1],
+        "rates": rates,
+        "times_s": latent_times(times_s, rates, length),
+        "fingerprint": fingerprint_,
+        "caption": sample["txt"].decode(),
+    }
+    return pack(sample["__key__"], torch.cat(found).numpy(), facts)
+
+
+def pack(key: str, z: np.ndarray, facts: Mapping[str, Any]) -> shards.Sample:
+    """Return latents and facts as a sample of a latent shard."""
+    data = io.BytesIO()
+    np.save(data, z, allow_pickle=False)
+    text = json.dumps(facts, sort_keys=True).encode()
+    caption = str(facts["caption"]).encode()
+    return shards.Sample(key, [("npy", data.getvalue()), ("json", text), ("txt", caption)])
+
+
+def unpack(sample: Mapping[str, Any]) -> tuple[np.ndarray, dict[str, Any]]:
+    """Return latents `[n, C, h, w]` and facts of a sample that was read from a latent shard; nothing is unpickled."""
+    return np.load(io.BytesIO(sample["npy"]), allow_pickle=False), json.loads(sample["json"])

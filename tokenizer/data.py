@@ -1,0 +1,165 @@
+"""Clips from shards as training batches, in an order that a resumed run takes up where it stopped.
+
+A position is (pass over the shards, samples consumed in it) for each worker. It travels in the batch, is saved with the
+weights, and a resumed reader passes over that many samples without decoding them. Crops depend on seed, pass and key,
+never on the process that makes them.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+import logging
+import random
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import av
+import numpy as np
+import torch
+from av.video.frame import VideoFrame
+from jaxtyping import Float, UInt8
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from pipelines import shards
+from tokenizer.config import TrainConfig
+
+log = logging.getLogger(__name__)
+
+Position = tuple[int, int]
+"""Pass over the shards, and samples consumed in it."""
+
+
+class ClipError(ValueError):
+    """A clip holds no video that can be decoded."""
+
+
+def video_frames(clip: bytes | str, side_px: int = 0) -> Iterator[tuple[float, UInt8[np.ndarray, "h w 3"]]]:
+    """Yield time in seconds and RGB picture of each frame of a clip, given by its bytes or its path.
+
+    Args:
+        clip: An mp4's content, or the path of any video file.
+        side_px: Pictures are shrunk so that the shorter side has this many pixels; 0, or a smaller picture, keeps it.
+
+    Raises:
+        ClipError: There is no video stream, or it cannot be decoded.
+    """
+    for time_s, frame in _decoded(clip):
+        scale = min(1.0, side_px / min(frame.width, frame.height)) if side_px else 1.0
+        width, height = (round(side * scale) for side in (frame.width, frame.height))
+        yield time_s, frame.to_ndarray(format="rgb24", width=width, height=height)
+
+
+def _decoded(clip: bytes | str) -> Iterator[tuple[float, VideoFrame]]:
+    source = io.BytesIO(clip) if isinstance(clip, bytes) else clip
+    try:
+        with av.open(source, mode="r", metadata_errors="ignore") as container:
+            if not container.streams.video:
+                raise ClipError("the clip has no video stream; shards of clips come from `rushes curate`")
+            stream = container.streams.video[0]
+            stream.codec_context.thread_count = 2
+            first = None
+            for frame in container.decode(stream):
+                if frame.time is not None:
+                    first = frame.time if first is None else first
+                    yield frame.time - first, frame
+    except (av.FFmpegError, FileNotFoundError) as error:
+        name = clip if isinstance(clip, str) else "the clip"
+        raise ClipError(f"{name} cannot be decoded: {error}; `rushes verify --full` names damaged clips") from error
+
+
+def segments(
+    clip: bytes | str, length: int, side_px: int = 0
+) -> Iterator[tuple[list[float], Float[Tensor, "1 3 t h w"]]]:
+    """Yield times and video in [-1, 1] of each run of `length` frames; only the last may be shorter."""
+    frames = video_frames(clip, side_px)
+    while taken := list(itertools.islice(frames, length)):
+        yield [time_s for time_s, _ in taken], to_video(np.stack([picture for _, picture in taken]))
+
+
+def to_video(pictures: UInt8[np.ndarray, "t h w 3"]) -> Float[Tensor, "1 3 t h w"]:
+    """Return 8-bit RGB pictures as a batch of one video in [-1, 1]."""
+    return torch.from_numpy(pictures).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
+
+
+def to_pictures(video: Float[Tensor, "1 3 t h w"]) -> UInt8[np.ndarray, "t h w 3"]:
+    """Return a batch of one video in [-1, 1] as 8-bit RGB pictures."""
+    levels = ((video[0].float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+    return levels.permute(1, 2, 3, 0).cpu().numpy()
+
+
+def crop(clip: bytes, config: TrainConfig, dice: random.Random) -> UInt8[np.ndarray, "t side side 3"]:
+    """Return a random run of frames, shrunk at random and cropped to a square, mirrored half of the time.
+
+    A clip with fewer frames is filled by its last one. Raises ClipError if nothing can be decoded.
+    """
+    start = dice.random() * max(0, _length(clip) - config.frames)
+    chosen = list(itertools.islice(_decoded(clip), int(start), int(start) + config.frames))
+    if not chosen:
+        raise ClipError("the clip has no frames; `rushes verify --full` names damaged clips")
+    short = min(chosen[0][1].width, chosen[0][1].height)
+    scaled = max(config.side, min(round(config.side * (1 + dice.random() * (config.shrink - 1))), short))
+    width, height = (max(config.side, round(n * scaled / short)) for n in (chosen[0][1].width, chosen[0][1].height))
+    left, top = (int(dice.random() * (n - config.side + 1)) for n in (width, height))
+    pictures = [frame.to_ndarray(format="rgb24", width=width, height=height) for _, frame in chosen]
+    cut = np.stack(pictures)[:, top : top + config.side, left : left + config.side]
+    cut = cut[:, :, ::-1] if dice.random() < 0.5 else cut
+    return np.concatenate([cut, np.repeat(cut[-1:], config.frames - len(cut), axis=0)])
+
+
+def _length(clip: bytes) -> int:
+    """Return the number of frames that the container names; 0 where it names none or cannot be read."""
+    try:
+        with av.open(io.BytesIO(clip), metadata_errors="ignore") as container:
+            return container.streams.video[0].frames if container.streams.video else 0
+    except av.FFmpegError:
+        return 0
+
+
+class ClipBatches(IterableDataset):
+    """Endless batches of crops: `video` uint8 [b, 3, t, side, side], `keys`, `worker` and the `position` after them."""
+
+    def __init__(self, root: str, config: TrainConfig, positions: Mapping[int, Position] | None = None):
+        self.root, self.config = root, config
+        self.positions = dict(positions or {})
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        worker = get_worker_info()
+        number = worker.id if worker else 0
+        crops = self._crops(*self.positions.get(number, (0, 0)))
+        while True:
+            taken = list(itertools.islice(crops, self.config.batch))
+            video = torch.from_numpy(np.stack([one for _, one, _ in taken])).permute(0, 4, 1, 2, 3).contiguous()
+            yield {"video": video, "keys": [key for key, _, _ in taken], "worker": number, "position": taken[-1][2]}
+
+    def _crops(self, start_pass: int, consumed: int) -> Iterator[tuple[str, np.ndarray, Position]]:
+        """Yield key, crop and the position after it, for ever. Raises ValueError where no clip can be decoded."""
+        for epoch in itertools.count(start_pass):
+            good = consumed > 0
+            for count, sample in enumerate(self._samples(epoch), start=1):
+                if count <= consumed:
+                    continue
+                dice = random.Random(f"{self.config.seed} {epoch} {sample['__key__']}")
+                try:
+                    one = crop(sample["mp4"], self.config, dice)
+                except ClipError as error:
+                    log.warning("clip %s is passed over: %s", sample["__key__"], error)
+                    continue
+                good = True
+                yield sample["__key__"], one, (epoch, count)
+            if not good:
+                raise ValueError(
+                    f"{self.root} gives this reader no clip that can be decoded; use fewer workers, or pack"
+                )
+            consumed = 0
+
+    def _samples(self, epoch: int) -> IterableDataset:
+        c = self.config
+        return shards.pipeline(self.root, members=("mp4", "json"), shuffle=c.shuffle, seed=c.seed, epoch=epoch)
+
+
+def loader(dataset: ClipBatches) -> DataLoader:
+    """Return a loader that hands batches on as they are, worker by worker in turn."""
+    config = dataset.config
+    return DataLoader(dataset, batch_size=None, num_workers=config.workers, persistent_workers=config.workers > 0)

@@ -1,0 +1,174 @@
+"""Show what a tokenizer keeps of a video: original and reconstruction side by side, the rate of each segment below.
+
+    rushes tokenizer reconstruct RUN/tokenizer/model VIDEO.mp4 --out side-by-side.mp4
+
+Both passes (measuring, then coding under the budget) go segment by segment, so memory does not grow with the video.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import takewhile
+
+import av
+import numpy as np
+import torch
+from av.video.frame import VideoFrame
+from jaxtyping import Float, UInt8
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from pipelines import shards, storage
+from tokenizer.config import Budget
+from tokenizer.data import ClipError, segments, to_pictures
+from tokenizer.layers import Caches
+from tokenizer.losses import psnr
+from tokenizer.model import Tokenizer, load
+from tokenizer.rates import choose, measure
+
+BAR_PX = 18
+_COLOURS = {1: "#b2182b", 2: "#d6604d", 4: "#ef8a62", 8: "#67a9cf", 16: "#2166ac"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reconstruction:
+    """How well a video came back."""
+
+    out: str
+    """The side-by-side video."""
+    psnr: float
+    """Peak signal-to-noise ratio in dB over all frames."""
+    rates: list[int]
+    """Frames per latent of each segment."""
+    latents: int
+    """Latents in all."""
+    frames: int
+    """Frames in all."""
+
+
+@torch.no_grad()
+def reconstruct(
+    model: str,
+    source: str,
+    out: str,
+    *,
+    key: str = "",
+    budget: Budget | None = None,
+    side_px: int = 256,
+    max_seconds: float = 20.0,
+) -> Reconstruction:
+    """Write original and reconstruction side by side and return the quality.
+
+    Args:
+        model: Folder of a saved tokenizer.
+        source: A video file, or the root of clip shards, then with `key`.
+        out: The mp4 to write.
+        key: Clip of the shards; empty takes the first one.
+        budget: How many latents the video may have; none gives every segment the lowest rate.
+        side_px: The shorter side is shrunk to this; 0 keeps the size.
+        max_seconds: Later frames are left out.
+
+    Raises:
+        ValueError: No tokenizer, video or clip is there, or the budget is below its minimum.
+    """
+    tokenizer = load(model).to("cuda" if torch.cuda.is_available() else "cpu")
+    clip = find_clip(source, key)
+    length = tokenizer.config.segment
+
+    def videos() -> Iterator[tuple[list[float], Tensor]]:
+        chunks = segments(clip, length, side_px)
+        return ((t, v.to(tokenizer.latent_mean.device)) for t, v in takewhile(lambda c: c[0][0] < max_seconds, chunks))
+
+    measured = measure(tokenizer, (video for _, video in videos()))
+    if not len(measured.costs):
+        raise ClipError(f"{source} has no frames")
+    rates = choose(tokenizer, measured, budget or Budget())
+    error, times = 0.0, []
+    with storage.open_write(out) as file:
+        pairs = _again(tokenizer, videos(), rates)
+        writer = SideBySide(file, rates, length)
+        try:
+            for times_s, video, again in pairs:
+                error += float((again - video).square().mean(dim=(0, 1, 3, 4)).sum())
+                times += times_s
+                writer.add(times_s, to_pictures(video), to_pictures(again))
+        finally:
+            writer.close()
+    costs = sum(-(-min(length, len(times) - i * length) // rate) for i, rate in enumerate(rates))
+    return Reconstruction(out=out, psnr=psnr(error / len(times)), rates=list(rates), latents=costs, frames=len(times))
+
+
+def find_clip(source: str, key: str) -> bytes | str:
+    """Return the path of a video file, or the bytes of a clip where the source is the root of shards."""
+    if not storage.exists(f"{source.rstrip('/')}/manifest.json"):
+        if key:
+            raise ValueError(f"{source} holds no shards (no manifest.json), so there is no clip {key} in it")
+        return source if storage.is_local(source) else storage.read_bytes(source)
+    for sample in shards.pipeline(source, members=("mp4",), nodes=False):
+        if key in ("", sample["__key__"]):
+            return sample["mp4"]
+    raise ValueError(f"{source} has no clip {key}; its keys stand in the side-cars (*.parquet) beside the shards")
+
+
+def _again(
+    tokenizer: Tokenizer, videos: Iterator[tuple[list[float], Tensor]], rates: Sequence[int]
+) -> Iterator[tuple[list[float], Float[Tensor, "1 3 t h w"], Float[Tensor, "1 3 t h w"]]]:
+    """Yield times, video and reconstruction of each segment."""
+    encoding: Caches = {}
+    decoding: Caches = {}
+    for (times_s, video), rate in zip(videos, rates, strict=True):
+        moments, encoding = tokenizer.encode_chunk(video, rate, encoding)
+        again, decoding = tokenizer.decode_chunk(tokenizer.normed(moments.chunk(2, dim=2)[0]), rate, decoding)
+        t, h, w = video.shape[2:]
+        yield times_s, video, again[:, :, :t, :h, :w].clamp(-1, 1)
+
+
+class SideBySide:
+    """Writes pairs of pictures to an mp4 with a bar below: the rate of each segment, and where we are."""
+
+    def __init__(self, file: object, rates: Sequence[int], segment: int):
+        self.container = av.open(file, "w", format="mp4", options={"movflags": "faststart"})
+        self.stream: av.VideoStream | None = None
+        self.rates, self.segment, self.shown = rates, segment, 0
+
+    def add(
+        self, times_s: Sequence[float], left: UInt8[np.ndarray, "t h w 3"], right: UInt8[np.ndarray, "t h w 3"]
+    ) -> None:
+        """Append frames at their times."""
+        for time_s, a, b in zip(times_s, left, right, strict=True):
+            picture = np.concatenate([a, b], axis=1)
+            picture = np.concatenate([picture, self._bar(picture.shape[1])])
+            picture = picture[: len(picture) // 2 * 2, : picture.shape[1] // 2 * 2]
+            frame = VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+            frame.pts, frame.time_base = round(time_s * 90_000), Fraction(1, 90_000)
+            stream = self._stream(frame.width, frame.height)
+            self.container.mux(stream.encode(frame))
+            self.shown += 1
+
+    def _stream(self, width: int, height: int) -> av.VideoStream:
+        if self.stream is None:
+            self.stream = self.container.add_stream("libx264", rate=30, options={"crf": "16"})
+            self.stream.width, self.stream.height, self.stream.pix_fmt = width, height, "yuv420p"
+            self.stream.codec_context.time_base = Fraction(1, 90_000)
+            self.stream.codec_context.thread_count = 2
+        return self.stream
+
+    def _bar(self, width: int) -> UInt8[np.ndarray, "bar w 3"]:
+        bar = Image.new("RGB", (width, BAR_PX), "#202020")
+        draw = ImageDraw.Draw(bar)
+        step = width / len(self.rates)
+        for i, rate in enumerate(self.rates):
+            draw.rectangle((i * step, 3, (i + 1) * step - 2, BAR_PX - 1), fill=_COLOURS.get(rate, "#888888"))
+            if step > 14:
+                draw.text((i * step + 4, 4), str(rate), fill="white")
+        now = min(self.shown / self.segment * step, width - 1)
+        draw.rectangle((now, 0, now + 1, BAR_PX), fill="white")
+        return np.asarray(bar)
+
+    def close(self) -> None:
+        """Write what the encoder still holds and end the file."""
+        if self.stream is not None:
+            self.container.mux(self.stream.encode(None))
+        self.container.close()
