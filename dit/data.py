@@ -1,0 +1,278 @@
+"""Latent shards in, packed batches out.
+
+A sample is KEY.npy (float16 [latents, channel, h, w]), KEY.json (frames, fps, rates, times, facts), KEY.txt (caption).
+Shards are untrusted: arrays are read without pickle and everything is checked against everything else.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import random
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.utils.data import IterableDataset
+
+from dit.config import DiTConfig, TrainConfig
+from dit.model import grid, patchify
+from pipelines import shards
+
+MEMBERS = ("npy", "json", "txt")
+SEGMENT = 16  # frames that share a rate, where a sample does not say
+OPEN_BATCHES = 8  # batches that are filled at the same time
+MEASURED_CLIPS = 512  # clips from which the statistics of a training set are taken
+
+
+class LatentError(ValueError):
+    """A latent sample is damaged or does not belong here; the message names it and the remedy."""
+
+
+@dataclass(kw_only=True)
+class LatentClip:
+    """One clip as the tokenizer left it."""
+
+    key: str
+    latents: Float[Tensor, "l c h w"]
+    times_s: Float[Tensor, " l"]
+    rates: tuple[int, ...]
+    """Frames per latent of each segment."""
+    counts: tuple[int, ...]
+    """Latents of each segment."""
+    caption: str
+    facts: Mapping[str, Any]
+    """The whole JSON: whatever was measured of the clip."""
+
+    def tokens(self, patch: int) -> int:
+        """Return the number of tokens of the clip."""
+        length, _, h, w = self.latents.shape
+        return length * -(-h // patch) * -(-w // patch)
+
+    def leading(self, budget: int, patch: int) -> LatentClip:
+        """Return as many leading segments as fit into `budget` tokens.
+
+        The beginning is kept because the tokenizer is causal: what is generated begins where a decoder begins. Raises
+        LatentError where not even the first segment fits.
+        """
+        each = self.tokens(patch) // len(self.latents)
+        kept = int(np.searchsorted(np.cumsum(self.counts) * each, budget, side="right"))
+        if kept == 0:
+            raise LatentError(
+                f"{self.key}: its first segment takes {self.counts[0] * each} tokens, more than tokens={budget}; "
+                f"raise tokens, crop with max_cells, or encode smaller clips"
+            )
+        length = sum(self.counts[:kept])
+        return replace(
+            self,
+            latents=self.latents[:length],
+            times_s=self.times_s[:length],
+            rates=self.rates[:kept],
+            counts=self.counts[:kept],
+        )
+
+    def cropped(self, max_cells: int, dice: random.Random) -> LatentClip:
+        """Return a random window of at most `max_cells` cells a side; 0 keeps the whole."""
+        h, w = self.latents.shape[-2:]
+        if not max_cells or max(h, w) <= max_cells:
+            return self
+        top, left = dice.randint(0, max(h - max_cells, 0)), dice.randint(0, max(w - max_cells, 0))
+        return replace(self, latents=self.latents[..., top : top + max_cells, left : left + max_cells])
+
+
+def parse(sample: Mapping[str, Any], fingerprint: str | None = None) -> LatentClip:
+    """Return the clip of a shard's sample.
+
+    Raises LatentError where array and JSON disagree, or the sample was made by a tokenizer of another fingerprint.
+    """
+    key = sample["__key__"]
+    try:
+        latents = np.load(io.BytesIO(sample["npy"]), allow_pickle=False)
+        facts = json.loads(sample["json"])
+        rates, times = tuple(int(r) for r in facts["rates"]), np.asarray(facts["times_s"], dtype=np.float64)
+        counts = _counts(int(facts["frames"]), rates, int(facts.get("segment", SEGMENT)))
+    except (KeyError, TypeError, ValueError) as error:
+        raise LatentError(f"{key} is no latent sample ({error!r}); run `rushes latents` again") from error
+    if latents.ndim != 4 or not len(latents) == len(times) == sum(counts) or not np.isfinite(latents).all():
+        raise LatentError(
+            f"{key}: {latents.shape} latents, {len(times)} times and {sum(counts)} latents by its rates; "
+            f"they must agree and be finite; run `rushes latents` again"
+        )
+    if fingerprint is not None and facts.get("fingerprint") != fingerprint:
+        raise LatentError(
+            f"{key} was made by tokenizer {facts.get('fingerprint')}, not {fingerprint}; run `rushes latents` again"
+        )
+    return LatentClip(
+        key=key,
+        latents=torch.from_numpy(latents.astype(np.float32)),
+        times_s=torch.from_numpy(times.astype(np.float32)),
+        rates=rates,
+        counts=counts,
+        caption=sample["txt"].decode("utf-8", errors="replace").strip(),
+        facts=facts,
+    )
+
+
+def _counts(frames: int, rates: Sequence[int], segment: int) -> tuple[int, ...]:
+    lengths = [min(segment, frames - start) for start in range(0, frames, segment)]
+    if len(lengths) != len(rates) or min(rates, default=0) < 1:
+        raise ValueError(f"{len(rates)} rates for {len(lengths)} segments of {segment} frames")
+    return tuple(-(-length // rate) for length, rate in zip(lengths, rates, strict=True))
+
+
+@dataclass(kw_only=True)
+class Packed:
+    """A batch: the tokens of several clips, one clip behind the other."""
+
+    tokens: Float[Tensor, "n token"]
+    positions: Float[Tensor, "n 3"]
+    rates: Float[Tensor, " n"]
+    """Frames per latent, for each token."""
+    lengths: list[int]
+    captions: list[str]
+    facts: Float[Tensor, "clips facts"]
+    """NaN where unknown."""
+    keys: list[str]
+    position: tuple[int, int] = (0, 0)
+    """Epoch, and batches of it up to and with this one: where a resumed run goes on."""
+
+    def to(self, device: torch.device) -> Packed:
+        """Return the batch on a device."""
+        moved = {name: getattr(self, name).to(device) for name in ("tokens", "positions", "rates", "facts")}
+        return replace(self, **moved)
+
+
+def pack(clips: Sequence[LatentClip], config: DiTConfig) -> Packed:
+    """Return clips of any lengths and sizes as one row of tokens."""
+    p = config.patch
+    tokens = [patchify(clip.latents, p) for clip in clips]
+    rates = []
+    for clip, one in zip(clips, tokens, strict=True):
+        latent_rates = np.repeat(clip.rates, clip.counts)
+        rates.append(torch.from_numpy(latent_rates).float().repeat_interleave(len(one) // len(latent_rates)))
+    return Packed(
+        tokens=torch.cat(tokens),
+        positions=torch.cat([grid(clip.times_s, p, *clip.latents.shape[-2:]) for clip in clips]),
+        rates=torch.cat(rates),
+        lengths=[len(one) for one in tokens],
+        captions=[clip.caption for clip in clips],
+        facts=facts_of([clip.facts for clip in clips], config.facts),
+        keys=[clip.key for clip in clips],
+    )
+
+
+def facts_of(clips: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Float[Tensor, "clips facts"]:
+    """Return the named numbers of each clip, NaN for what is missing or no number."""
+
+    def number(value: Any) -> float:
+        return float(value) if isinstance(value, int | float) and math.isfinite(value) else math.nan
+
+    return torch.tensor([[number(clip.get(name)) for name in names] for clip in clips]).reshape(len(clips), len(names))
+
+
+def first_fit(clips: Iterable[LatentClip], budget: int, patch: int) -> Iterator[list[LatentClip]]:
+    """Yield batches of at most `budget` tokens; each clip goes to the first open batch that has room for it.
+
+    When none has, and enough are open, the fullest one is given out. The order of the clips alone decides.
+    """
+    waiting: list[tuple[int, list[LatentClip]]] = []
+    for clip in clips:
+        size = clip.tokens(patch)
+        room = next((i for i, (filled, _) in enumerate(waiting) if filled + size <= budget), None)
+        if room is not None:
+            waiting[room] = (waiting[room][0] + size, [*waiting[room][1], clip])
+            continue
+        if len(waiting) == OPEN_BATCHES:
+            yield waiting.pop(max(range(OPEN_BATCHES), key=lambda i: waiting[i][0]))[1]
+        waiting.append((size, [clip]))
+    yield from (batch for _, batch in waiting)
+
+
+class EpochBatches(IterableDataset):
+    """The batches of one epoch, for this rank and worker; equal for equal (seed, epoch)."""
+
+    def __init__(self, root: str, config: TrainConfig, epoch: int, fingerprint: str):
+        self.root, self.config, self.epoch, self.fingerprint = root, config, epoch, fingerprint
+
+    def __iter__(self) -> Iterator[Packed]:
+        model = self.config.model
+        for batch in first_fit(self._clips(), self.config.tokens, model.patch):
+            yield pack(batch, model)
+
+    def _clips(self) -> Iterator[LatentClip]:
+        config = self.config
+        for sample in shards.pipeline(
+            self.root, members=MEMBERS, shuffle=config.shuffle, seed=config.seed, epoch=self.epoch
+        ):
+            clip = parse(sample, self.fingerprint)
+            dice = random.Random(f"{config.seed} {self.epoch} {clip.key}")
+            yield clip.cropped(config.max_cells, dice).leading(config.tokens, config.model.patch)
+
+
+@dataclass(kw_only=True)
+class Statistics:
+    """What training and sampling must know of a set of latents."""
+
+    fingerprint: str
+    """The tokenizer's."""
+    mean: Float[Tensor, " c"]
+    std: Float[Tensor, " c"]
+    fact_mean: Float[Tensor, " facts"]
+    fact_std: Float[Tensor, " facts"]
+    typical: dict[str, float]
+    """Commonest rate, fps, height and width: what sampling uses where nothing is asked for."""
+    captioned: bool
+    """Whether any clip has a caption."""
+
+
+def statistics(root: str, config: DiTConfig, seed: int = 0) -> Statistics:
+    """Return the statistics of a set of latent shards, from at most `MEASURED_CLIPS` clips in random order.
+
+    Raises LatentError where the folder holds no latents or mixes those of several tokenizers.
+    """
+    manifest = shards.read_manifest(root)
+    if manifest.kind != "latents":
+        raise LatentError(f"{root} holds {manifest.kind}, not latents; run `rushes latents` and give its folder")
+    samples = shards.pipeline(root, members=MEMBERS, shuffle=1, seed=seed, nodes=False)
+    clips = [parse(sample) for sample in islice(samples, MEASURED_CLIPS)]
+    prints = {(str(clip.facts.get("fingerprint")), clip.latents.shape[1]) for clip in clips}
+    if len(prints) != 1:
+        raise LatentError(f"{root} mixes latents of {len(prints)} tokenizers ({sorted(prints)}); encode them all again")
+    facts = facts_of([clip.facts for clip in clips], config.facts).double()
+    known = (~facts.isnan()).sum(dim=0)
+    fact_mean = facts.nansum(dim=0) / known.clamp(min=1)
+    fact_std = ((facts - fact_mean).square().nansum(dim=0) / known.clamp(min=1)).sqrt()
+    mean, std = _moments([clip.latents for clip in clips])
+    return Statistics(
+        fingerprint=prints.pop()[0],
+        mean=mean,
+        std=std,
+        fact_mean=fact_mean.float(),
+        fact_std=torch.where(fact_std > 1e-6, fact_std, 1.0).float(),
+        typical=_typical(clips),
+        captioned=any(clip.caption for clip in clips),
+    )
+
+
+def _moments(latents: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    count = sum(one.numel() // one.shape[1] for one in latents)
+    mean = torch.stack([one.double().sum(dim=(0, 2, 3)) for one in latents]).sum(dim=0) / count
+    square = torch.stack([(one.double() - mean[:, None, None]).square().sum(dim=(0, 2, 3)) for one in latents])
+    return mean.float(), (square.sum(dim=0) / count).sqrt().clamp(min=1e-3).float()
+
+
+def _typical(clips: Sequence[LatentClip]) -> dict[str, float]:
+    rates = Counter(rate for clip in clips for rate in clip.rates)
+    found = {"rate": float(rates.most_common(1)[0][0])}
+    for name in ("fps", "height", "width"):
+        values = Counter(float(clip.facts[name]) for clip in clips if name in clip.facts)
+        if values:
+            found[name] = values.most_common(1)[0][0]
+    return found

@@ -1,0 +1,82 @@
+"""Rectified flow: the straight path from data to noise, its loss, and the samplers. Pure functions.
+
+x at time t is (1 - t)·data + t·noise (eq. 13 of arXiv 2403.03206; arXiv 2209.03003, 2210.02747); the network learns the
+path's velocity, noise - data, and a sampler follows it from t = 1 back to 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+Velocity = Callable[[Tensor, float], Tensor]
+
+
+def mix(data: Float[Tensor, "n d"], noise: Float[Tensor, "n d"], t: Float[Tensor, "n 1"]) -> Float[Tensor, "n d"]:
+    """Return the point at time t on the line from data (0) to noise (1)."""
+    return (1 - t) * data + t * noise
+
+
+def shifted(t: Tensor, shift: float) -> Tensor:
+    """Return times moved towards noise, which larger latents need. Eq. 23 of arXiv 2403.03206."""
+    return shift * t / (1 + (shift - 1) * t)
+
+
+def logit_normal_times(count: int, generator: torch.Generator, shift: float = 1.0) -> Float[Tensor, " count"]:
+    """Return random times in (0, 1), most of them in the middle. Eq. 19 of arXiv 2403.03206 with m = 0, s = 1."""
+    normal = torch.randn(count, generator=generator, device=generator.device)
+    return shifted(torch.sigmoid(normal), shift)
+
+
+def loss(
+    velocity: Float[Tensor, "n d"],
+    data: Float[Tensor, "n d"],
+    noise: Float[Tensor, "n d"],
+    weight: Float[Tensor, " n"] | None = None,
+) -> Float[Tensor, ""]:
+    """Return the squared error of the velocity, averaged over tokens.
+
+    Every token weighs the same, so a clip counts by what it shows: the tokenizer spends few tokens on a still one.
+    """
+    error = (velocity.float() - (noise - data)).square().mean(dim=-1)
+    if weight is None:
+        return error.mean()
+    return (error * weight).sum() / weight.sum()
+
+
+def times(steps: int, shift: float = 1.0) -> list[float]:
+    """Return the `steps + 1` times from 1 down to 0 that a sampler visits."""
+    return shifted(torch.linspace(1, 0, steps + 1, dtype=torch.float64), shift).tolist()
+
+
+def euler(velocity: Velocity, noise: Tensor, steps: int, shift: float = 1.0) -> Tensor:
+    """Follow the velocity from noise to data in first-order steps."""
+    x = noise
+    for now, then in pairwise(times(steps, shift)):
+        x = x + (then - now) * velocity(x, now)
+    return x
+
+
+def heun(velocity: Velocity, noise: Tensor, steps: int, shift: float = 1.0) -> Tensor:
+    """Follow the velocity in second-order steps: the mean of the slopes at both ends (Heun's method).
+
+    The last step is plain Euler, since a slope at t = 0 is asked of no network (algorithm 1 of arXiv 2206.00364).
+    """
+    x = noise
+    for now, then in pairwise(times(steps, shift)):
+        slope = velocity(x, now)
+        ahead = x + (then - now) * slope
+        x = ahead if then == 0 else x + (then - now) * (slope + velocity(ahead, then)) / 2
+    return x
+
+
+SAMPLERS: dict[str, Callable[[Velocity, Tensor, int, float], Tensor]] = {"euler": euler, "heun": heun}
+
+
+def guided(conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
+    """Return the velocity pushed away from the unconditional one; scale 1 is the conditional. arXiv 2207.12598."""
+    return unconditional + scale * (conditional - unconditional)

@@ -1,0 +1,206 @@
+"""The parts of a block: rotary positions, packed attention, SwiGLU, AdaLN-Zero.
+
+Clips of different lengths stand one behind the other in a single row of tokens ("patch n' pack", arXiv 2307.06304):
+`n` tokens of `clips` clips, whose `lengths` sum to `n`. Attention never crosses the border of a clip.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+def spread(values: Float[Tensor, "clips d"], lengths: Sequence[int]) -> Float[Tensor, "n d"]:
+    """Return each clip's row once for every one of its tokens."""
+    counts = torch.tensor(lengths, device=values.device)
+    return torch.repeat_interleave(values, counts, dim=0, output_size=sum(lengths))
+
+
+def axis_widths(head: int) -> tuple[int, int, int]:
+    """Return how many channels of a head turn with t, y and x: a quarter for time, the rest for the picture."""
+    space = 2 * (head * 3 // 16)
+    return head - 2 * space, space, space
+
+
+def frequencies(channels: int, wavelengths: tuple[float, float]) -> Float[Tensor, " half"]:
+    """Return angular frequencies whose wavelengths grow geometrically from the first to the second."""
+    shortest, longest = wavelengths
+    steps = torch.linspace(0, 1, max(channels // 2, 1), dtype=torch.float64)
+    return (2 * math.pi / (shortest * (longest / shortest) ** steps)).float()
+
+
+class Rotary(nn.Module):
+    """Rotary position embedding (arXiv 2104.09864) over time in seconds, y and x.
+
+    Logits depend on differences of positions alone, so frame rate, latent rate and duration may all vary.
+    """
+
+    def __init__(self, head: int, time_s: tuple[float, float], space: tuple[float, float]):
+        super().__init__()
+        for axis, channels, wavelengths in zip("tyx", axis_widths(head), (time_s, space, space), strict=True):
+            self.register_buffer(f"frequencies_{axis}", frequencies(channels, wavelengths), persistent=False)
+
+    @torch.autocast("cuda", enabled=False)
+    def forward(self, positions: Float[Tensor, "n 3"]) -> Float[Tensor, "n half"]:
+        """Return the angle of every channel pair, in float32."""
+        angles = [
+            positions[:, i, None].float() * getattr(self, f"frequencies_{axis}")  # n, channels of the axis / 2
+            for i, axis in enumerate("tyx")
+        ]
+        return torch.cat(angles, dim=-1)
+
+
+def rotate(x: Float[Tensor, "n heads d"], angles: Float[Tensor, "n half"]) -> Float[Tensor, "n heads d"]:
+    """Turn channel pairs (i, i + d/2) of every head by the token's angles."""
+    cos, sin = angles.cos()[:, None].to(x.dtype), angles.sin()[:, None].to(x.dtype)
+    a, b = x.chunk(2, dim=-1)
+    return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1)
+
+
+def packed_attention(
+    q: Float[Tensor, "n heads d"],
+    k: Float[Tensor, "m heads d"],
+    v: Float[Tensor, "m heads d"],
+    q_lengths: Sequence[int],
+    k_lengths: Sequence[int],
+) -> Float[Tensor, "n heads d"]:
+    """Return attention in which a clip's queries see that clip's keys only (a block-diagonal mask, never built).
+
+    Clips of equal lengths go through one batched call; otherwise each clip is one call, whose cost is the sum of the
+    squares of the lengths and not the square of the sum.
+    """
+    if len(set(q_lengths)) == 1 and len(set(k_lengths)) == 1:
+        q, k, v = (rearrange(x, "(b l) h d -> b h l d", b=len(q_lengths)) for x in (q, k, v))
+        return rearrange(F.scaled_dot_product_attention(q, k, v), "b h l d -> (b l) h d")
+    rows = []
+    for one in zip(q.split(list(q_lengths)), k.split(list(k_lengths)), v.split(list(k_lengths)), strict=True):
+        one_q, one_k, one_v = (rearrange(x, "l h d -> 1 h l d") for x in one)
+        rows.append(rearrange(F.scaled_dot_product_attention(one_q, one_k, one_v), "1 h l d -> l h d"))
+    return torch.cat(rows)
+
+
+class SelfAttention(nn.Module):
+    """Joint space-time attention with normalised queries and keys (arXiv 2302.05442)."""
+
+    def __init__(self, width: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width, bias=False)
+        self.q_norm = nn.RMSNorm(width // heads, eps=1e-6)
+        self.k_norm = nn.RMSNorm(width // heads, eps=1e-6)
+        self.out = nn.Linear(width, width)
+
+    def logits(self, x: Tensor, angles: Tensor) -> Float[Tensor, "heads n n"]:
+        """Return the unscaled attention logits, for looking at them."""
+        q, k, _ = self._project(x, angles)
+        return torch.einsum("nhd,mhd->hnm", q, k)
+
+    def forward(
+        self, x: Float[Tensor, "n d"], angles: Float[Tensor, "n half"], lengths: Sequence[int]
+    ) -> Float[Tensor, "n d"]:
+        """Mix the tokens of each clip."""
+        q, k, v = self._project(x, angles)
+        return self.out(rearrange(packed_attention(q, k, v, lengths, lengths), "n h d -> n (h d)"))
+
+    def _project(self, x: Tensor, angles: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        q, k, v = rearrange(self.qkv(x), "n (three h d) -> three n h d", three=3, h=self.heads)
+        q, k = self.q_norm(q).to(v.dtype), self.k_norm(k).to(v.dtype)
+        return rotate(q, angles), rotate(k, angles), v
+
+
+class CrossAttention(nn.Module):
+    """Attention from a clip's tokens to its words; its last layer starts at zero, so it begins as nothing."""
+
+    def __init__(self, width: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.q = nn.Linear(width, width, bias=False)
+        self.kv = nn.Linear(width, 2 * width, bias=False)
+        self.q_norm = nn.RMSNorm(width // heads, eps=1e-6)
+        self.k_norm = nn.RMSNorm(width // heads, eps=1e-6)
+        self.out = nn.Linear(width, width)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(
+        self, x: Float[Tensor, "n d"], words: Float[Tensor, "m d"], lengths: Sequence[int], word_lengths: Sequence[int]
+    ) -> Float[Tensor, "n d"]:
+        """Return what each token reads from the words of its clip."""
+        q = rearrange(self.q(x), "n (h d) -> n h d", h=self.heads)
+        k, v = rearrange(self.kv(words), "m (two h d) -> two m h d", two=2, h=self.heads)
+        q, k = self.q_norm(q).to(v.dtype), self.k_norm(k).to(v.dtype)
+        return self.out(rearrange(packed_attention(q, k, v, lengths, word_lengths), "n h d -> n (h d)"))
+
+
+class SwiGLU(nn.Module):
+    """Gated feed-forward layer (arXiv 2002.05202), as costly as a plain one of four times the width."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        hidden = 64 * math.ceil(width * 8 / 3 / 64)
+        self.gate_up = nn.Linear(width, 2 * hidden, bias=False)
+        self.down = nn.Linear(hidden, width)
+
+    def forward(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+        """Transform each token on its own."""
+        gate, up = self.gate_up(x).chunk(2, dim=-1)
+        return self.down(F.silu(gate) * up)
+
+
+def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """Return a normalised x, moved and scaled."""
+    return F.layer_norm(x, x.shape[-1:], eps=1e-6) * (1 + scale) + shift
+
+
+class Block(nn.Module):
+    """One AdaLN-Zero block (section 3.2 of arXiv 2212.09748): the identity when training starts."""
+
+    def __init__(self, width: int, heads: int):
+        super().__init__()
+        self.attention = SelfAttention(width, heads)
+        self.cross = CrossAttention(width, heads)
+        self.cross_norm = nn.LayerNorm(width, eps=1e-6)
+        self.mlp = SwiGLU(width)
+        self.modulation = nn.Linear(width, 6 * width)
+        nn.init.zeros_(self.modulation.weight)
+        nn.init.zeros_(self.modulation.bias)
+
+    def forward(
+        self,
+        x: Float[Tensor, "n d"],
+        state: Float[Tensor, "clips d"],
+        angles: Float[Tensor, "n half"],
+        words: Float[Tensor, "m d"],
+        lengths: Sequence[int],
+        word_lengths: Sequence[int],
+    ) -> Float[Tensor, "n d"]:
+        """Mix tokens in space and time, read the words, transform; `state` is the clip's time and condition."""
+        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = spread(self.modulation(F.silu(state)), lengths).chunk(
+            6, dim=-1
+        )
+        x = x + gate_a * self.attention(modulate(x, shift_a, scale_a), angles, lengths)
+        x = x + self.cross(self.cross_norm(x), words, lengths, word_lengths)
+        return x + gate_m * self.mlp(modulate(x, shift_m, scale_m))
+
+
+class Sinusoids(nn.Module):
+    """Embeds a number: sinusoids of geometric frequencies, then two layers."""
+
+    frequencies: Tensor
+
+    def __init__(self, width: int, longest: float, channels: int = 256):
+        super().__init__()
+        self.register_buffer("frequencies", frequencies(channels, (longest / 10_000, longest)), persistent=False)
+        self.up = nn.Linear(channels, width)
+        self.down = nn.Linear(width, width)
+
+    def forward(self, values: Float[Tensor, " b"]) -> Float[Tensor, "b d"]:
+        """Return one embedding for each number."""
+        angles = values[:, None].float() * self.frequencies
+        return self.down(F.silu(self.up(torch.cat([angles.cos(), angles.sin()], dim=-1).to(self.up.weight.dtype))))

@@ -1,0 +1,207 @@
+"""The diffusion transformer: packed latent tokens in, velocities out.
+
+Legend: n tokens, m words (both packed over clips), c channels, p side of a patch, h w latent cells.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Float
+from safetensors import SafetensorError
+from safetensors.torch import load as tensors_from
+from safetensors.torch import save as tensors_to
+from torch import Tensor, nn
+
+from dit.config import DiTConfig
+from dit.layers import Block, Rotary, Sinusoids, modulate, spread
+from pipelines import storage
+
+KIND = "rushes-dit"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Condition:
+    """What is known of each clip: its caption and its measured facts."""
+
+    words: Float[Tensor, "m text"]
+    """Embedded word pieces of all captions, one behind the other; a clip may have none."""
+    word_lengths: tuple[int, ...]
+    """Words of each clip."""
+    pooled: Float[Tensor, "clips text"]
+    """One embedding of each caption; zero where there is none."""
+    facts: Float[Tensor, "clips facts"]
+    """Measured facts in the order of `DiTConfig.facts`; NaN where unknown."""
+
+    def dropped(self, drop: Sequence[bool]) -> Condition:
+        """Return the condition with nothing known of the clips that are marked."""
+        gone = torch.tensor(list(drop), device=self.pooled.device)[:, None]
+        kept = [w for w, d in zip(self.words.split(list(self.word_lengths)), drop, strict=True) if not d]
+        return Condition(
+            words=torch.cat(kept) if kept else self.words[:0],
+            word_lengths=tuple(0 if d else length for length, d in zip(self.word_lengths, drop, strict=True)),
+            pooled=self.pooled.masked_fill(gone, 0.0),
+            facts=self.facts.masked_fill(gone, torch.nan),
+        )
+
+    def joined(self, other: Condition) -> Condition:
+        """Return the condition of these clips followed by those of another."""
+        return Condition(
+            words=torch.cat([self.words, other.words]),
+            word_lengths=self.word_lengths + other.word_lengths,
+            pooled=torch.cat([self.pooled, other.pooled]),
+            facts=torch.cat([self.facts, other.facts]),
+        )
+
+    def to(self, device: torch.device) -> Condition:
+        """Return the condition on a device."""
+        return replace(self, words=self.words.to(device), pooled=self.pooled.to(device), facts=self.facts.to(device))
+
+
+class DiT(nn.Module):
+    """A diffusion transformer over (seconds, y, x) with text and measured facts as conditions.
+
+    The statistics of the training latents are buffers, so that a saved model knows how to scale its own output.
+    """
+
+    latent_mean: Tensor
+    latent_std: Tensor
+    fact_mean: Tensor
+    fact_std: Tensor
+
+    def __init__(self, config: DiTConfig):
+        super().__init__()
+        self.config = config
+        d = config.width
+        self.tokens_in = nn.Linear(config.token_width, d)
+        self.rate_in = Sinusoids(d, longest=64.0, channels=32)
+        self.time_in = Sinusoids(d, longest=4.0)
+        self.pooled_in = nn.Linear(config.text_width, d, bias=False)
+        self.facts_in = nn.Sequential(nn.Linear(2 * len(config.facts), d, bias=False), nn.SiLU(), nn.Linear(d, d))
+        self.words_in = nn.Linear(config.text_width, d)
+        self.null_word = nn.Parameter(torch.zeros(1, d))
+        self.rotary = Rotary(d // config.heads, config.time_wavelengths_s, config.space_wavelengths)
+        self.blocks = nn.ModuleList(Block(d, config.heads) for _ in range(config.blocks))
+        self.out_modulation = nn.Linear(d, 2 * d)
+        self.tokens_out = nn.Linear(d, config.token_width)
+        for layer in (self.out_modulation, self.tokens_out):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+        self.register_buffer("latent_mean", torch.zeros(config.in_channels))
+        self.register_buffer("latent_std", torch.ones(config.in_channels))
+        self.register_buffer("fact_mean", torch.zeros(len(config.facts)))
+        self.register_buffer("fact_std", torch.ones(len(config.facts)))
+
+    def forward(
+        self,
+        tokens: Float[Tensor, "n token"],
+        positions: Float[Tensor, "n 3"],
+        rates: Float[Tensor, " n"],
+        lengths: Sequence[int],
+        t: Float[Tensor, " clips"],
+        condition: Condition,
+    ) -> Float[Tensor, "n token"]:
+        """Return the velocity of every token.
+
+        Args:
+            tokens: noisy latent patches of all clips, one clip behind the other.
+            positions: (seconds, y, x) of each token; y and x count tokens.
+            rates: frames per latent, for each token.
+            lengths: tokens of each clip.
+            t: time of each clip on the path from data (0) to noise (1).
+            condition: captions and facts.
+        """
+        state = self.time_in(t) + self._known(condition)  # clips d
+        words, word_lengths = self._words(condition)  # m d
+        angles = self.rotary(positions)  # n head/2
+        x = self.tokens_in(tokens) + self.rate_in(rates.float().log2())  # n d
+        for block in self.blocks:
+            x = block(x, state, angles, words, lengths, word_lengths)
+        shift, scale = spread(self.out_modulation(F.silu(state)), lengths).chunk(2, dim=-1)
+        return self.tokens_out(modulate(x, shift, scale))
+
+    def _known(self, condition: Condition) -> Float[Tensor, "clips d"]:
+        known = ~condition.facts.isnan()
+        facts = ((condition.facts - self.fact_mean) / self.fact_std).clamp(-5, 5)
+        facts = torch.cat([torch.where(known, facts, 0.0), known.float()], dim=-1)
+        return self.pooled_in(condition.pooled) + self.facts_in(facts)
+
+    def _words(self, condition: Condition) -> tuple[Float[Tensor, "m d"], list[int]]:
+        """Every clip's words begin with a learned one, so that a clip without a caption has something to look at."""
+        words = self.words_in(F.layer_norm(condition.words, condition.words.shape[-1:]))
+        null = self.null_word.to(words.dtype)
+        rows = [row for one in words.split(list(condition.word_lengths)) for row in (null, one)]
+        return torch.cat(rows), [length + 1 for length in condition.word_lengths]
+
+    def normalise(self, tokens: Float[Tensor, "n token"]) -> Float[Tensor, "n token"]:
+        """Return tokens with the mean and spread of each latent channel taken out."""
+        mean, std = self._statistics()
+        return (tokens - mean) / std
+
+    def denormalise(self, tokens: Float[Tensor, "n token"]) -> Float[Tensor, "n token"]:
+        """Undo `normalise`."""
+        mean, std = self._statistics()
+        return tokens * std + mean
+
+    def _statistics(self) -> tuple[Float[Tensor, " token"], Float[Tensor, " token"]]:
+        cells = self.config.patch**2  # a token is (channel, p, q), the channel outermost
+        return self.latent_mean.repeat_interleave(cells), self.latent_std.repeat_interleave(cells)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.latent_mean.device
+
+
+def patchify(latents: Float[Tensor, "l c h w"], p: int) -> Float[Tensor, "n token"]:
+    """Return the tokens of a clip; sides that p does not divide are filled up by repeating the last cells."""
+    h, w = latents.shape[-2:]
+    filled = F.pad(latents, (0, -w % p, 0, -h % p), mode="replicate")
+    return rearrange(filled, "l c (y p) (x q) -> (l y x) (c p q)", p=p, q=p)
+
+
+def unpatchify(tokens: Float[Tensor, "n token"], p: int, h: int, w: int) -> Float[Tensor, "l c h w"]:
+    """Undo `patchify`."""
+    y, x = -(-h // p), -(-w // p)
+    return rearrange(tokens, "(l y x) (c p q) -> l c (y p) (x q)", y=y, x=x, p=p, q=p)[..., :h, :w]
+
+
+def grid(times_s: Float[Tensor, " l"], p: int, h: int, w: int) -> Float[Tensor, "n 3"]:
+    """Return (seconds, y, x) of the tokens that `patchify` makes."""
+    y, x = torch.arange(-(-h // p)), torch.arange(-(-w // p))
+    return torch.cartesian_prod(times_s.float(), y.float(), x.float())
+
+
+def save(model: DiT, folder: str, extra: dict[str, object]) -> None:
+    """Write `model.safetensors`, and `config.json` with the config, `extra` and the fingerprint of it all."""
+    weights = tensors_to({name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()})
+    about: dict[str, object] = {"kind": KIND, "model": asdict(model.config), **extra}
+    about["fingerprint"] = hashlib.sha256(weights + json.dumps(about, sort_keys=True).encode()).hexdigest()[:12]
+    storage.write_bytes(f"{folder.rstrip('/')}/model.safetensors", weights)
+    storage.write_bytes(f"{folder.rstrip('/')}/config.json", (json.dumps(about, indent=2) + "\n").encode())
+
+
+def load(folder: str) -> tuple[DiT, dict[str, Any]]:
+    """Return a saved model in evaluation mode, and what was saved with it. Raises ValueError where there is none."""
+    root = folder.rstrip("/")
+    if not storage.exists(f"{root}/config.json"):
+        raise ValueError(f"{folder} holds no trained DiT (no config.json); train one with `rushes dit train`")
+    about = json.loads(storage.read_bytes(f"{root}/config.json"))
+    if about.get("kind") != KIND:
+        raise ValueError(f"{root}/config.json describes {about.get('kind', 'something else')}, not a DiT")
+    plain: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in about["model"].items()
+    }
+    model = DiT(DiTConfig(**plain))
+    try:
+        model.load_state_dict(tensors_from(storage.read_bytes(f"{root}/model.safetensors")))
+    except (RuntimeError, SafetensorError) as error:
+        raise ValueError(f"the weights in {folder} are damaged or of another size: {error}; train again") from error
+    return model.eval().requires_grad_(False), about

@@ -1,0 +1,195 @@
+"""Generate a clip: `rushes dit sample RUN/dit/model --tokenizer RUN/tokenizer/model --prompt TEXT --out clip.mp4`.
+
+Noise becomes latents along the learned flow; the tokenizer's decoder, segment by segment, makes frames of them.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dit import flow
+from dit.config import SampleConfig
+from dit.data import facts_of
+from dit.model import Condition, DiT, grid, load, unpatchify
+from dit.text import TextEncoder
+from pipelines import storage
+from tokenizer import model as tokenizer_model
+from tokenizer.model import Tokenizer
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The latents of the clip to be: how many, how large, when."""
+
+    frames: int
+    height: int
+    width: int
+    fps: float
+    rates: tuple[int, ...]
+    """Frames per latent of each segment."""
+    counts: tuple[int, ...]
+    """Latents of each segment."""
+    cells: tuple[int, int]
+    """Latent cells in height and width."""
+
+    @property
+    def latent_rates(self) -> list[int]:
+        """Frames per latent, for each latent."""
+        return np.repeat(self.rates, self.counts).tolist()
+
+    def times_s(self, segment: int) -> Float[Tensor, " l"]:
+        """Return the time of the first frame of each latent."""
+        starts = [
+            segment * number + rate * i
+            for number, (rate, count) in enumerate(zip(self.rates, self.counts, strict=True))
+            for i in range(count)
+        ]
+        return torch.tensor(starts) / self.fps
+
+
+def sample(config: SampleConfig, model: str, tokenizer: str, out: str) -> Plan:
+    """Generate one clip, write it as an mp4 that plays, and return what was planned.
+
+    Args:
+        config: Prompt, facts, size, sampler and seed.
+        model: Folder of a trained model (`train` returns it).
+        tokenizer: Folder of the tokenizer whose latents it was trained on.
+        out: The mp4 to write, local or in an object store.
+
+    Raises:
+        ValueError: the tokenizer is another one, a rate or fact is unknown to the model, or the size is odd.
+    """
+    device = torch.device("cuda" if config.device != "cpu" and torch.cuda.is_available() else "cpu")
+    if config.device == "cuda" and device.type != "cuda":
+        raise ValueError("device='cuda', but torch sees no GPU; use device='auto'")
+    dit, about = load(model)
+    codec = tokenizer_model.load(tokenizer, expect=str(about["tokenizer"])).to(device).eval()
+    dit = dit.to(device)
+    config = resolved(config, about)
+    planned = plan(config, codec)
+    latents = generate(
+        dit, planned, condition(config, dit, TextEncoder(dit.config, device)), config, codec.config.segment
+    )
+    write_mp4(frames_of(codec, latents, planned), planned, out)
+    return planned
+
+
+def resolved(config: SampleConfig, about: dict[str, Any]) -> SampleConfig:
+    """Return the config with what was commonest in training where it asks for nothing."""
+    typical = about["typical"]
+    missing = [name for name in ("fps", "height", "width") if not getattr(config, name) and name not in typical]
+    if missing:
+        raise ValueError(f"the training latents did not tell their {', '.join(missing)}; set what you want")
+    if config.prompt and not about["captioned"]:
+        log.warning("the model was trained without captions; the prompt will do nothing")
+    return replace(
+        config,
+        rate=config.rate or int(typical["rate"]),
+        fps=config.fps or typical["fps"],
+        height=config.height or 2 * round(typical["height"] / 2),
+        width=config.width or 2 * round(typical["width"] / 2),
+    )
+
+
+def plan(config: SampleConfig, tokenizer: Tokenizer) -> Plan:
+    """Return the latents that a clip of this length and size takes. Raises ValueError for odd sides, unknown rates."""
+    if config.height % 2 or config.width % 2:
+        raise ValueError(f"{config.width}×{config.height} must have even sides, which video codecs want")
+    frames = max(1, round(config.seconds * config.fps))
+    rates = tokenizer.rates_of(frames, config.rate)
+    space = tokenizer.config.space
+    return Plan(
+        frames=frames,
+        height=config.height,
+        width=config.width,
+        fps=config.fps,
+        rates=rates,
+        counts=tuple(tokenizer_model.counts(frames, rates, tokenizer.config.segment)),
+        cells=(-(-config.height // space), -(-config.width // space)),
+    )
+
+
+def condition(config: SampleConfig, dit: DiT, text: TextEncoder) -> Condition:
+    """Return the prompt and the facts as the network takes them. Raises ValueError for facts that it never saw."""
+    known = dit.config.facts
+    unknown = sorted(set(config.facts) - set(known))
+    if unknown:
+        raise ValueError(f"facts {', '.join(unknown)} are unknown to this model; it knows {', '.join(known)}")
+    words, lengths, pooled = text([config.prompt])
+    facts = facts_of([{"fps": config.fps, **config.facts}], known)
+    return Condition(words=words, word_lengths=lengths, pooled=pooled, facts=facts.to(dit.device))
+
+
+@torch.no_grad()
+def generate(
+    dit: DiT, planned: Plan, wanted: Condition, config: SampleConfig, segment: int
+) -> Float[Tensor, "l c h w"]:
+    """Return latents drawn from the model; equal seeds give equal latents, whatever the device."""
+    h, w = planned.cells
+    p = dit.config.patch
+    positions = grid(planned.times_s(segment), p, h, w).to(dit.device)
+    rates = torch.tensor(planned.latent_rates, device=dit.device)
+    rates = rates.float().repeat_interleave(len(positions) // len(rates))
+    generator = torch.Generator().manual_seed(config.seed)
+    noise = torch.randn(len(positions), dit.config.token_width, generator=generator).to(dit.device)
+    guiding = config.guidance != 1 and bool(config.prompt or config.facts)
+    both = wanted.joined(wanted.dropped([True])) if guiding else wanted
+    clips = 2 if guiding else 1
+
+    def velocity(x: Tensor, t: float) -> Tensor:
+        lengths, when = [len(x)] * clips, torch.full((clips,), t, device=x.device)
+        row, where, rate = x.repeat(clips, 1), positions.repeat(clips, 1), rates.repeat(clips)
+        found = dit(row, where, rate, lengths, when, both).chunk(clips)
+        return flow.guided(found[0], found[1], config.guidance) if guiding else found[0]
+
+    data = flow.SAMPLERS[config.sampler](velocity, noise, config.steps, config.shift)
+    return unpatchify(dit.denormalise(data), p, h, w)
+
+
+@torch.no_grad()
+def frames_of(codec: Tokenizer, latents: Float[Tensor, "l c h w"], planned: Plan) -> Iterator[np.ndarray]:
+    """Yield RGB frames as uint8 [h, w, 3], a segment at a time, so that memory does not grow with the clip."""
+    pieces = latents[None].split(list(planned.counts), dim=1)
+    left = planned.frames
+    for video in tokenizer_model.stream_decode(codec, zip(pieces, planned.rates, strict=True)):
+        video = video[0, :, : min(left, codec.config.segment), : planned.height, : planned.width]
+        pixels = ((video.clamp(-1, 1) + 1) * 127.5).round().byte().permute(1, 2, 3, 0)
+        left -= len(pixels)
+        yield from pixels.cpu().numpy()
+
+
+def write_mp4(frames: Iterable[np.ndarray], planned: Plan, out: str) -> None:
+    """Write frames as H.264 in 4:2:0 with BT.709 colours, which every player shows."""
+    with tempfile.TemporaryDirectory() as folder:  # moving the index to the front reads the file again, by its name
+        path = Path(folder) / "clip.mp4"
+        with av.open(str(path), "w", options={"movflags": "+faststart", "fflags": "+bitexact"}) as container:
+            _encode(container, frames, planned)
+        storage.write_bytes(out, path.read_bytes())
+
+
+def _encode(container: Any, frames: Iterable[np.ndarray], planned: Plan) -> None:
+    rate = Fraction(planned.fps).limit_denominator(1001)
+    stream = container.add_stream("libx264", rate=rate, options={"crf": "18"})
+    stream.width, stream.height, stream.pix_fmt = planned.width, planned.height, "yuv420p"
+    stream.thread_count = 1  # equal frames give equal bytes
+    context = stream.codec_context
+    context.colorspace = context.color_primaries = context.color_trc = 1  # BT.709
+    context.color_range = 1
+    for rgb in frames:
+        frame = av.VideoFrame.from_ndarray(rgb, format="rgb24")
+        container.mux(stream.encode(frame.reformat(format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG")))
+    container.mux(stream.encode())

@@ -1,0 +1,200 @@
+"""Train a diffusion transformer on latent shards: `rushes dit train LATENTS --out RUN/dit`.
+
+    OUT/train.json        the resolved config and the latents' fingerprint
+    OUT/metrics.jsonl     a line for every `log_every` steps
+    OUT/checkpoint.ckpt   everything a resume needs
+    OUT/model/            the averaged weights: what `rushes dit sample` reads
+
+The same command again resumes at the checkpoint, with the same batches, noise and weights as if it had never stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+import warnings
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from torch.utils.data import DataLoader, IterableDataset
+
+from dit.config import TrainConfig
+from dit.data import EpochBatches, LatentError, Packed, Statistics, statistics
+from dit.model import save
+from dit.module import FlowModule
+from pipelines import storage
+
+log = logging.getLogger(__name__)
+
+
+def train(config: TrainConfig, latents: str, out: str) -> Path:
+    """Train, or go on training, and return the folder of the model.
+
+    Args:
+        config: The run's settings. `model.in_channels` is taken from the latents.
+        latents: Folder of latent shards, local or in an object store.
+        out: Local folder of the run.
+
+    Raises:
+        ValueError: the latents are none or of several tokenizers, or `out` belongs to another config.
+    """
+    folder = storage.local_path(out)
+    if not storage.is_local(out):
+        raise ValueError(f"out={out} is not a local folder; train to a local one and copy the model")
+    facts = statistics(latents, config.model, config.seed)
+    config = replace(config, model=replace(config.model, in_channels=len(facts.mean)))
+    _claim(folder, config, facts)
+    L.seed_everything(config.seed, verbose=False)
+    module = FlowModule(config, facts)
+    checkpoint = folder / "checkpoint.ckpt"
+    data = Stream(latents, config, facts.fingerprint, module)
+    trainer = _trainer(config, [Keeper(folder, config, facts, data)])
+    with warnings.catch_warnings():
+        _hush()
+        trainer.fit(module, DataLoader(data, batch_size=None), ckpt_path=checkpoint if checkpoint.exists() else None)
+    return folder / "model"
+
+
+def _claim(folder: Path, config: TrainConfig, facts: Statistics) -> None:
+    """Write the config to the run's folder, or make sure that it is the one that stands there."""
+    settings = {
+        k: v for k, v in asdict(config).items() if k not in ("steps", "log_every", "save_every", "workers", "device")
+    }
+    record = json.loads(json.dumps({"train": settings, "tokenizer": facts.fingerprint}))
+    path = folder / "train.json"
+    if path.exists():
+        found = json.loads(path.read_text())
+        changed = [
+            name
+            for name in {**record["train"], **found["train"]}
+            if record["train"].get(name) != found["train"].get(name)
+        ]
+        if changed or record["tokenizer"] != found["tokenizer"]:
+            raise ValueError(
+                f"{folder} holds a run with other settings ({', '.join(changed) or 'another tokenizer'}); "
+                f"use those again, or another --out"
+            )
+    storage.write_bytes(str(path), (json.dumps({**record, "steps": config.steps}, indent=2) + "\n").encode())
+
+
+def _trainer(config: TrainConfig, callbacks: list[Any]) -> L.Trainer:
+    gpu = config.device != "cpu" and torch.cuda.is_available()
+    if config.device == "cuda" and not gpu:
+        raise ValueError("device='cuda', but torch sees no GPU; use device='auto'")
+    return L.Trainer(
+        max_steps=config.steps,
+        accelerator="cuda" if gpu else "cpu",
+        devices="auto" if gpu else 1,
+        precision="bf16-mixed" if gpu and torch.cuda.is_bf16_supported() else "32-true",
+        gradient_clip_val=config.clip_norm,
+        callbacks=callbacks,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+    )
+
+
+def _hush() -> None:
+    """Lightning's advice that does not apply: readers are few by choice, and a GPU may be left alone by choice."""
+    for text in (".*does not have many workers.*", ".*GPU available but not used.*"):
+        warnings.filterwarnings("ignore", message=text)
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+
+
+class Stream(IterableDataset):
+    """Packed batches without end, epoch after epoch, from where the module stands.
+
+    A resume reads the batches of its epoch that were already trained on, and passes over them.
+    """
+
+    def __init__(self, root: str, config: TrainConfig, fingerprint: str, module: FlowModule):
+        self.root, self.config, self.fingerprint, self.module = root, config, fingerprint, module
+
+    def __iter__(self) -> Iterator[Packed]:
+        epoch, done = self.module.position
+        while True:
+            count = 0
+            for count, batch in enumerate(self.epoch(epoch), start=1):
+                if count > done:
+                    yield replace(batch, position=(epoch, count))
+            if count == 0:
+                raise LatentError(f"{self.root} has no clip for this process; use fewer processes or more shards")
+            epoch, done = epoch + 1, 0
+
+    def epoch(self, number: int) -> Iterator[Packed]:
+        """Yield the batches of one epoch."""
+        batches = EpochBatches(self.root, self.config, number, self.fingerprint)
+        yield from DataLoader(batches, batch_size=None, num_workers=self.config.workers)
+
+
+class Keeper(L.Callback):
+    """Writes metrics, checkpoints and the model."""
+
+    def __init__(self, folder: Path, config: TrainConfig, facts: Statistics, data: Stream):
+        self.folder, self.config, self.facts, self.data = folder, config, facts, data
+        self.losses: list[torch.Tensor] = []
+        self.tokens = self.clips = 0
+        self.since = 0.0
+        self.probe: Packed | None = None
+
+    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Drop the lines of metrics that the checkpoint knows nothing of; they will be written again."""
+        path = self.folder / "metrics.jsonl"
+        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= trainer.global_step]
+        if trainer.is_global_zero:
+            storage.write_bytes(str(path), "".join(kept).encode())
+        self.since = time.monotonic()
+
+    def on_train_batch_end(self, trainer: L.Trainer, module: Any, outputs: Any, batch: Packed, batch_idx: int) -> None:
+        """Count, and write what is due at this step."""
+        step = trainer.global_step
+        self.losses.append(outputs["loss"].detach())
+        self.tokens, self.clips = self.tokens + len(batch.tokens), self.clips + len(batch.lengths)
+        last = step == self.config.steps
+        saving = last or step % self.config.save_every == 0
+        if saving or step % self.config.log_every == 0:
+            self._log(trainer, module, batch, saving)
+        if saving:
+            self._save(trainer, module)
+
+    def _log(self, trainer: L.Trainer, module: FlowModule, batch: Packed, probing: bool) -> None:
+        now = time.monotonic()
+        line = {
+            "step": trainer.global_step,
+            "loss": float(torch.stack(self.losses).mean()),
+            "lr": trainer.optimizers[0].param_groups[0]["lr"],
+            "epoch": batch.position[0],
+            "tokens": self.tokens / len(self.losses),
+            "clips": self.clips / len(self.losses),
+            "tokens_per_s": self.tokens / max(now - self.since, 1e-9),
+        }
+        if probing:
+            self.probe = self.probe or next(iter(self.data.epoch(0)))
+            line["probe_loss"] = module.probe(self.probe.to(module.device))
+        if not torch.isfinite(torch.tensor(line["loss"])):
+            raise ValueError(f"the loss is {line['loss']} at step {line['step']}; lower lr or clip_norm and start anew")
+        if trainer.is_global_zero:
+            with (self.folder / "metrics.jsonl").open("a") as file:
+                file.write(json.dumps(line) + "\n")
+            log.info("step %d loss %.4f, %.0f tokens/s", line["step"], line["loss"], line["tokens_per_s"])
+        self.losses, self.tokens, self.clips, self.since = [], 0, 0, time.monotonic()
+
+    def _save(self, trainer: L.Trainer, module: FlowModule) -> None:
+        part = self.folder / ".checkpoint.ckpt.part"
+        trainer.save_checkpoint(part)
+        if trainer.is_global_zero:
+            part.replace(self.folder / "checkpoint.ckpt")
+            about = {
+                "tokenizer": self.facts.fingerprint,
+                "typical": self.facts.typical,
+                "captioned": self.facts.captioned,
+            }
+            save(module.ema, str(self.folder / "model"), {**about, "step": trainer.global_step})

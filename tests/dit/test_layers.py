@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from dit.layers import Block, Rotary, SelfAttention, axis_widths, packed_attention
+
+TIME_S, SPACE = (0.5, 64.0), (4.0, 256.0)
+
+
+def positions(n: int) -> torch.Tensor:
+    return torch.cat([torch.rand(n, 1) * 4, torch.randint(0, 9, (n, 2)).float()], dim=1)
+
+
+@pytest.mark.parametrize("head", [32, 64, 72])
+def test_a_head_is_shared_out_to_time_and_both_sides(head):
+    t, y, x = axis_widths(head)
+    assert t + y + x == head and y == x and min(t, y) >= 8 and t % 2 == 0
+
+
+@pytest.mark.parametrize("shift", [(7.3, 0, 0), (0, 5, 0), (3600.0, -2, 11)])
+def test_a_shift_in_time_or_space_changes_no_attention_logit(shift):
+    torch.manual_seed(0)
+    attention, rotary = SelfAttention(128, 4), Rotary(32, TIME_S, SPACE)
+    x, where = torch.randn(20, 128), positions(20)
+    before = attention.logits(x, rotary(where))
+    after = attention.logits(x, rotary(where + torch.tensor(shift)))
+    moved = attention.logits(x, rotary(where * torch.tensor([2.0, 1, 1])))
+    # float32 holds an angle of an hour's time, 3600 s × 4π, to about 5e-3 rad
+    torch.testing.assert_close(after, before, atol=1e-3 if shift[0] < 60 else 5e-1, rtol=0)
+    assert (moved - before).abs().max() > 1
+
+
+def test_a_fresh_block_is_the_identity():
+    torch.manual_seed(0)
+    block, x = Block(128, 4), torch.randn(10, 128)
+    angles = Rotary(32, TIME_S, SPACE)(positions(10))
+    out = block(x, torch.randn(2, 128), angles, torch.randn(5, 128), [4, 6], [2, 3])
+    assert torch.equal(out, x)
+
+
+@pytest.mark.parametrize("lengths", [[4, 4, 4], [1, 7, 4]])
+def test_packed_attention_is_attention_under_a_block_diagonal_mask(lengths):
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(12, 2, 8) for _ in range(3))
+    owner = torch.repeat_interleave(torch.arange(3), torch.tensor(lengths))
+    mask = owner[:, None] == owner
+    dense = F.scaled_dot_product_attention(*(x.transpose(0, 1) for x in (q, k, v)), attn_mask=mask).transpose(0, 1)
+    torch.testing.assert_close(packed_attention(q, k, v, lengths, lengths), dense)

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+
+import av
+import numpy as np
+import pytest
+import torch
+
+from dit.config import DiTConfig, SampleConfig
+from dit.model import DiT, save
+from dit.sample import sample
+from tokenizer.config import TokenizerConfig
+from tokenizer.model import Tokenizer
+from tokenizer.model import save as save_tokenizer
+
+TINY = SampleConfig(seconds=0.9, fps=25.0, height=36, width=50, rate=4, steps=2, prompt="waves", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory) -> tuple[str, str]:
+    """A DiT and its tokenizer with random weights."""
+    folder = tmp_path_factory.mktemp("models")
+    torch.manual_seed(0)
+    codec = save_tokenizer(Tokenizer(TokenizerConfig()), str(folder / "tokenizer"))
+    dit = DiT(DiTConfig())
+    for parameter in dit.parameters():
+        torch.nn.init.normal_(parameter, std=0.05)
+    typical = {"rate": 8.0, "fps": 24.0, "height": 32.0, "width": 48.0}
+    save(dit, str(folder / "dit"), {"tokenizer": codec, "typical": typical, "captioned": True})
+    return str(folder / "dit"), str(folder / "tokenizer")
+
+
+def frames(path) -> list[np.ndarray]:
+    with av.open(str(path)) as container:
+        return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+
+
+def test_a_generated_clip_plays_with_the_frames_size_and_rate_asked_for(models, tmp_path):
+    sample(TINY, *models, str(tmp_path / "clip.mp4"))
+    found = frames(tmp_path / "clip.mp4")
+    assert len(found) == 22 and found[0].shape == (36, 50, 3)  # 0.9 s × 25, to even
+    with av.open(str(tmp_path / "clip.mp4")) as container:
+        assert container.streams.video[0].average_rate == 25
+
+
+def test_the_seed_alone_decides_the_clip(models, tmp_path):
+    def made(name: str, config: SampleConfig) -> bytes:
+        sample(config, *models, str(tmp_path / name))
+        return (tmp_path / name).read_bytes()
+
+    assert made("a.mp4", TINY) == made("b.mp4", TINY)
+    assert made("c.mp4", replace(TINY, seed=1)) != made("a.mp4", TINY)
+    assert made("d.mp4", replace(TINY, prompt="a cat")) != made("a.mp4", TINY)
+
+
+def test_what_is_not_asked_for_is_as_in_training(models, tmp_path):
+    plan = sample(SampleConfig(seconds=0.5, steps=1), *models, str(tmp_path / "clip.mp4"))
+    assert (plan.frames, plan.fps, plan.height, plan.width, plan.rates) == (12, 24.0, 32, 48, (8,))
+
+
+@pytest.mark.parametrize("sampler", ["euler", "heun"])
+def test_a_clip_without_a_prompt_can_be_generated(models, tmp_path, sampler):
+    sample(replace(TINY, prompt="", sampler=sampler, facts={"pan": 0.3}), *models, str(tmp_path / "clip.mp4"))
+    assert len(frames(tmp_path / "clip.mp4")) == 22
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"height": 37}, "even sides"),
+        ({"rate": 5}, "it has \\[4, 8\\]"),
+        ({"facts": {"mood": 1.0}}, "mood are unknown to this model"),
+    ],
+)
+def test_what_cannot_be_made_is_refused_with_the_reason(models, tmp_path, change, message):
+    with pytest.raises(ValueError, match=message):
+        sample(replace(TINY, **change), *models, str(tmp_path / "clip.mp4"))
+    assert not (tmp_path / "clip.mp4").exists()
+
+
+def test_another_tokenizer_than_that_of_training_is_refused(models, tmp_path):
+    folder = tmp_path / "dit"
+    shutil.copytree(models[0], folder)
+    about = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**about, "tokenizer": "000000000000"}))
+    with pytest.raises(ValueError, match="use the tokenizer that made them"):
+        sample(TINY, str(folder), models[1], str(tmp_path / "clip.mp4"))

@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from dit.config import TrainConfig
+from dit.model import load
+from dit.module import ema_exponent
+from dit.train import train
+
+FAST = TrainConfig(steps=6, tokens=40, log_every=1, save_every=3, shuffle=4, warmup=2, device="cpu")
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return load(str(run / "model"))[0].state_dict()
+
+
+def metrics(run: Path) -> list[dict]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_resumed_run_ends_with_the_weights_and_losses_of_an_uninterrupted_one(latents, tmp_path):
+    train(FAST, latents, str(tmp_path / "whole"))
+    train(replace(FAST, steps=4), latents, str(tmp_path / "resumed"))
+    train(FAST, latents, str(tmp_path / "resumed"))
+    whole, resumed = weights(tmp_path / "whole"), weights(tmp_path / "resumed")
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    losses = [[(line["step"], line["loss"]) for line in metrics(tmp_path / run)] for run in ("whole", "resumed")]
+    assert losses[0] == losses[1] and [step for step, _ in losses[0]] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_killed_run_goes_on_from_its_last_checkpoint(latents, tmp_path, monkeypatch):
+    train(FAST, latents, str(tmp_path / "whole"))
+
+    class Killed(BaseException):
+        pass
+
+    def kill_at_5(self, step: int) -> torch.Generator:
+        if step == 5:
+            raise Killed
+        return original(self, step)
+
+    from dit.module import FlowModule
+
+    original = FlowModule._generator
+    monkeypatch.setattr(FlowModule, "_generator", kill_at_5)
+    with pytest.raises(Killed):
+        train(FAST, latents, str(tmp_path / "killed"))
+    monkeypatch.undo()
+    train(FAST, latents, str(tmp_path / "killed"))
+    whole, killed = weights(tmp_path / "whole"), weights(tmp_path / "killed")
+    assert all(torch.equal(whole[name], killed[name]) for name in whole)
+    assert [line["step"] for line in metrics(tmp_path / "killed")] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_finished_run_does_nothing_when_asked_again(latents, tmp_path):
+    train(FAST, latents, str(tmp_path))
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("model/*")}
+    train(FAST, latents, str(tmp_path))
+    assert before == {path: path.stat().st_mtime_ns for path in tmp_path.glob("model/*")}
+    assert len(metrics(tmp_path)) == 6
+
+
+def test_a_folder_with_another_config_is_refused(latents, tmp_path):
+    train(replace(FAST, steps=1), latents, str(tmp_path))
+    with pytest.raises(ValueError, match=r"other settings \(drop_condition\)"):
+        train(replace(FAST, drop_condition=0.5), latents, str(tmp_path))
+
+
+def test_one_latent_is_overfitted(make_latents, latent_sample, tmp_path):
+    root = make_latents([latent_sample(3, rates=(4,), frames=16, caption="waves on a beach")])
+    config = replace(FAST, steps=500, tokens=16, log_every=25, save_every=250, lr=2e-3, warmup=20, drop_condition=0.0)
+    train(config, root, str(tmp_path / "run"))
+    losses = [line["loss"] for line in metrics(tmp_path / "run")]
+    probes = [line["probe_loss"] for line in metrics(tmp_path / "run") if "probe_loss" in line]
+    assert sum(losses[-4:]) / 4 < losses[0] / 5
+    assert probes[-1] < 0.2
+
+
+def test_the_average_has_the_width_asked_for():
+    assert ema_exponent(0.1) == pytest.approx(6.94 + 1, abs=0.01)  # section 3.1 of arXiv 2312.02696
+    assert ema_exponent(0.05) == pytest.approx(16.97 + 1, abs=0.01)
