@@ -52,23 +52,35 @@ class CaptionActor:
         self.needs_frames = config.source == "endpoint"
 
     def __call__(self, unit: Row) -> Row:
-        """Caption one unit; a clip that gets no caption becomes an error row and the others go on."""
+        """Caption one unit; a clip that gets no caption becomes an error row and the others go on.
+
+        A server that answers nobody is fatal instead: then no clip is to blame.
+        """
         ledger, name = Ledger(self.run), unit["unit"]
-        kept = set(kept_keys(ledger, name))
-        clips = [clip for clip in ledger.read_unit("clips", name).to_pylist() if clip["key"] in kept]
-        scores: dict[str, list[Row]] = {clip["key"]: [] for clip in clips}
-        for row in ledger.read_unit("scores", name, ["key", "scorer", "model", "value", "label"]).to_pylist():
-            if row["key"] in scores:
-                scores[row["key"]].append(row)
+        clips = self._clips(ledger, name)
         rows: list[Row] = []
         errors: list[Row] = []
         pictured = clip_frames(ledger, name, clips) if self.needs_frames else iter(clips)
-        for group in _groups({**clip, "scores": scores[clip["key"]]} for clip in pictured):
-            rows.extend(self._group(group, errors))
-        return _finish(ledger, "caption", "captions", unit, clips, rows, errors)
+        try:
+            for group in _groups(pictured):
+                done = self.captioner.caption(group)
+                rows.extend(done.rows)
+                errors.extend(done.errors)
+        except caption.CaptionError as error:
+            return {**status(unit, 0, 0.0, 0), "fatal": f"captions: {error}"}
+        durations = {clip["key"]: clip["duration_s"] for clip in clips}
+        lost = [{**error, "seconds": durations[error["key"]]} for error in errors]  # it cannot be packed without one
+        return _finish(ledger, "caption", "captions", unit, clips, rows, lost)
 
-    def _group(self, group: list[Row], errors: list[Row]) -> list[Row]:
-        raise AssertionError
+    def _clips(self, ledger: Ledger, unit: str) -> list[Row]:
+        """Return the kept clips of a unit with their scores by scorer."""
+        kept = set(kept_keys(ledger, unit))
+        clips = [clip for clip in ledger.read_unit("clips", unit).to_pylist() if clip["key"] in kept]
+        scores: dict[str, dict[str, Row]] = {clip["key"]: {} for clip in clips}
+        for row in ledger.read_unit("scores", unit, ["key", "scorer", "model", "value", "label"]).to_pylist():
+            if row["key"] in scores:
+                scores[row["key"]][row["scorer"]] = row
+        return [{**clip, "scores": scores[clip["key"]]} for clip in clips]
 
 
 def _groups(clips: Iterator[Row]) -> Iterator[list[Row]]:

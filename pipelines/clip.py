@@ -23,6 +23,8 @@ class Digest:
     """16 hex digits of the sampled digest; the first half of every clip key."""
     sampled: str
     """SHA-256 over the size and the sampled blocks, 64 hex digits."""
+    size_bytes: int
+    """Size of the file."""
     full: str | None
     """SHA-256 of all bytes where the sampled blocks already cover the file, else None."""
 
@@ -39,12 +41,12 @@ def digest(file: BinaryIO, size_bytes: int) -> Digest:
         data = file.read(size_bytes)
         sampled.update(data)
         name = sampled.hexdigest()
-        return Digest(source_id=name[:16], sampled=name, full=hashlib.sha256(data).hexdigest())
+        return Digest(source_id=name[:16], sampled=name, size_bytes=size_bytes, full=hashlib.sha256(data).hexdigest())
     for block in range(SAMPLED_BLOCKS):
         file.seek((size_bytes - BLOCK_BYTES) * block // (SAMPLED_BLOCKS - 1))
         sampled.update(file.read(BLOCK_BYTES))
     name = sampled.hexdigest()
-    return Digest(source_id=name[:16], sampled=name, full=None)
+    return Digest(source_id=name[:16], sampled=name, size_bytes=size_bytes, full=None)
 
 
 def clip_key(source_id: str, start_s: float) -> str:

@@ -6,15 +6,16 @@ present configuration, runs the others on Ray and goes on. All that a run knows 
 
 from __future__ import annotations
 
-import json
 import logging
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
 
-from filters import policy as policies
 from pipelines import actors, footage, pack, plan, runfile, score, select, shards, stages, storage, work
 from pipelines.accounting import Account, account
 from pipelines.config import CurateConfig
@@ -23,6 +24,12 @@ from pipelines.progress import Reporter
 
 log = logging.getLogger("rushes")
 Row = dict[str, Any]
+MAX_SHARDS_AT_ONCE = 64  # shards whose clips one worker looks up in the ledger together
+CHANGED = {
+    "code": "changed",
+    "reason": "its content is not the one that was planned",
+    "remedy": "curate the new content into another --out, or put the old file back",
+}
 STAGES = ("sources", "scan", "shots", "score", "select", "caption", "encode", "pack")
 
 
@@ -83,7 +90,7 @@ class Job:
     def __init__(self, run: str, config: CurateConfig, reporter: Reporter):
         self.run, self.config, self.reporter = run.rstrip("/"), config, reporter
         self.ledger = Ledger(run)
-        self.policy = policies.load(policies.find(config.select.policy))
+        self.policy = select.read_policy(config.select.policy)
         self.prints = self._fingerprints()
         self.units: list[str] = []
         self.excluded: dict[str, list[str]] = {}
@@ -130,7 +137,7 @@ class Job:
             raise ValueError(f"{self.run} has no inputs yet; name files, folders, globs or lists")
 
     def _same_content(self, uri: str) -> bool:
-        found = self.ledger.read("sources", ["digest"], where=duckdb_free_equals("uri", uri))["digest"].to_pylist()
+        found = self.ledger.read("sources", ["digest"], where=pc.field("uri") == uri)["digest"].to_pylist()
         if not found:
             return True  # never read: whatever it is now is what will be read
         return bool(footage.digest_of(uri).sampled == found[0])
@@ -192,16 +199,15 @@ class Job:
         if done >= set(self.units):
             self.reporter.skipped("select", len(done))
             return
-        clips, scores = self.ledger.read("clips", select.CLIP_COLUMNS), self.ledger.read("scores", select.SCORE_COLUMNS)
+        unscored = self.ledger.read("errors", ["key"], where=pc.field("stage") == "score")["key"]
+        clips = self.ledger.read("clips", where=~pc.field("key").isin(unscored))
+        scores = self.ledger.read("scores", ["key", "scorer", "model", "value"])
         selection, pairs = select.select(clips, scores, self.policy)
-        unit_of = dict(zip(clips["key"].to_pylist(), clips["unit"].to_pylist(), strict=True))
-        by_unit: dict[str, list[Row]] = {unit: [] for unit in self.units}
-        for row in selection:
-            by_unit[unit_of[row["key"]]].append(row)
         self.ledger.write("pairs", "all", pairs, prints)
-        for unit, rows in by_unit.items():
-            self.ledger.write("selection", unit, rows, prints)
-        kept = sum(row["kept"] for row in selection)
+        unit_of = clips["unit"].take(pc.index_in(selection["key"], value_set=clips["key"].combine_chunks()))
+        for unit in self.units:
+            self.ledger.write("selection", unit, selection.filter(pc.equal(unit_of, unit)), prints)
+        kept = pc.sum(selection["kept"]).as_py() or 0
         log.info("select    %d of %d clips kept, %d duplicates", kept, len(selection), len(pairs))
 
     def caption(self) -> None:
@@ -218,22 +224,46 @@ class Job:
                       work=work.reporting(work.encode_unit),
                       arguments={"run": self.run, "config": self.config})  # fmt: skip
         self._run(stage)
-        pack.prune_encoded(self.run, {(unit, row["fingerprint"]) for unit, row in stage.units.items()})
+        pack.prune_encoded(self.run)
 
     def pack(self) -> None:
         """Put the encoded clips into shards, and write their manifest last."""
-        plans = pack.shard_plans(self.ledger, self.config.pack, self.prints["caption"])
-        units = {p["unit"]: p for p in plans}
-        stage = Stage(name="pack", tables=("packed",), units=units, work=work.reporting(work.shard_unit),
-                      arguments={"run": self.run, "config": self.config})  # fmt: skip
-        self._run(stage)
-        pack.finish(self.run, self.ledger, plans)
+        shards_ = self._shard_units()
+        done = {(part.unit, part.fingerprint) for part in self.ledger.parts("packed")}
+        root = f"{self.run}/shards"
+        pending = [row for row in shards_ if (row["unit"], row["fingerprint"]) not in done]
+        size = min(MAX_SHARDS_AT_ONCE, math.ceil(len(pending) / (4 * stages.cpus()))) if pending else 1
+        groups = {
+            f"group-{at:06d}": {"unit": f"group-{at:06d}", "shards": pending[at : at + size], "fingerprint": ""}
+            for at in range(0, len(pending), size)
+        }
+        arguments = {"run": self.run, "config": self.config, "policy": self.policy.name}
+        self._follow("pack", list(groups.values()), len(shards_) - len(pending), work.reporting(work.shards_unit), arguments)
+        self.ledger.tidy("packed", {row["unit"]: row["fingerprint"] for row in shards_})
+        infos = [shards.read_info(root, row["path"]) for row in shards_]
+        manifest = shards.write_manifest(root, infos, kind="clips", fingerprint=self.prints["select"],
+                                         extra={"policy": self.policy.name})  # fmt: skip
+        shards.prune(root, manifest)
+
+    def _shard_units(self) -> list[Row]:
+        """Return a row for each shard that there should be; its fingerprint follows all that its samples hold."""
+        captioned = pa.array(self.ledger.read("captions", ["key"])["key"].to_pylist(), pa.string())
+        encoded = self.ledger.read("encoded", ["key", "bucket", "wave", "size_bytes", "sha256"])
+        encoded = encoded.filter(pc.is_in(encoded["key"], value_set=captioned))
+        sha = dict(zip(encoded["key"].to_pylist(), encoded["sha256"].to_pylist(), strict=True))
+        rows = []
+        for planned in pack.shard_plan(encoded, self.ledger.read("selection", ["key", "kept"]), self.config.pack):
+            name = f"{planned.bucket}-{planned.index:06d}"
+            prints = fingerprint(self.config.pack.name, self.prints["caption"], [(key, sha[key]) for key in planned.keys])
+            path = f"{planned.bucket}/{self.config.pack.name}-{planned.index:06d}.tar"
+            rows.append({"unit": name, "plan": asdict(planned), "fingerprint": prints, "path": path})
+        return rows
 
     def _units(self, stage: str) -> dict[str, Row]:
-        rows = {}
+        rows: dict[str, Row] = {}
         for unit in self.units:
             excluded = self.excluded.get(unit, [])
-            rows[unit] = {"unit": unit, "excluded": excluded,
+            rows[unit] = {"unit": unit, "wave": int(unit[1:5]), "excluded": excluded,
                           "fingerprint": fingerprint(self.prints[stage], excluded if stage != "sources" else [])}  # fmt: skip
         return rows
 
@@ -252,17 +282,24 @@ class Job:
         done = {(part.unit, part.fingerprint) for part in self.ledger.parts(stage.tables[-1])}
         pending = [row for unit, row in stage.units.items() if (unit, row["fingerprint"]) not in done]
         before = len(stage.units) - len(pending)
-        if not pending:
-            self.reporter.skipped(stage.name, before)
-        else:
-            if stage.is_actor:
-                rows = stages.run_actors(pending, stage.work, stage.arguments, actors=stage.workers)  # type: ignore[arg-type]
-            else:
-                rows = stages.run_units(pending, stage.work, stage.arguments, in_flight=self.config.ray.max_in_flight)
-            for row in self.reporter.follow(stage.name, rows, len(pending), before):
-                if row["fatal"]:
-                    raise RunFailed(row["fatal"])
+        self._follow(stage.name, pending, before, stage.work, stage.arguments, stage.is_actor, stage.workers)
         current = {unit: row["fingerprint"] for unit, row in stage.units.items()}
         for table in stage.tables:
             self.ledger.tidy(table, current)
         self.ledger.tidy("errors", current, prefix=f"{stage.name}-")
+
+    def _follow(
+        self, name: str, pending: list[Row], before: int, work_: Any, arguments: Row, is_actor: bool = False,
+        workers: int = 0,
+    ) -> None:  # fmt: skip
+        """Run units to their end. Raises RunFailed as soon as one says that nothing can be written any more."""
+        if not pending:
+            self.reporter.skipped(name, before)
+            return
+        if is_actor:
+            rows = stages.run_actors(pending, work_, arguments, actors=workers)
+        else:
+            rows = stages.run_units(pending, work_, arguments, in_flight=self.config.ray.max_in_flight)
+        for row in self.reporter.follow(name, rows, len(pending), before):
+            if row["fatal"]:
+                raise RunFailed(row["fatal"])

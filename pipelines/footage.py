@@ -169,16 +169,21 @@ def probe(uri: str, scan: ScanConfig) -> dict[str, Any]:
         facts = _described(container, stream, picture) | _sound(container)
     if max(picture.width, picture.height) > scan.max_side_px:
         raise _too_large(uri, picture.width, picture.height, scan)
-    with _open_small(uri) as (file, size_bytes):
-        digest = clip.digest(file, size_bytes)
+    digest = digest_of(uri)
     start_s = _seconds(picture.pts, picture.time_base) or 0.0
     facts |= {"start_s": start_s, "duration_s": timing["end_s"] - (start_s if timing["absolute"] else 0.0)}
     facts |= {"fps": timing["fps"], "variable_fps": timing["variable"]}
-    facts["bit_rate"] = facts["bit_rate"] or int(size_bytes * 8 / max(facts["duration_s"], 0.001))
+    facts["bit_rate"] = facts["bit_rate"] or int(digest.size_bytes * 8 / max(facts["duration_s"], 0.001))
     return {
-        "source_id": digest.source_id, "uri": uri, "size_bytes": size_bytes,
+        "source_id": digest.source_id, "uri": uri, "size_bytes": digest.size_bytes,
         "digest": digest.sampled, "digest_full": digest.full, **facts,
     }  # fmt: skip
+
+
+def digest_of(uri: str) -> clip.Digest:
+    """Return the content digest of a file or object, reading a few blocks of it."""
+    with _open_small(uri) as (file, size_bytes):
+        return clip.digest(file, size_bytes)
 
 
 def _admit(uri: str, stream: VideoStream, scan: ScanConfig) -> None:

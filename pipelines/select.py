@@ -7,7 +7,7 @@ their hashes. The result depends on the rows, not on their order.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ from pipelines.ledger import TABLES
 
 DERIVED = ("pixels", "min_side_px", "aspect")
 """Measures made of several columns: what is left of the picture inside its bars."""
-NOT_MEASURES = {"phash", "phash_s", "frame_s", "strip"}
+NOT_MEASURES = {"phash", "phash_s", "frame_s"}
 CROP = ("crop_left", "crop_top", "crop_right", "crop_bottom")
 NEEDED = ("key", "source_id", "duration_s", "width", "height", "bit_rate", "luma_std", "phash", "phash_s", *CROP)
 UNMEASURED = "not measured"
@@ -38,6 +38,15 @@ def read_policy(name: str) -> Policy:
     if not storage.exists(name):
         raise policies.PolicyError(f"there is no policy file {name}; presets are {', '.join(policies.presets())}")
     return policies.load(storage.read_bytes(name).decode("utf-8"))
+
+
+def check(policy: Policy, scorers: Sequence[str]) -> None:
+    """Make sure that every rule finds its measure, before anything runs. Raises MissingMeasure, which names it."""
+    columns = {field.name for field in TABLES["clips"] if not pa.types.is_list(field.type)}
+    known = (columns - NOT_MEASURES) | set(DERIVED) | set(scorers)
+    for rule in policy.rules:
+        if rule.measure not in known and not rule.optional:
+            raise policies.missing(rule, known)
 
 
 def select(clips: pa.Table, scores: pa.Table, policy: Policy) -> tuple[pa.Table, pa.Table]:

@@ -169,9 +169,10 @@ def shots_unit(unit: Row, *, run: str, config: CurateConfig) -> Row:
             continue
         covered = sum(spans["covered_s"].to_pylist())
         with guard(errors, uri=source["uri"], source_id=source["source_id"], start_s=0.0, seconds=covered):
-            found, trimmed = shots.shots_of(source, spans.sort_by("span").to_pylist(), config.shots)
+            found, trimmed = shots.shots_of(source, spans.sort_by("span").to_pylist(), config.shots, config.scan)
+            found = [{**row, "wave": source["wave"], "unit": name} for row in found]
             pictures = candidates(ledger, name, source["source_id"])
-            strips.extend({"key": row["key"], "webp": shots.strip(_spread(pictures, row, config))} for row in found)
+            strips.extend(_strips(pictures, found, config.shots.strip_frames))
             clips.extend(found)
             trims.extend(trimmed)
     write_errors(ledger, "shots", unit, errors)
@@ -181,10 +182,12 @@ def shots_unit(unit: Row, *, run: str, config: CurateConfig) -> Row:
     return status(unit, len(clips), sum(row["duration_s"] for row in clips), len(errors))
 
 
-def _spread(pictures: Mapping[float, bytes], clip: Row, config: CurateConfig) -> list[bytes]:
-    times = sorted(time for time in pictures if clip["start_s"] <= time < clip["end_s"]) or clip["frame_s"]
-    count = min(config.shots.strip_frames, len(times))
-    return [pictures[times[(2 * index + 1) * len(times) // (2 * count)]] for index in range(count)]
+def _strips(pictures: Mapping[float, bytes], clips: Iterable[Row], count: int) -> Iterator[Row]:
+    times = sorted(pictures)
+    for clip in clips:
+        chosen = shots.strip_times(times, clip["start_s"], clip["end_s"], count)
+        if chosen:
+            yield {"key": clip["key"], "webp": shots.strip([pictures[time] for time in chosen])}
 
 
 def clip_frames(ledger: Ledger, unit: str, clips: Iterable[Row]) -> Iterator[Row]:
@@ -205,24 +208,37 @@ def kept_keys(ledger: Ledger, unit: str) -> list[str]:
 def encode_unit(unit: Row, *, run: str, config: CurateConfig) -> Row:
     """Cut and encode the kept clips of a unit once: table `encoded` and a tar of the clips."""
     ledger, name = Ledger(run), unit["unit"]
-    sources = {row["source_id"]: row for row in ledger.read_unit("sources", name).to_pylist() if row["uri"] not in unit["excluded"]}
+    excluded = set(unit["excluded"])
+    sources = {s["source_id"]: s for s in ledger.read_unit("sources", name).to_pylist() if s["uri"] not in excluded}
     kept = set(kept_keys(ledger, name))
     clips = [row for row in ledger.read_unit("clips", name).to_pylist() if row["key"] in kept]
     errors: list[Row] = []
 
-    def encoded() -> Iterator[tuple[Row, bytes, Row]]:
+    def encoded() -> Iterator[tuple[str, bytes, Row]]:
         for clip in clips:
             where = {"uri": clip["uri"], "source_id": clip["source_id"], "key": clip["key"]}
             with guard(errors, **where, start_s=clip["start_s"], seconds=clip["duration_s"]):
                 data, info = encode.cut(
                     clip["uri"], sources[clip["source_id"]], clip["start_s"], clip["end_s"], config.pack, _crop(clip)
                 )
-                yield clip, data, info
+                yield clip["key"], data, info
 
-    rows = pack.write_encoded(run, name, unit["fingerprint"], encoded())
+    rows = pack.write_encoded(run, name, unit["fingerprint"], encoded(), unit["wave"])
     write_errors(ledger, "encode", unit, errors)
     ledger.write("encoded", name, rows, unit["fingerprint"])
     return status(unit, len(rows), sum(row["duration_s"] for row in rows), len(errors))
+
+
+def shards_unit(unit: Row, *, run: str, config: CurateConfig, policy: str) -> Row:
+    """Assemble a group of shards, whose clips are looked up in the ledger once: table `packed`, a part a shard."""
+    ledger = Ledger(run)
+    plans = [pack.ShardPlan(**plan["plan"]) for plan in unit["shards"]]
+    joined = pack.join(ledger, [key for plan in plans for key in plan.keys])
+    for row, plan in zip(unit["shards"], plans, strict=True):
+        info = pack.assemble(run, plan, config.pack, joined)
+        ledger.write("packed", row["unit"], pack.packed_rows(plan, info, joined, policy), row["fingerprint"])
+    seconds = sum(clip.encoded["duration_s"] for clip in joined.values())
+    return status(unit, len(joined), seconds, 0)
 
 
 def _crop(clip: Row) -> tuple[float, float, float, float]:

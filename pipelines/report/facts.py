@@ -81,23 +81,23 @@ class Strips:
     left_bytes: int = STRIP_BYTES
     _seen: dict[str, bytes | None] = field(default_factory=dict)
 
-    def of(self, key: str) -> bytes | None:
-        """Return a clip's strip, or None if there is none or the page is full."""
+    def of(self, key: str, unit: str) -> bytes | None:
+        """Return the strip of a clip of a unit, or None if there is none or the page is full."""
         if key not in self._seen:
-            self._seen[key] = self._read(key)
+            self._seen[key] = self._read(key, unit)
         return self._seen[key]
 
-    def _read(self, key: str) -> bytes | None:
-        uri = f"{self.run.rstrip('/')}/strips/{key}.webp"
-        if self.left_bytes <= 0 or not is_key(key) or not storage.exists(uri):
+    def _read(self, key: str, unit: str) -> bytes | None:
+        if self.left_bytes <= 0:
             return None
-        data = storage.read_bytes(uri)
+        found = Ledger(self.run).read_unit("strips", unit, ["webp"], where=pc.field("key") == key)
+        data = found["webp"][0].as_py() if found.num_rows else b""
         self.left_bytes -= len(data)
-        return data
+        return data or None
 
 
 _CARD = """
-select c.key, c.uri, c.start_s, c.end_s, f.fate, f.reason, s.value, s."limit", s.detail,
+select c.key, c.unit, c.uri, c.start_s, c.end_s, f.fate, f.reason, s.value, s."limit", s.detail,
        t.short as caption, t.source as caption_source,
        c.camera, c.motion, c.width, c.height, c.fps, c.duration_s
 from {chosen} f join clips c using (key)
@@ -146,7 +146,7 @@ def pairs(books: Books, strips: Strips, limit: int = PAIRS) -> list[Pair]:
 
 def _card(row: dict[str, Any], strips: Strips) -> Card:
     facts = {name: row.pop(name) for name in ("camera", "motion", "width", "height", "fps", "duration_s")}
-    return Card(**row, facts=facts, strip=strips.of(row["key"]))
+    return Card(**row, facts=facts, strip=strips.of(row["key"], row["unit"]))
 
 
 def timelines(books: Books, limit: int = TIMELINES) -> list[Timeline]:
