@@ -11,9 +11,9 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from dit import config as dit_config
-from pipelines.config import CurateConfig, LatentsConfig
-from tokenizer import config as tokenizer_config
+
+from pipelines.config import CurateConfig
+
 
 DONE, FAILED, USAGE, PARTLY = 0, 1, 2, 3
 GROUPS = {"tokenizer": "train and try the tokenizer", "dit": "train the diffusion transformer and sample from it"}
@@ -80,7 +80,7 @@ def _curate(options: Namespace) -> int:
 def _latents_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("run", type=str, help="a run with shards")
     parser.add_argument("--tokenizer", type=str, default=None, help="folder of the model; RUN/tokenizer/model if not given")
-    _configured(parser, LatentsConfig)
+    pass
 
 
 def _latents(options: Namespace) -> int:

@@ -174,10 +174,9 @@ class Job:
                     name = f"{unit}-{index:03d}"
                     units[name] = {"unit": name, "sources": unit, "chunk": index, "excluded": excluded,
                                    "fingerprint": fingerprint(self.prints["scan"], excluded)}  # fmt: skip
-        crashes = stages.Attempts()
         self._run(
             Stage(name="scan", tables=("frames", "signals"), units=units, work=work.reporting(work.scan_unit),
-                  arguments={"run": self.run, "config": self.config, "crashes": crashes})
+                  arguments={"run": self.run, "config": self.config})
         )  # fmt: skip
 
     def shots(self) -> None:
@@ -199,8 +198,8 @@ class Job:
         if done >= set(self.units):
             self.reporter.skipped("select", len(done))
             return
-        unscored = self.ledger.read("errors", ["key"], where=pc.field("stage") == "score")["key"]
-        clips = self.ledger.read("clips", where=~pc.field("key").isin(unscored))
+        failed = self.ledger.read("errors", ["key"], where=pc.field("stage") == "score")["key"].to_pylist()
+        clips = self.ledger.read("clips", where=~pc.field("key").isin(pa.array(failed, pa.string())))
         scores = self.ledger.read("scores", ["key", "scorer", "model", "value"])
         selection, pairs = select.select(clips, scores, self.policy)
         self.ledger.write("pairs", "all", pairs, prints)

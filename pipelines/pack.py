@@ -30,7 +30,7 @@ SECONDS = (0, 1, 2, 4, 8, 16, 32, 64)
 TEXT_BYTES = 8192
 """Set aside in a shard for the facts and the caption of each sample, which are not known while shards are planned."""
 
-_FACTS = [f for f in TABLES["clips"] if not pa.types.is_list(f.type) and f.name not in ("strip", "caption", "unit")]
+_FACTS = [f for f in TABLES["clips"] if not pa.types.is_list(f.type) and f.name not in ("caption", "unit")]
 _ENCODED = [f for f in TABLES["encoded"] if f.name not in ("key", "offset", "size_bytes", "unit", "wave")]
 _CAPTION = [f for f in TABLES["captions"] if f.name not in ("key", "source", "model", "short", "long")]
 

@@ -56,7 +56,7 @@ def stretches(time_s: npt.NDArray[np.float64], duration_s: npt.NDArray[np.floati
 def shots_of(
     source: Mapping[str, Any], signals: Sequence[Mapping[str, Any]], shots: ShotsConfig, scan: ScanConfig
 ) -> tuple[list[Row], list[Row]]:
-    """Return the rows of `clips` (but for their strip) and of `trims` of one source.
+    """Return the rows of `clips` and of `trims` of one source.
 
     Clips and trims tile what was decoded: their seconds add up to the `covered_s` of the signals.
 
@@ -120,7 +120,6 @@ def _clip(source: Mapping[str, Any], shot: Shot, part: Arrays, shots: ShotsConfi
         **_movement(own, source["width"] / source["height"]),
         **_picture(own, source, scan, shot.start_s),
         "frame_s": _representatives(own, shot, shots.frames_per_clip),
-        "strip": None,
     }  # fmt: skip
 
 

@@ -9,6 +9,7 @@ ended; what has taken a worker down twice is recorded as an error instead of bei
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -31,6 +32,7 @@ def start(config: RayConfig) -> None:
     if ray.is_initialized():
         return
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # dead workers are told in our own words
     common: Row = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": False}
     if config.address:
         ray.init(address=config.address, **common)
@@ -59,9 +61,14 @@ def cpus() -> int:
 def run_units(
     units: Sequence[Row], work: Callable[..., Row], arguments: Row, *, in_flight: int = 0
 ) -> Iterator[Row]:
-    """Yield the status row of each unit as it ends; `work(unit, **arguments)` runs in a Ray task of one CPU."""
+    """Yield the status row of each unit as it ends; `work(unit, **arguments)` runs in a Ray task of one CPU.
+
+    Work that names an argument `crashes` is given the count of attempts.
+    """
     if not units:
         return
+    if "crashes" in inspect.signature(work).parameters:
+        arguments = {**arguments, "crashes": Attempts()}
     dataset = ray.data.from_items(list(units), override_num_blocks=len(units))
     mapped = dataset.map(
         work, fn_kwargs=arguments, num_cpus=1, compute=ray.data.TaskPoolStrategy(size=in_flight or cpus())

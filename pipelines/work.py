@@ -6,6 +6,7 @@ worker killed at any instant leaves either nothing or a part that the next try r
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -59,6 +60,7 @@ def status(unit: Row, items: int, seconds: float, errors: int) -> Row:
 def reporting(work: Callable[..., Row]) -> Callable[..., Row]:
     """Wrap a unit's work so that a full disk or refused write comes back as one sentence instead of a traceback."""
 
+    @functools.wraps(work)
     def wrapped(unit: Row, **arguments: Any) -> Row:
         try:
             return work(unit, **arguments)

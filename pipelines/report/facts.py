@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipelines import storage
+import pyarrow.compute as pc
+
 from pipelines.accounting import Books
-from pipelines.clip import is_key
+from pipelines.ledger import Ledger
 
 CARDS = 200
 PAIRS = 24
@@ -26,6 +27,7 @@ class Card:
     """One clip, as a person wants to judge it."""
 
     key: str
+    unit: str
     uri: str
     start_s: float
     end_s: float
