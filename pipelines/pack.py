@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 
 from pipelines import archive, storage
 from pipelines.config import PackConfig
-from pipelines.ledger import TABLES, Ledger
+from pipelines.ledger import TABLES, Ledger, fingerprint
 from pipelines.shards import Sample, ShardInfo, plan_shards, write_shard
 
 ASPECTS = ((9, 21), (9, 16), (3, 4), (1, 1), (4, 3), (16, 9), (21, 9))
@@ -167,13 +167,13 @@ def sample_of(
 # -------------------------------------------------------------------------------------------------------- encoded units
 
 
-def encoded_uri(run: str, unit: str, fingerprint: str) -> str:
+def encoded_uri(run: str, unit: str, fingerprint_: str) -> str:
     """Return where a unit's encoded clips stand."""
-    return f"{run.rstrip('/')}/encoded/{unit}.{fingerprint}.tar"
+    return f"{run.rstrip('/')}/encoded/{unit}.{fingerprint_}.tar"
 
 
 def write_encoded(
-    run: str, unit: str, fingerprint: str, clips: Iterable[tuple[str, bytes, Mapping[str, Any]]], wave: int = 0
+    run: str, unit: str, fingerprint_: str, clips: Iterable[tuple[str, bytes, Mapping[str, Any]]], wave: int = 0
 ) -> list[dict[str, Any]]:
     """Write the clips that a unit encoded as one tar, streaming; return the rows of table `encoded`.
 
@@ -182,12 +182,12 @@ def write_encoded(
     Args:
         run: The run's folder.
         unit: Name of the unit.
-        fingerprint: Fingerprint under which the rows will stand in the ledger.
+        fingerprint_: Fingerprint under which the rows will stand in the ledger.
         clips: Key, mp4 bytes and what `encode.cut` says about them.
         wave: The wave of the unit.
     """
     rows = []
-    with storage.open_write(encoded_uri(run, unit, fingerprint)) as file:
+    with storage.open_write(encoded_uri(run, unit, fingerprint_)) as file:
         tar = archive.Writer(file)
         for key, mp4, info in clips:
             row = {field.name: info[field.name] for field in _ENCODED if field.name in info}
@@ -256,6 +256,12 @@ def _rows(ledger: Ledger, table: str, columns: list[str], keys: pa.Array) -> lis
 
 def _by_key(ledger: Ledger, table: str, columns: list[str], keys: pa.Array) -> dict[str, dict[str, Any]]:
     return {row["key"]: row for row in _rows(ledger, table, columns, keys)}
+
+
+def plan_fingerprint(plan: ShardPlan, joined: Mapping[str, Joined]) -> str:
+    """Return a fingerprint of all that goes into a shard, so that a new caption packs anew only the shards it is in."""
+    facts = [facts_of(row.clip, row.encoded, row.caption, row.scores) for row in map(joined.__getitem__, plan.keys)]
+    return fingerprint(plan, facts, [joined[key].encoded["sha256"] for key in plan.keys])
 
 
 def assemble(run: str, plan: ShardPlan, pack: PackConfig, joined: Mapping[str, Joined] | None = None) -> ShardInfo:

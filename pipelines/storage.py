@@ -175,11 +175,15 @@ class _Upload:
         return cast(BinaryIO, self.file)
 
     def __exit__(self, kind: Any, *_: Any) -> None:
-        if kind is None:
+        if kind is not None:
+            self.file.discard()
+            return
+        try:
             self.file.close()
             self.file.commit()
-        else:
+        except BaseException:
             self.file.discard()
+            raise
 
 
 def _reason(error: OSError) -> str:

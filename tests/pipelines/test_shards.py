@@ -8,8 +8,10 @@ import json
 import multiprocessing
 import os
 import signal
+import subprocess
 import tarfile
 import time
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -141,6 +143,34 @@ def test_a_kill_in_the_middle_leaves_no_shard(tmp_path: Path) -> None:
     assert storage.list_files(str(tmp_path), recursive=True) == []
     storage.sweep(str(tmp_path))
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_a_full_disk_leaves_the_shards_before_and_no_part_of_the_next(tmp_path: Path) -> None:
+    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(tmp_path)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("mounting a tmpfs is not permitted here")
+    try:
+        info = shards.write_shard(str(tmp_path), BUCKET, "clips", 0, [sample(0, 10_000)])
+        with pytest.raises(storage.StorageError, match=r"clips-000001\.tar: no space left"):
+            shards.write_shard(str(tmp_path), BUCKET, "clips", 1, (sample(n, 200_000) for n in range(20)))
+        assert {path.name for path in tmp_path.rglob("*") if path.is_file()} == {
+            f"clips-000000.{end}" for end in ("tar", "tar.idx", "parquet")
+        }
+        assert len(list(shards.read_shard(f"{tmp_path}/{info.path}", ("mp4", "json", "txt")))) == 1
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
+
+
+def test_memory_is_bounded_by_a_sample_in_writing_and_reading(tmp_path: Path) -> None:
+    root, size_bytes = str(tmp_path), 2 * 2**20
+    tracemalloc.start()
+    try:
+        info = shards.write_shard(root, BUCKET, "clips", 0, (sample(n, size_bytes) for n in range(30)))
+        shards.write_manifest(root, [info], kind="clips", fingerprint="abc")
+        assert sum(1 for _ in shards.pipeline(root)) == 30
+        assert tracemalloc.get_traced_memory()[1] < 5 * size_bytes
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize(

@@ -58,6 +58,19 @@ def test_an_empty_file_exists_with_no_bytes(root: str) -> None:
     assert storage.exists(f"{root}/empty") and storage.read_bytes(f"{root}/empty") == b""
 
 
+def test_a_streamed_file_without_a_byte_exists_too(root: str) -> None:
+    with storage.open_write(f"{root}/empty"):
+        pass
+    assert storage.exists(f"{root}/empty") and storage.size(f"{root}/empty") == 0
+
+
+def test_a_range_is_read_alone(root: str) -> None:
+    storage.write_bytes(f"{root}/r", bytes(range(100)))
+    assert storage.read_range(f"{root}/r", 10, 5) == bytes(range(10, 15))
+    assert storage.read_range(f"{root}/r", 10, 0) == b""
+    assert storage.read_range(f"{root}/r", 98, 5) == bytes([98, 99])
+
+
 def test_a_large_file_is_streamed_and_comes_back_whole(root: str) -> None:
     block = os.urandom(2**20)
     with storage.open_write(f"{root}/large") as file:
