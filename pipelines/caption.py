@@ -11,6 +11,7 @@ No Ray here: an actor holds a captioner and calls it with batches of clips.
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import threading
@@ -182,8 +183,7 @@ class EndpointCaptioner:
             max_tokens=1024,
             temperature=0.0 if attempt == 0 else 0.5,  # the same question would bring the same junk again
         )
-        choices = getattr(answer, "choices", None)  # what is no JSON reaches us as a string
-        return parse(choices[0].message.content if choices else None)
+        return parse(_content(answer))
 
     def _try(self, ask: Any) -> Any:
         """Return what `ask` returns, asking again where that may help. Raises CaptionError where it does not."""
@@ -194,7 +194,7 @@ class EndpointCaptioner:
             wait_s = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2**attempt) * random.uniform(0.5, 1.0)
             try:
                 return ask(attempt)
-            except Junk as error:
+            except (Junk, json.JSONDecodeError) as error:  # the latter: what is called JSON and is none
                 failure, wait_s = CaptionError("junk", str(error), REMEDY), 0.0
             except openai.RateLimitError as error:
                 failure = CaptionError("rate_limit", _said(error), "lower --caption.concurrency")
@@ -212,6 +212,15 @@ class EndpointCaptioner:
 
 REMEDY = "look at the server's log, then run the same command again: finished units are kept"
 REFUSED = "check --caption.endpoint, --caption.model and the key in the variable that --caption.api_key_env names"
+
+
+def _content(answer: Any) -> str | None:
+    """Return the text of an answer; the client hands over whatever the server sent, be it a page of HTML."""
+    try:
+        content = answer.choices[0].message.content
+    except (AttributeError, IndexError, TypeError):
+        return None
+    return content if isinstance(content, str) else None
 
 
 class Pause:

@@ -8,7 +8,7 @@ pass of it: `embedding` and `tags` EfficientNet-Lite0, `clip` and `aesthetic` Op
 |---|---|---|---|
 | embedding | mean cosine between the clip's frames, 1 = all alike | | 1280 numbers, unit length |
 | tags | probability of the best tag, 0 … 1 | the five best: `dog 0.71, ball 0.04` | |
-| quality | median of 100 − BRISQUE: **higher is better**, photographs 50 … 100; null where flat | `flat` where null | |
+| quality | median of 100 − BRISQUE: **higher is better**, clean 50 … 100; null where flat | `flat` where null | |
 | text | mean share of the picture under text, 0 … 1 | | |
 | clip | mean cosine between the clip's frames | | OpenCLIP embedding, unit length |
 | aesthetic | mean of LAION's score, about 1 … 10, higher is better | | |

@@ -180,6 +180,8 @@ def test_no_more_requests_are_open_than_allowed(server: Server, ask: Any) -> Non
         (200, {"content-type": "application/json"}, "{not json"),
         (200, {"content-type": "text/html"}, "<html>gateway</html>"),
         (200, {"content-type": "application/json"}, '{"id": "1", "choices": []}'),
+        (200, {"content-type": "application/json"}, '{"choices": [{}]}'),
+        (200, {"content-type": "application/json"}, "[1]"),
     ],
 )
 def test_a_fault_is_followed_by_another_try(server: Server, ask: Any, first: Answer) -> None:

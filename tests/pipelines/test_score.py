@@ -79,8 +79,12 @@ def test_a_man_in_a_suit_is_tagged_so(rows: list[dict[str, Any]]) -> None:
     assert row["value"] > 0.7
 
 
-def test_what_the_labels_call_a_dog_and_bottles_are_tagged_so(scorer: score.Scorer, footage: Path) -> None:
-    files = {"dog": "sam2__01_dog.mp4", "bottle": "sample-videos__bottle-detection.mp4"}
+def test_what_the_labels_call_dog_bottles_and_bed_are_tagged_so(scorer: score.Scorer, footage: Path) -> None:
+    files = {
+        "dog": "sam2__01_dog.mp4",
+        "bottle": "sample-videos__bottle-detection.mp4",
+        "bed or couch": "sam2__bedroom.mp4",
+    }
     found = scorer([{"key": name, "jpegs": _jpegs(footage / file, 2, 20)} for name, file in files.items()])
     for name in files:
         assert tags.parse(_one(found, name, "tags")["label"])[0].name == name
