@@ -212,7 +212,9 @@ class _Sequences:
         return verify(self._row(0, a), self._row(1, a), self._row(0, b), self._row(1, b), rules, same_source=same)
 
 
-def _best_first(clips: pa.Table, scores: pa.Table, chosen: npt.NDArray[np.int64], rules: DuplicateRules) -> list[int]:
+def _best_first(
+    clips: pa.Table, scores: pa.Table, chosen: npt.NDArray[np.int64], rules: DuplicateRules
+) -> npt.NDArray[np.int64]:
     """Return clips in the order of `rules.prefer`; the key decides between equals. What is not measured comes last."""
     columns = []
     known = _known(clips, scores)
