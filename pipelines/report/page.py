@@ -51,13 +51,13 @@ def render(run: str, policy: str | None = None) -> str:
     """Return the page of a run as HTML."""
     books = accounting.open_books(run, policy)
     account = accounting.settle(books)
-    stages = facts.funnel(books)
+    rules = measures.rules(run, books.policy)
     strips = facts.Strips(run)
     cards = facts.cards(books, strips)
     shards = models.manifest(f"{run.rstrip('/')}/shards")
     parts = [
         sections.accounting(account),
-        sections.funnel_part(stages, packed=facts.tally(books, "packed") > 0),
+        sections.funnel(facts.funnel(account, rules), facts.packed(books)),
         sections.mixture(facts.mixture(books)),
         sections.measures(measures.measures(run, books)),
         sections.strips(cards, facts.tally(books, "clips")),
@@ -69,7 +69,7 @@ def render(run: str, policy: str | None = None) -> str:
         models.training(run, "dit", "Generator", "The generator trained on the latents of the clips above."),
     ]
     packed = (len(shards.get("shards", [])), int(shards.get("samples", 0)))
-    return _document(run, account, sections.headline(account, stages, packed), [part for part in parts if part])
+    return _document(run, account, sections.headline(account, packed), [part for part in parts if part])
 
 
 def _document(run: str, account: Account, headline: Html, parts: list[Html]) -> str:
