@@ -55,8 +55,10 @@ def number(value: float) -> str:
     size = abs(value)
     if size >= 1000 or value == int(value):
         return f"{value:,.0f}".replace(",", "\u2009").replace("-", "−")
-    digits = min(max(2 - math.floor(math.log10(size)), 0), 7)
+    digits = min(max(2 - math.floor(math.log10(size)), 0), 5)
     text = f"{value:.{digits}f}"
+    if not text.strip("-0."):
+        return "≈\u202f0"
     return (text.rstrip("0").rstrip(".") if "." in text else text).replace("-", "−")
 
 

@@ -231,7 +231,7 @@ def measures(found: Sequence[Measure]) -> Html:
     )
     return section(
         "measures", "Measures and limits",
-        f"Every clip is measured once; the policy limits {count(bounded, 'measure')}. Heights grow with the square root "
+        f"Each clip is measured once; the policy limits {count(bounded, 'measure')}. Heights grow with the square root "
         "of the number of clips, so that rare values can be seen; the end bins hold what lies beyond.",
         legend, el("div", *panels[:bounded], class_="grid thirds"), len(found) > bounded and rest,
     )  # fmt: skip
@@ -367,7 +367,7 @@ def failures(rows: Sequence[dict[str, Any]], total: int) -> Html:
         )
         for row in rows
     ]
-    head = el("tr", *(el("th", name, scope="col") for name in ("Input", "Code", "Lost", "Reason and remedy")))
+    head = el("tr", *(el("th", n, scope="col", class_=s) for n, s in _FAILURE_COLUMNS))
     table = el("table", el("thead", head), el("tbody", *lines), class_="failures")
     more = "" if len(rows) == total else f" The {number(len(rows))} that cost most of {number(total)} are listed."
     return section(
@@ -375,6 +375,9 @@ def failures(rows: Sequence[dict[str, Any]], total: int) -> Html:
         f"Whatever could be read before the failure is kept; everything else in the run went on.{more}",
         el("div", table, class_="scroll"),
     )  # fmt: skip
+
+
+_FAILURE_COLUMNS = (("Input", ""), ("Code", ""), ("Lost", "n"), ("Reason and remedy", ""))
 
 
 def _where(row: dict[str, Any]) -> str:
