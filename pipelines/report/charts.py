@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -188,9 +189,11 @@ def curve(points: Sequence[tuple[float, float]], label: str, style: str = "kept"
 
 
 def _smooth(values: Sequence[float]) -> list[float]:
-    weight = 1 - 1 / max(len(values) / 20, 1)
-    smooth, total, mean = [], 0.0, 0.0
-    for value in values:  # bias-corrected exponential mean: the first values are not pulled to 0
-        mean, total = weight * mean + (1 - weight) * value, weight * total + (1 - weight)
-        smooth.append(mean / total)
+    """Return means over a window centred on each value, so that the line does not lag behind what it sums up."""
+    sums = [0.0, *itertools.accumulate(values)]
+    reach = max(len(values) // 30, 1)
+    smooth = []
+    for place in range(len(values)):
+        half = min(reach, place, len(values) - 1 - place)
+        smooth.append((sums[place + half + 1] - sums[place - half]) / (2 * half + 1))
     return smooth

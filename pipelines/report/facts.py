@@ -227,6 +227,11 @@ where label is not null group by label order by sum(duration_s) desc, label limi
 """
 
 
+def distinct_sources(books: Books) -> int:
+    """Return the number of sources that differ in content."""
+    return int(books.connection.execute("select count(*) from firsts").fetchall()[0][0])
+
+
 def tally(books: Books, table: str) -> int:
     """Return the number of rows of a table under the policy reported."""
     where = " where policy = getvariable('policy')" if table in ("selection", "pairs", "packed") else ""

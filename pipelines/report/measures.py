@@ -119,7 +119,7 @@ def _histogram(books: Books, values: str, limits: list[float], share: bool) -> H
         low, high = 0.0, 1.0
     log = not share and least is not None and low >= 0 and high > 12 * max(middle, least)
     if log:
-        low = max(low, least, high / 1e5)
+        low = max(low, least, high / 1e4)
     scale, first, last = ("ln", math.log(low), math.log(high)) if log else ("", low, high)
     step = (last - first) / BINS
     cell = f"least(greatest(floor(({scale}({'greatest(value, ?)' if log else 'value'}) - ?) / ?), 0), {BINS - 1})"

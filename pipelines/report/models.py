@@ -131,7 +131,7 @@ def _pictures(folder: str) -> Iterator[Html]:
     for uri in [uri for uri in uris if _kind(uri) == "video/mp4"][:4] + pictures[-4:]:
         name, kind = uri.rsplit("/", 1)[-1], _kind(uri)
         limit = VIDEO_BYTES if kind == "video/mp4" else IMAGE_BYTES
-        caption = el("figcaption", el("b", words(name.rsplit(".", 1)[0])), el("small", size(storage.size(uri))))
+        caption = el("figcaption", el("b", _titled(name.rsplit(".", 1)[0])), el("small", size(storage.size(uri))))
         if storage.size(uri) > limit:
             note = el("p", f"{name} is larger than {size(limit)}, so it is not on this page.", class_="facts")
             yield el("figure", caption, note, class_="panel")
@@ -142,6 +142,10 @@ def _pictures(folder: str) -> Iterator[Html]:
         else:
             shown = el("img", src=data, alt=name)
         yield el("figure", caption, shown, class_="panel")
+
+
+def _titled(stem: str) -> str:
+    return f"step {int(stem)}" if stem.isdecimal() else words(stem)
 
 
 def _kind(uri: str) -> str:

@@ -63,7 +63,7 @@ def render(run: str, policy: str | None = None) -> str:
         sections.strips(cards, facts.tally(books, "clips")),
         sections.duplicates(facts.pairs(books, strips), facts.tally(books, "pairs")),
         sections.failures(facts.failures(books), facts.tally(books, "errors")),
-        sections.sources(facts.timelines(books), facts.tally(books, "sources"), {card.key for card in cards}),
+        sections.sources(facts.timelines(books), facts.distinct_sources(books), {card.key for card in cards}),
         models.shards(run),
         models.training(run, "tokenizer", "Tokenizer", "How well the tokenizer gives back what it was shown."),
         models.training(run, "dit", "Generator", "The generator trained on the latents of the clips above."),
@@ -95,7 +95,7 @@ def _document(run: str, account: Account, headline: Html, parts: list[Html]) -> 
         el("header", el("p", "Rushes", class_="mark"), el("h1", name), _summary(account), class_="top"),
         el("nav", el("div", *links), aria_label="Parts of this page"),
         el("main", headline, *parts),
-        el("footer", el("p", f"Made from the ledger of {run}. Every table of it opens in DuckDB.")),
+        el("footer", el("p", f"Made from the ledger of {name}. Every table of it opens in DuckDB.")),
         el("dialog", el("img", alt=""), el("p"), id="large"),
         el("script", Html(script)),
     )

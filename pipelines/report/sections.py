@@ -78,7 +78,7 @@ def accounting(account: Account) -> Html:
     rows = [_account_row(entry, total) for entry in account.entries]
     sums = el(
         "tr", el("th", "All footage", scope="row", colspan=2), _amount(sum(e.clips for e in account.entries)),
-        el("td", seconds(total), class_="n"), el("td", share(total, total), class_="n"), el("td"), class_="sum",
+        el("td", seconds(total), class_="n"), el("td", share(total, total), class_="n"), _BLANK, class_="sum",
     )  # fmt: skip
     head = el("tr", *(el("th", name, scope="col", class_=style) for name, style in _ACCOUNT_COLUMNS))
     table = el("table", el("thead", head), el("tbody", *rows), el("tfoot", sums), class_="account")
@@ -148,7 +148,7 @@ def funnel(steps: Sequence[Step], packed: tuple[int, float]) -> Html:
     last, last_s = packed if packed[0] else (steps[-1].clips, steps[-1].seconds)
     sums = el(
         "tr", el("th", "in shards" if packed[0] else "kept", scope="row"), el("td"), el("td"),
-        el("td", number(last), class_="n"), el("td"), el("td", seconds(last_s), class_="n"), el("td"), class_="sum",
+        el("td", number(last), class_="n"), _BLANK, el("td", seconds(last_s), class_="n"), _BLANK, class_="sum",
     )  # fmt: skip
     head = el("tr", *(el("th", name, scope="col", class_=style) for name, style in _FUNNEL_COLUMNS))
     table = el("table", el("thead", head), el("tbody", *rows), el("tfoot", sums), class_="funnel")
@@ -164,6 +164,9 @@ _FUNNEL_COLUMNS = (
     ("Gate", ""), ("Passes where", ""), ("Turned away", "n"), ("Clips left", "n"), ("", "bar-cell"), ("Time left", "n"),
     ("", "bar-cell"),
 )  # fmt: skip
+
+
+_BLANK = el("td", class_="bar-cell")
 
 
 def _remaining(left: float, dropped: float) -> Html:
