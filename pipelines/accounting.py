@@ -1,6 +1,6 @@
 """Where every second of footage went: kept, dropped by a rule, trimmed, failed, or not yet decided.
 
-No Ray, no torch: the ledger is queried with DuckDB, which streams the Parquet parts and reads only the columns it needs.
+No Ray, no torch: DuckDB queries the ledger, streams its Parquet parts and reads only the columns that it needs.
 
     account = account("runs/first")
     account.check()                      # raises AccountingError if a second is missing or counted twice
@@ -181,7 +181,7 @@ group by all;
 create temp table firsts as
 select r.source_id, r.uri, r.duration_s, s.covered_s, l.lost_s, l.code,
        case when l.lost_s > 0 and s.covered_s is not null
-                 then greatest(s.covered_s, if(r.duration_s > 0, r.duration_s, s.covered_s + l.lost_s))
+                 then greatest(r.duration_s, s.covered_s + l.lost_s)  -- a broken file may promise more than it has
             else coalesce(s.covered_s, r.duration_s) end as input_s
 from ranked r
 left join (select source_id, sum(covered_s) as covered_s from signals group by 1) s using (source_id)

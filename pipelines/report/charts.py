@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -139,10 +140,9 @@ def _mark(data: Histogram, limit: Limit) -> Html:
 def _ticks(data: Histogram) -> list[Html]:
     low, high = data.edges[0], data.edges[-1]
     middle = math.sqrt(low * high) if data.log else (low + high) / 2
-    marks = [(_LEFT, low, "start"), (WIDTH / 2, middle, "middle"), (WIDTH - _RIGHT, high, "end")]
-    return [
-        el("text", number(value), class_="tick", x=x, y=HEIGHT - 5, text_anchor=anchor) for x, value, anchor in marks
-    ]
+    first = f"≤ {number(low)}" if data.log else number(low)
+    marks = [(_LEFT, first, "start"), (WIDTH / 2, number(middle), "middle"), (WIDTH - _RIGHT, number(high), "end")]
+    return [el("text", text, class_="tick", x=x, y=HEIGHT - 5, text_anchor=anchor) for x, text, anchor in marks]
 
 
 def curve(points: Sequence[tuple[float, float]], label: str, style: str = "kept") -> Html:
@@ -173,7 +173,14 @@ def curve(points: Sequence[tuple[float, float]], label: str, style: str = "kept"
         el("text", number(x0), class_="tick", x=_LEFT, y=HEIGHT - 5),
         el("text", f"step {number(x1)}", class_="tick", x=WIDTH - _RIGHT, y=HEIGHT - 5, text_anchor="end"),
         el("text", number(max(ys)), class_="tick", x=_LEFT, y=_TOP - 8),
-        el("text", f"{number(ys[-1])} at the end", class_="limit-label", x=WIDTH - _RIGHT, y=_TOP - 8, text_anchor="end"),
+        el(
+            "text",
+            f"{number(ys[-1])} at the end",
+            class_="limit-label",
+            x=WIDTH - _RIGHT,
+            y=_TOP - 8,
+            text_anchor="end",
+        ),
         class_="chart",
         viewBox=f"0 0 {WIDTH} {HEIGHT}",
         role="img",
@@ -182,9 +189,11 @@ def curve(points: Sequence[tuple[float, float]], label: str, style: str = "kept"
 
 
 def _smooth(values: Sequence[float]) -> list[float]:
-    weight = 1 - 1 / max(len(values) / 20, 1)
-    smooth, total, mean = [], 0.0, 0.0
-    for value in values:  # bias-corrected exponential mean: the first values are not pulled to 0
-        mean, total = weight * mean + (1 - weight) * value, weight * total + (1 - weight)
-        smooth.append(mean / total)
+    """Return means over a window centred on each value, so that the line does not lag behind what it sums up."""
+    sums = [0.0, *itertools.accumulate(values)]
+    reach = max(len(values) // 30, 1)
+    smooth = []
+    for place in range(len(values)):
+        half = min(reach, place, len(values) - 1 - place)
+        smooth.append((sums[place + half + 1] - sums[place - half]) / (2 * half + 1))
     return smooth

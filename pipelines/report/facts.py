@@ -6,13 +6,13 @@ drawn by a hash of the clip key: the same ledger gives the same page.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow.compute as pc
 
-from pipelines.accounting import Books
+from pipelines.accounting import Account, Books
 from pipelines.ledger import Ledger
 
 CARDS = 200
@@ -113,13 +113,13 @@ def cards(books: Books, strips: Strips, limit: int = CARDS) -> list[Card]:
     books.connection.execute(
         """
         create or replace temp table sampled as
-        select key, fate, reason, if(fate = 'kept', rank / 5, rank) as turn
+        select key, fate, reason, if(fate = 'kept', ceil(rank / 5), rank) as turn
         from (select *, row_number() over (partition by fate, reason order by md5(key), key) as rank from fates)
         order by turn, fate, reason limit ?
         """,
         [limit],
     )
-    rows = _rows(books, _CARD.format(chosen="sampled") + " order by f.fate != 'kept', f.reason, f.turn, c.key")
+    rows = _rows(books, _CARD.format(chosen="sampled") + " order by f.turn, f.fate != 'kept', f.reason, c.key")
     return [_card(row, strips) for row in rows]
 
 
@@ -211,13 +211,13 @@ def mixture(books: Books) -> dict[str, list[dict[str, Any]]]:
         "when width is not null then 'square' end",
         "Length": "case when c.duration_s < 2 then '1: under 2 s' when c.duration_s < 5 then '2: 2 to 5 s' "
         "when c.duration_s < 10 then '3: 5 to 10 s' else '4: 10 s and longer' end",
-        "Frame rate": "round(c.fps, 2)::varchar || ' fps'",
+        "Frame rate": "printf('%g fps', round(c.fps, 2))",
         "Likely content": "(select any_value(label) from scores s where s.key = c.key and s.scorer = 'tags')",
     }
     return {
         name: rows
         for name, expression in groups.items()
-        if (rows := _rows(books, _MIXTURE.format(label=expression)))
+        if len(rows := _rows(books, _MIXTURE.format(label=expression))) > 1
     }
 
 
@@ -229,35 +229,66 @@ where label is not null group by label order by sum(duration_s) desc, label limi
 """
 
 
+def distinct_sources(books: Books) -> int:
+    """Return the number of sources that differ in content."""
+    return int(books.connection.execute("select count(*) from firsts").fetchall()[0][0])
+
+
 def tally(books: Books, table: str) -> int:
     """Return the number of rows of a table under the policy reported."""
     where = " where policy = getvariable('policy')" if table in ("selection", "pairs", "packed") else ""
     return int(books.connection.execute(f"select count(*) from {table}{where}").fetchall()[0][0])
 
 
-def funnel(books: Books) -> list[tuple[str, int, float]]:
-    """Return the stages a clip must pass, with the clips and seconds that passed each."""
-    row = _rows(
-        books,
-        """
-        select count(*) as found, coalesce(sum(f.duration_s), 0) as found_s,
-            count(*) filter (fate = 'kept' or s.stage = 'duplicates' or d.key is not null) as good,
-            coalesce(sum(f.duration_s) filter (fate = 'kept' or s.stage = 'duplicates' or d.key is not null), 0)
-                as good_s,
-            count(*) filter (fate = 'kept') as kept, coalesce(sum(f.duration_s) filter (fate = 'kept'), 0) as kept_s,
-            count(p.key) as packed, coalesce(sum(f.duration_s) filter (p.key is not null), 0) as packed_s
-        from fates f
-        left join (select key, stage from selection where policy = getvariable('policy')) s using (key)
-        left join (select distinct key from pairs where policy = getvariable('policy')) d using (key)
-        left join (select distinct key from packed where policy = getvariable('policy')) p using (key)
-        """,
-    )[0]
-    return [
-        ("Clips found", row["found"], row["found_s"]),
-        ("Within the limits", row["good"], row["good_s"]),
-        ("Not a duplicate", row["kept"], row["kept_s"]),
-        ("In shards", row["packed"], row["packed_s"]),
-    ]
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One gate on the way from all clips to the shards, and what is left behind it."""
+
+    name: str
+    note: str
+    clips: int
+    seconds: float
+    dropped: int
+    dropped_s: float
+
+
+def funnel(account: Account, rules: Sequence[Mapping[str, Any]]) -> list[Step]:
+    """Return the gates in the order in which clips meet them: the policy's rules, then whatever else dropped clips."""
+    gone = {(str(e.fate), e.reason): e for e in account.entries if e.clips and e.fate not in ("kept", "trimmed")}
+    clips, seconds = sum(e.clips for e in account.entries), sum(e.seconds for e in account.entries if e.clips)
+    steps = [Step(name="clips found", note="", clips=clips, seconds=seconds, dropped=0, dropped_s=0.0)]
+    gates = [("dropped", str(rule.get("name") or rule.get("measure"))) for rule in rules]
+    notes = dict(zip(gates, map(rule_text, rules), strict=True))
+    for fate, reason in [*gates, *sorted(set(gone) - set(gates))]:
+        entry = gone.get((fate, reason))
+        dropped, dropped_s = (entry.clips, entry.seconds) if entry else (0, 0.0)
+        clips, seconds = clips - dropped, seconds - dropped_s
+        name = reason if fate == "dropped" else f"{fate}: {reason}"
+        note = notes.get((fate, reason), "")
+        steps.append(Step(name=name, note=note, clips=clips, seconds=seconds, dropped=dropped, dropped_s=dropped_s))
+    return steps
+
+
+def rule_text(rule: Mapping[str, Any]) -> str:
+    """Return a rule of a policy as people write it: `quality ≥ 10`."""
+    bounds = (("min", "≥"), ("max", "≤"), ("in", "is"), ("not_in", "is not"))
+    texts = []
+    for name, sign in bounds:
+        value = rule.get(name)
+        if isinstance(value, list):
+            value = " or ".join(str(item).lower() if isinstance(item, bool) else str(item) for item in value)
+        if value is not None:
+            texts.append(f"{sign} {value}")
+    return f"{rule.get('measure')} {' and '.join(texts)}"
+
+
+def packed(books: Books) -> tuple[int, float]:
+    """Return the clips in shards and their seconds."""
+    row = books.connection.execute(
+        """select count(*), coalesce(sum(duration_s), 0) from fates
+           where key in (select key from packed where policy = getvariable('policy'))"""
+    ).fetchall()[0]
+    return int(row[0]), float(row[1])
 
 
 def _rows(books: Books, query: str, parameters: Sequence[Any] = ()) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import html
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -54,8 +55,11 @@ def number(value: float) -> str:
     size = abs(value)
     if size >= 1000 or value == int(value):
         return f"{value:,.0f}".replace(",", "\u2009").replace("-", "−")
-    digits = 0 if size >= 100 else 1 if size >= 10 else 2 if size >= 1 else 3 if size >= 0.1 else 4
-    return f"{value:.{digits}f}".rstrip("0").rstrip(".").replace("-", "−") or "0"
+    digits = min(max(2 - math.floor(math.log10(size)), 0), 5)
+    text = f"{value:.{digits}f}"
+    if not text.strip("-0."):
+        return "≈\u202f0"
+    return (text.rstrip("0").rstrip(".") if "." in text else text).replace("-", "−")
 
 
 def seconds(value: float) -> str:

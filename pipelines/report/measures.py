@@ -18,8 +18,34 @@ from pipelines.report.charts import Histogram, Limit
 
 BINS = 40
 # Clip columns that are places, names or settings, not something one would draw.
-_NOT_MEASURES = {"wave", "start_s", "end_s", "frames", "source_duration_s", "crop_left", "crop_right"}
+_NOT_MEASURES = {
+    "wave",
+    "start_s",
+    "end_s",
+    "frames",
+    "source_duration_s",
+    "width",
+    "height",
+    "crop_left",
+    "crop_right",
+}
+_ONLY_LIMITED = {"pixels", "bit_rate", "white", "crop_top", "crop_bottom"}  # drawn where the policy asks for them
+_CROPS = ("crop_left", "crop_top", "crop_right", "crop_bottom")
+_SHOWN_WIDTH, _SHOWN_HEIGHT = "width * (1 - crop_left - crop_right)", "height * (1 - crop_top - crop_bottom)"
+_DERIVED = {
+    "min_side_px": f"round(least({_SHOWN_WIDTH}, {_SHOWN_HEIGHT}))",
+    "pixels": f"round({_SHOWN_WIDTH} * {_SHOWN_HEIGHT})",
+    "aspect": f"{_SHOWN_WIDTH} / ({_SHOWN_HEIGHT})",
+}
 _TITLES = {
+    "quality": ("Quality", ""),
+    "min_side_px": ("Shorter side", "pixels inside the bars"),
+    "pixels": ("Picture size", "pixels inside the bars"),
+    "aspect": ("Aspect", "width by height"),
+    "pan": ("Pan", "frame widths a second"),
+    "tilt": ("Tilt", "frame widths a second"),
+    "shake": ("Shake", "frame widths a second"),
+    "flicker": ("Flicker", "change of mean luma"),
     "duration_s": ("Clip length", "seconds"),
     "motion": ("Motion", "frame widths a second"),
     "camera_speed": ("Camera speed", "frame widths a second"),
@@ -53,13 +79,13 @@ class Measure:
 
 def measures(run: str, books: Books) -> list[Measure]:
     """Return the measures that tell clips apart, those with a limit first."""
-    rules = list(limits(run, books))
+    drawn = list(limits(run, books))
     found = []
     for name, value in _columns(books):
-        bounds = [limit for measure, limit in rules if measure == name]
-        data = _histogram(books, value, [limit.value for limit in bounds])
-        if data is not None:
-            title, unit = _TITLES.get(name, (name.replace("_", " ").capitalize(), ""))
+        bounds = [limit for measure, limit in drawn if measure == name]
+        title, unit = _TITLES.get(name, (name.replace("_", " ").capitalize(), ""))
+        data = _histogram(books, value, [limit.value for limit in bounds], unit.startswith("share"))
+        if data is not None and (bounds or name not in _ONLY_LIMITED):
             found.append(Measure(name=name, title=title, unit=unit, histogram=data, limits=bounds))
     return sorted(found, key=lambda measure: not measure.limits)
 
@@ -74,9 +100,12 @@ def _columns(books: Books) -> Iterator[tuple[str, str]]:
         numeric = pa.types.is_floating(field.type) or pa.types.is_integer(field.type)
         if numeric and field.name not in _NOT_MEASURES:
             yield field.name, f"(select key, {field.name}::double as value from clips)"
+    for name, formula in _DERIVED.items():
+        columns = "width, height, " + ", ".join(f"coalesce({c}, 0) as {c}" for c in _CROPS)
+        yield name, f"(select key, {formula} as value from (select key, {columns} from clips))"
 
 
-def _histogram(books: Books, values: str, limits: list[float]) -> Histogram | None:
+def _histogram(books: Books, values: str, limits: list[float], share: bool) -> Histogram | None:
     ask = books.connection.execute
     low, middle, high, least = ask(
         f"""select quantile_cont(value, 0.005), median(value), quantile_cont(value, 0.995),
@@ -86,9 +115,11 @@ def _histogram(books: Books, values: str, limits: list[float]) -> Histogram | No
     if low is None or low == high:
         return None
     low, high = min([low, *limits]), max([high, *limits])
-    log = least is not None and low >= 0 and high > 12 * max(middle, least)
+    if share:
+        low, high = 0.0, 1.0
+    log = not share and least is not None and low >= 0 and high > 12 * max(middle, least)
     if log:
-        low = max(low, least, high / 1e5)
+        low = max(low, least, high / 1e4)
     scale, first, last = ("ln", math.log(low), math.log(high)) if log else ("", low, high)
     step = (last - first) / BINS
     cell = f"least(greatest(floor(({scale}({'greatest(value, ?)' if log else 'value'}) - ?) / ?), 0), {BINS - 1})"
@@ -107,7 +138,7 @@ def _histogram(books: Books, values: str, limits: list[float]) -> Histogram | No
 def limits(run: str, books: Books) -> Iterator[tuple[str, Limit]]:
     """Yield the measure and limit of every rule of the policy, and of those that dropped something, if it is gone."""
     named = set()
-    for rule in _rules(run, books.policy):
+    for rule in rules(run, books.policy):
         measure = str(rule.get("measure", ""))
         name = str(rule.get("name") or measure)
         for bound, above in (("min", True), ("max", False)):
@@ -126,7 +157,8 @@ def limits(run: str, books: Books) -> Iterator[tuple[str, Limit]]:
             yield measure, Limit(value, above, name)
 
 
-def _rules(run: str, policy: str | None) -> list[Mapping[str, Any]]:
+def rules(run: str, policy: str | None) -> list[Mapping[str, Any]]:
+    """Return the rules of a policy in the order in which they are tried; none if its text is not to be found."""
     for source in _policy_texts(run, policy):
         found = yaml.safe_load(source)
         rules = found.get("rules", []) if isinstance(found, dict) else []

@@ -13,7 +13,9 @@ from pipelines.report.sections import section
 
 VIDEO_BYTES = 5_000_000
 IMAGE_BYTES = 1_500_000
+CURVES = 9
 CURVE_POINTS = 400
+_CLOCKS = {"step", "batch", "batches", "epoch", "time_s", "elapsed_s", "seconds"}
 _KINDS = {".mp4": "video/mp4", ".png": "image/png", ".webp": "image/webp", ".jpg": "image/jpeg"}
 
 
@@ -57,7 +59,11 @@ def _buckets(title: str, listed: list[dict[str, Any]]) -> Html:
                 el("td", number(len(group)), class_="n"),
                 el("td", number(samples), class_="n"),
                 el("td", size(sum(shard["size_bytes"] for shard in group)), class_="n"),
-                el("td", el("i", class_="meter back-kept", style=f"width:{100 * samples / most:.2f}%"), class_="bar-cell"),
+                el(
+                    "td",
+                    el("i", class_="meter back-kept", style=f"width:{100 * samples / most:.2f}%"),
+                    class_="bar-cell",
+                ),
             )
         )
     total = (
@@ -65,7 +71,9 @@ def _buckets(title: str, listed: list[dict[str, Any]]) -> Html:
         el("td", number(sum(shard["samples"] for shard in listed)), class_="n"),
         el("td", size(sum(shard["size_bytes"] for shard in listed)), class_="n"), el("td"),
     )  # fmt: skip
-    head = el("tr", *(el("th", n, class_=s) for n, s in zip(("Bucket", "Shards", "Samples", "Size", ""), _ALIGN, strict=True)))
+    head = el(
+        "tr", *(el("th", n, class_=s) for n, s in zip(("Bucket", "Shards", "Samples", "Size", ""), _ALIGN, strict=True))
+    )
     table = el("table", el("thead", head), el("tbody", *rows), el("tfoot", el("tr", *total, class_="sum")))
     return el("div", el("h3", title), el("div", table, class_="scroll"), class_="block")
 
@@ -95,9 +103,9 @@ def _curves(folder: str) -> Iterator[Html]:
         row = _row(line)
         step = next((row[name] for name in ("step", "batches", "batch") if _is_number(row.get(name))), index)
         for name, value in row.items():
-            if name not in ("step", "batch", "batches", "epoch", "time_s", "seconds") and _is_number(value):
+            if name not in _CLOCKS and _is_number(value):
                 columns.setdefault(name, []).append((float(step), float(value)))
-    for name, points in columns.items():
+    for name, points in sorted(columns.items(), key=lambda item: "loss" not in item[0])[:CURVES]:
         chart = charts.curve(points[:: max(1, len(points) // CURVE_POINTS)], f"Curve of {name}")
         if chart:
             caption = el("figcaption", el("b", words(name)), el("small", count(len(points), "value")))
@@ -123,7 +131,7 @@ def _pictures(folder: str) -> Iterator[Html]:
     for uri in [uri for uri in uris if _kind(uri) == "video/mp4"][:4] + pictures[-4:]:
         name, kind = uri.rsplit("/", 1)[-1], _kind(uri)
         limit = VIDEO_BYTES if kind == "video/mp4" else IMAGE_BYTES
-        caption = el("figcaption", el("b", words(name.rsplit(".", 1)[0])), el("small", size(storage.size(uri))))
+        caption = el("figcaption", el("b", _titled(name.rsplit(".", 1)[0])), el("small", size(storage.size(uri))))
         if storage.size(uri) > limit:
             note = el("p", f"{name} is larger than {size(limit)}, so it is not on this page.", class_="facts")
             yield el("figure", caption, note, class_="panel")
@@ -134,6 +142,10 @@ def _pictures(folder: str) -> Iterator[Html]:
         else:
             shown = el("img", src=data, alt=name)
         yield el("figure", caption, shown, class_="panel")
+
+
+def _titled(stem: str) -> str:
+    return f"step {int(stem)}" if stem.isdecimal() else words(stem)
 
 
 def _kind(uri: str) -> str:

@@ -51,25 +51,25 @@ def render(run: str, policy: str | None = None) -> str:
     """Return the page of a run as HTML."""
     books = accounting.open_books(run, policy)
     account = accounting.settle(books)
-    stages = facts.funnel(books)
+    rules = measures.rules(run, books.policy)
     strips = facts.Strips(run)
     cards = facts.cards(books, strips)
     shards = models.manifest(f"{run.rstrip('/')}/shards")
     parts = [
         sections.accounting(account),
-        sections.funnel_part(stages, packed=facts.tally(books, "packed") > 0),
+        sections.funnel(facts.funnel(account, rules), facts.packed(books)),
         sections.mixture(facts.mixture(books)),
         sections.measures(measures.measures(run, books)),
         sections.strips(cards, facts.tally(books, "clips")),
         sections.duplicates(facts.pairs(books, strips), facts.tally(books, "pairs")),
         sections.failures(facts.failures(books), facts.tally(books, "errors")),
-        sections.sources(facts.timelines(books), facts.tally(books, "sources"), {card.key for card in cards}),
+        sections.sources(facts.timelines(books), facts.distinct_sources(books), {card.key for card in cards}),
         models.shards(run),
         models.training(run, "tokenizer", "Tokenizer", "How well the tokenizer gives back what it was shown."),
         models.training(run, "dit", "Generator", "The generator trained on the latents of the clips above."),
     ]
     packed = (len(shards.get("shards", [])), int(shards.get("samples", 0)))
-    return _document(run, account, sections.headline(account, stages, packed), [part for part in parts if part])
+    return _document(run, account, sections.headline(account, packed), [part for part in parts if part])
 
 
 def _document(run: str, account: Account, headline: Html, parts: list[Html]) -> str:
@@ -95,7 +95,7 @@ def _document(run: str, account: Account, headline: Html, parts: list[Html]) -> 
         el("header", el("p", "Rushes", class_="mark"), el("h1", name), _summary(account), class_="top"),
         el("nav", el("div", *links), aria_label="Parts of this page"),
         el("main", headline, *parts),
-        el("footer", el("p", f"Made from the ledger of {run}. Every table of it opens in DuckDB.")),
+        el("footer", el("p", f"Made from the ledger of {name}. Every table of it opens in DuckDB.")),
         el("dialog", el("img", alt=""), el("p"), id="large"),
         el("script", Html(script)),
     )

@@ -8,7 +8,7 @@ from typing import Any
 from pipelines.accounting import EXACT_DUPLICATE, FATES, Account, Entry
 from pipelines.report import charts
 from pipelines.report.charts import Bar
-from pipelines.report.facts import Card, Pair, Timeline
+from pipelines.report.facts import Card, Pair, Step, Timeline
 from pipelines.report.markup import Html, clock, count, data_uri, el, number, seconds, share, words
 from pipelines.report.measures import Measure
 
@@ -16,7 +16,7 @@ _EXPLAINED = {
     EXACT_DUPLICATE: "the same bytes under another name",
     "too_short": "shorter than the shortest clip wanted",
     "transition": "inside a fade, dissolve or wipe",
-    "near_duplicate": "another clip shows the same, better",
+    "duplicate": "another clip shows the same, better",
     "probe": "not opened yet",
     "scan": "not decoded yet",
     "shots": "not divided into clips yet",
@@ -29,10 +29,10 @@ def section(name: str, title: str, lead: Any, *children: Any) -> Html:
     return el("section", el("h2", title), lead and el("p", lead, class_="lead"), *children, id=name)
 
 
-def headline(account: Account, funnel: Sequence[tuple[str, int, float]], shards: tuple[int, int]) -> Html:
+def headline(account: Account, shards: tuple[int, int]) -> Html:
     """Return the sentence, the bar and the numbers that sum the run up."""
     total, kept = account.input_s, account.seconds("kept")
-    found, kept_clips = funnel[0][1], account.clips("kept")
+    found, kept_clips = sum(entry.clips for entry in account.entries), account.clips("kept")
     failed = [entry for entry in account.entries if entry.fate == "failed"]
     tiles = [
         _tile(seconds(total), "footage in", count(account.inputs, "input")),
@@ -47,7 +47,7 @@ def headline(account: Account, funnel: Sequence[tuple[str, int, float]], shards:
             f"{seconds(account.seconds('failed'))} lost",
             "failed" if failed else "",
         ),
-        _tile(number(shards[0]), "shards", count(shards[1], "sample")),
+        _tile(number(shards[0]) or "–", "shards", count(shards[1], "sample") if shards[0] else "not packed yet"),
     ]  # fmt: skip
     return el("div", _fate_bar(account), el("div", *tiles, class_="tiles"), class_="headline")
 
@@ -78,7 +78,7 @@ def accounting(account: Account) -> Html:
     rows = [_account_row(entry, total) for entry in account.entries]
     sums = el(
         "tr", el("th", "All footage", scope="row", colspan=2), _amount(sum(e.clips for e in account.entries)),
-        el("td", seconds(total), class_="n"), el("td", share(total, total), class_="n"), el("td"), class_="sum",
+        el("td", seconds(total), class_="n"), el("td", share(total, total), class_="n"), _BLANK, class_="sum",
     )  # fmt: skip
     head = el("tr", *(el("th", name, scope="col", class_=style) for name, style in _ACCOUNT_COLUMNS))
     table = el("table", el("thead", head), el("tbody", *rows), el("tfoot", sums), class_="account")
@@ -114,7 +114,11 @@ def _account_row(entry: Entry, total: float) -> Html:
         _amount(entry.clips),
         el("td", seconds(entry.seconds) if entry.seconds else "–", class_="n"),
         el("td", share(entry.seconds, total) if entry.seconds else "–", class_="n"),
-        el("td", el("i", class_=f"meter back-{entry.fate}", style=f"width:{width:.2f}%"), class_="bar-cell"),
+        el(
+            "td",
+            width > 0 and el("i", class_=f"meter back-{entry.fate}", style=f"width:{width:.2f}%"),
+            class_="bar-cell",
+        ),
     )
 
 
@@ -122,27 +126,53 @@ def _amount(value: int) -> Html:
     return el("td", number(value) if value else "–", class_="n")
 
 
-def funnel_part(stages: Sequence[tuple[str, int, float]], packed: bool) -> Html:
-    """Return the stages that a clip must pass, in clips and in seconds."""
-    stages = stages if packed else stages[:-1]
-    first_clips, first_s = max(stages[0][1], 1), max(stages[0][2], 1e-9)
+def funnel(steps: Sequence[Step], packed: tuple[int, float]) -> Html:
+    """Return the gates that a clip must pass, each with what it turned away, in clips and in seconds."""
+    if not steps[0].clips:
+        return Html("")
+    whole, whole_s = steps[0].clips, max(steps[0].seconds, 1e-9)
     rows = [
         el(
             "tr",
-            el("th", name, scope="row"),
-            el("td", number(clips), class_="n"),
-            el("td", el("i", class_="meter back-kept", style=f"width:{100 * clips / first_clips:.2f}%")),
-            el("td", seconds(length), class_="n"),
-            el("td", el("i", class_="meter back-kept", style=f"width:{100 * length / first_s:.2f}%")),
+            el("th", words(step.name), scope="row"),
+            el("td", step.note and el("code", step.note)),
+            el("td", f"−{number(step.dropped)}" if step.dropped else "–" if place else "", class_="n"),
+            el("td", number(step.clips), class_="n"),
+            el("td", _remaining(step.clips / whole, step.dropped / whole), class_="bar-cell"),
+            el("td", seconds(step.seconds), class_="n"),
+            el("td", _remaining(step.seconds / whole_s, step.dropped_s / whole_s), class_="bar-cell"),
+            class_=None if step.dropped or not place else "idle",
         )
-        for name, clips, length in stages
+        for place, step in enumerate(steps)
     ]
-    head = el("tr", el("th"), el("th", "Clips", colspan=2), el("th", "Time", colspan=2))
+    last, last_s = packed if packed[0] else (steps[-1].clips, steps[-1].seconds)
+    sums = el(
+        "tr", el("th", "in shards" if packed[0] else "kept", scope="row"), el("td"), el("td"),
+        el("td", number(last), class_="n"), _BLANK, el("td", seconds(last_s), class_="n"), _BLANK, class_="sum",
+    )  # fmt: skip
+    head = el("tr", *(el("th", name, scope="col", class_=style) for name, style in _FUNNEL_COLUMNS))
+    table = el("table", el("thead", head), el("tbody", *rows), el("tfoot", sums), class_="funnel")
     return section(
         "funnel", "What passed",
-        "Limits come first, then duplicates among the clips that are good enough to keep.",
-        el("table", el("thead", head), el("tbody", *rows), class_="funnel"),
+        "Clips meet the policy's rules in this order, and the first that fails names the reason. Duplicates are sought "
+        "among the clips that are good enough to keep.",
+        el("div", table, class_="scroll"),
     )  # fmt: skip
+
+
+_FUNNEL_COLUMNS = (
+    ("Gate", ""), ("Passes where", ""), ("Turned away", "n"), ("Clips left", "n"), ("", "bar-cell"), ("Time left", "n"),
+    ("", "bar-cell"),
+)  # fmt: skip
+
+
+_BLANK = el("td", class_="bar-cell")
+
+
+def _remaining(left: float, dropped: float) -> Html:
+    parts = [el("i", class_=f"meter back-{style}", style=f"width:{100 * part:.2f}%")
+             for style, part in (("kept", left), ("dropped", dropped)) if part > 0]  # fmt: skip
+    return el("span", *parts, class_="pairbar")
 
 
 def mixture(groups: Mapping[str, list[dict[str, Any]]]) -> Html:
@@ -165,13 +195,17 @@ def _mixture_panel(name: str, rows: list[dict[str, Any]]) -> Html:
     for row in rows:
         kept, other = row["kept_s"] or 0.0, row["other_s"] or 0.0
         label = str(row["label"]).split(": ", 1)[-1]
-        title = f"{label}: {row['kept']} of {count(row['clips'], 'clip')} kept, {seconds(kept)} of {seconds(kept + other)}"
+        title = (
+            f"{label}: {row['kept']} of {count(row['clips'], 'clip')} kept, {seconds(kept)} of {seconds(kept + other)}"
+        )
         meters = (
             el("i", class_="meter back-kept", style=f"width:{100 * kept / longest:.2f}%"),
             el("i", class_="meter rest", style=f"width:{100 * other / longest:.2f}%"),
         )
         value = el("small", share(kept, kept + other), " kept")
-        lines.append(el("li", el("span", label, class_="clip"), value, el("span", *meters, class_="pairbar"), title=title))
+        lines.append(
+            el("li", el("span", label, class_="clip"), value, el("span", *meters, class_="pairbar"), title=title)
+        )
     return el("div", el("h3", name), el("ul", *lines, class_="bars"), class_="panel")
 
 
@@ -189,6 +223,8 @@ def measures(found: Sequence[Measure]) -> Html:
         for measure in found
     ]
     bounded = sum(1 for measure in found if measure.limits)
+    rest = el("details", el("summary", f"{count(len(found) - bounded, 'measure')} without a limit"),
+              el("div", *panels[bounded:], class_="grid thirds"), open=True)  # fmt: skip
     legend = el(
         "ul",
         el("li", el("i", class_="swatch back-kept"), "kept"),
@@ -198,9 +234,9 @@ def measures(found: Sequence[Measure]) -> Html:
     )
     return section(
         "measures", "Measures and limits",
-        f"Every clip is measured once; the policy draws {count(bounded, 'line')}. Heights grow with the square root of "
-        "the number of clips, so that rare values can be seen; the end bins hold what lies beyond.",
-        legend, el("div", *panels, class_="grid thirds"),
+        f"Each clip is measured once; the policy limits {count(bounded, 'measure')}. Heights grow with the square root "
+        "of the number of clips, so that rare values can be seen; the end bins hold what lies beyond.",
+        legend, el("div", *panels[:bounded], class_="grid thirds"), len(found) > bounded and rest,
     )  # fmt: skip
 
 
@@ -212,17 +248,20 @@ def strips(cards: Sequence[Card], total: int) -> Html:
     for card in cards:
         groups[(card.fate, card.reason)] = groups.get((card.fate, card.reason), 0) + 1
     buttons = [el("button", "all", el("small", number(len(cards))), type="button", data_show="", aria_pressed="true")]
-    for (fate, reason), amount in groups.items():
+    for (fate, reason), amount in sorted(groups.items(), key=lambda item: (item[0][0] != "kept", -item[1], item[0])):
         label = (el("i", class_=f"swatch back-{fate}"), words(reason), el("small", number(amount)))
         buttons.append(el("button", *label, type="button", data_show=_group(fate, reason), aria_pressed="false"))
     search = el("input", type="search", placeholder="file, caption, camera…", aria_label="Search the strips")
-    shown = "All clips" if total == len(cards) else f"{count(len(cards), 'clip')} of {number(total)}, drawn by their keys"
+    shown = (
+        "All clips" if total == len(cards) else f"{count(len(cards), 'clip')} of {number(total)}, drawn by their keys"
+    )
     return section(
         "clips", "Clips",
         f"{shown}. Each strip runs from the first moment of a clip to its last; click one to enlarge it.",
         el("div", el("div", *buttons, class_="chips"), search, class_="filters"),
         el("div", *(_card(card) for card in cards), class_="cards", id="cards"),
         el("p", "No clip here matches.", class_="empty", hidden=True),
+        el("button", "Show more", class_="more", type="button", hidden=True),
     )  # fmt: skip
 
 
@@ -331,7 +370,7 @@ def failures(rows: Sequence[dict[str, Any]], total: int) -> Html:
         )
         for row in rows
     ]
-    head = el("tr", *(el("th", name, scope="col") for name in ("Input", "Code", "Lost", "Reason and remedy")))
+    head = el("tr", *(el("th", n, scope="col", class_=s) for n, s in _FAILURE_COLUMNS))
     table = el("table", el("thead", head), el("tbody", *lines), class_="failures")
     more = "" if len(rows) == total else f" The {number(len(rows))} that cost most of {number(total)} are listed."
     return section(
@@ -339,6 +378,9 @@ def failures(rows: Sequence[dict[str, Any]], total: int) -> Html:
         f"Whatever could be read before the failure is kept; everything else in the run went on.{more}",
         el("div", table, class_="scroll"),
     )  # fmt: skip
+
+
+_FAILURE_COLUMNS = (("Input", ""), ("Code", ""), ("Lost", "n"), ("Reason and remedy", ""))
 
 
 def _where(row: dict[str, Any]) -> str:

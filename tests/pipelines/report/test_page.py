@@ -1,0 +1,222 @@
+"""The page of a run: self-contained, escaped, the same for the same ledger, and there before the run is done."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from pipelines.ledger import Ledger
+from pipelines.report import write
+
+REPO = Path(__file__).parents[3]
+EVIL = "<script>alert('x')</script>\"& holiday.mp4"
+A, B = "a" * 16, "b" * 16
+
+
+def _strip() -> bytes:
+    sink = io.BytesIO()
+    Image.new("RGB", (96, 16), (20, 120, 140)).save(sink, "WEBP")
+    return sink.getvalue()
+
+
+def _clip(source: str, start_s: float, end_s: float, **facts: Any) -> dict[str, Any]:
+    key = f"{source}-{round(start_s * 1000):09d}"
+    base = {"key": key, "source_id": source, "uri": EVIL if source == A else "s3://bucket/b.mp4"}
+    base |= {"start_s": start_s, "end_s": end_s, "duration_s": end_s - start_s, "width": 640, "height": 360}
+    return base | {"fps": 25.0, "camera": "pan", "motion": 0.1 + start_s / 10, "luma_mean": 90 - start_s * 20} | facts
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A small finished run with one of everything."""
+    ledger = Ledger(str(tmp_path / "run"))
+    ledger.create()
+    clips = [_clip(A, 0, 2), _clip(A, 2, 4, camera="static"), _clip(B, 0, 3)]
+    keys = [clip["key"] for clip in clips]
+    verdict = {"policy": "default", "kept": False}
+    tables: dict[str, list[dict[str, Any]]] = {
+        "sources": [
+            {"source_id": A, "uri": EVIL, "wave": 0, "unit": "u", "duration_s": 5.0, "video_codec": "h264"},
+            {"source_id": B, "uri": "s3://bucket/b.mp4", "wave": 0, "unit": "u", "duration_s": 4.0},
+        ],
+        "signals": [{"source_id": A, "covered_s": 5.0}, {"source_id": B, "covered_s": 3.0}],
+        "clips": clips,
+        "trims": [{"source_id": A, "uri": EVIL, "start_s": 4.0, "end_s": 5.0, "reason": "too_short"}],
+        "scores": [{"key": key, "scorer": "quality", "value": 10.0 * i} for i, key in enumerate(keys)],
+        "selection": [
+            {"key": keys[0], "policy": "default", "kept": True},
+            {"key": keys[1], "stage": "limits", "rule": "too_dark", "value": 50.0, "limit": 60.0, **verdict},
+            {"key": keys[2], "stage": "duplicates", "rule": "duplicate", "detail": EVIL, **verdict},
+        ],
+        "pairs": [
+            {"policy": "default", "key": keys[2], "kept_key": keys[0], "kind": "same", "distance": 2.5, "why": "more"}
+        ],
+        "captions": [{"key": keys[0], "short": "A street <b>at dusk</b>.", "source": "tags"}],
+        "packed": [{"key": keys[0], "policy": "default", "bucket": "16x9", "shard": "16x9/clips-000000.tar"}],
+        "errors": [
+            {"stage": "scan", "uri": "s3://bucket/b.mp4", "source_id": B, "start_s": 3.0, "seconds": 1.0,
+             "code": "truncated", "reason": "it breaks off <here>", "remedy": "fetch it again"},
+        ],
+    }  # fmt: skip
+    for table, rows in tables.items():
+        ledger.write(table, "u", rows, "0" * 12)
+    root = tmp_path / "run"
+    (root / "strips").mkdir()
+    for key in keys[:2]:
+        (root / "strips" / f"{key}.webp").write_bytes(_strip())
+    (root / "policy.yaml").write_text(
+        "name: default\nrules:\n- {name: too_dark, measure: luma_mean, min: 60}\n"
+        "- {name: shaky, measure: camera, not_in: [shake]}\n"
+    )
+    shard = {"path": "16x9/clips-000000.tar", "samples": 1, "size_bytes": 20480, "sha256": "0" * 64}
+    (root / "shards").mkdir()
+    (root / "shards" / "manifest.json").write_text(json.dumps({"samples": 1, "shards": [shard]}))
+    (root / "tokenizer").mkdir()
+    lines = [json.dumps({"step": step, "loss": 1 / (step + 1), "elapsed_s": step}) for step in range(30)]
+    (root / "tokenizer" / "metrics.jsonl").write_text("\n".join(lines) + '\n{"step": 30, "lo')
+    (root / "dit").mkdir()
+    (root / "dit" / "sample.mp4").write_bytes(b"\0" * 100)
+    return root
+
+
+class _Checker(HTMLParser):
+    """Every tag is closed in order; collects ids, links and what is loaded from where."""
+
+    def __init__(self) -> None:
+        super().__init__(convert_charrefs=True)
+        self.open: list[str] = []
+        self.ids: list[str] = []
+        self.links: list[str] = []
+        self.loads: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag not in ("img", "meta", "input", "br", "hr"):
+            self.open.append(tag)
+        for name, value in attrs:
+            if name == "id":
+                self.ids.append(value or "")
+            if name == "href":
+                self.links.append(value or "")
+            if name == "src":
+                self.loads.append(value or "")
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def _page(run: Path) -> tuple[str, _Checker]:
+    uri = write(str(run))
+    page = Path(uri).read_text(encoding="utf-8")
+    checker = _Checker()
+    checker.feed(page)
+    assert checker.open == []
+    return page, checker
+
+
+def test_the_page_loads_nothing_and_every_link_leads_somewhere_on_it(run: Path) -> None:
+    page, checker = _page(run)
+    assert checker.loads and all(source.startswith("data:") for source in checker.loads)
+    assert len(set(checker.ids)) == len(checker.ids)
+    assert {link.removeprefix("#") for link in checker.links} <= set(checker.ids)
+    assert not re.search(r"url\(|@import|https?://", page.replace("http-equiv", ""))
+
+
+def test_strangers_text_is_never_markup(run: Path) -> None:
+    page, _ = _page(run)
+    assert "<script>alert" not in page and "&lt;script&gt;alert" in page
+    assert "<b>at dusk" not in page and "breaks off &lt;here&gt;" in page
+    assert page.count("<script>") == 1
+
+
+def test_the_page_shows_numbers_limits_reasons_pairs_failures_and_models(run: Path) -> None:
+    page, checker = _page(run)
+    wanted = {
+        "account",
+        "funnel",
+        "measures",
+        "clips",
+        "duplicates",
+        "failures",
+        "sources",
+        "shards",
+        "tokenizer",
+        "dit",
+    }
+    assert wanted <= set(checker.ids)
+    for text in ("Every second is accounted for", "keep ≥ 60", "camera is not shake", "50 against 60", "<b>more</b>",
+                 "fetch it again", "16x9", "video/mp4", "A street"):  # fmt: skip
+        assert text in page, text
+    assert page.count("data:image/webp") == 3  # two cards, and the one of the pair that has a strip
+
+
+def test_the_same_ledger_gives_the_same_page(run: Path) -> None:
+    assert _page(run)[0] == _page(run)[0]
+
+
+def test_seconds_that_are_missing_are_said_to_be_missing(run: Path) -> None:
+    Ledger(str(run)).remove("trims", "u")
+    page, _ = _page(run)
+    assert "1.000 s are missing or counted twice" in page
+
+
+@pytest.mark.parametrize("done", [(), ("sources",), ("sources", "signals"), ("sources", "signals", "clips", "trims")])
+def test_a_run_that_is_not_finished_has_a_page_too(run: Path, done: tuple[str, ...]) -> None:
+    ledger = Ledger(str(run))
+    for table in ("plan", "sources", "signals", "clips", "trims", "scores", "selection", "pairs", "captions", "packed"):
+        if table not in done:
+            ledger.remove(table, "u")
+    ledger.remove("errors", "u")
+    page, _ = _page(run)
+    assert "nothing is selected yet" in page
+
+
+def test_a_sample_of_many_clips_is_bounded_and_shows_every_reason(tmp_path: Path) -> None:
+    from pipelines import accounting
+    from pipelines.report import facts
+
+    ledger = Ledger(str(tmp_path))
+    ledger.create()
+    clips = [_clip(A, start, start + 1) for start in range(900)]
+    rules = [None, None, "too_dark", "too_still", "rare"]
+    selection = [
+        {"key": clip["key"], "policy": "p", "kept": (rule := "rare" if i == 7 else rules[i % 4]) is None, "rule": rule}
+        for i, clip in enumerate(clips)
+    ]
+    ledger.write("clips", "u", clips, "0" * 12)
+    ledger.write("selection", "u", selection, "0" * 12)
+    cards = facts.cards(accounting.open_books(str(tmp_path)), facts.Strips(str(tmp_path)))
+    assert len(cards) == facts.CARDS
+    reasons = [card.reason for card in cards]
+    assert reasons.count("rare") == 1 and reasons.count("too_dark") > 20 and reasons.count("kept") > 100
+
+
+def test_strips_stop_when_the_page_would_become_too_heavy(run: Path) -> None:
+    from pipelines.report import facts
+
+    strips = facts.Strips(str(run), left_bytes=1)
+    keys = [path.stem for path in sorted((run / "strips").iterdir())]
+    assert strips.of(keys[0]) is not None and strips.of(keys[1]) is None
+    assert facts.Strips(str(run)).of("../../secret") is None
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no run folder"):
+        write(str(tmp_path))
+
+
+def test_the_report_needs_neither_ray_nor_torch(run: Path) -> None:
+    code = (
+        "import sys; from pipelines.report import write; write(sys.argv[1]); "
+        "sys.exit(', '.join({'ray', 'torch', 'cv2', 'av', 'scenedetect'} & set(sys.modules)) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(run)], cwd=REPO, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
