@@ -29,6 +29,8 @@ from pipelines import shards
 MEMBERS = ("npy", "json", "txt")
 SEGMENT = 16  # frames that share a rate, where a sample does not say
 OPEN_BATCHES = 8  # batches that are filled at the same time
+BATCHES_OF_ROUND = 64  # between the places where batches are not filled up
+MOST_EPOCHS = 1024  # that a round packs
 MEASURED_CLIPS = 512  # clips from which the statistics of a training set are taken
 
 
@@ -141,7 +143,7 @@ class Packed:
     """NaN where unknown."""
     keys: list[str]
     position: tuple[int, int] = (0, 0)
-    """Epoch, and batches of it up to and with this one: where a resumed run goes on."""
+    """Round, and batches of it up to and with this one: where a resumed run goes on."""
 
     def to(self, device: torch.device) -> Packed:
         """Return the batch on a device."""
@@ -195,11 +197,14 @@ def first_fit(clips: Iterable[LatentClip], budget: int, patch: int) -> Iterator[
     yield from (batch for _, batch in waiting)
 
 
-class EpochBatches(IterableDataset):
-    """The batches of one epoch, for this rank and worker; equal for equal (seed, epoch)."""
+class Round(IterableDataset):
+    """The batches of one or several epochs, for this rank and worker; equal for equal (seed, epochs).
 
-    def __init__(self, root: str, config: TrainConfig, epoch: int, fingerprint: str):
-        self.root, self.config, self.epoch, self.fingerprint = root, config, epoch, fingerprint
+    A set of few clips is packed several epochs at a time, for the last batches of a round are not full.
+    """
+
+    def __init__(self, root: str, config: TrainConfig, epochs: range, fingerprint: str):
+        self.root, self.config, self.epochs, self.fingerprint = root, config, epochs, fingerprint
 
     def __iter__(self) -> Iterator[Packed]:
         model = self.config.model
@@ -208,12 +213,13 @@ class EpochBatches(IterableDataset):
 
     def _clips(self) -> Iterator[LatentClip]:
         config = self.config
-        for sample in shards.pipeline(
-            self.root, members=MEMBERS, shuffle=config.shuffle, seed=config.seed, epoch=self.epoch
-        ):
-            clip = parse(sample, self.fingerprint)
-            dice = random.Random(f"{config.seed} {self.epoch} {clip.key}")
-            yield clip.cropped(config.max_cells, dice).leading(config.tokens, config.model.patch)
+        for epoch in self.epochs:
+            for sample in shards.pipeline(
+                self.root, members=MEMBERS, shuffle=config.shuffle, seed=config.seed, epoch=epoch
+            ):
+                clip = parse(sample, self.fingerprint)
+                dice = random.Random(f"{config.seed} {epoch} {clip.key}")
+                yield clip.cropped(config.max_cells, dice).leading(config.tokens, config.model.patch)
 
 
 @dataclass(kw_only=True)
@@ -230,6 +236,13 @@ class Statistics:
     """Commonest rate, fps, height and width: what sampling uses where nothing is asked for."""
     captioned: bool
     """Whether any clip has a caption."""
+    values: float
+    """Latent values of an epoch, about."""
+
+    def epochs_of_round(self, config: TrainConfig, readers: int) -> int:
+        """Return how many epochs give each reader enough batches that the half-full ones at the end do not matter."""
+        batches = self.values / config.model.token_width / config.tokens / readers
+        return min(max(1, round(BATCHES_OF_ROUND / batches)), MOST_EPOCHS)
 
 
 def statistics(root: str, config: DiTConfig, seed: int = 0) -> Statistics:
@@ -258,6 +271,7 @@ def statistics(root: str, config: DiTConfig, seed: int = 0) -> Statistics:
         fact_std=torch.where(fact_std > 1e-6, fact_std, 1.0).float(),
         typical=_typical(clips),
         captioned=any(clip.caption for clip in clips),
+        values=sum(clip.latents.numel() for clip in clips) / len(clips) * manifest.samples,
     )
 
 
@@ -272,7 +286,7 @@ def _typical(clips: Sequence[LatentClip]) -> dict[str, float]:
     rates = Counter(rate for clip in clips for rate in clip.rates)
     found = {"rate": float(rates.most_common(1)[0][0])}
     for name in ("fps", "height", "width"):
-        values = Counter(float(clip.facts[name]) for clip in clips if name in clip.facts)
+        values = Counter(round(float(clip.facts[name]), 3) for clip in clips if name in clip.facts)
         if values:
             found[name] = values.most_common(1)[0][0]
     return found

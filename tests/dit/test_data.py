@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dit.config import DiTConfig, TrainConfig
-from dit.data import EpochBatches, LatentClip, LatentError, facts_of, first_fit, pack, parse, statistics
+from dit.data import LatentClip, LatentError, Round, facts_of, first_fit, pack, parse, statistics
 from pipelines import shards
 
 FINGERPRINT = "abcdef012345"
@@ -53,12 +53,21 @@ def test_an_epoch_holds_each_clip_once_and_depends_on_seed_and_epoch_alone(laten
     config = TrainConfig(tokens=40, shuffle=10)
 
     def keys(epoch: int, seed: int = 0) -> list[list[str]]:
-        return [b.keys for b in EpochBatches(latents, replace(config, seed=seed), epoch, FINGERPRINT)]
+        return [b.keys for b in Round(latents, replace(config, seed=seed), range(epoch, epoch + 1), FINGERPRINT)]
 
     flat = [key for batch in keys(0) for key in batch]
     assert len(flat) == len(set(flat)) == 7
     assert keys(0) == keys(0)
     assert len({str(keys(epoch)) for epoch in range(4)} | {str(keys(0, seed=9))}) > 2
+
+
+def test_few_clips_are_packed_several_epochs_at_a_time_into_full_batches(latents):
+    config = TrainConfig(tokens=100)
+    epochs = statistics(latents, config.model).epochs_of_round(config, readers=1)
+    batches = list(Round(latents, config, range(epochs), FINGERPRINT))
+    keys = [key for batch in batches for key in batch.keys]
+    assert len(keys) == 7 * epochs and all(keys.count(key) == epochs for key in set(keys))
+    assert sum(len(batch.tokens) for batch in batches) / (100 * len(batches)) > 0.9
 
 
 def test_a_packed_batch_keeps_the_times_and_rates_of_each_latent(latents):
