@@ -24,9 +24,10 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset
 
 from dit.config import TrainConfig
-from dit.data import LatentError, Packed, Round, Statistics, statistics
+from dit.data import LatentError, Packed, Round
 from dit.model import save
 from dit.module import FlowModule
+from dit.statistics import Statistics, statistics
 from pipelines import storage
 
 log = logging.getLogger(__name__)
@@ -56,7 +57,12 @@ def train(config: TrainConfig, latents: str, out: str) -> Path:
     with warnings.catch_warnings():
         _hush()
         trainer = _trainer(config, [Keeper(folder, config, facts, data)])
-        trainer.fit(module, DataLoader(data, batch_size=None), ckpt_path=checkpoint if checkpoint.exists() else None)
+        trainer.fit(
+            module,
+            DataLoader(data, batch_size=None),
+            ckpt_path=checkpoint if checkpoint.exists() else None,
+            weights_only=True,
+        )
     return folder / "model"
 
 
@@ -125,7 +131,9 @@ class Stream(IterableDataset):
                 if count > done:
                     yield replace(batch, position=(number, count))
             if count == 0:
-                raise LatentError(f"{self.root} has no clip for this process; use fewer processes or more shards")
+                raise LatentError(
+                    f"{self.root} has no clip that fits; raise tokens, crop with max_cells, or use fewer processes"
+                )
             number, done = number + 1, 0
 
     def round(self, number: int) -> Iterator[Packed]:
