@@ -33,7 +33,7 @@ class DiTConfig:
     """Width of its embeddings; checked when it is loaded."""
     text_words: int = 64
     """Longer captions are cut to this many word pieces."""
-    facts: tuple[str, ...] = ("fps", "pan", "tilt", "zoom", "roll", "shake", "object_speed", "object_area", "sharpness")
+    facts: tuple[str, ...] = ("fps", "pan", "tilt", "zoom", "roll", "shake", "object_speed", "object_area", "quality")
     """Measured facts of a clip, by their names in the latents' JSON, that may steer the model; a clip may lack some."""
     time_wavelengths_s: tuple[float, float] = (0.5, 64.0)
     """Shortest and longest wavelength of the rotary position in time."""

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import math
 import random
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -27,9 +26,10 @@ from dit.model import grid, patchify
 from pipelines import shards
 
 MEMBERS = ("npy", "json", "txt")
+log = logging.getLogger(__name__)
+
 SEGMENT = 16  # frames that share a rate, where a sample does not say
 OPEN_BATCHES = 8  # batches that are filled at the same time
-MEASURED_CLIPS = 512  # clips from which the statistics of a training set are taken
 
 
 class LatentError(ValueError):
@@ -141,7 +141,7 @@ class Packed:
     """NaN where unknown."""
     keys: list[str]
     position: tuple[int, int] = (0, 0)
-    """Epoch, and batches of it up to and with this one: where a resumed run goes on."""
+    """Round, and batches of it up to and with this one: where a resumed run goes on."""
 
     def to(self, device: torch.device) -> Packed:
         """Return the batch on a device."""
@@ -195,11 +195,14 @@ def first_fit(clips: Iterable[LatentClip], budget: int, patch: int) -> Iterator[
     yield from (batch for _, batch in waiting)
 
 
-class EpochBatches(IterableDataset):
-    """The batches of one epoch, for this rank and worker; equal for equal (seed, epoch)."""
+class Round(IterableDataset):
+    """The batches of one or several epochs, for this rank and worker; equal for equal (seed, epochs).
 
-    def __init__(self, root: str, config: TrainConfig, epoch: int, fingerprint: str):
-        self.root, self.config, self.epoch, self.fingerprint = root, config, epoch, fingerprint
+    A set of few clips is packed several epochs at a time, for the last batches of a round are not full.
+    """
+
+    def __init__(self, root: str, config: TrainConfig, epochs: range, fingerprint: str):
+        self.root, self.config, self.epochs, self.fingerprint = root, config, epochs, fingerprint
 
     def __iter__(self) -> Iterator[Packed]:
         model = self.config.model
@@ -208,71 +211,13 @@ class EpochBatches(IterableDataset):
 
     def _clips(self) -> Iterator[LatentClip]:
         config = self.config
-        for sample in shards.pipeline(
-            self.root, members=MEMBERS, shuffle=config.shuffle, seed=config.seed, epoch=self.epoch
-        ):
-            clip = parse(sample, self.fingerprint)
-            dice = random.Random(f"{config.seed} {self.epoch} {clip.key}")
-            yield clip.cropped(config.max_cells, dice).leading(config.tokens, config.model.patch)
-
-
-@dataclass(kw_only=True)
-class Statistics:
-    """What training and sampling must know of a set of latents."""
-
-    fingerprint: str
-    """The tokenizer's."""
-    mean: Float[Tensor, " c"]
-    std: Float[Tensor, " c"]
-    fact_mean: Float[Tensor, " facts"]
-    fact_std: Float[Tensor, " facts"]
-    typical: dict[str, float]
-    """Commonest rate, fps, height and width: what sampling uses where nothing is asked for."""
-    captioned: bool
-    """Whether any clip has a caption."""
-
-
-def statistics(root: str, config: DiTConfig, seed: int = 0) -> Statistics:
-    """Return the statistics of a set of latent shards, from at most `MEASURED_CLIPS` clips in random order.
-
-    Raises LatentError where the folder holds no latents or mixes those of several tokenizers.
-    """
-    manifest = shards.read_manifest(root)
-    if manifest.kind != "latents":
-        raise LatentError(f"{root} holds {manifest.kind}, not latents; run `rushes latents` and give its folder")
-    samples = shards.pipeline(root, members=MEMBERS, shuffle=1, seed=seed, nodes=False)
-    clips = [parse(sample) for sample in islice(samples, MEASURED_CLIPS)]
-    prints = {(str(clip.facts.get("fingerprint")), clip.latents.shape[1]) for clip in clips}
-    if len(prints) != 1:
-        raise LatentError(f"{root} mixes latents of {len(prints)} tokenizers ({sorted(prints)}); encode them all again")
-    facts = facts_of([clip.facts for clip in clips], config.facts).double()
-    known = (~facts.isnan()).sum(dim=0)
-    fact_mean = facts.nansum(dim=0) / known.clamp(min=1)
-    fact_std = ((facts - fact_mean).square().nansum(dim=0) / known.clamp(min=1)).sqrt()
-    mean, std = _moments([clip.latents for clip in clips])
-    return Statistics(
-        fingerprint=prints.pop()[0],
-        mean=mean,
-        std=std,
-        fact_mean=fact_mean.float(),
-        fact_std=torch.where(fact_std > 1e-6, fact_std, 1.0).float(),
-        typical=_typical(clips),
-        captioned=any(clip.caption for clip in clips),
-    )
-
-
-def _moments(latents: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    count = sum(one.numel() // one.shape[1] for one in latents)
-    mean = torch.stack([one.double().sum(dim=(0, 2, 3)) for one in latents]).sum(dim=0) / count
-    square = torch.stack([(one.double() - mean[:, None, None]).square().sum(dim=(0, 2, 3)) for one in latents])
-    return mean.float(), (square.sum(dim=0) / count).sqrt().clamp(min=1e-3).float()
-
-
-def _typical(clips: Sequence[LatentClip]) -> dict[str, float]:
-    rates = Counter(rate for clip in clips for rate in clip.rates)
-    found = {"rate": float(rates.most_common(1)[0][0])}
-    for name in ("fps", "height", "width"):
-        values = Counter(float(clip.facts[name]) for clip in clips if name in clip.facts)
-        if values:
-            found[name] = values.most_common(1)[0][0]
-    return found
+        for epoch in self.epochs:
+            for sample in shards.pipeline(
+                self.root, members=MEMBERS, shuffle=config.shuffle, seed=config.seed, epoch=epoch
+            ):
+                clip = parse(sample, self.fingerprint)
+                dice = random.Random(f"{config.seed} {epoch} {clip.key}")
+                try:
+                    yield clip.cropped(config.max_cells, dice).leading(config.tokens, config.model.patch)
+                except LatentError as error:
+                    log.warning("left out: %s", error)

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from dit import flow
 from dit.config import TrainConfig
-from dit.data import Packed, Statistics
+from dit.data import Packed
 from dit.model import Condition, DiT
+from dit.statistics import Statistics
 from dit.text import TextEncoder
 
 PROBE_TIMES = (0.125, 0.375, 0.625, 0.875)

@@ -27,6 +27,7 @@ from dit.text import TextEncoder
 from pipelines import storage
 from tokenizer import model as tokenizer_model
 from tokenizer.model import Tokenizer
+from tokenizer.rates import latent_times
 
 log = logging.getLogger(__name__)
 
@@ -52,13 +53,9 @@ class Plan:
         return np.repeat(self.rates, self.counts).tolist()
 
     def times_s(self, segment: int) -> Float[Tensor, " l"]:
-        """Return the time of the first frame of each latent."""
-        starts = [
-            segment * number + rate * i
-            for number, (rate, count) in enumerate(zip(self.rates, self.counts, strict=True))
-            for i in range(count)
-        ]
-        return torch.tensor(starts) / self.fps
+        """Return the time of each latent, as the tokenizer counts it."""
+        frames_s = [frame / self.fps for frame in range(self.frames)]
+        return torch.tensor(latent_times(frames_s, self.rates, segment))
 
 
 def sample(config: SampleConfig, model: str, tokenizer: str, out: str) -> Plan:

@@ -24,9 +24,10 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset
 
 from dit.config import TrainConfig
-from dit.data import EpochBatches, LatentError, Packed, Statistics, statistics
+from dit.data import LatentError, Packed, Round
 from dit.model import save
 from dit.module import FlowModule
+from dit.statistics import Statistics, statistics
 from pipelines import storage
 
 log = logging.getLogger(__name__)
@@ -52,11 +53,16 @@ def train(config: TrainConfig, latents: str, out: str) -> Path:
     L.seed_everything(config.seed, verbose=False)
     module = FlowModule(config, facts)
     checkpoint = folder / "checkpoint.ckpt"
-    data = Stream(latents, config, facts.fingerprint, module)
-    trainer = _trainer(config, [Keeper(folder, config, facts, data)])
+    data = Stream(latents, config, facts, module)
     with warnings.catch_warnings():
         _hush()
-        trainer.fit(module, DataLoader(data, batch_size=None), ckpt_path=checkpoint if checkpoint.exists() else None)
+        trainer = _trainer(config, [Keeper(folder, config, facts, data)])
+        trainer.fit(
+            module,
+            DataLoader(data, batch_size=None),
+            ckpt_path=checkpoint if checkpoint.exists() else None,
+            weights_only=True,
+        )
     return folder / "model"
 
 
@@ -103,34 +109,38 @@ def _trainer(config: TrainConfig, callbacks: list[Any]) -> L.Trainer:
 
 def _hush() -> None:
     """Lightning's advice that does not apply: readers are few by choice, and a GPU may be left alone by choice."""
-    for text in (".*does not have many workers.*", ".*GPU available but not used.*"):
+    for text in (".*does not have many workers.*", ".*GPU available but not used.*", ".*treespec.*"):
         warnings.filterwarnings("ignore", message=text)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
 
 
 class Stream(IterableDataset):
-    """Packed batches without end, epoch after epoch, from where the module stands.
+    """Packed batches without end, round after round, from where the module stands.
 
-    A resume reads the batches of its epoch that were already trained on, and passes over them.
+    A resume reads the batches of its round that were already trained on, and passes over them.
     """
 
-    def __init__(self, root: str, config: TrainConfig, fingerprint: str, module: FlowModule):
-        self.root, self.config, self.fingerprint, self.module = root, config, fingerprint, module
+    def __init__(self, root: str, config: TrainConfig, facts: Statistics, module: FlowModule):
+        self.root, self.config, self.facts, self.module = root, config, facts, module
 
     def __iter__(self) -> Iterator[Packed]:
-        epoch, done = self.module.position
+        number, done = self.module.position
         while True:
             count = 0
-            for count, batch in enumerate(self.epoch(epoch), start=1):
+            for count, batch in enumerate(self.round(number), start=1):
                 if count > done:
-                    yield replace(batch, position=(epoch, count))
+                    yield replace(batch, position=(number, count))
             if count == 0:
-                raise LatentError(f"{self.root} has no clip for this process; use fewer processes or more shards")
-            epoch, done = epoch + 1, 0
+                raise LatentError(
+                    f"{self.root} has no clip that fits; raise tokens, crop with max_cells, or use fewer processes"
+                )
+            number, done = number + 1, 0
 
-    def epoch(self, number: int) -> Iterator[Packed]:
-        """Yield the batches of one epoch."""
-        batches = EpochBatches(self.root, self.config, number, self.fingerprint)
+    def round(self, number: int) -> Iterator[Packed]:
+        """Yield the batches of one round of epochs."""
+        each = self.facts.epochs_of_round(self.config, self.module.trainer.world_size * max(self.config.workers, 1))
+        epochs = range(number * each, (number + 1) * each)
+        batches = Round(self.root, self.config, epochs, self.facts.fingerprint)
         yield from DataLoader(batches, batch_size=None, num_workers=self.config.workers)
 
 
@@ -171,13 +181,13 @@ class Keeper(L.Callback):
             "step": trainer.global_step,
             "loss": float(torch.stack(self.losses).mean()),
             "lr": trainer.optimizers[0].param_groups[0]["lr"],
-            "epoch": batch.position[0],
+            "round": batch.position[0],
             "tokens": self.tokens / len(self.losses),
             "clips": self.clips / len(self.losses),
             "tokens_per_s": self.tokens / max(now - self.since, 1e-9),
         }
         if probing:
-            self.probe = self.probe or next(iter(self.data.epoch(0)))
+            self.probe = self.probe or next(iter(self.data.round(0)))
             line["probe_loss"] = module.probe(self.probe.to(module.device))
         if not torch.isfinite(torch.tensor(line["loss"])):
             raise ValueError(f"the loss is {line['loss']} at step {line['step']}; lower lr or clip_norm and start anew")

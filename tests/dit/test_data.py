@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dit.config import DiTConfig, TrainConfig
-from dit.data import EpochBatches, LatentClip, LatentError, facts_of, first_fit, pack, parse, statistics
+from dit.data import LatentClip, LatentError, Round, facts_of, first_fit, pack, parse
 from pipelines import shards
 
 FINGERPRINT = "abcdef012345"
@@ -53,7 +53,7 @@ def test_an_epoch_holds_each_clip_once_and_depends_on_seed_and_epoch_alone(laten
     config = TrainConfig(tokens=40, shuffle=10)
 
     def keys(epoch: int, seed: int = 0) -> list[list[str]]:
-        return [b.keys for b in EpochBatches(latents, replace(config, seed=seed), epoch, FINGERPRINT)]
+        return [b.keys for b in Round(latents, replace(config, seed=seed), range(epoch, epoch + 1), FINGERPRINT)]
 
     flat = [key for batch in keys(0) for key in batch]
     assert len(flat) == len(set(flat)) == 7
@@ -112,24 +112,3 @@ def test_pickled_arrays_are_never_opened(latents, tmp_path):
 def test_what_is_no_number_is_an_unknown_fact():
     facts = facts_of([{"a": 1, "b": None}, {"a": "x", "b": float("inf")}], ["a", "b", "c"])
     assert facts[0, 0] == 1 and int(facts.isnan().sum()) == 5
-
-
-def test_statistics_are_those_of_the_latents(latents):
-    found = statistics(latents, DiTConfig())
-    cells = torch.cat([parse(s).latents for s in shards.pipeline(latents, members=("npy", "json", "txt"))])
-    torch.testing.assert_close(found.mean, cells.mean(dim=(0, 2, 3)))
-    torch.testing.assert_close(found.std, cells.std(dim=(0, 2, 3), unbiased=False), atol=1e-3, rtol=1e-3)
-    assert found.fingerprint == FINGERPRINT and found.captioned
-    assert found.typical == {"rate": 4.0, "fps": 24.0, "height": 32.0, "width": 32.0}
-    assert found.fact_mean[1] == pytest.approx(0.3) and found.fact_std[2] == 1
-
-
-def test_latents_of_two_tokenizers_are_not_mixed(make_latents, latent_sample):
-    root = make_latents([latent_sample(0), latent_sample(1, fingerprint="999999999999")])
-    with pytest.raises(LatentError, match="mixes latents of 2 tokenizers"):
-        statistics(root, DiTConfig())
-
-
-def test_clip_shards_are_not_taken_for_latents(make_latents, latent_sample):
-    with pytest.raises(LatentError, match="holds clips, not latents"):
-        statistics(make_latents([latent_sample(0)], kind="clips"), DiTConfig())

@@ -9,9 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from dit.config import DiTConfig, SampleConfig
+from dit.config import DiTConfig, SampleConfig, TrainConfig
 from dit.model import DiT, save
-from dit.sample import sample
+from dit.sample import Plan, sample, write_mp4
+from dit.train import train
+from pipelines import shards
+from pipelines.clip import clip_key
+from pipelines.latents import encode_shard
 from tokenizer.config import TokenizerConfig
 from tokenizer.model import Tokenizer
 from tokenizer.model import save as save_tokenizer
@@ -88,3 +92,24 @@ def test_another_tokenizer_than_that_of_training_is_refused(models, tmp_path):
     (folder / "config.json").write_text(json.dumps({**about, "tokenizer": "000000000000"}))
     with pytest.raises(ValueError, match="use the tokenizer that made them"):
         sample(TINY, str(folder), models[1], str(tmp_path / "clip.mp4"))
+
+
+def test_footage_goes_through_latent_shards_and_training_to_a_clip(tmp_path):
+    codec = str(tmp_path / "tokenizer")
+    print_ = save_tokenizer(Tokenizer(TokenizerConfig()), codec)
+    samples = []
+    for number in range(2):
+        video = tmp_path / f"{number}.mp4"
+        planned = Plan(frames=20, height=32, width=48, fps=10.0, rates=(), counts=(), cells=(0, 0))
+        write_mp4((np.full((32, 48, 3), 40 + 100 * number + t, np.uint8) for t in range(20)), planned, str(video))
+        members = [("mp4", video.read_bytes()), ("json", b'{"pan": 0.5}'), ("txt", b"a grey wall")]
+        samples.append(shards.Sample(clip_key(f"{number:016x}", 0.0), members))
+    clips = shards.write_shard(str(tmp_path / "clips"), "b", "part", 0, samples)
+    info, failed = encode_shard(str(tmp_path / "clips"), clips.path, str(tmp_path / "latents"), codec)
+    assert not failed
+    shards.write_manifest(str(tmp_path / "latents"), [info], kind="latents", fingerprint=print_)
+    config = TrainConfig(steps=3, tokens=96, warmup=0, device="cpu")
+    model = train(config, str(tmp_path / "latents"), str(tmp_path / "run"))
+    made = sample(SampleConfig(seconds=2.0, steps=2, device="cpu"), str(model), codec, str(tmp_path / "clip.mp4"))
+    assert (made.frames, made.height, made.width, made.rates) == (20, 32, 48, (4, 4))
+    assert len(frames(tmp_path / "clip.mp4")) == 20

@@ -1,0 +1,113 @@
+"""What training and sampling must know of a set of latents: scale, facts, usual sizes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dit.config import DiTConfig, TrainConfig
+from dit.data import MEMBERS, LatentError, facts_of, parse
+from pipelines import shards
+
+BATCHES_OF_ROUND = 64  # between the places where batches are not filled up
+MOST_EPOCHS = 1024  # that a round packs
+MEASURED_CLIPS = 512  # clips from which the statistics of a training set are taken
+
+
+@dataclass(kw_only=True)
+class Statistics:
+    """Measured once, before training; saved with the model where sampling needs it."""
+
+    fingerprint: str
+    """The tokenizer's."""
+    mean: Float[Tensor, " c"]
+    std: Float[Tensor, " c"]
+    fact_mean: Float[Tensor, " facts"]
+    fact_std: Float[Tensor, " facts"]
+    typical: dict[str, float]
+    """Commonest rate, fps, height and width: what sampling uses where nothing is asked for."""
+    captioned: bool
+    """Whether any clip has a caption."""
+    values: float
+    """Latent values of an epoch, about."""
+
+    def epochs_of_round(self, config: TrainConfig, readers: int) -> int:
+        """Return how many epochs give each reader enough batches that the half-full ones at the end do not matter."""
+        batches = self.values / config.model.token_width / config.tokens / readers
+        return min(max(1, round(BATCHES_OF_ROUND / batches)), MOST_EPOCHS)
+
+
+def statistics(root: str, config: DiTConfig, seed: int = 0) -> Statistics:
+    """Return the statistics of a set of latent shards, from at most `MEASURED_CLIPS` clips in random order.
+
+    Raises LatentError where the folder holds no latents or mixes those of several tokenizers.
+    """
+    manifest = shards.read_manifest(root)
+    if manifest.kind != "latents":
+        raise LatentError(f"{root} holds {manifest.kind}, not latents; run `rushes latents` and give its folder")
+    found, cells = [], Moments()
+    for sample in islice(shards.pipeline(root, members=MEMBERS, shuffle=1, seed=seed, nodes=False), MEASURED_CLIPS):
+        clip = parse(sample)
+        cells.add(clip.latents)
+        found.append(clip.facts)
+    if not found:
+        raise LatentError(f"{root} holds no clip; run `rushes latents` and give its folder")
+    prints = {str(clip.get("fingerprint")) for clip in found}
+    if len(prints) != 1:
+        raise LatentError(f"{root} mixes latents of {len(prints)} tokenizers ({sorted(prints)}); encode them all again")
+    facts = facts_of(found, config.facts).double()
+    known = (~facts.isnan()).sum(dim=0).clamp(min=1)
+    fact_mean = facts.nansum(dim=0) / known
+    fact_std = ((facts - fact_mean).square().nansum(dim=0) / known).sqrt()
+    mean, std = cells.result()
+    return Statistics(
+        fingerprint=prints.pop(),
+        mean=mean,
+        std=std,
+        fact_mean=fact_mean.float(),
+        fact_std=torch.where(fact_std > 1e-6, fact_std, 1.0).float(),
+        typical=_typical(found),
+        captioned=any(clip.get("caption") for clip in found),
+        values=cells.count * len(mean) / len(found) * manifest.samples,
+    )
+
+
+class Moments:
+    """Mean and spread of each channel, gathered clip by clip (Chan's update), so that no clip need be kept."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.mean = self.squares = torch.zeros(1, dtype=torch.float64)
+
+    def add(self, latents: Float[Tensor, "l c h w"]) -> None:
+        """Take in a clip. Raises LatentError where it has other channels than those before."""
+        values = latents.double().movedim(1, -1).flatten(0, -2)  # cells c
+        if self.count and values.shape[1] != len(self.mean):
+            raise LatentError(
+                f"latents of {values.shape[1]} channels among others of {len(self.mean)}; encode all again"
+            )
+        count, mean = len(values), values.mean(dim=0)
+        total, apart = self.count + count, mean - self.mean
+        self.squares = self.squares + (values - mean).square().sum(dim=0) + apart**2 * self.count * count / total
+        self.mean, self.count = self.mean + apart * count / total, total
+
+    def result(self) -> tuple[Float[Tensor, " c"], Float[Tensor, " c"]]:
+        """Return mean and standard deviation; a channel that says nothing is not blown up."""
+        return self.mean.float(), (self.squares / self.count).sqrt().clamp(min=1e-3).float()
+
+
+def _typical(clips: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    rates = Counter(rate for clip in clips for rate in clip["rates"])
+    found = {"rate": float(rates.most_common(1)[0][0])}
+    for name in ("fps", "height", "width"):
+        values = Counter(round(float(clip[name]), 3) for clip in clips if name in clip)
+        if values:
+            found[name] = values.most_common(1)[0][0]
+    return found

@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from dit.config import DiTConfig, TrainConfig
+from dit.data import LatentError, Round, parse
+from dit.statistics import Moments, statistics
+from pipelines import shards
+
+FINGERPRINT = "abcdef012345"
+
+
+def test_few_clips_are_packed_several_epochs_at_a_time_into_full_batches(latents):
+    config = TrainConfig(tokens=100)
+    epochs = statistics(latents, config.model).epochs_of_round(config, readers=1)
+    batches = list(Round(latents, config, range(epochs), FINGERPRINT))
+    keys = [key for batch in batches for key in batch.keys]
+    assert len(keys) == 7 * epochs and all(keys.count(key) == epochs for key in set(keys))
+    assert sum(len(batch.tokens) for batch in batches) / (100 * len(batches)) > 0.9
+
+
+def test_statistics_are_those_of_the_latents(latents):
+    found = statistics(latents, DiTConfig())
+    cells = torch.cat([parse(s).latents for s in shards.pipeline(latents, members=("npy", "json", "txt"))])
+    torch.testing.assert_close(found.mean, cells.mean(dim=(0, 2, 3)))
+    torch.testing.assert_close(found.std, cells.std(dim=(0, 2, 3), unbiased=False), atol=1e-3, rtol=1e-3)
+    assert found.fingerprint == FINGERPRINT and found.captioned
+    assert found.typical == {"rate": 4.0, "fps": 24.0, "height": 32.0, "width": 32.0}
+    assert found.fact_mean[1] == pytest.approx(0.3) and found.fact_std[2] == 1
+
+
+def test_latents_of_two_tokenizers_are_not_mixed(make_latents, latent_sample):
+    root = make_latents([latent_sample(0), latent_sample(1, fingerprint="999999999999")])
+    with pytest.raises(LatentError, match="mixes latents of 2 tokenizers"):
+        statistics(root, DiTConfig())
+
+
+def test_moments_gathered_clip_by_clip_are_those_of_all_cells():
+    torch.manual_seed(0)
+    clips = [torch.randn(n, 3, 4, 5) * n + 100 for n in (1, 2, 5)]
+    gathered = Moments()
+    for one in clips:
+        gathered.add(one)
+    cells = torch.cat(clips).movedim(1, -1).flatten(0, -2)
+    torch.testing.assert_close(gathered.result(), (cells.mean(dim=0), cells.std(dim=0, unbiased=False)))
+    with pytest.raises(LatentError, match="4 channels"):
+        gathered.add(torch.zeros(1, 4, 2, 2))
+
+
+def test_clip_shards_are_not_taken_for_latents(make_latents, latent_sample):
+    with pytest.raises(LatentError, match="holds clips, not latents"):
+        statistics(make_latents([latent_sample(0)], kind="clips"), DiTConfig())
