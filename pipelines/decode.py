@@ -285,8 +285,12 @@ def _shrunk(plane: av.video.plane.VideoPlane, bits: int, size: tuple[int, int]) 
     wide = bits > 8
     values: NDArray[Any] = np.frombuffer(cast(Any, plane), np.dtype("<u2") if wide else np.uint8)
     rows = values.reshape(-1, plane.line_size // (2 if wide else 1))[: plane.height, : plane.width]
-    step = max(1, plane.height // (size[1] * ROWS_PER_PIXEL))
-    small: NDArray[Any] = np.asarray(cv2.resize(rows[::step], size, interpolation=cv2.INTER_AREA))
+    rows = rows[:: max(1, plane.height // (size[1] * ROWS_PER_PIXEL))]
+    # Whole boxes first, which is where averaging is fast; what is left is less than a factor of two.
+    across, down = max(1, rows.shape[1] // size[0]), max(1, rows.shape[0] // size[1])
+    wide_px, high_px = rows.shape[1] // across, rows.shape[0] // down
+    boxes = cv2.resize(rows[: high_px * down, : wide_px * across], (wide_px, high_px), interpolation=cv2.INTER_AREA)
+    small: NDArray[Any] = np.asarray(cv2.resize(boxes, size, interpolation=cv2.INTER_LINEAR))
     return cast(Pixels, (small >> (bits - 8)).astype(np.uint8) if wide else small)
 
 

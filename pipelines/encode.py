@@ -30,6 +30,7 @@ from pipelines.decode import Picture
 
 BORDER_S = 0.0006  # borders may have been rounded to the millisecond
 KEY_FRAME_S = 2.0
+FRAME_DURATION = 1 << 8  # AV_CODEC_FLAG_FRAME_DURATION: pictures bring their durations along
 AUDIO_WARM_S = 0.5  # audio decoders need a moment before a seek's result is exact
 JITTER_S = 0.03  # timestamps of audio this near to where it should be are rounding
 SILENCE_SAMPLES = 48_000  # silence is written in pieces of at most this
@@ -176,6 +177,7 @@ class _Film:
         context.time_base, context.thread_count = self.time_base, 1
         context.gop_size = max(1, round(KEY_FRAME_S * source["fps"]))
         context.options = {**options, "crf": str(pack.crf)}
+        context.flags |= FRAME_DURATION
         if pack.codec == "av1":
             os.environ.setdefault("SVT_LOG", "1")  # errors only; SVT-AV1 writes to stderr by itself
         if source["variable_fps"]:
