@@ -18,7 +18,7 @@ import av.error
 import cv2
 import numpy as np
 from av.container import InputContainer
-from av.video.reformatter import Interpolation
+from av.video.reformatter import Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 from PIL import Image
@@ -28,7 +28,6 @@ from pipelines import footage
 THREADS = 2
 MAX_BAD_PACKETS = 25
 PREROLLS_S = (0.0, 2.0, 10.0, 60.0)  # how much further back to seek, try after try, before decoding from the beginning
-ROWS_PER_PIXEL = 4  # rows averaged into one of the small picture; reading more changes no measure and costs time
 SHORT_S = 0.5  # a stream that ends this much before its header says is cut short
 
 Pixels = NDArray[np.uint8]
@@ -266,28 +265,25 @@ def planes(frame: av.VideoFrame, width_px: int, source: Mapping[str, Any]) -> tu
     height_px = max(2, round(width_px * min(source["height"] / source["width"], 8.0) / 2) * 2)
     turned = source["rotation_deg"] in {90, 270}
     size = (height_px, width_px) if turned else (width_px, height_px)
-    parts = frame.format.components
-    own = len({part.plane for part in parts}) == len(parts) and not frame.format.is_rgb and not frame.format.has_palette
-    if not own or frame.format.is_big_endian:
-        frame = frame.reformat(width=size[0], height=size[1], format="yuv444p", interpolation=Interpolation.AREA)
-        parts = frame.format.components
-    small = [_shrunk(frame.planes[i], parts[i].bits, size) for i in range(3 if len(parts) >= 3 else 1)]
-    full = frame.format.name.startswith("yuvj") or int(frame.color_range) == 2
+    small_frame = _shrinker().reformat(
+        frame, width=size[0], height=size[1], format="yuv444p", interpolation=Interpolation.AREA
+    )
+    small = [_pixels(plane) for plane in small_frame.planes]
+    full = small_frame.format.name.startswith("yuvj") or int(small_frame.color_range) == 2
     luma = small[0] if full else cast(Pixels, cv2.LUT(small[0], _full_range()))
-    if len(small) == 3:
-        colour = cv2.transform(cv2.merge(small), _to_bgr(full, int(frame.colorspace)))
-    else:
-        colour = cv2.merge([luma] * 3)
+    colour = cv2.transform(cv2.merge(small), _to_bgr(full, int(small_frame.colorspace)))
     return _upright(luma, source), _upright(cast(Pixels, colour), source)
 
 
-def _shrunk(plane: av.video.plane.VideoPlane, bits: int, size: tuple[int, int]) -> Pixels:
-    wide = bits > 8
-    values: NDArray[Any] = np.frombuffer(cast(Any, plane), np.dtype("<u2") if wide else np.uint8)
-    rows = values.reshape(-1, plane.line_size // (2 if wide else 1))[: plane.height, : plane.width]
-    step = max(1, plane.height // (size[1] * ROWS_PER_PIXEL))
-    small: NDArray[Any] = np.asarray(cv2.resize(rows[::step], size, interpolation=cv2.INTER_AREA))
-    return cast(Pixels, (small >> (bits - 8)).astype(np.uint8) if wide else small)
+@lru_cache(maxsize=1)
+def _shrinker() -> VideoReformatter:
+    """Return one scaler for all frames of a process: it keeps its tables while sizes and formats stay the same."""
+    return VideoReformatter()
+
+
+def _pixels(plane: av.video.plane.VideoPlane) -> Pixels:
+    rows = np.frombuffer(cast(Any, plane), np.uint8).reshape(-1, plane.line_size)
+    return np.ascontiguousarray(rows[: plane.height, : plane.width])
 
 
 @lru_cache(maxsize=1)
