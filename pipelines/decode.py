@@ -265,8 +265,8 @@ def planes(frame: av.VideoFrame, width_px: int, source: Mapping[str, Any]) -> tu
     height_px = max(2, round(width_px * min(source["height"] / source["width"], 8.0) / 2) * 2)
     turned = source["rotation_deg"] in {90, 270}
     size = (height_px, width_px) if turned else (width_px, height_px)
-    small_frame = _shrinker().reformat(
-        frame, width=size[0], height=size[1], format="yuv444p", interpolation=Interpolation.AREA
+    small_frame = _scaler("planes").reformat(
+        frame, width=size[0], height=size[1], format="yuv444p", interpolation=Interpolation.AREA, threads=1
     )
     small = [_pixels(plane) for plane in small_frame.planes]
     full = small_frame.format.name.startswith("yuvj") or int(small_frame.color_range) == 2
@@ -275,9 +275,12 @@ def planes(frame: av.VideoFrame, width_px: int, source: Mapping[str, Any]) -> tu
     return _upright(luma, source), _upright(cast(Pixels, colour), source)
 
 
-@lru_cache(maxsize=1)
-def _shrinker() -> VideoReformatter:
-    """Return one scaler for all frames of a process: it keeps its tables while sizes and formats stay the same."""
+@lru_cache(maxsize=2)
+def _scaler(use: str) -> VideoReformatter:
+    """Return one scaler per use for all frames of a process: it keeps its tables while sizes and formats stay.
+
+    Always with one thread: waking more costs ten times what scaling to small pictures does.
+    """
     return VideoReformatter()
 
 
@@ -325,9 +328,11 @@ def rgb(frame: av.VideoFrame, source: Mapping[str, Any], max_side_px: int) -> Pi
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     if source["rotation_deg"] in {90, 270}:
         size = size[::-1]
-    small = frame.reformat(
-        width=size[0], height=size[1], format="rgb48le" if source["hdr"] else "rgb24", interpolation=Interpolation.AREA
-    ).to_ndarray()
+    kind = "rgb48le" if source["hdr"] else "rgb24"
+    scaled = _scaler("rgb").reformat(
+        frame, width=size[0], height=size[1], format=kind, interpolation=Interpolation.AREA, threads=1
+    )
+    small = scaled.to_ndarray()
     if source["hdr"]:
         small = _screen(source["color_transfer"])[small]
     return _upright(np.ascontiguousarray(small, dtype=np.uint8), source)
