@@ -41,6 +41,7 @@ LIST_SUFFIXES = frozenset({".csv", ".jsonl", ".ndjson", ".parquet"})
 PROBED_PACKETS = 100  # timestamps looked at to tell a variable frame rate
 FIRST_PICTURE_PACKETS = 300  # packets tried until one gives a picture
 SQUARE_TOLERANCE = 0.005  # a sample aspect this near to 1 is a rounding of the encoder, not a shape
+_GUESSING = {"h264", "hevc", "m4v", "mpegvideo", "av1", "obu"}  # raw streams: the duration is a guess by size
 _PLAYLISTS = {"hls", "dash", "concat", "imf", "sdp", "rtsp", "ffmetadata"}
 _RANGES = {1: "tv", 2: "pc"}
 _SPACES = {0: "rgb", 1: "bt709", 4: "fcc", 5: "bt470bg", 6: "smpte170m", 7: "smpte240m", 8: "ycgco", 9: "bt2020nc",
@@ -164,8 +165,8 @@ def probe(uri: str, scan: ScanConfig) -> dict[str, Any]:
         except FootageError as error:
             raise FootageError(uri, error.code, error.reason, error.remedy) from None
         _admit(uri, stream, scan)
-        timing = _timing(container, stream)
-        picture = _first_picture(uri, container, stream)
+        picture, times, packets = _beginning(uri, container, stream)
+        timing = _timing(container, stream, times, packets)
         facts = _described(container, stream, picture) | _sound(container)
     if max(picture.width, picture.height) > scan.max_side_px:
         raise _too_large(uri, picture.width, picture.height, scan)
@@ -197,11 +198,14 @@ def _too_large(uri: str, width: int, height: int, scan: ScanConfig) -> FootageEr
     return FootageError(uri, "too_large", reason, "raise scan.max_side_px or shrink the file")
 
 
-def _first_picture(uri: str, container: InputContainer, stream: VideoStream) -> av.VideoFrame:
-    container.seek(0)
-    packets = islice(container.demux(stream), FIRST_PICTURE_PACKETS)
+def _beginning(uri: str, container: InputContainer, stream: VideoStream) -> tuple[av.VideoFrame, list[float], int]:
+    """Return the first picture, the timestamps of the packets read and their number."""
+    read = 0
+    times: list[float] = []
+    picture: av.VideoFrame | None = None
     reason = "not one picture in it can be decoded"
-    while True:
+    packets = islice(container.demux(stream), FIRST_PICTURE_PACKETS)
+    while picture is None or len(times) < PROBED_PACKETS:
         try:
             packet = next(packets, None)
             if packet is None:
@@ -209,55 +213,56 @@ def _first_picture(uri: str, container: InputContainer, stream: VideoStream) -> 
             if packet.has_sidedata("encryption_info") or packet.has_sidedata("encryption_init_info"):
                 remedy = "decrypt it first; Rushes holds no keys"
                 raise FootageError(uri, "encrypted", "the video is encrypted (Common Encryption)", remedy)
-            for picture in packet.decode():
-                return cast(av.VideoFrame, picture)
+            read += packet.size > 0
+            if packet.pts is not None:
+                times.append(float(packet.pts * packet.time_base))
+            if picture is None:
+                picture = next(iter(cast("list[av.VideoFrame]", packet.decode())), None)
         except av.error.FFmpegError as error:
             reason = f"not one picture in it can be decoded ({(error.strerror or str(error)).lower()})"
-    raise FootageError(uri, "unreadable", reason, "fetch it again, or re-encode it from the original")
+    if picture is None:
+        raise FootageError(uri, "unreadable", reason, "fetch it again, or re-encode it from the original")
+    return picture, times, read
 
 
-def _timing(container: InputContainer, stream: VideoStream) -> dict[str, Any]:
+def _timing(container: InputContainer, stream: VideoStream, times: list[float], packets: int) -> dict[str, Any]:
     """Return frame rate, whether it varies, and the end: by the stream's header, the container's, or its packets."""
-    times, exact = _timestamps(container, stream)
-    steps = np.diff(times)
+    whole = len(times) < PROBED_PACKETS
+    # Where packets follow, the last few may still miss the pictures that are shown between them.
+    steps = np.diff(np.sort(times)[: None if whole else -16])
     steps = steps[steps > 0]
     rate = stream.average_rate or stream.guessed_rate or stream.base_rate
     fps = float(rate) if rate and 0 < rate < 1000 else 0.0
     if not fps:
         fps = 1 / float(np.median(steps)) if len(steps) else 25.0
-    tick_s = float(stream.time_base or 0)
-    variable = len(steps) > 2 and float(np.ptp(np.sort(steps)[: -1 if len(steps) > 4 else None])) > max(
-        2.5 * tick_s, 0.1 * float(np.median(steps))
-    )
-    absolute, end_s = True, 0.0
+    absolute = False
     if stream.duration and stream.time_base:
-        absolute, end_s = False, float(stream.duration * stream.time_base)
-    elif container.duration:
+        end_s = float(stream.duration * stream.time_base)
+    elif container.duration and container.format.name not in _GUESSING:
         end_s = container.duration / av.time_base
         absolute = "matroska" in container.format.name  # its duration counts from zero, others' from the first packet
-    elif exact:
-        end_s = float(times[-1]) + 1 / fps
     else:
-        end_s = _last_time(container, stream) + 1 / fps
-    return {"fps": fps, "variable": bool(variable), "end_s": end_s, "absolute": absolute}
+        frames, end_s = _rest(container, stream)
+        absolute = bool(times)
+        end_s = max([end_s, *times]) + 1 / fps if times else (packets + frames) / fps
+    return {"fps": fps, "variable": _varies(steps, float(stream.time_base or 0)), "end_s": end_s, "absolute": absolute}
 
 
-def _timestamps(container: InputContainer, stream: VideoStream) -> tuple[np.ndarray, bool]:
-    """Return sorted timestamps of the first packets in seconds, and whether these are all."""
-    container.seek(0)
-    packets = [p for p in islice(container.demux(stream), PROBED_PACKETS) if p.pts is not None]
-    times = np.sort(np.array([float(p.pts * p.time_base) for p in packets if p.pts is not None]))
-    # The last few may still miss the pictures that are shown between them.
-    return (times, True) if 0 < len(packets) < PROBED_PACKETS - 1 else (times[: max(2, len(times) - 16)], False)
+def _varies(steps: np.ndarray, tick_s: float) -> bool:
+    """Whether the time between pictures differs by more than rounding; the longest may be a gap at an edit."""
+    if len(steps) <= 2:
+        return False
+    usual = np.sort(steps)[: -1 if len(steps) > 4 else None]
+    return bool(np.ptp(usual) > max(2.5 * tick_s, 0.1 * float(np.median(steps))))
 
 
-def _last_time(container: InputContainer, stream: VideoStream) -> float:
-    """Return the last timestamp by reading every packet; only for files that name no duration."""
-    last = 0.0
-    container.seek(0)
+def _rest(container: InputContainer, stream: VideoStream) -> tuple[int, float]:
+    """Return number and last timestamp of the packets to come; only for files that name no duration."""
+    number, last = 0, 0.0
     for packet in container.demux(stream):
+        number += packet.size > 0
         last = max(last, _seconds(packet.pts, packet.time_base) or 0.0)
-    return last
+    return number, last
 
 
 def _seconds(pts: int | None, time_base: Any) -> float | None:
