@@ -265,11 +265,15 @@ def planes(frame: av.VideoFrame, width_px: int, source: Mapping[str, Any]) -> tu
     height_px = max(2, round(width_px * min(source["height"] / source["width"], 8.0) / 2) * 2)
     turned = source["rotation_deg"] in {90, 270}
     size = (height_px, width_px) if turned else (width_px, height_px)
+    grey = len(frame.format.components) == 1 and not frame.format.has_palette  # to YUV, it would change its range
     small_frame = _scaler("planes").reformat(
-        frame, width=size[0], height=size[1], format="yuv444p", interpolation=Interpolation.AREA, threads=1
-    )
+        frame, width=size[0], height=size[1], format="gray" if grey else "yuv444p",
+        interpolation=Interpolation.AREA, threads=1,
+    )  # fmt: skip
     small = [_pixels(plane) for plane in small_frame.planes]
-    full = small_frame.format.name.startswith("yuvj") or int(small_frame.color_range) == 2
+    small += [np.full_like(small[0], 128)] * (3 - len(small))
+    tagged = small_frame if frame.format.is_rgb or frame.format.has_palette else frame
+    full = tagged.format.name.startswith("yuvj") or int(tagged.color_range) == 2
     luma = small[0] if full else cast(Pixels, cv2.LUT(small[0], _full_range()))
     colour = cv2.transform(cv2.merge(small), _to_bgr(full, int(small_frame.colorspace)))
     return _upright(luma, source), _upright(cast(Pixels, colour), source)
