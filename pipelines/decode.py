@@ -266,8 +266,9 @@ def planes(frame: av.VideoFrame, width_px: int, source: Mapping[str, Any]) -> tu
     turned = source["rotation_deg"] in {90, 270}
     size = (height_px, width_px) if turned else (width_px, height_px)
     grey = len(frame.format.components) == 1 and not frame.format.has_palette  # to YUV, it would change its range
+    kind = "yuvj444p" if frame.format.name.startswith("yuvj") else "yuv444p"
     small_frame = _scaler("planes").reformat(
-        frame, width=size[0], height=size[1], format="gray" if grey else "yuv444p",
+        frame, width=size[0], height=size[1], format="gray" if grey else kind,
         interpolation=Interpolation.AREA, threads=1,
     )  # fmt: skip
     small = [_pixels(plane) for plane in small_frame.planes]
