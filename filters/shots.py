@@ -18,6 +18,8 @@ SIDE_FRAMES = 4
 """Frames on either side that a cut must stand out from."""
 FLOOR = 2.0
 """Added to the content of the surroundings, so that the ratio means something in a still picture."""
+FLASH_LUMA = 6.0
+"""Jump of mean luma that a flash has at least."""
 FADE_SLOPE = 6.0
 """Luma per second by which a fade must rise or fall at least."""
 FADE_LEAST_S = 0.2
@@ -163,9 +165,9 @@ def _cuts(signals: Mapping[str, npt.NDArray], rules: Rules) -> list[Boundary]:
     level = np.asarray(signals["luma_mean"], np.float64) + signals["luma_std"]
     light = np.maximum(level, np.concatenate([level[:1], level[:-1]])) >= rules.fade_luma
     cuts = []
-    for at in np.flatnonzero((clear | busy) & light & _peaks(content)):
-        lit_up = _same_picture(signals, int(at), rules)
-        if not lit_up and (clear[at] or not _back_from_flash(signals, int(at), rules)):
+    for at in np.flatnonzero((clear | busy) & light & _peaks(content)).tolist():
+        flash = _same_picture(signals, at, rules) or _flash(signals, at, rules)
+        if not flash and (clear[at] or not _jumps_back(signals, at, rules)):
             cuts.append(
                 Boundary(start_s=float(time_s[at]), end_s=float(time_s[at]), kind="cut", score=float(ratio[at]))
             )
@@ -194,20 +196,46 @@ def _same_picture(signals: Mapping[str, npt.NDArray], at: int, rules: Rules) -> 
     """Whether only the light changed: mostly luma, and the hashes before and after agree."""
     if signals["luma"][at] < signals["hue"][at] + signals["saturation"][at]:
         return False
-    tick = int(np.searchsorted(signals["tick_s"], signals["time_s"][at]))
-    after = signals["phash"][tick : tick + 3]
-    if tick == 0 or not len(after):
-        return False
-    return bool(hamming(signals["phash"][tick - 1], after).min() <= rules.same_bits)
+    return _agree(signals, at, at, 3, rules)
 
 
-def _back_from_flash(signals: Mapping[str, npt.NDArray], at: int, rules: Rules) -> bool:
-    """Whether brightness goes back to what it was before another jump a moment ago."""
+def _flash(signals: Mapping[str, npt.NDArray], at: int, rules: Rules) -> bool:
+    """Whether a frame begins or ends a flash: a jump that another one undoes, with the same picture on either side."""
+    return any(_agree(signals, on, at, 1, rules) for on in _jumps_back(signals, at, rules)) or any(
+        _agree(signals, at, off, 1, rules) for off in _jumps_undone(signals, at, rules)
+    )
+
+
+def _jumps_back(signals: Mapping[str, npt.NDArray], at: int, rules: Rules) -> list[int]:
+    """Return the jumps a moment ago before which it was as bright as it is now."""
     time_s, mean, change = signals["time_s"], signals["luma_mean"], signals["change"]
     first = max(1, int(np.searchsorted(time_s, time_s[at] - rules.flash_s)))
     jumps = np.arange(first, at)[change[first:at] > 0.5 * change[at]]
+    return jumps[abs(mean[jumps - 1] - mean[at]) < _near(mean, at)].tolist()
+
+
+def _jumps_undone(signals: Mapping[str, npt.NDArray], at: int, rules: Rules) -> list[int]:
+    """Return the jumps a moment later after which it is as bright as before this one."""
+    time_s, mean, change = signals["time_s"], signals["luma_mean"], signals["change"]
+    end = int(np.searchsorted(time_s, time_s[at] + rules.flash_s, side="right"))
+    jumps = np.arange(at + 1, end)[change[at + 1 : end] > 0.5 * change[at]]
+    return jumps[abs(mean[jumps] - mean[at - 1]) < _near(mean, at)].tolist()
+
+
+def _near(mean: Series, at: int) -> float:
+    """Return how near brightness must come back for a flash; never near enough where it hardly changed."""
     step = abs(float(mean[at]) - float(mean[at - 1]))
-    return bool((abs(mean[jumps - 1] - mean[at]) < 0.35 * step).any())
+    return 0.35 * step if step >= FLASH_LUMA else 0.0
+
+
+def _agree(signals: Mapping[str, npt.NDArray], before: int, after: int, ticks: int, rules: Rules) -> bool:
+    """Whether the hash of the last tick before one frame and one of the first ticks from another frame on agree."""
+    first = int(np.searchsorted(signals["tick_s"], signals["time_s"][before])) - 1
+    last = int(np.searchsorted(signals["tick_s"], signals["time_s"][after]))
+    later = signals["phash"][last : last + ticks]
+    if first < 0 or not len(later):
+        return False
+    return bool(hamming(signals["phash"][first], later).min() <= rules.same_bits)
 
 
 def _fades(signals: Mapping[str, npt.NDArray], rules: Rules) -> list[Boundary]:

@@ -18,7 +18,7 @@ import av.error
 import cv2
 import numpy as np
 from av.container import InputContainer
-from av.video.reformatter import Interpolation
+from av.video.reformatter import Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 from PIL import Image
@@ -28,7 +28,6 @@ from pipelines import footage
 THREADS = 2
 MAX_BAD_PACKETS = 25
 PREROLLS_S = (0.0, 2.0, 10.0, 60.0)  # how much further back to seek, try after try, before decoding from the beginning
-ROWS_PER_PIXEL = 4  # rows averaged into one of the small picture; reading more changes no measure and costs time
 SHORT_S = 0.5  # a stream that ends this much before its header says is cut short
 
 Pixels = NDArray[np.uint8]
@@ -266,32 +265,33 @@ def planes(frame: av.VideoFrame, width_px: int, source: Mapping[str, Any]) -> tu
     height_px = max(2, round(width_px * min(source["height"] / source["width"], 8.0) / 2) * 2)
     turned = source["rotation_deg"] in {90, 270}
     size = (height_px, width_px) if turned else (width_px, height_px)
-    parts = frame.format.components
-    own = len({part.plane for part in parts}) == len(parts) and not frame.format.is_rgb and not frame.format.has_palette
-    if not own or frame.format.is_big_endian:
-        frame = frame.reformat(width=size[0], height=size[1], format="yuv444p", interpolation=Interpolation.AREA)
-        parts = frame.format.components
-    small = [_shrunk(frame.planes[i], parts[i].bits, size) for i in range(3 if len(parts) >= 3 else 1)]
-    full = frame.format.name.startswith("yuvj") or int(frame.color_range) == 2
+    grey = len(frame.format.components) == 1 and not frame.format.has_palette  # to YUV, it would change its range
+    kind = "yuvj444p" if frame.format.name.startswith("yuvj") else "yuv444p"
+    small_frame = _scaler("planes").reformat(
+        frame, width=size[0], height=size[1], format="gray" if grey else kind,
+        interpolation=Interpolation.AREA, threads=1,
+    )  # fmt: skip
+    small = [_pixels(plane) for plane in small_frame.planes]
+    small += [np.full_like(small[0], 128)] * (3 - len(small))
+    tagged = small_frame if frame.format.is_rgb or frame.format.has_palette else frame
+    full = tagged.format.name.startswith("yuvj") or int(tagged.color_range) == 2
     luma = small[0] if full else cast(Pixels, cv2.LUT(small[0], _full_range()))
-    if len(small) == 3:
-        colour = cv2.transform(cv2.merge(small), _to_bgr(full, int(frame.colorspace)))
-    else:
-        colour = cv2.merge([luma] * 3)
+    colour = cv2.transform(cv2.merge(small), _to_bgr(full, int(small_frame.colorspace)))
     return _upright(luma, source), _upright(cast(Pixels, colour), source)
 
 
-def _shrunk(plane: av.video.plane.VideoPlane, bits: int, size: tuple[int, int]) -> Pixels:
-    wide = bits > 8
-    values: NDArray[Any] = np.frombuffer(cast(Any, plane), np.dtype("<u2") if wide else np.uint8)
-    rows = values.reshape(-1, plane.line_size // (2 if wide else 1))[: plane.height, : plane.width]
-    rows = rows[:: max(1, plane.height // (size[1] * ROWS_PER_PIXEL))]
-    # Whole boxes first, which is where averaging is fast; what is left is less than a factor of two.
-    across, down = max(1, rows.shape[1] // size[0]), max(1, rows.shape[0] // size[1])
-    wide_px, high_px = rows.shape[1] // across, rows.shape[0] // down
-    boxes = cv2.resize(rows[: high_px * down, : wide_px * across], (wide_px, high_px), interpolation=cv2.INTER_AREA)
-    small: NDArray[Any] = np.asarray(cv2.resize(boxes, size, interpolation=cv2.INTER_LINEAR))
-    return cast(Pixels, (small >> (bits - 8)).astype(np.uint8) if wide else small)
+@lru_cache(maxsize=2)
+def _scaler(use: str) -> VideoReformatter:
+    """Return one scaler per use for all frames of a process: it keeps its tables while sizes and formats stay.
+
+    Always with one thread: waking more costs ten times what scaling to small pictures does.
+    """
+    return VideoReformatter()
+
+
+def _pixels(plane: av.video.plane.VideoPlane) -> Pixels:
+    rows = np.frombuffer(cast(Any, plane), np.uint8).reshape(-1, plane.line_size)
+    return np.ascontiguousarray(rows[: plane.height, : plane.width])
 
 
 @lru_cache(maxsize=1)
@@ -333,9 +333,11 @@ def rgb(frame: av.VideoFrame, source: Mapping[str, Any], max_side_px: int) -> Pi
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     if source["rotation_deg"] in {90, 270}:
         size = size[::-1]
-    small = frame.reformat(
-        width=size[0], height=size[1], format="rgb48le" if source["hdr"] else "rgb24", interpolation=Interpolation.AREA
-    ).to_ndarray()
+    kind = "rgb48le" if source["hdr"] else "rgb24"
+    scaled = _scaler("rgb").reformat(
+        frame, width=size[0], height=size[1], format=kind, interpolation=Interpolation.AREA, threads=1
+    )
+    small = scaled.to_ndarray()
     if source["hdr"]:
         small = _screen(source["color_transfer"])[small]
     return _upright(np.ascontiguousarray(small, dtype=np.uint8), source)

@@ -186,7 +186,9 @@ def test_studio_black_and_white_become_0_and_255_in_every_format(fmt: str) -> No
     for value, wanted in ((16, 0), (235, 255), (126, 128)):
         luma, bgr = decode.planes(grey(value, fmt), 32, SQUARE)
         assert luma.shape == (24, 32) and bgr.shape == (24, 32, 3)
-        assert abs(int(luma.mean()) - wanted) <= 1 and np.abs(bgr.astype(int) - wanted).max() <= 2
+        assert (
+            abs(int(luma.mean()) - wanted) <= 1 and np.abs(bgr.astype(int) - wanted).max() <= 3
+        )  # deep formats are dithered
 
 
 def test_full_range_is_left_as_it_is() -> None:
