@@ -109,8 +109,8 @@ class SpaceDown(nn.Module):
 
     def forward(self, x: Video) -> Video:
         """Return the chunk at half the sides."""
-        short = reduce(F.pixel_unshuffle(x, 2), "b t (c k) h w -> b t c h w", "mean", c=self.outside)
-        return short + F.pixel_unshuffle(each_frame(self.conv, x), 2)
+        short = reduce(_unshuffle(x), "b t (c k) h w -> b t c h w", "mean", c=self.outside)
+        return short + _unshuffle(each_frame(self.conv, x))
 
 
 class SpaceUp(nn.Module):
@@ -124,7 +124,12 @@ class SpaceUp(nn.Module):
     def forward(self, x: Video) -> Video:
         """Return the chunk at twice the sides."""
         short = repeat(x, "b t c h w -> b t (c k) h w", k=self.copies)
-        return F.pixel_shuffle(short + each_frame(self.conv, x), 2)
+        return rearrange(short + each_frame(self.conv, x), "b t (c p q) h w -> b t c (h p) (w q)", p=2, q=2)
+
+
+def _unshuffle(x: Video) -> Video:
+    """Return space as channels; torch's own pixel_unshuffle has no backward for some strides of 5D tensors on CPUs."""
+    return rearrange(x, "b t c (h p) (w q) -> b t (c p q) h w", p=2, q=2)
 
 
 class TimeDown(nn.Module):

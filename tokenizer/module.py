@@ -86,7 +86,7 @@ class TokenizerModule(L.LightningModule):
     def _feature(self, again: Tensor, video: Tensor, noise: torch.Generator) -> Tensor:
         assert self.feature is not None
         picked = torch.randperm(video.shape[2], generator=noise, device=video.device)[: self.settings.feature_frames]
-        pairs = (x[:, :, picked].transpose(1, 2).flatten(0, 1) for x in (again, video))
+        pairs = (x[:, :, picked].transpose(1, 2).flatten(0, 1).contiguous() for x in (again, video))
         return self.feature(*pairs)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:

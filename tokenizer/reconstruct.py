@@ -129,7 +129,7 @@ class SideBySide:
     """Writes pairs of pictures to an mp4 with a bar below: the rate of each segment, and where we are."""
 
     def __init__(self, file: object, rates: Sequence[int], segment: int):
-        self.container = av.open(file, "w", format="mp4", options={"movflags": "faststart"})
+        self.container = av.open(file, "w", format="mp4")
         self.stream: av.VideoStream | None = None
         self.rates, self.segment, self.shown = rates, segment, 0
 

@@ -1,4 +1,4 @@
-"""The laws of the tokenizer, each for tokenizers whose every layer is stirred (a fresh one has zeros that hide faults)."""
+"""The laws of the tokenizer, on tokenizers whose every layer is stirred: a fresh one has zeros that hide faults."""
 
 from __future__ import annotations
 
@@ -169,3 +169,15 @@ def test_another_tokenizer_than_the_expected_one_is_refused(stirred, tmp_path: P
         load(str(tmp_path))
     with pytest.raises(ValueError, match="rushes tokenizer train"):
         load(str(tmp_path / "nowhere"))
+
+
+@pytest.mark.parametrize("rates", [(4, 8), (8, 4), (4, 4)])
+def test_batches_of_mixed_rates_have_gradients_with_and_without_recomputing(stirred, rates):
+    tokenizer = stirred().train().requires_grad_(True)
+    video = torch.rand(2, 3, 17, 16, 24)
+    gradients = []
+    for tokenizer.checkpointing in (False, True):
+        tokenizer.zero_grad()
+        tokenizer.decode(tokenizer.encode(video, rates)).square().mean().backward()
+        gradients.append([p.grad.clone() for p in tokenizer.parameters() if p.grad is not None])
+    torch.testing.assert_close(gradients[0], gradients[1])

@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import itertools
+import random
+
+import pytest
+import torch
+
+from tokenizer.config import TrainConfig
+from tokenizer.data import ClipBatches, ClipError, crop, segments, to_pictures, to_video, video_frames
+
+SMALL = TrainConfig(batch=2, frames=12, side=32, shuffle=4)
+
+
+def test_pictures_survive_the_way_to_video_and_back(clip_bytes):
+    times, video = next(segments(clip_bytes, 16))
+    assert video.shape == (1, 3, 16, 56, 128) and video.min() >= -1 and video.max() <= 1
+    assert times[0] == 0 and times[1] == pytest.approx(0.04)
+    assert torch.equal(to_video(to_pictures(video)), video)
+
+
+def test_segments_cover_every_frame_and_only_the_last_is_short(clip_bytes):
+    chunks = list(segments(clip_bytes, 16))
+    assert [video.shape[2] for _, video in chunks] == [16, 16, 5]
+    assert [t for times, _ in chunks for t in times] == pytest.approx([i / 25 for i in range(37)])
+
+
+def test_pictures_are_shrunk_but_never_enlarged(clip_bytes):
+    assert next(video_frames(clip_bytes, 28))[1].shape == (28, 64, 3)
+    assert next(video_frames(clip_bytes, 500))[1].shape == (56, 128, 3)
+
+
+@pytest.mark.parametrize("junk", [b"", b"no video at all", "/nowhere/film.mp4"])
+def test_what_cannot_be_decoded_is_named(junk):
+    with pytest.raises(ClipError, match="cannot be decoded"):
+        next(video_frames(junk))
+
+
+def test_a_crop_depends_on_its_dice_alone_and_short_clips_are_filled(clip_bytes):
+    config = TrainConfig(frames=50, side=48)
+    one, same = (crop(clip_bytes, config, random.Random("7")) for _ in range(2))
+    assert one.shape == (50, 48, 48, 3) and (one == same).all()
+    assert (one[36] == one[49]).all()
+    assert (crop(clip_bytes, config, random.Random("8")) != one).any()
+
+
+def test_a_small_clip_is_enlarged_to_the_crop(clip_bytes):
+    assert crop(clip_bytes, TrainConfig(frames=2, side=100), random.Random(0)).shape == (2, 100, 100, 3)
+
+
+def test_a_reader_that_starts_at_a_position_gives_the_batches_that_follow_it(clip_shards):
+    through = list(itertools.islice(ClipBatches(clip_shards, SMALL), 7))  # five clips: more than two passes
+    for i in range(6):
+        rest = ClipBatches(clip_shards, SMALL, {0: through[i]["position"]})
+        for expected, found in zip(through[i + 1 :], rest, strict=False):
+            assert expected["keys"] == found["keys"] and torch.equal(expected["video"], found["video"])
+
+
+def test_every_pass_gives_every_clip_once(clip_shards):
+    config = TrainConfig(batch=5, frames=4, side=32, shuffle=4)
+    for batch in itertools.islice(ClipBatches(clip_shards, config), 3):
+        assert len(set(batch["keys"])) == 5
+
+
+def test_a_clip_that_cannot_be_decoded_is_passed_over(clip_bytes, write_clips, caplog):
+    root = write_clips({"broken": clip_bytes[:300], "junk": b"text", "good": clip_bytes})
+    batch = next(iter(ClipBatches(root, SMALL)))
+    assert len(set(batch["keys"])) == 1 and "passed over" in caplog.text
+
+
+def test_shards_without_video_are_refused(write_clips):
+    root = write_clips({"one": b"text", "two": b"more text"})
+    with pytest.raises(ValueError, match="no clip that can be decoded"):
+        next(iter(ClipBatches(root, SMALL)))
