@@ -48,7 +48,7 @@ def test_a_killed_training_ends_with_the_same_weights_and_losses_as_an_uninterru
 
 
 def test_a_short_training_beats_the_linear_start_at_the_loss_it_is_trained_for(clip_bytes, write_clips, tmp_path):
-    settings = replace(QUICK, steps=30, side=48, feature=0.1, lr=1e-3, ema=0.8, save_every=30, passes=1)
+    settings = replace(QUICK, steps=30, side=48, feature=0.1, lr=2e-3, ema=0.8, save_every=30)
     done = train(write_clips({"one": clip_bytes}), str(tmp_path), settings=settings)
     _, video = next(segments(clip_bytes, 16))
     feature = FeatureDistance()
@@ -59,7 +59,8 @@ def test_a_short_training_beats_the_linear_start_at_the_loss_it_is_trained_for(c
         return float((again - video).abs().mean() + 0.1 * feature(*pairs))
 
     trained, fresh = load(done.model, expect=done.fingerprint), Tokenizer(TokenizerConfig()).requires_grad_(False)
-    assert all(loss(trained, rate) < 0.9 * loss(fresh, rate) for rate in (4, 8))
+    for rate in (4, 8):
+        assert loss(trained, rate) < 0.9 * loss(fresh, rate)
 
 
 def test_a_training_leaves_a_curve_and_strips(clip_shards, tmp_path):
