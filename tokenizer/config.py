@@ -80,7 +80,7 @@ class TrainConfig:
     """Side of the random square crop in pixels."""
     shrink: float = 2.0
     """The shorter side is scaled at random between `side` and this many times `side` before the crop."""
-    lr: float = 2e-3
+    lr: float = 1e-3
     """Peak learning rate of AdamW."""
     warmup: int = 20
     """Steps of linear warm-up; a cosine follows, down to a tenth of the peak."""
@@ -88,7 +88,7 @@ class TrainConfig:
     """Rates trained on each batch: 1 draws one in turn, 2 the lowest and another, 3 also the highest."""
     l1: float = 1.0
     """Weight of the mean absolute error."""
-    feature: float = 0.1
+    feature: float = 0.05
     """Weight of the distance in EfficientNet-Lite0 features, on a few frames; 0 leaves that network unloaded."""
     feature_frames: int = 2
     """Frames of each clip that the feature distance looks at."""
@@ -102,7 +102,7 @@ class TrainConfig:
     """Seed of weights, clips, crops and noise."""
     workers: int = 0
     """Processes that decode clips; 0 decodes in the training process."""
-    save_every: int = 100
+    save_every: int = 50
     """Steps between checkpoints and strips; a kill costs at most this many."""
     log_every: int = 5
     """Steps between lines of metrics.jsonl."""
@@ -110,8 +110,6 @@ class TrainConfig:
     """Recompute activations in the backward pass: slower, much less memory."""
     shuffle: int = 64
     """Clips held for shuffling."""
-    compile: bool = False
-    """Whether torch.compile is used."""
 
 
 @dataclass(frozen=True, kw_only=True)

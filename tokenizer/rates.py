@@ -84,7 +84,7 @@ def allocate(
     choices = np.zeros((len(costs), budget + 1), dtype=np.int16)
     for i, (loss, cost) in enumerate(zip(distortion, costs, strict=True)):
         table = np.full((len(cost), budget + 1), np.inf)
-        for option in range(len(cost)):
+        for option in np.flatnonzero(cost <= budget):
             table[option, cost[option] :] = best[: budget + 1 - cost[option]] + loss[option]
         order = np.argsort(cost, kind="stable")
         choices[i] = order[np.argmin(table[order], axis=0)]
