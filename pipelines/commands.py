@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import sys
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from importlib.metadata import version
@@ -12,9 +12,14 @@ from typing import Any
 from jsonargparse import ArgumentParser, Namespace
 
 
-from pipelines.config import CurateConfig
+from dit.config import SampleConfig
+from dit.config import TrainConfig as DiTTrainConfig
+from pipelines.config import CurateConfig, LatentsConfig, RayConfig
+from tokenizer.config import Budget, TokenizerConfig
+from tokenizer.config import TrainConfig as TokenizerTrainConfig
 
 
+log = logging.getLogger("rushes")
 DONE, FAILED, USAGE, PARTLY = 0, 1, 2, 3
 GROUPS = {"tokenizer": "train and try the tokenizer", "dit": "train the diffusion transformer and sample from it"}
 STAGES = ("sources", "scan", "shots", "score", "select", "caption", "encode", "pack")
@@ -77,17 +82,103 @@ def _curate(options: Namespace) -> int:
     return PARTLY if found["failures"] else DONE
 
 
+def _tokenizer_of(options: Namespace) -> str:
+    """Return the folder of the tokenizer: the given one, else the run's own."""
+    return options.tokenizer or f"{options.run.rstrip('/')}/tokenizer/model"
+
+
 def _latents_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("run", type=str, help="a run with shards")
-    parser.add_argument("--tokenizer", type=str, default=None, help="folder of the model; RUN/tokenizer/model if not given")
-    pass
+    parser.add_argument("--tokenizer", type=str, default="", help="folder of the model; RUN/tokenizer/model if not given")
+    _configured(parser, LatentsConfig)
+    parser.add_class_arguments(RayConfig, "ray")
 
 
 def _latents(options: Namespace) -> int:
     from pipelines import encode_latents
 
-    manifest = encode_latents.run(options.run, options.tokenizer, _of(LatentsConfig, options))
+    manifest = encode_latents.run(options.run, _tokenizer_of(options), _of(LatentsConfig, options), options.ray)
     print(f"{manifest.samples} latents in {len(manifest.shards)} shards below {options.run.rstrip('/')}/latents")
+    return DONE
+
+
+def _tokenizer_train_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("run", type=str, help="a run with shards")
+    parser.add_argument("--out", type=str, default="", help="folder of the training; RUN/tokenizer if not given")
+    parser.add_argument("--start", type=str, default="", help="a saved tokenizer to start from")
+    parser.add_class_arguments(TokenizerConfig, "model")
+    _configured(parser, TokenizerTrainConfig)
+
+
+def _tokenizer_train(options: Namespace) -> int:
+    from tokenizer import train
+
+    run, settings = options.run.rstrip("/"), _of(TokenizerTrainConfig, options)
+    done = train.train(f"{run}/shards", options.out or f"{run}/tokenizer", options.model, settings, options.start, _logged)
+    print(json.dumps(asdict(done), indent=2))
+    return DONE
+
+
+def _logged(line: dict[str, float]) -> None:
+    log.info("  ".join(f"{name} {value:.5g}" for name, value in line.items()))
+
+
+def _reconstruct_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("source", type=str, help="a run with shards, or a video file")
+    parser.add_argument("--tokenizer", type=str, default="", help="folder of the model; RUN/tokenizer/model if not given")
+    parser.add_argument("--out", type=str, default="", help="the mp4; RUN/tokenizer/reconstruction.mp4 if not given")
+    parser.add_argument("--key", type=str, default="", help="a clip of the shards; the first one if not given")
+    parser.add_argument("--side-px", type=int, default=256, help="the shorter side is shrunk to this; 0 keeps the size")
+    parser.add_class_arguments(Budget, None)
+
+
+def _reconstruct(options: Namespace) -> int:
+    from pipelines import storage
+    from tokenizer import reconstruct
+
+    root = options.source.rstrip("/")
+    is_run = storage.exists(f"{root}/shards/manifest.json")
+    if not is_run and not (options.tokenizer and options.out):
+        raise ValueError(f"{root} is no run with shards; for a video file also give --tokenizer and --out")
+    done = reconstruct.reconstruct(
+        options.tokenizer or f"{root}/tokenizer/model",
+        f"{root}/shards" if is_run else root,
+        options.out or f"{root}/tokenizer/reconstruction.mp4",
+        key=options.key, budget=_of(Budget, options), side_px=options.side_px,
+    )  # fmt: skip
+    print(json.dumps(asdict(done), indent=2))
+    return DONE
+
+
+def _dit_train_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("run", type=str, help="a run with latents")
+    parser.add_argument("--out", type=str, default="", help="folder of the training; RUN/dit if not given")
+    _configured(parser, DiTTrainConfig)
+
+
+def _dit_train(options: Namespace) -> int:
+    from dit import train
+
+    run = options.run.rstrip("/")
+    print(train.train(_of(DiTTrainConfig, options), f"{run}/latents", options.out or f"{run}/dit"))
+    return DONE
+
+
+def _dit_sample_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("run", type=str, help="a run with a trained DiT")
+    parser.add_argument("--dit", type=str, default="", help="folder of the model; RUN/dit/model if not given")
+    parser.add_argument("--tokenizer", type=str, default="", help="folder of the model; RUN/tokenizer/model if not given")
+    parser.add_argument("--out", type=str, default="", help="the mp4; RUN/dit/sample.mp4 if not given")
+    _configured(parser, SampleConfig)
+
+
+def _dit_sample(options: Namespace) -> int:
+    from dit import sample
+
+    run = options.run.rstrip("/")
+    out = options.out or f"{run}/dit/sample.mp4"
+    planned = sample.sample(_of(SampleConfig, options), options.dit or f"{run}/dit/model", _tokenizer_of(options), out)
+    print(f"{out}: {planned.frames} frames of {planned.width}×{planned.height} at {planned.fps:.4g} fps")
     return DONE
 
 
@@ -147,10 +238,17 @@ def _demo(options: Namespace) -> int:
 
 
 COMMANDS = [
-    Command(name="demo", help="the whole job on real footage that comes with the dependencies", arguments=_demo_arguments, run=_demo),
-    Command(name="curate", help="raw footage to shards", arguments=_curate_arguments, run=_curate),
-    Command(name="latents", help="clip shards to latent shards", arguments=_latents_arguments, run=_latents),
-    Command(name="report", help="write the report page of a run and print its account", arguments=_report_arguments, run=_report),
-    Command(name="verify", help="check shards against manifest, ledger and decoder", arguments=_verify_arguments, run=_verify),
-    Command(name="doctor", help="what is installed, which models are there, and how to get the others", arguments=_doctor_arguments, run=_doctor),
-]  # fmt: skip
+    Command(name=name, help=text, arguments=arguments, run=run)
+    for name, text, arguments, run in (
+        ("demo", "the whole job on real footage that comes with the dependencies", _demo_arguments, _demo),
+        ("curate", "raw footage to shards", _curate_arguments, _curate),
+        ("report", "write the report page of a run and print its account", _report_arguments, _report),
+        ("verify", "check shards against manifest, ledger and decoder", _verify_arguments, _verify),
+        ("doctor", "what is installed, which models are there, how to get the others", _doctor_arguments, _doctor),
+        ("tokenizer train", "train the tokenizer on the shards of a run", _tokenizer_train_arguments, _tokenizer_train),
+        ("tokenizer reconstruct", "original and reconstruction side by side", _reconstruct_arguments, _reconstruct),
+        ("latents", "clip shards to latent shards", _latents_arguments, _latents),
+        ("dit train", "train the diffusion transformer on the latents of a run", _dit_train_arguments, _dit_train),
+        ("dit sample", "generate a clip", _dit_sample_arguments, _dit_sample),
+    )
+]

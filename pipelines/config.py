@@ -148,6 +148,17 @@ class PackConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LatentsConfig:
+    """How clip shards become latent shards."""
+
+    side_px: int = 256
+    """Clips are shrunk so that the shorter side has this many pixels; 0 keeps their size."""
+    share: float = 0.75
+    """Latents that a clip may have, as a share of what the lowest rate would take; 0 means no limit, and nothing is
+    measured."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class RayConfig:
     """How the work is spread."""
 

@@ -91,6 +91,8 @@ TABLES: dict[str, pa.Schema] = {
         width=_i, height=_i, fps=_d, frames=_i, duration_s=_d, codec=_s, copied=_b, has_audio=_b,
     ),
     "packed": _schema(key=_s, policy=_s, bucket=_s, shard=_s, index=_i, sha256=_s),
+    # A part for each latent shard that is done.
+    "latents": _schema(shard=_s, samples=_i, size_bytes=pa.int64(), sha256=_s, tokenizer=_s),
     # What failed, where, and what to do about it. `seconds` is footage lost to the failure.
     "errors": _schema(
         stage=_s, unit=_s, uri=_s, source_id=_s, key=_s, start_s=_d, seconds=_d, code=_s, reason=_s, remedy=_s

@@ -28,7 +28,7 @@ def of(run: str, policy: str | None = None) -> dict[str, Any]:
         "run": run,
         "policy": found.policy,
         "inputs": found.inputs,
-        "input_s": round(found.input_s, 3),
+        "input_s": round(found.input_s, 6),
         "account": _entries(found),
         "failures": failures,
         "shards": _shards(run),
@@ -37,7 +37,7 @@ def of(run: str, policy: str | None = None) -> dict[str, Any]:
 
 def _entries(found: Account) -> list[dict[str, Any]]:
     return [
-        {"fate": e.fate, "reason": e.reason, "seconds": round(e.seconds, 3), "clips": e.clips, "sources": e.sources}
+        {"fate": e.fate, "reason": e.reason, "seconds": round(e.seconds, 6), "clips": e.clips, "sources": e.sources}
         for e in found.entries
     ]
 
