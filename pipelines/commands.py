@@ -232,9 +232,12 @@ def _demo_arguments(parser: ArgumentParser) -> None:
 
 
 def _demo(options: Namespace) -> int:
-    from pipelines import demo
+    from pipelines import demo_run, summary
 
-    return demo.run(options.out)
+    found = demo_run.run(options.out)
+    print("\n".join(summary.lines(found)))
+    print(f"look at {found['report']}, {options.out}/tokenizer/reconstruction.mp4 and {options.out}/dit/sample.mp4")
+    return DONE
 
 
 COMMANDS = [
