@@ -95,7 +95,7 @@ class Tokenizer(nn.Module):
         for layer in (self.encoder.leave, self.decoder.leave):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
-        self.encoder.leave.bias[self.config.channels :].fill_(-6.0)  # type: ignore[index]  # noise that does not yet drown the signal
+        self.encoder.leave.bias[self.config.channels :].fill_(-9.0)  # type: ignore[index]  # faint noise
 
     def encode(
         self, video: Float[Tensor, "b 3 t h w"], rates: Sequence[int] | int | None = None, *, at_once: int = 1
