@@ -13,7 +13,18 @@ from pipelines.work import clip_frames, guard, kept_keys, status, write_errors
 
 Row = dict[str, Any]
 CLIPS_AT_ONCE = 32  # clips whose frames stand in memory together
-_CLIP = ["key", "source_id", "uri", "start_s", "duration_s", "frame_s", "crop_left", "crop_top", "crop_right", "crop_bottom"]
+_CLIP = [
+    "key",
+    "source_id",
+    "uri",
+    "start_s",
+    "duration_s",
+    "frame_s",
+    "crop_left",
+    "crop_top",
+    "crop_right",
+    "crop_bottom",
+]
 
 
 class ScoreActor:

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 BLOCK_BYTES = 64 * 1024
-SAMPLED_BLOCKS = 6  # first, last and four spread between: ten million objects cost ten million small reads, not their bytes
+SAMPLED_BLOCKS = (
+    6  # first, last and four spread between: ten million objects cost ten million small reads, not their bytes
+)
 _KEY = re.compile(r"[0-9a-f]{16}-[0-9]{9}")
 
 

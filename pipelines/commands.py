@@ -11,13 +11,11 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-
 from dit.config import SampleConfig
 from dit.config import TrainConfig as DiTTrainConfig
 from pipelines.config import CurateConfig, LatentsConfig, RayConfig
 from tokenizer.config import Budget, TokenizerConfig
 from tokenizer.config import TrainConfig as TokenizerTrainConfig
-
 
 log = logging.getLogger("rushes")
 DONE, FAILED, USAGE, PARTLY = 0, 1, 2, 3
@@ -55,7 +53,9 @@ def _print(record: Any, as_json: bool, lines: Sequence[str]) -> None:
 
 
 def _curate_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("footage", nargs="*", type=str, help="files, folders, globs, s3:// URIs, CSV/JSONL/Parquet lists")
+    parser.add_argument(
+        "footage", nargs="*", type=str, help="files, folders, globs, s3:// URIs, CSV/JSONL/Parquet lists"
+    )
     parser.add_argument("--out", type=str, required=True, help="folder or s3:// URI of the run")
     parser.add_argument("--through", choices=STAGES, default="pack", help="last stage to run")
     parser.add_argument("--retry-failed", action="store_true", help="try again what failed in earlier runs")
@@ -89,7 +89,9 @@ def _tokenizer_of(options: Namespace) -> str:
 
 def _latents_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("run", type=str, help="a run with shards")
-    parser.add_argument("--tokenizer", type=str, default="", help="folder of the model; RUN/tokenizer/model if not given")
+    parser.add_argument(
+        "--tokenizer", type=str, default="", help="folder of the model; RUN/tokenizer/model if not given"
+    )
     _configured(parser, LatentsConfig)
     parser.add_class_arguments(RayConfig, "ray")
 
@@ -114,7 +116,9 @@ def _tokenizer_train(options: Namespace) -> int:
     from tokenizer import train
 
     run, settings = options.run.rstrip("/"), _of(TokenizerTrainConfig, options)
-    done = train.train(f"{run}/shards", options.out or f"{run}/tokenizer", options.model, settings, options.start, _logged)
+    done = train.train(
+        f"{run}/shards", options.out or f"{run}/tokenizer", options.model, settings, options.start, _logged
+    )
     print(json.dumps(asdict(done), indent=2))
     return DONE
 
@@ -125,7 +129,9 @@ def _logged(line: dict[str, float]) -> None:
 
 def _reconstruct_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("source", type=str, help="a run with shards, or a video file")
-    parser.add_argument("--tokenizer", type=str, default="", help="folder of the model; RUN/tokenizer/model if not given")
+    parser.add_argument(
+        "--tokenizer", type=str, default="", help="folder of the model; RUN/tokenizer/model if not given"
+    )
     parser.add_argument("--out", type=str, default="", help="the mp4; RUN/tokenizer/reconstruction.mp4 if not given")
     parser.add_argument("--key", type=str, default="", help="a clip of the shards; the first one if not given")
     parser.add_argument("--side-px", type=int, default=256, help="the shorter side is shrunk to this; 0 keeps the size")
@@ -167,7 +173,9 @@ def _dit_train(options: Namespace) -> int:
 def _dit_sample_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("run", type=str, help="a run with a trained DiT")
     parser.add_argument("--dit", type=str, default="", help="folder of the model; RUN/dit/model if not given")
-    parser.add_argument("--tokenizer", type=str, default="", help="folder of the model; RUN/tokenizer/model if not given")
+    parser.add_argument(
+        "--tokenizer", type=str, default="", help="folder of the model; RUN/tokenizer/model if not given"
+    )
     parser.add_argument("--out", type=str, default="", help="the mp4; RUN/dit/sample.mp4 if not given")
     _configured(parser, SampleConfig)
 
@@ -209,7 +217,9 @@ def _verify(options: Namespace) -> int:
 
     problems = verify.verify(options.run, full=options.full)
     records = [asdict(problem) for problem in problems]
-    _print(records, options.json, [str(problem) for problem in problems] or ["the shards agree with manifest and ledger"])
+    _print(
+        records, options.json, [str(problem) for problem in problems] or ["the shards agree with manifest and ledger"]
+    )
     return FAILED if problems else DONE
 
 
@@ -222,7 +232,10 @@ def _doctor(options: Namespace) -> int:
 
     checks = doctor.checks()
     marks = {True: "ok  ", False: "FAIL", None: "--  "}
-    lines = [f"{marks[c.ok]} {c.name:<24} {c.found}" + (f"\n     → {c.remedy}" if c.remedy and not c.ok else "") for c in checks]
+    lines = [
+        f"{marks[c.ok]} {c.name:<24} {c.found}" + (f"\n     → {c.remedy}" if c.remedy and not c.ok else "")
+        for c in checks
+    ]
     _print([asdict(check) for check in checks], options.json, lines)
     return FAILED if any(check.ok is False for check in checks) else DONE
 

@@ -237,7 +237,9 @@ class Job:
             for at in range(0, len(pending), size)
         }
         arguments = {"run": self.run, "config": self.config, "policy": self.policy.name}
-        self._follow("pack", list(groups.values()), len(shards_) - len(pending), work.reporting(work.shards_unit), arguments)
+        self._follow(
+            "pack", list(groups.values()), len(shards_) - len(pending), work.reporting(work.shards_unit), arguments
+        )
         self.ledger.tidy("packed", {row["unit"]: row["fingerprint"] for row in shards_})
         infos = [shards.read_info(root, row["path"]) for row in shards_]
         manifest = shards.write_manifest(root, infos, kind="clips", fingerprint=self.prints["select"],
@@ -253,7 +255,9 @@ class Job:
         rows = []
         for planned in pack.shard_plan(encoded, self.ledger.read("selection", ["key", "kept"]), self.config.pack):
             name = f"{planned.bucket}-{planned.index:06d}"
-            prints = fingerprint(self.config.pack.name, self.prints["caption"], [(key, sha[key]) for key in planned.keys])
+            prints = fingerprint(
+                self.config.pack.name, self.prints["caption"], [(key, sha[key]) for key in planned.keys]
+            )
             path = f"{planned.bucket}/{self.config.pack.name}-{planned.index:06d}.tar"
             rows.append({"unit": name, "plan": asdict(planned), "fingerprint": prints, "path": path})
         return rows
@@ -275,7 +279,9 @@ class Job:
 
     def _stage(self, name: str, tables: tuple[str, ...], unit_work: Callable[..., Row]) -> Stage:
         arguments = {"run": self.run, "config": self.config}
-        return Stage(name=name, tables=tables, units=self._units(name), work=work.reporting(unit_work), arguments=arguments)
+        return Stage(
+            name=name, tables=tables, units=self._units(name), work=work.reporting(unit_work), arguments=arguments
+        )
 
     def _run(self, stage: Stage) -> None:
         done = {(part.unit, part.fingerprint) for part in self.ledger.parts(stage.tables[-1])}

@@ -46,7 +46,9 @@ def run(out: str) -> dict[str, object]:
     film = f"{root}/tokenizer/reconstruction.mp4"
     if not Path(film).exists():
         budget = Budget(share=LATENTS.share)
-        done = reconstruct.reconstruct(trained.model, f"{root}/shards", film, budget=budget, side_px=128, max_seconds=4.0)
+        done = reconstruct.reconstruct(
+            trained.model, f"{root}/shards", film, budget=budget, side_px=128, max_seconds=4.0
+        )
         log.info("tokenizer reconstruction at %.1f dB, %d latents for %d frames", done.psnr, done.latents, done.frames)
 
     encode_latents.run(root, trained.model, LATENTS, CURATE.ray)

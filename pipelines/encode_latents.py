@@ -16,7 +16,9 @@ from pipelines.progress import Reporter
 Row = dict[str, Any]
 
 
-def run(run_: str, model: str, config: LatentsConfig, ray: RayConfig, reporter: Reporter | None = None) -> shards.Manifest:
+def run(
+    run_: str, model: str, config: LatentsConfig, ray: RayConfig, reporter: Reporter | None = None
+) -> shards.Manifest:
     """Encode every clip shard of a run and return the manifest of the latents.
 
     Args:
@@ -63,7 +65,9 @@ def tokenizer_fingerprint(model: str) -> str:
     """Return the fingerprint of a saved tokenizer. Raises ValueError where there is none."""
     uri = f"{model.rstrip('/')}/config.json"
     if not storage.exists(uri):
-        raise ValueError(f"{model} holds no tokenizer; train one with `rushes tokenizer train RUN`, or give --tokenizer")
+        raise ValueError(
+            f"{model} holds no tokenizer; train one with `rushes tokenizer train RUN`, or give --tokenizer"
+        )
     return str(json.loads(storage.read_bytes(uri))["fingerprint"])
 
 
@@ -81,9 +85,16 @@ class LatentsActor:
         ledger, budget = Ledger(self.run), Budget(share=self.config.share)
         try:
             info, failed = latents.encode_shard(
-                f"{self.run}/shards", unit["shard"], f"{self.run}/latents", self.model, budget, side_px=self.config.side_px
+                f"{self.run}/shards",
+                unit["shard"],
+                f"{self.run}/latents",
+                self.model,
+                budget,
+                side_px=self.config.side_px,
             )
-            errors = [{**row, "seconds": 0.0, "remedy": "run `rushes verify --full` on the clip shards"} for row in failed]
+            errors = [
+                {**row, "seconds": 0.0, "remedy": "run `rushes verify --full` on the clip shards"} for row in failed
+            ]
             work.write_errors(ledger, "latents", unit, errors)
             row = {"shard": info.path, "samples": info.samples, "size_bytes": info.size_bytes, "sha256": info.sha256,
                    "tokenizer": self.print_}  # fmt: skip

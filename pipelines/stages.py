@@ -58,9 +58,7 @@ def cpus() -> int:
     return max(1, int(ray.cluster_resources().get("CPU", 1)))
 
 
-def run_units(
-    units: Sequence[Row], work: Callable[..., Row], arguments: Row, *, in_flight: int = 0
-) -> Iterator[Row]:
+def run_units(units: Sequence[Row], work: Callable[..., Row], arguments: Row, *, in_flight: int = 0) -> Iterator[Row]:
     """Yield the status row of each unit as it ends; `work(unit, **arguments)` runs in a Ray task of one CPU.
 
     Work that names an argument `crashes` is given the count of attempts.

@@ -47,12 +47,19 @@ def _shards(run: str) -> dict[str, Any] | None:
     if not storage.exists(f"{root}/manifest.json"):
         return None
     manifest = shards.read_manifest(root)
-    return {"shards": len(manifest.shards), "samples": manifest.samples, "bytes": sum(s.size_bytes for s in manifest.shards)}
+    return {
+        "shards": len(manifest.shards),
+        "samples": manifest.samples,
+        "bytes": sum(s.size_bytes for s in manifest.shards),
+    }
 
 
 def lines(found: dict[str, Any]) -> list[str]:
     """Return the summary as lines for a terminal."""
-    text = [f"{found['run']}: {found['inputs']} inputs, {found['input_s']:.3f} s of footage, policy {found['policy']}", ""]
+    text = [
+        f"{found['run']}: {found['inputs']} inputs, {found['input_s']:.3f} s of footage, policy {found['policy']}",
+        "",
+    ]
     text += [f"  {'fate':<9} {'reason':<24} {'seconds':>12} {'clips':>8} {'sources':>8}"]
     for e in found["account"]:
         text += [f"  {e['fate']:<9} {e['reason']:<24} {e['seconds']:>12.3f} {e['clips']:>8} {e['sources']:>8}"]

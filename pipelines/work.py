@@ -137,9 +137,7 @@ def scan_unit(unit: Row, *, run: str, config: CurateConfig, crashes: Crashes) ->
                 raise footage.FootageError(
                     source["uri"], "crashed", "decoding it killed the worker twice", "re-encode it or leave it out"
                 )
-            signal, pictures, damage = scan.scan_span(
-                source, job["span"], job["start_s"], job["end_s"], config.scan
-            )
+            signal, pictures, damage = scan.scan_span(source, job["span"], job["start_s"], job["end_s"], config.scan)
             signals.append(signal)
             frames.extend(pictures)
             errors.extend({**where, **row} for row in damage)
@@ -245,5 +243,3 @@ def shards_unit(unit: Row, *, run: str, config: CurateConfig, policy: str) -> Ro
 
 def _crop(clip: Row) -> tuple[float, float, float, float]:
     return clip["crop_left"], clip["crop_top"], clip["crop_right"], clip["crop_bottom"]
-
-
