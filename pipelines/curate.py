@@ -193,7 +193,7 @@ class Job:
 
     def select(self) -> None:
         """Keep or drop each clip by the policy, and of duplicates the best copy."""
-        prints = fingerprint(self.prints["select"], self.units, sorted(p.uri for p in self.ledger.parts("clips")))
+        prints = fingerprint(self.prints["select"], self.units, [(p.unit, p.fingerprint) for p in self.ledger.parts("clips")])
         done = self.ledger.done("selection", prints)
         if done >= set(self.units):
             self.reporter.skipped("select", len(done))
@@ -265,9 +265,9 @@ class Job:
     def _units(self, stage: str) -> dict[str, Row]:
         rows: dict[str, Row] = {}
         for unit in self.units:
-            excluded = self.excluded.get(unit, [])
-            rows[unit] = {"unit": unit, "wave": int(unit[1:5]), "excluded": excluded,
-                          "fingerprint": fingerprint(self.prints[stage], excluded if stage != "sources" else [])}  # fmt: skip
+            excluded = self.excluded.get(unit, []) if stage != "sources" else []  # told only after probing
+            print_ = fingerprint(self.prints[stage], excluded)
+            rows[unit] = {"unit": unit, "wave": int(unit[1:5]), "excluded": excluded, "fingerprint": print_}
         return rows
 
     def _kept_units(self, stage: str) -> dict[str, Row]:

@@ -77,8 +77,9 @@ def units(ledger: Ledger) -> list[str]:
 
 def _wave(db: duckdb.DuckDBPyConnection, wave: int, per_unit: int) -> Iterator[pa.Table]:
     ordered = db.sql(
-        f"select {wave}::int as wave, printf('w%04d-%05d', {wave}, (row_number() over (order by uri) - 1) // {per_unit}) "
-        "as unit, * from fresh order by uri"
+        f"select {wave}::int as wave, "
+        f"printf('w%04d-%05d', {wave}, (row_number() over (order by uri) - 1) // {per_unit}) as unit, "
+        "* from fresh order by uri"
     )
     for batch in ordered.to_arrow_reader(_CHUNK):
         yield pa.Table.from_batches([batch]).select(TABLES["plan"].names)

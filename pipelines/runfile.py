@@ -1,4 +1,4 @@
-"""`RUN/config.yaml`: what a run was started with; give it to `--config` to start another one like it. No Ray, no secret."""
+"""`RUN/config.yaml`: what a run was started with; `--config` takes it to start another one. No Ray, no secret."""
 
 from __future__ import annotations
 

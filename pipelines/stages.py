@@ -1,7 +1,7 @@
-"""Running units of work on Ray Data: the only place, beside `curate.py`, that knows Ray.
+"""Running units of work on Ray Data: the only place that knows Ray.
 
-Every stage is a dataset of its own with a single operator, `units → map(work) → status rows`. One operator cannot starve
-another of CPUs, so a stage runs on one core as well as on a cluster, and no stage shuffles anything.
+Every stage is a dataset of its own with a single operator, `units → map(work) → status rows`. One operator cannot
+starve another of CPUs, so a stage runs on one core as well as on a cluster, and no stage shuffles anything.
 
 A unit whose worker dies is retried by Ray. `Attempts` counts how often an item (a video, say) was begun without being
 ended; what has taken a worker down twice is recorded as an error instead of being tried for ever.
@@ -100,7 +100,7 @@ class Attempts:
     """How often an item was begun and not ended, over all workers and their deaths."""
 
     def __init__(self) -> None:
-        self._actor = ray.remote(num_cpus=0)(_Counter).remote()  # type: ignore[arg-type]
+        self._actor: Any = ray.remote(num_cpus=0)(_Counter).remote()  # type: ignore[arg-type]
 
     def begin(self, item: str) -> bool:
         """Note that work on an item begins; False if it has already taken `MAX_ATTEMPTS` workers down."""

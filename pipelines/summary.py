@@ -104,7 +104,8 @@ def dry_run(inputs: Sequence[str], run: str, config: CurateConfig) -> dict[str, 
 def dry_run_lines(found: dict[str, Any]) -> list[str]:
     """Return what `dry_run` found as lines for a terminal."""
     return [
-        f"{found['inputs']} inputs, {found['bytes'] / 1e6:.1f} MB: {found['new']} new, {found['known']} known to {found['run']}",
+        f"{found['inputs']} inputs, {found['bytes'] / 1e6:.1f} MB: {found['new']} new, "
+        f"{found['known']} known to {found['run']}",
         f"policy {found['policy']}, scorers {', '.join(found['scorers'])}",
         "nothing was written",
     ]

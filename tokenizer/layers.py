@@ -63,8 +63,8 @@ class RateNorm(nn.Module):
 class TimeConv(nn.Module):
     """The (3,1,1) causal convolution, as a sum of three shifted 1×1 convolutions.
 
-    On CPUs that is as fast as Conv3d from 48 channels on and has no cliff below.
-    Before the first frame stands its copy.
+    Below about 48 channels Conv3d falls off a cliff on CPUs, this does not; above it the two are within 2 × of each
+    other. Before the first frame stands its copy.
     """
 
     def __init__(self, channels: int, name: str):

@@ -1,0 +1,197 @@
+"""A run as a whole: it resumes, grows, forgets nothing and doubles nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pipelines import accounting, curate, stages, summary, verify
+from pipelines.config import CurateConfig, PackConfig, ScanConfig, ScoreConfig, SelectConfig, ShotsConfig
+from pipelines.ledger import Ledger
+from pipelines.progress import Reporter
+
+CONFIG = CurateConfig(pack=PackConfig(shard_mb=2.0, max_side_px=144), score=ScoreConfig(scorers=["quality"]))
+FLAGS = ["--pack.shard_mb", "2", "--pack.max_side_px", "144", "--score.scorers", "[quality]"]
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory, bikes: Path) -> Path:
+    """Traffic with cuts, the same file under another name, a man in a car twice, and a text that says it is a video."""
+    folder = tmp_path_factory.mktemp("in") / "footage"
+    folder.mkdir()
+    shutil.copy(bikes, folder / "bikes.mp4")
+    shutil.copy(bikes, folder / "same_bytes.mp4")
+    shutil.copy(bikes.parent / "carphone_pristine.mp4", folder / "car.mp4")
+    shutil.copy(bikes.parent / "carphone_distorted.mp4", folder / "car_distorted.mp4")
+    (folder / "notes.mp4").write_text("no video at all\n" * 50)
+    return folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def ray_stops():
+    yield
+    stages.stop()
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, inputs: Path) -> str:
+    folder = str(tmp_path_factory.mktemp("runs") / "run")
+    curate.curate([str(inputs)], folder, CONFIG, reporter=Reporter(live=False))
+    return folder
+
+
+def content(run: str | Path, *parts: str) -> dict[str, str]:
+    """Every file below some folders of a run, with its digest."""
+    root = Path(run)
+    files = [file for part in parts for file in (root / part).rglob("*") if file.is_file()]
+    return {str(file.relative_to(root)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+
+
+ALL = ("ledger", "shards", "encoded")
+
+
+def test_every_second_ends_in_one_place(run: str):
+    account = accounting.account(run)
+    account.check()
+    total = sum(entry.seconds for entry in account.entries)
+    # bikes.mp4 is 250 frames of 25 a second, the two carphone clips 120 of 30000/1001.
+    assert total == pytest.approx(10.0 + 10.0 + 2 * 120 * 1001 / 30000, abs=0.05)
+    reasons = {(entry.fate, entry.reason) for entry in account.entries}
+    assert {("kept", "kept"), ("dropped", "exact_duplicate"), ("dropped", "duplicate")} <= reasons
+    assert ("failed", "not_video") in reasons
+
+
+def test_the_failure_names_file_reason_and_remedy(run: str):
+    (failure,) = summary.of(run)["failures"]
+    assert failure["uri"].endswith("notes.mp4")
+    assert "text" in failure["reason"] and "remove it" in failure["remedy"]
+
+
+def test_the_better_copy_survives_and_the_pair_table_says_so(run: str):
+    uris = {row["key"]: Path(row["uri"]).name for row in Ledger(run).read("clips", ["key", "uri"]).to_pylist()}
+    pairs = [(uris[row["key"]], uris[row["kept_key"]]) for row in Ledger(run).read("pairs").to_pylist()]
+    assert pairs == [("car_distorted.mp4", "car.mp4")]
+
+
+def test_the_shards_agree_with_manifest_and_ledger(run: str):
+    assert verify.verify(run, full=True) == []
+
+
+def test_the_same_command_again_does_nothing(run: str, inputs: Path):
+    files = [file for file in Path(run).rglob("*") if file.suffix in (".parquet", ".tar")]
+    before = {file: file.stat().st_mtime_ns for file in files}
+    curate.curate([str(inputs)], run, CONFIG, reporter=Reporter(live=False))
+    assert {file: file.stat().st_mtime_ns for file in files} == before
+
+
+def test_two_runs_of_one_input_are_equal_to_the_byte(run: str, inputs: Path, tmp_path: Path):
+    again = str(tmp_path / "again")
+    listed = [str(file) for file in sorted(inputs.iterdir(), reverse=True)]  # another order of the same inputs
+    curate.curate(listed, again, CONFIG, reporter=Reporter(live=False))
+    assert content(again, *ALL) == content(run, *ALL)
+
+
+def test_adding_inputs_does_only_the_new_ones(run: str, inputs: Path, bunny: Path, tmp_path: Path):
+    grown = str(tmp_path / "grown")
+    shutil.copytree(run, grown)
+    before = content(grown, "ledger/scan", "ledger/signals", "ledger/clips", "ledger/scores", "encoded", "shards")
+    new = tmp_path / "a_new_one.mp4"  # sorts before all the others
+    shutil.copy(bunny, new)
+    curate.curate([str(new), str(inputs)], grown, CONFIG, reporter=Reporter(live=False))
+    after = content(grown, "ledger/signals", "ledger/clips", "ledger/scores", "encoded", "shards")
+    lists = ("manifest", ".nv-meta", "_stats")
+    assert {name: after.get(name) for name in before if not any(word in name for word in lists)} == {
+        name: value for name, value in before.items() if not any(word in name for word in lists)
+    }
+    account = accounting.account(grown)
+    account.check()
+    assert account.inputs == 6
+    assert verify.verify(grown) == []
+
+
+def test_another_policy_reads_no_video_again(run: str, inputs: Path, tmp_path: Path):
+    changed = str(tmp_path / "changed")
+    shutil.copytree(run, changed)
+    policy = tmp_path / "strict.yaml"
+    policy.write_text("name: strict\nrules:\n  - {name: long_enough, measure: duration_s, min: 2.5}\n")
+    untouched = ("ledger/sources", "ledger/signals", "ledger/frames", "ledger/clips", "ledger/scores")
+    before = content(changed, *untouched)
+    strict = replace(CONFIG, select=SelectConfig(policy=str(policy)))
+    curate.curate([str(inputs)], changed, strict, reporter=Reporter(live=False))
+    assert content(changed, *untouched) == before
+    kept = {row["key"] for row in Ledger(changed).read("selection").to_pylist() if row["kept"]}
+    long = {row["key"] for row in Ledger(changed).read("clips").to_pylist() if row["duration_s"] >= 2.5}
+    assert kept and kept <= long
+    assert verify.verify(changed) == []
+
+
+def test_a_file_in_many_spans_gives_the_clips_of_one(bikes: Path, tmp_path: Path):
+    found = []
+    for span_s in (2.0, 600.0):
+        out = str(tmp_path / f"span{span_s:.0f}")
+        config = replace(CONFIG, scan=ScanConfig(span_s=span_s), shots=ShotsConfig(min_clip_s=0.5))
+        curate.curate([str(bikes)], out, config, through="shots", reporter=Reporter(live=False))
+        spans = Ledger(out).read("signals", ["span"]).num_rows
+        found.append((spans, Ledger(out).read("clips").to_pylist(), Ledger(out).read("trims").to_pylist()))
+    assert (found[0][0], found[1][0]) == (5, 1)
+    assert found[0][1:] == found[1][1:]
+
+
+def test_a_missing_model_is_named_before_anything_runs(inputs: Path, tmp_path: Path):
+    config = replace(CONFIG, score=ScoreConfig(scorers=["quality", "aesthetic"]))
+    with pytest.raises(ValueError, match="clip_weights"):
+        curate.curate([str(inputs)], str(tmp_path / "none"), config, reporter=Reporter(live=False))
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_policy_without_its_scorer_is_refused_before_anything_runs(inputs: Path, tmp_path: Path):
+    config = replace(CONFIG, select=SelectConfig(policy="svd-pretrain"))
+    with pytest.raises(ValueError, match="aesthetic"):
+        curate.curate([str(inputs)], str(tmp_path / "none"), config, reporter=Reporter(live=False))
+    assert not (tmp_path / "none").exists()
+
+
+def _dies_on_the_third(unit: dict, *, crashes) -> dict:
+    row = {"unit": unit["unit"], "refused": False}
+    if not crashes.begin(unit["unit"]):
+        row["refused"] = True
+    elif unit["unit"] == "third":
+        os._exit(139)
+    crashes.end(unit["unit"])
+    return row
+
+
+def test_what_kills_its_worker_twice_is_refused_and_stops_nothing_else(run: str):
+    stages.start(CONFIG.ray)
+    units = [{"unit": name} for name in ("first", "second", "third", "fourth")]
+    rows = {row["unit"]: row["refused"] for row in stages.run_units(units, _dies_on_the_third, {})}
+    assert rows == {"first": False, "second": False, "third": True, "fourth": False}
+
+
+def test_a_run_killed_at_any_moment_ends_in_the_same_bytes(run: str, inputs: Path, tmp_path: Path):
+    killed = tmp_path / "killed"
+    command = [sys.executable, "-m", "pipelines.cli", "curate", str(inputs), "--out", str(killed), *FLAGS]
+    stages.stop()  # this machine is small: one Ray at a time
+    for marks in (("ledger/signals", 2), ("ledger/scores", 1), ("encoded", 1)):
+        process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True)
+        folder, count = killed / marks[0], marks[1]
+        deadline = time.monotonic() + 120
+        while process.poll() is None and time.monotonic() < deadline:
+            if folder.exists() and len(list(folder.iterdir())) >= count:
+                break
+            time.sleep(0.02)
+        assert process.poll() is None, f"the run ended before it could be killed at {marks}"
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 3, done.stderr
+    assert content(killed, *ALL) == content(run, *ALL)
