@@ -14,6 +14,7 @@ fails names the reason for dropping a clip. Every limit says where it comes from
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from importlib import resources
@@ -132,6 +133,8 @@ def load(policy: str | Mapping[str, Any]) -> Policy:
     _known(policy, {"name", "about", "rules", "dedup"}, "the policy")
     if not policy.get("name"):
         raise PolicyError("the policy has no name; give it one, since it stands in every row of the selection")
+    if not re.fullmatch(r"[A-Za-z0-9_-]+", str(policy["name"])):
+        raise PolicyError(f"the policy's name {policy['name']!r} may hold only letters, digits, _ and -")
     rules = policy.get("rules") or []
     if not isinstance(rules, list):
         raise PolicyError(f"rules is a list of mappings, not {type(rules).__name__}")
@@ -152,11 +155,16 @@ def presets() -> list[str]:
 
 def preset(name: str) -> Policy:
     """Return a policy that comes with the package. Raises PolicyError that lists them for an unknown name."""
+    return load(preset_text(name))
+
+
+def preset_text(name: str) -> str:
+    """Return the YAML of a policy that comes with the package, with its comments; raises as `preset` does."""
     if name not in presets():
         raise PolicyError(
             f"there is no preset {name!r}; there are {', '.join(presets())}, or give the path of a YAML file"
         )
-    return load((resources.files("filters") / "presets" / f"{name}.yaml").read_text(encoding="utf-8"))
+    return (resources.files("filters") / "presets" / f"{name}.yaml").read_text(encoding="utf-8")
 
 
 def _known(given: Mapping[str, Any], allowed: set[str], where: str) -> None:

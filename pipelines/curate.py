@@ -121,6 +121,8 @@ class Job:
         try:
             self.ledger.create()
             runfile.save(self.run, self.config, inputs)
+            policy = select.policy_text(self.config.select.policy)
+            storage.write_bytes(f"{self.run}/policies/{self.policy.name}.yaml", policy.encode())
         except storage.StorageError as error:
             raise RunFailed(str(error)) from error
         storage.sweep(self.run)
@@ -193,7 +195,9 @@ class Job:
 
     def select(self) -> None:
         """Keep or drop each clip by the policy, and of duplicates the best copy."""
-        prints = fingerprint(self.prints["select"], self.units, [(p.unit, p.fingerprint) for p in self.ledger.parts("clips")])
+        prints = fingerprint(
+            self.prints["select"], self.units, [(p.unit, p.fingerprint) for p in self.ledger.parts("clips")]
+        )
         done = self.ledger.done("selection", prints)
         if done >= set(self.units):
             self.reporter.skipped("select", len(done))
@@ -256,7 +260,10 @@ class Job:
         for planned in pack.shard_plan(encoded, self.ledger.read("selection", ["key", "kept"]), self.config.pack):
             name = f"{planned.bucket}-{planned.index:06d}"
             prints = fingerprint(
-                self.config.pack.name, self.prints["caption"], [(key, sha[key]) for key in planned.keys]
+                self.policy.name,
+                self.config.pack.name,
+                self.prints["caption"],
+                [(key, sha[key]) for key in planned.keys],
             )
             path = f"{planned.bucket}/{self.config.pack.name}-{planned.index:06d}.tar"
             rows.append({"unit": name, "plan": asdict(planned), "fingerprint": prints, "path": path})

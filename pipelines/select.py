@@ -31,13 +31,16 @@ UNMEASURED = "not measured"
 
 def read_policy(name: str) -> Policy:
     """Return a policy by a preset's name or the path of a YAML file. Raises PolicyError, which says what there is."""
-    if name in policies.presets():
-        return policies.preset(name)
-    if not name.endswith((".yaml", ".yml")):
-        return policies.preset(name)  # raises, and lists the presets
+    return policies.load(policy_text(name))
+
+
+def policy_text(name: str) -> str:
+    """Return the YAML of a policy, found as `read_policy` finds it."""
+    if name in policies.presets() or not name.endswith((".yaml", ".yml")):
+        return policies.preset_text(name)
     if not storage.exists(name):
         raise policies.PolicyError(f"there is no policy file {name}; presets are {', '.join(policies.presets())}")
-    return policies.load(storage.read_bytes(name).decode("utf-8"))
+    return storage.read_bytes(name).decode("utf-8")
 
 
 def check(policy: Policy, scorers: Sequence[str]) -> None:

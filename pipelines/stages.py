@@ -69,7 +69,10 @@ def run_units(units: Sequence[Row], work: Callable[..., Row], arguments: Row, *,
         arguments = {**arguments, "crashes": Attempts()}
     dataset = ray.data.from_items(list(units), override_num_blocks=len(units))
     mapped = dataset.map(
-        work, fn_kwargs=arguments, num_cpus=1, compute=ray.data.TaskPoolStrategy(size=in_flight or cpus())
+        work,
+        fn_kwargs=arguments,
+        num_cpus=1,
+        compute=ray.data.TaskPoolStrategy(size=min(len(units), in_flight or cpus())),
     )
     yield from mapped.iter_rows()
 

@@ -50,8 +50,17 @@ def arrow(uris: Sequence[str]) -> tuple[pafs.FileSystem, list[str]]:
     if is_local(uris[0]):
         return pafs.LocalFileSystem(), paths
     if uris[0].startswith("s3://"):
-        return pafs.S3FileSystem(), paths
+        return _arrow_s3(), paths
     return pafs.PyFileSystem(pafs.FSSpecHandler(filesystem(uris[0])[0])), paths
+
+
+def _arrow_s3() -> pafs.FileSystem:
+    """Return Arrow's S3, told of endpoint and region as s3fs is; the credentials it finds by itself."""
+    given = {
+        "endpoint_override": os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL"),
+        "region": os.environ.get("AWS_DEFAULT_REGION") or os.environ.get("AWS_REGION"),
+    }
+    return pafs.S3FileSystem(**{name: value for name, value in given.items() if value})
 
 
 @contextmanager

@@ -70,11 +70,11 @@ def test_a_hole_in_a_damaged_file_ends_a_clip_and_is_not_counted() -> None:
     assert total(clips) + total(trims) == pytest.approx(sum(p.end_s - p.start_s for p in parts), abs=1e-9)
 
 
-def test_clip_rows_are_complete_but_for_the_strip() -> None:
+def test_clip_rows_are_complete() -> None:
     clips, _ = shots_of(SOURCE, [signals(cuts=(5,))], SHOTS, SCAN)
     columns = set(ledger.TABLES["clips"].names)
     assert set(clips[0]) == columns
-    nullable = {"strip", "licence", "rights", "extra"}
+    nullable = {"licence", "rights", "extra"}
     assert {name for clip in clips for name in columns if clip[name] is None} == nullable
     assert all(is_key(clip["key"]) for clip in clips) and clips[1]["key"].endswith("-000005000")
     assert (clips[0]["opens_with"], clips[0]["closes_with"], clips[1]["closes_with"]) == ("start", "cut", "split")

@@ -30,7 +30,7 @@ def _strip() -> bytes:
 
 def _clip(source: str, start_s: float, end_s: float, **facts: Any) -> dict[str, Any]:
     key = f"{source}-{round(start_s * 1000):09d}"
-    base = {"key": key, "source_id": source, "uri": EVIL if source == A else "s3://bucket/b.mp4"}
+    base = {"key": key, "unit": "u", "source_id": source, "uri": EVIL if source == A else "s3://bucket/b.mp4"}
     base |= {"start_s": start_s, "end_s": end_s, "duration_s": end_s - start_s, "width": 640, "height": 360}
     return base | {"fps": 25.0, "camera": "pan", "motion": 0.1 + start_s / 10, "luma_mean": 90 - start_s * 20} | facts
 
@@ -62,6 +62,7 @@ def run(tmp_path: Path) -> Path:
         ],
         "captions": [{"key": keys[0], "short": "A street <b>at dusk</b>.", "source": "tags"}],
         "packed": [{"key": keys[0], "policy": "default", "bucket": "16x9", "shard": "16x9/clips-000000.tar"}],
+        "strips": [{"key": key, "webp": _strip()} for key in keys[:2]],
         "errors": [
             {"stage": "scan", "uri": "s3://bucket/b.mp4", "source_id": B, "start_s": 3.0, "seconds": 1.0,
              "code": "truncated", "reason": "it breaks off <here>", "remedy": "fetch it again"},
@@ -70,9 +71,6 @@ def run(tmp_path: Path) -> Path:
     for table, rows in tables.items():
         ledger.write(table, "u", rows, "0" * 12)
     root = tmp_path / "run"
-    (root / "strips").mkdir()
-    for key in keys[:2]:
-        (root / "strips" / f"{key}.webp").write_bytes(_strip())
     (root / "policy.yaml").write_text(
         "name: default\nrules:\n- {name: too_dark, measure: luma_mean, min: 60}\n"
         "- {name: shaky, measure: camera, not_in: [shake]}\n"
@@ -203,9 +201,9 @@ def test_strips_stop_when_the_page_would_become_too_heavy(run: Path) -> None:
     from pipelines.report import facts
 
     strips = facts.Strips(str(run), left_bytes=1)
-    keys = [path.stem for path in sorted((run / "strips").iterdir())]
-    assert strips.of(keys[0]) is not None and strips.of(keys[1]) is None
-    assert facts.Strips(str(run)).of("../../secret") is None
+    keys = Ledger(str(run)).read("strips", ["key"])["key"].to_pylist()
+    assert strips.of(keys[0], "u") is not None and strips.of(keys[1], "u") is None
+    assert facts.Strips(str(run)).of("../../secret", "u") is None
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
