@@ -148,14 +148,14 @@ def test_a_file_in_many_spans_gives_the_clips_of_one(bikes: Path, tmp_path: Path
 
 def test_a_missing_model_is_named_before_anything_runs(inputs: Path, tmp_path: Path):
     config = replace(CONFIG, score=ScoreConfig(scorers=["quality", "aesthetic"]))
-    with pytest.raises(ValueError, match="--score.aesthetic_head"):
+    with pytest.raises(ValueError, match=r"--score\.aesthetic_head"):
         curate.curate([str(inputs)], str(tmp_path / "none"), config, reporter=Reporter(live=False))
     assert not (tmp_path / "none").exists()
 
 
 def test_a_policy_without_its_scorer_is_refused_before_anything_runs(inputs: Path, tmp_path: Path):
     config = replace(CONFIG, select=SelectConfig(policy="svd-pretrain"))
-    with pytest.raises(ValueError, match="measure 'text'.*score.scorers"):
+    with pytest.raises(ValueError, match=r"measure 'text'.*score\.scorers"):
         curate.curate([str(inputs)], str(tmp_path / "none"), config, reporter=Reporter(live=False))
     assert not (tmp_path / "none").exists()
 
