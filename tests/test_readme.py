@@ -28,7 +28,6 @@ def folder(tmp_path_factory, bikes: Path) -> Path:
     """A folder as a reader has it: some footage, nothing else."""
     root = tmp_path_factory.mktemp("readme")
     (root / "footage").mkdir()
-    shutil.copy(bikes, root / "footage" / "bikes.mp4")
     shutil.copy(bikes.parent / "carphone_pristine.mp4", root / "footage" / "car.mp4")
     return root
 
