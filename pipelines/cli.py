@@ -74,6 +74,7 @@ def _chosen(parsed: Namespace) -> tuple[Command, Namespace]:
 def _run(command: Command, parser: ArgumentParser, options: Namespace) -> int:
     """Run a command; what is the user's to mend becomes one sentence on stderr."""
     try:
+        _check_groups(parser, options)
         return command.run(parser.instantiate(options))
     except (ValueError, FileNotFoundError, PermissionError) as error:
         return _say(error, USAGE)
@@ -82,6 +83,13 @@ def _run(command: Command, parser: ArgumentParser, options: Namespace) -> int:
     except KeyboardInterrupt:
         print("rushes: interrupted; the same command goes on where it stopped", file=sys.stderr)
         return 130
+
+
+def _check_groups(parser: ArgumentParser, options: Namespace) -> None:
+    """Raise ValueError where a file of settings gives one value to a whole group of them."""
+    for name, default in vars(parser.get_defaults(skip_validation=True)).items():
+        if isinstance(default, Namespace) and not isinstance(options[name], Namespace):
+            raise ValueError(f"{name} holds {', '.join(vars(default))}, not one value: {options[name]!r}")
 
 
 def _say(error: BaseException, code: int) -> int:

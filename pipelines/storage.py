@@ -6,10 +6,11 @@ S3 come from the environment (`AWS_DEFAULT_REGION`, `AWS_ENDPOINT_URL`), and no 
 
 from __future__ import annotations
 
+import fcntl
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -20,7 +21,7 @@ from botocore.exceptions import BotoCoreError
 PUT_BYTES = 64 * 2**20  # up to here an object is put in one request
 
 
-class StorageError(ValueError):
+class StorageError(RuntimeError):
     """A file or object could not be read or written; the message names it and the remedy."""
 
 
@@ -141,6 +142,35 @@ def open_write(uri: str) -> Iterator[BinaryIO]:
     writer = _local_write(local_path(uri)) if is_local(uri) else _object_write(uri)
     with _writing(uri), writer as file:
         yield file
+
+
+@contextmanager
+def alone(folder: str) -> Iterator[None]:
+    """Hold a local folder alone, made where it is missing; the lock ends with the process, however that ends.
+
+    Raises StorageError where another process holds it. An object store has no locks: nothing is held there.
+    """
+    if not is_local(folder):
+        yield
+        return
+    path = local_path(folder)
+    with _writing(folder):
+        path.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_RDONLY)
+    try:
+        _lock(handle, folder)
+        yield
+    finally:
+        os.close(handle)
+        with suppress(OSError):  # still empty: nothing came of it
+            path.rmdir()
+
+
+def _lock(handle: int, folder: str) -> None:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise StorageError(f"another process is at work on {folder}; wait for it to end") from error
 
 
 @contextmanager
