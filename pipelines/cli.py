@@ -95,7 +95,9 @@ def _check_groups(parser: ArgumentParser, options: Namespace) -> None:
 def _say(error: BaseException, code: int) -> int:
     if os.environ.get("RUSHES_DEBUG"):
         raise error
-    print(f"rushes: error: {_flat(error)}", file=sys.stderr)
+    from pipelines.runfile import redact
+
+    print(f"rushes: error: {redact(_flat(error))}", file=sys.stderr)
     return code
 
 

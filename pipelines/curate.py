@@ -127,11 +127,10 @@ class Job:
     def open(self, inputs: Sequence[str], retry_failed: bool) -> None:
         """Add the inputs to the work list and create or reopen the run folder; a wrong input leaves it untouched."""
         storage.sweep(self.run)
+        planned = plan.Planned(new=0, known=0, changed=[])
         if inputs:
             rows = footage.expand(inputs, self.config.inputs)
             planned = plan.add_inputs(self.ledger, rows, self.config.inputs, self._same_content)
-            changed = [{"uri": uri, "seconds": 0.0, **CHANGED} for uri in planned.changed]
-            work.write_errors(self.ledger, "plan", {"unit": "changed", "fingerprint": plan.FINGERPRINT}, changed)
             log.info("plan      %d new inputs, %d known", planned.new, planned.known)
         self.units = plan.units(self.ledger)
         if not self.units:
@@ -142,6 +141,10 @@ class Job:
         storage.write_bytes(f"{self.run}/policies/{self.policy.name}.yaml", policy.encode())
         if retry_failed:
             self._forget_failures()
+        if inputs:
+            changed = [uri for uri in planned.changed if not self._same_content(uri)]  # a retried one is read anew
+            lost = [{"uri": uri, "seconds": 0.0, **CHANGED} for uri in changed]
+            work.write_errors(self.ledger, "plan", {"unit": "changed", "fingerprint": plan.FINGERPRINT}, lost)
 
     def _same_content(self, uri: str) -> bool:
         found = self.ledger.read("sources", ["digest"], where=pc.field("uri") == uri)["digest"].to_pylist()

@@ -9,6 +9,7 @@ from pipelines import footage, plan, select, shards, storage
 from pipelines.accounting import Account, account
 from pipelines.config import CurateConfig, check
 from pipelines.ledger import Ledger
+from pipelines.runfile import redact
 
 MAX_FAILURES = 50
 _FAILURE = ["stage", "uri", "key", "seconds", "code", "reason", "remedy"]
@@ -30,7 +31,7 @@ def of(run: str, policy: str | None = None) -> dict[str, Any]:
         "inputs": found.inputs,
         "input_s": round(found.input_s, 6),
         "account": _entries(found),
-        "failures": failures,
+        "failures": [{**row, "uri": redact(row["uri"] or "")} for row in failures],
         "shards": _shards(run),
     }
 

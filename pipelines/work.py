@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 import pyarrow.dataset as ds
 
-from pipelines import encode, footage, pack, scan, shots, storage
+from pipelines import encode, footage, pack, runfile, scan, shots, storage
 from pipelines.config import CurateConfig
 from pipelines.ledger import Ledger
 
@@ -57,7 +57,7 @@ def explain(error: Exception) -> Row:
     """Return code, reason and remedy of an error, for the table of errors."""
     return {
         "code": getattr(error, "code", type(error).__name__),
-        "reason": str(getattr(error, "reason", "") or error or type(error).__name__),
+        "reason": runfile.redact(str(getattr(error, "reason", "") or error or type(error).__name__)),
         "remedy": getattr(error, "remedy", "unexpected: please report it with the file, if you may share it"),
     }
 
