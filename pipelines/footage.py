@@ -98,6 +98,7 @@ def _open(uri: str, stack: ExitStack) -> InputContainer:
             raise OSError("a pipe or a device, not a file")
         file = str(path)
     else:
+        stack.enter_context(storage.reaching(uri))
         fs, name = storage.filesystem(uri)
         cache = {"cache_type": "blockcache", "block_size": 2 * 2**20, "cache_options": {"maxblocks": 16}}
         file = stack.enter_context(fs.open(name, "rb", **cache))
@@ -343,7 +344,7 @@ def expand(inputs: Sequence[str], config: InputConfig) -> Iterator[dict[str, Any
     """
     seen: set[bytes] = set()
     for name in inputs:
-        rows = _expanded(name, config)
+        rows = _reached(name, config)
         first = next(rows, None)
         if first is None:
             suffixes = " ".join(sorted(VIDEO_SUFFIXES))
@@ -353,6 +354,11 @@ def expand(inputs: Sequence[str], config: InputConfig) -> Iterator[dict[str, Any
             if mark not in seen:
                 seen.add(mark)
                 yield row
+
+
+def _reached(name: str, config: InputConfig) -> Iterator[dict[str, Any]]:
+    with storage.reaching(name):
+        yield from _expanded(name, config)
 
 
 def _expanded(name: str, config: InputConfig) -> Iterator[dict[str, Any]]:

@@ -65,21 +65,25 @@ def _arrow_s3() -> pafs.FileSystem:
 
 
 @contextmanager
-def _reaching(uri: str) -> Iterator[None]:
-    """Turn what a store's client raises when it cannot even ask into an error that names the remedy."""
+def reaching(uri: str) -> Iterator[None]:
+    """Turn what a store's client raises when it cannot ask or may not into an error that names the remedy."""
     try:
         yield
     except BotoCoreError as error:
         raise StorageError(
             f"cannot reach {uri}: {error}; check AWS_ENDPOINT_URL, AWS_DEFAULT_REGION and the credentials"
         ) from error
+    except PermissionError as error:
+        if is_local(uri):
+            raise
+        raise StorageError(f"no access to {uri}: {error}; check the credentials and what they may do") from error
 
 
 def exists(uri: str) -> bool:
     """Whether a file or object is there."""
     if is_local(uri):
         return local_path(uri).exists()
-    with _reaching(uri):
+    with reaching(uri):
         fs, path = filesystem(uri)
         fs.invalidate_cache()
         return bool(fs.exists(path))
@@ -87,7 +91,7 @@ def exists(uri: str) -> bool:
 
 def size(uri: str) -> int:
     """Return the size of a file or object in bytes."""
-    with _reaching(uri):
+    with reaching(uri):
         fs, path = filesystem(uri)
         return int(fs.size(path))
 
@@ -104,7 +108,7 @@ def read_range(uri: str, offset: int, size_bytes: int) -> bytes:
         with local_path(uri).open("rb") as file:
             file.seek(offset)
             return file.read(size_bytes)
-    with _reaching(uri):
+    with reaching(uri):
         fs, path = filesystem(uri)
         return bytes(fs.cat_file(path, start=offset, end=offset + size_bytes)) if size_bytes else b""
 
@@ -116,7 +120,7 @@ def open_read(uri: str) -> Iterator[BinaryIO]:
         with local_path(uri).open("rb") as file:
             yield file
         return
-    with _reaching(uri):
+    with reaching(uri):
         fs, path = filesystem(uri)
         with fs.open(path, "rb", block_size=4 * 2**20) as file:
             yield cast(BinaryIO, file)
@@ -177,7 +181,7 @@ def _lock(handle: int, folder: str) -> None:
 def _writing(uri: str) -> Iterator[None]:
     """Name the target of a failed write. What fails on another file, such as an input, passes as it is."""
     try:
-        with _reaching(uri):
+        with reaching(uri):
             yield
     except OSError as error:
         if error.filename and is_local(uri) and not _belongs(Path(error.filename), local_path(uri)):
@@ -252,7 +256,7 @@ def list_files(folder: str, prefix: str = "", recursive: bool = False) -> list[s
         found = root.rglob(f"{prefix}*") if recursive else root.glob(f"{prefix}*")
         return sorted(str(path) for path in found if path.is_file() and not path.name.startswith("."))
     scheme = folder.split("://", 1)[0]
-    with _reaching(folder):
+    with reaching(folder):
         fs, path = filesystem(folder)
         fs.invalidate_cache()
         try:
@@ -267,7 +271,7 @@ def remove(uri: str) -> None:
     if is_local(uri):
         local_path(uri).unlink(missing_ok=True)
         return
-    with _reaching(uri):
+    with reaching(uri):
         fs, path = filesystem(uri)
         fs.invalidate_cache()
         if fs.exists(path):

@@ -55,10 +55,12 @@ def guard(errors: list[Row], **where: Any) -> Iterator[None]:
 
 def explain(error: Exception) -> Row:
     """Return code, reason and remedy of an error, for the table of errors."""
+    unreached = isinstance(error, storage.StorageError)
+    remedy = "then try again with --retry-failed" if unreached else "unexpected: please report it with the file"
     return {
         "code": getattr(error, "code", type(error).__name__),
         "reason": runfile.redact(str(getattr(error, "reason", "") or error or type(error).__name__)),
-        "remedy": getattr(error, "remedy", "unexpected: please report it with the file, if you may share it"),
+        "remedy": getattr(error, "remedy", remedy),
     }
 
 

@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import s3fs
 
 from pipelines import storage
 from pipelines.cli import main
@@ -126,3 +127,27 @@ def test_a_name_that_is_not_text_is_refused_by_name(tmp_path: Path, capsys: pyte
     code, line = says(capsys, "curate", tmp_path, "--out", tmp_path / "run")
     assert code == 2
     assert "not UTF-8" in line
+
+
+def test_a_store_that_cannot_be_asked_is_one_sentence(
+    s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    monkeypatch.setattr(s3fs.S3FileSystem, "retries", 1)
+    s3fs.S3FileSystem.clear_instance_cache()
+    for source, out in ((f"{s3}/in", tmp_path / "run"), (tmp_path, f"{s3}/run")):
+        code, line = says(capsys, "curate", source, "--out", out)
+        assert code == 1
+        assert f"cannot reach {s3}" in line and "AWS_ENDPOINT_URL" in line
+
+
+def test_credentials_that_may_not_are_one_sentence(
+    s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("moto.core.responses.ActionAuthenticatorMixin.request_count", 0)
+    monkeypatch.setattr("moto.settings.INITIAL_NO_AUTH_ACTION_COUNT", 0)
+    for source, out in ((f"{s3}/in", tmp_path / "run"), (tmp_path, f"{s3}/run")):
+        code, line = says(capsys, "curate", source, "--out", out)
+        assert code == 1
+        assert f"no access to {s3}" in line and "credentials" in line
