@@ -74,6 +74,7 @@ def _chosen(parsed: Namespace) -> tuple[Command, Namespace]:
 def _run(command: Command, parser: ArgumentParser, options: Namespace) -> int:
     """Run a command; what is the user's to mend becomes one sentence on stderr."""
     try:
+        _check_groups(parser, options)
         return command.run(parser.instantiate(options))
     except (ValueError, FileNotFoundError, PermissionError) as error:
         return _say(error, USAGE)
@@ -84,10 +85,19 @@ def _run(command: Command, parser: ArgumentParser, options: Namespace) -> int:
         return 130
 
 
+def _check_groups(parser: ArgumentParser, options: Namespace) -> None:
+    """Raise ValueError where a file of settings gives one value to a whole group of them."""
+    for name, default in vars(parser.get_defaults(skip_validation=True)).items():
+        if isinstance(default, Namespace) and not isinstance(options[name], Namespace):
+            raise ValueError(f"{name} holds {', '.join(vars(default))}, not one value: {options[name]!r}")
+
+
 def _say(error: BaseException, code: int) -> int:
     if os.environ.get("RUSHES_DEBUG"):
         raise error
-    print(f"rushes: error: {_flat(error)}", file=sys.stderr)
+    from pipelines.runfile import redact
+
+    print(f"rushes: error: {redact(_flat(error))}", file=sys.stderr)
     return code
 
 

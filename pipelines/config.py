@@ -5,6 +5,8 @@ Limits on scores do not stand here but in policies (`filters/presets/*.yaml`).
 
 from __future__ import annotations
 
+import math
+import re
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -190,3 +192,44 @@ class CurateConfig:
     """Shards."""
     ray: RayConfig = field(default_factory=RayConfig)
     """Ray."""
+
+
+# What no stage could work with: the lowest and the highest value of each setting.
+RANGES: dict[str, tuple[float, float]] = {
+    "inputs.units_per_wave": (1, 99_999),
+    "scan.width_px": (16, 1024),
+    "scan.tick_hz": (0.1, 120),
+    "scan.candidate_hz": (0.01, 120),
+    "scan.candidate_side_px": (16, 8192),
+    "scan.span_s": (1, math.inf),
+    "scan.max_side_px": (16, 65_535),
+    "shots.min_clip_s": (0, math.inf),
+    "shots.max_clip_s": (0.1, math.inf),
+    "shots.frames_per_clip": (1, 1000),
+    "shots.strip_frames": (1, 100),
+    "score.actors": (0, math.inf),
+    "score.batch_frames": (1, math.inf),
+    "caption.retries": (0, 100),
+    "caption.concurrency": (1, 10_000),
+    "caption.timeout_s": (0.001, math.inf),
+    "pack.crf": (0, 63),
+    "pack.max_side_px": (0, 65_535),
+    "pack.shard_mb": (0.001, math.inf),
+    "ray.max_in_flight": (0, math.inf),
+}
+
+
+def check(config: CurateConfig) -> None:
+    """Raise ValueError for a setting that no stage could work with, naming it and its range."""
+    for name, (low, high) in RANGES.items():
+        group, setting = name.split(".")
+        value = getattr(getattr(config, group), setting)
+        if not low <= value <= high:
+            raise ValueError(f"{name} is {value}; it must be from {low} to {high}")
+    if config.shots.min_clip_s > config.shots.max_clip_s:
+        raise ValueError(
+            f"shots.min_clip_s is {config.shots.min_clip_s}, more than shots.max_clip_s ({config.shots.max_clip_s}): "
+            "no clip could be that long"
+        )
+    if not re.fullmatch(r"[A-Za-z0-9_-]+", config.pack.name):
+        raise ValueError(f"pack.name is {config.pack.name!r}; it must be made of A-Z a-z 0-9 _ -")

@@ -18,19 +18,25 @@ import pyarrow.compute as pc
 
 from pipelines import actors, footage, pack, plan, runfile, score, select, shards, stages, storage, work
 from pipelines.accounting import Account, account
-from pipelines.config import CurateConfig
+from pipelines.config import CurateConfig, check
 from pipelines.ledger import Ledger, fingerprint
 from pipelines.progress import Reporter
 
 log = logging.getLogger("rushes")
 Row = dict[str, Any]
 MAX_SHARDS_AT_ONCE = 64  # shards whose clips one worker looks up in the ledger together
+REDONE = ("encoded", "captions", "scores", "clips", "trims", "strips", "signals", "frames", "sources")
 CHANGED = {
     "code": "changed",
     "reason": "its content is not the one that was planned",
     "remedy": "curate the new content into another --out, or put the old file back",
 }
 STAGES = ("sources", "scan", "shots", "score", "select", "caption", "encode", "pack")
+
+
+def _base(unit: str) -> str:
+    """Return the unit of sources that a unit belongs to: a scan unit is a part of one."""
+    return "-".join(unit.split("-")[:2])
 
 
 class RunFailed(RuntimeError):
@@ -77,10 +83,11 @@ def curate(
     """
     job = Job(run, config, reporter or Reporter())
     job.check()
-    job.open(inputs, retry_failed)
-    stages.start(config.ray)
-    for name in STAGES[: STAGES.index(through) + 1]:
-        getattr(job, name)()
+    with storage.alone(job.run):
+        job.open(inputs, retry_failed)
+        stages.start(config.ray)
+        for name in STAGES[: STAGES.index(through) + 1]:
+            getattr(job, name)()
     return account(run)
 
 
@@ -111,32 +118,33 @@ class Job:
         }  # fmt: skip
 
     def check(self) -> None:
-        """Refuse before any work what cannot end well: another schema, a missing model, a policy without its scores."""
+        """Refuse before any work what cannot end well: an impossible setting, another schema, a missing model."""
+        check(self.config)
         self.ledger.check()
         score.check(self.config.score)
         select.check(self.policy, self.config.score.scorers)
 
     def open(self, inputs: Sequence[str], retry_failed: bool) -> None:
-        """Create or reopen the run folder and add the inputs to the work list."""
-        try:
-            self.ledger.create()
-            runfile.save(self.run, self.config, inputs)
-            policy = select.policy_text(self.config.select.policy)
-            storage.write_bytes(f"{self.run}/policies/{self.policy.name}.yaml", policy.encode())
-        except storage.StorageError as error:
-            raise RunFailed(str(error)) from error
+        """Add the inputs to the work list and create or reopen the run folder; a wrong input leaves it untouched."""
         storage.sweep(self.run)
-        if retry_failed:
-            self._forget_failures()
+        planned = plan.Planned(new=0, known=0, changed=[])
         if inputs:
             rows = footage.expand(inputs, self.config.inputs)
             planned = plan.add_inputs(self.ledger, rows, self.config.inputs, self._same_content)
-            changed = [{"uri": uri, "seconds": 0.0, **CHANGED} for uri in planned.changed]
-            work.write_errors(self.ledger, "plan", {"unit": "changed", "fingerprint": plan.FINGERPRINT}, changed)
             log.info("plan      %d new inputs, %d known", planned.new, planned.known)
         self.units = plan.units(self.ledger)
         if not self.units:
             raise ValueError(f"{self.run} has no inputs yet; name files, folders, globs or lists")
+        self.ledger.create()
+        runfile.save(self.run, self.config, inputs)
+        policy = select.policy_text(self.config.select.policy)
+        storage.write_bytes(f"{self.run}/policies/{self.policy.name}.yaml", policy.encode())
+        if retry_failed:
+            self._forget_failures()
+        if inputs:
+            changed = [uri for uri in planned.changed if not self._same_content(uri)]  # a retried one is read anew
+            lost = [{"uri": uri, "seconds": 0.0, **CHANGED} for uri in changed]
+            work.write_errors(self.ledger, "plan", {"unit": "changed", "fingerprint": plan.FINGERPRINT}, lost)
 
     def _same_content(self, uri: str) -> bool:
         found = self.ledger.read("sources", ["digest"], where=pc.field("uri") == uri)["digest"].to_pylist()
@@ -145,11 +153,22 @@ class Job:
         return bool(footage.digest_of(uri).sampled == found[0])
 
     def _forget_failures(self) -> None:
+        """Remove what the units with failures wrote, the last stage first: killed half-way, the rest is still sound.
+
+        The selection goes as a whole, since a new clip may be a duplicate of any other. Shards with clips of these
+        units are made anew. The fingerprints of neither tell that a unit may hold other content than before.
+        """
         failed = set(self.ledger.read("errors", ["unit"])["unit"].to_pylist())
-        units = {"-".join(unit.split("-")[:2]) for unit in failed}
-        for part_of in ("sources", "signals", "frames", "clips", "trims", "strips", "scores", "captions", "encoded"):
-            for part in self.ledger.parts(part_of):
-                if "-".join(part.unit.split("-")[:2]) in units:
+        units = {_base(unit) for unit in failed} & set(self.units)
+        if not units:
+            return
+        keys = self.ledger.read("clips", ["key"], where=pc.field("unit").isin(sorted(units)))["key"]
+        packed = self.ledger.read("packed", ["bucket", "shard"], where=pc.field("key").isin(keys.combine_chunks()))
+        gone = {f"{row['bucket']}-{row['shard'][-10:-4]}" for row in packed.to_pylist()}
+        for table in ("packed", "selection", *REDONE):
+            for part in self.ledger.parts(table):
+                of = {"packed": part.unit in gone, "selection": True}
+                if of.get(table, _base(part.unit) in units):
                     storage.remove(part.uri)
 
     def sources(self) -> None:
@@ -253,9 +272,10 @@ class Job:
     def _shard_units(self) -> list[Row]:
         """Return a row for each shard that there should be; its fingerprint follows all that its samples hold."""
         captioned = pa.array(self.ledger.read("captions", ["key"])["key"].to_pylist(), pa.string())
-        encoded = self.ledger.read("encoded", ["key", "bucket", "wave", "size_bytes", "sha256"])
+        encoded = self.ledger.read("encoded", ["key", "unit", "bucket", "wave", "size_bytes", "sha256"])
         encoded = encoded.filter(pc.is_in(encoded["key"], value_set=captioned))
-        sha = dict(zip(encoded["key"].to_pylist(), encoded["sha256"].to_pylist(), strict=True))
+        facts = zip(encoded["sha256"].to_pylist(), encoded["unit"].to_pylist(), strict=True)
+        made = dict(zip(encoded["key"].to_pylist(), facts, strict=True))
         rows = []
         for planned in pack.shard_plan(encoded, self.ledger.read("selection", ["key", "kept"]), self.config.pack):
             name = f"{planned.bucket}-{planned.index:06d}"
@@ -263,7 +283,7 @@ class Job:
                 self.policy.name,
                 self.config.pack.name,
                 self.prints["caption"],
-                [(key, sha[key]) for key in planned.keys],
+                [(key, *made[key]) for key in planned.keys],
             )
             path = f"{planned.bucket}/{self.config.pack.name}-{planned.index:06d}.tar"
             rows.append({"unit": name, "plan": asdict(planned), "fingerprint": prints, "path": path})

@@ -56,8 +56,8 @@ class FootageError(ValueError):
     """A source that cannot be used at all.
 
     Attributes:
-        code: missing, empty, not_video, still_picture, playlist, no_video_stream, no_index, unreadable, encrypted or
-            too_large.
+        code: missing, empty, not_video, still_picture, playlist, no_video_stream, no_index, unreadable, encrypted,
+            too_large or changed.
         reason: What was found.
         remedy: What to do.
     """
@@ -94,8 +94,11 @@ def _open(uri: str, stack: ExitStack) -> InputContainer:
         path = storage.local_path(uri).absolute()
         if path.is_dir():
             raise IsADirectoryError(21, "a folder, not a file")
+        if path.exists() and not path.is_file():  # reading it could wait for ever
+            raise OSError("a pipe or a device, not a file")
         file = str(path)
     else:
+        stack.enter_context(storage.reaching(uri))
         fs, name = storage.filesystem(uri)
         cache = {"cache_type": "blockcache", "block_size": 2 * 2**20, "cache_options": {"maxblocks": 16}}
         file = stack.enter_context(fs.open(name, "rb", **cache))
@@ -185,6 +188,21 @@ def digest_of(uri: str) -> clip.Digest:
     """Return the content digest of a file or object, reading a few blocks of it."""
     with _open_small(uri) as (file, size_bytes):
         return clip.digest(file, size_bytes)
+
+
+def check_unchanged(source: Mapping[str, Any]) -> None:
+    """Raise FootageError unless a source still holds the content that was probed.
+
+    Its clips would bear the key, the captions and the licence of other footage.
+    """
+    uri = source["uri"]
+    try:
+        found = digest_of(uri).sampled
+    except OSError as error:
+        raise _why_not(uri, error) from error
+    if found != source["digest"]:
+        remedy = "curate it into another --out; or put the old file back (or keep the new) and use --retry-failed"
+        raise FootageError(uri, "changed", "its content is another than when it was probed", remedy)
 
 
 def _admit(uri: str, stream: VideoStream, scan: ScanConfig) -> None:
@@ -326,7 +344,7 @@ def expand(inputs: Sequence[str], config: InputConfig) -> Iterator[dict[str, Any
     """
     seen: set[bytes] = set()
     for name in inputs:
-        rows = _expanded(name, config)
+        rows = _reached(name, config)
         first = next(rows, None)
         if first is None:
             suffixes = " ".join(sorted(VIDEO_SUFFIXES))
@@ -336,6 +354,11 @@ def expand(inputs: Sequence[str], config: InputConfig) -> Iterator[dict[str, Any
             if mark not in seen:
                 seen.add(mark)
                 yield row
+
+
+def _reached(name: str, config: InputConfig) -> Iterator[dict[str, Any]]:
+    with storage.reaching(name):
+        yield from _expanded(name, config)
 
 
 def _expanded(name: str, config: InputConfig) -> Iterator[dict[str, Any]]:
@@ -380,6 +403,8 @@ def _uri_of(parent: str, path: str) -> str:
 
 
 def _row(uri: str, info: Mapping[str, Any], **columns: str | None) -> dict[str, Any]:
+    if not uri.isascii() and uri != uri.encode(errors="replace").decode():
+        raise ValueError(f"{uri!r}: the name is not UTF-8, so no table can hold it; rename the file")
     changed = info.get("mtime", info.get("ETag", info.get("LastModified")))
     version = str(round(changed * 1e9)) if isinstance(changed, float) else changed and str(changed).strip('"')
     blank = dict.fromkeys(("caption", "licence", "rights", "extra"))

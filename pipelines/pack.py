@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 from pipelines import archive, storage
 from pipelines.config import PackConfig
 from pipelines.ledger import TABLES, Ledger, fingerprint
+from pipelines.runfile import redact
 from pipelines.shards import Sample, ShardInfo, plan_shards, write_shard
 
 ASPECTS = ((9, 21), (9, 16), (3, 4), (1, 1), (4, 3), (16, 9), (21, 9))
@@ -112,6 +113,7 @@ def facts_of(
     Size, rate and length are those of the encoded clip. A score stands under its scorer's name, its label as
     `<scorer>_label`, the source of the caption as `caption_source`.
     """
+    clip = {**clip, "uri": redact(clip.get("uri") or "")}  # shards are handed on, passwords in a URI must not be
     facts = _typed(_FACTS, clip) | _typed(_ENCODED, encoded) | _typed(_CAPTION, caption)
     facts |= {"caption": _text(caption), "caption_source": caption.get("source") or ""}
     facts |= {"caption_model": caption.get("model") or ""}

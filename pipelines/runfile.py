@@ -15,7 +15,7 @@ import yaml
 from pipelines import storage
 
 _CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
-_QUERY_SECRET = re.compile(r"(?i)((?:x-amz-[a-z-]*|signature|token|key|secret|password)=)[^&\s]+")
+_QUERY_SECRET = re.compile(r"(?i)([?&](?:x-amz-[a-z-]*|[\w-]*(?:signature|sig|token|key|secret|password))=)[^&#\s]+")
 
 
 def redact(text: str) -> str:

@@ -36,6 +36,7 @@ SHARDS_VERSION = 1
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
 _EXT = re.compile(r"[a-z0-9_]+")
 _PATH = re.compile(r"[A-Za-z0-9_-]+/[A-Za-z0-9_-]+-[0-9]{6}\.tar")
+_STATS = re.compile(r"[A-Za-z0-9_-]+/[A-Za-z0-9_-]+_stats\.json")
 
 
 class ShardError(ValueError):
@@ -258,15 +259,17 @@ def read_manifest(root: str) -> Manifest:
 
 
 def prune(root: str, manifest: Manifest) -> list[str]:
-    """Remove shards and their side files that the manifest does not list; return the paths removed."""
+    """Remove shards, their side files and statistics that the manifest does not list; return the paths removed."""
     root = root.rstrip("/")
     listed = {shard.path.removesuffix(".tar") for shard in manifest.shards}
+    described = {f"{bucket}/{name}_stats.json" for bucket, name in _by_name(manifest.shards)}
     base = str(storage.local_path(root)) if storage.is_local(root) else root
     removed = []
     for uri in storage.list_files(root, recursive=True):
         path = uri.removeprefix(base).lstrip("/")
         stem = re.sub(r"\.(tar|tar\.idx|parquet)$", "", path)
-        if _PATH.fullmatch(f"{stem}.tar") and stem not in listed and stem != path:
+        stale = _PATH.fullmatch(f"{stem}.tar") and stem not in listed and stem != path
+        if stale or (_STATS.fullmatch(path) and path not in described):
             storage.remove(uri)
             removed.append(path)
     return removed

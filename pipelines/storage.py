@@ -6,10 +6,11 @@ S3 come from the environment (`AWS_DEFAULT_REGION`, `AWS_ENDPOINT_URL`), and no 
 
 from __future__ import annotations
 
+import fcntl
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -20,7 +21,7 @@ from botocore.exceptions import BotoCoreError
 PUT_BYTES = 64 * 2**20  # up to here an object is put in one request
 
 
-class StorageError(ValueError):
+class StorageError(RuntimeError):
     """A file or object could not be read or written; the message names it and the remedy."""
 
 
@@ -64,21 +65,25 @@ def _arrow_s3() -> pafs.FileSystem:
 
 
 @contextmanager
-def _reaching(uri: str) -> Iterator[None]:
-    """Turn what a store's client raises when it cannot even ask into an error that names the remedy."""
+def reaching(uri: str) -> Iterator[None]:
+    """Turn what a store's client raises when it cannot ask or may not into an error that names the remedy."""
     try:
         yield
     except BotoCoreError as error:
         raise StorageError(
             f"cannot reach {uri}: {error}; check AWS_ENDPOINT_URL, AWS_DEFAULT_REGION and the credentials"
         ) from error
+    except PermissionError as error:
+        if is_local(uri):
+            raise
+        raise StorageError(f"no access to {uri}: {error}; check the credentials and what they may do") from error
 
 
 def exists(uri: str) -> bool:
     """Whether a file or object is there."""
     if is_local(uri):
         return local_path(uri).exists()
-    with _reaching(uri):
+    with reaching(uri):
         fs, path = filesystem(uri)
         fs.invalidate_cache()
         return bool(fs.exists(path))
@@ -86,7 +91,7 @@ def exists(uri: str) -> bool:
 
 def size(uri: str) -> int:
     """Return the size of a file or object in bytes."""
-    with _reaching(uri):
+    with reaching(uri):
         fs, path = filesystem(uri)
         return int(fs.size(path))
 
@@ -103,7 +108,7 @@ def read_range(uri: str, offset: int, size_bytes: int) -> bytes:
         with local_path(uri).open("rb") as file:
             file.seek(offset)
             return file.read(size_bytes)
-    with _reaching(uri):
+    with reaching(uri):
         fs, path = filesystem(uri)
         return bytes(fs.cat_file(path, start=offset, end=offset + size_bytes)) if size_bytes else b""
 
@@ -115,7 +120,7 @@ def open_read(uri: str) -> Iterator[BinaryIO]:
         with local_path(uri).open("rb") as file:
             yield file
         return
-    with _reaching(uri):
+    with reaching(uri):
         fs, path = filesystem(uri)
         with fs.open(path, "rb", block_size=4 * 2**20) as file:
             yield cast(BinaryIO, file)
@@ -144,10 +149,39 @@ def open_write(uri: str) -> Iterator[BinaryIO]:
 
 
 @contextmanager
+def alone(folder: str) -> Iterator[None]:
+    """Hold a local folder alone, made where it is missing; the lock ends with the process, however that ends.
+
+    Raises StorageError where another process holds it. An object store has no locks: nothing is held there.
+    """
+    if not is_local(folder):
+        yield
+        return
+    path = local_path(folder)
+    with _writing(folder):
+        path.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_RDONLY)
+    try:
+        _lock(handle, folder)
+        yield
+    finally:
+        os.close(handle)
+        with suppress(OSError):  # still empty: nothing came of it
+            path.rmdir()
+
+
+def _lock(handle: int, folder: str) -> None:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise StorageError(f"another process is at work on {folder}; wait for it to end") from error
+
+
+@contextmanager
 def _writing(uri: str) -> Iterator[None]:
     """Name the target of a failed write. What fails on another file, such as an input, passes as it is."""
     try:
-        with _reaching(uri):
+        with reaching(uri):
             yield
     except OSError as error:
         if error.filename and is_local(uri) and not _belongs(Path(error.filename), local_path(uri)):
@@ -222,7 +256,7 @@ def list_files(folder: str, prefix: str = "", recursive: bool = False) -> list[s
         found = root.rglob(f"{prefix}*") if recursive else root.glob(f"{prefix}*")
         return sorted(str(path) for path in found if path.is_file() and not path.name.startswith("."))
     scheme = folder.split("://", 1)[0]
-    with _reaching(folder):
+    with reaching(folder):
         fs, path = filesystem(folder)
         fs.invalidate_cache()
         try:
@@ -237,7 +271,7 @@ def remove(uri: str) -> None:
     if is_local(uri):
         local_path(uri).unlink(missing_ok=True)
         return
-    with _reaching(uri):
+    with reaching(uri):
         fs, path = filesystem(uri)
         fs.invalidate_cache()
         if fs.exists(path):

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from pipelines import footage, plan, shards, storage
+from pipelines import footage, plan, select, shards, storage
 from pipelines.accounting import Account, account
-from pipelines.config import CurateConfig
+from pipelines.config import CurateConfig, check
 from pipelines.ledger import Ledger
+from pipelines.runfile import redact
 
 MAX_FAILURES = 50
 _FAILURE = ["stage", "uri", "key", "seconds", "code", "reason", "remedy"]
@@ -30,7 +31,7 @@ def of(run: str, policy: str | None = None) -> dict[str, Any]:
         "inputs": found.inputs,
         "input_s": round(found.input_s, 6),
         "account": _entries(found),
-        "failures": failures,
+        "failures": [{**row, "uri": redact(row["uri"] or "")} for row in failures],
         "shards": _shards(run),
     }
 
@@ -87,6 +88,8 @@ def _failure_lines(failures: Sequence[dict[str, Any]]) -> list[str]:
 
 def dry_run(inputs: Sequence[str], run: str, config: CurateConfig) -> dict[str, Any]:
     """Return what a curate command would work on, without writing anything."""
+    check(config)
+    select.check(select.read_policy(config.select.policy), config.score.scorers)
     ledger = Ledger(run)
     ledger.check()
     count, size_bytes, known = 0, 0, 0

@@ -6,21 +6,24 @@ worker killed at any instant leaves either nothing or a part that the next try r
 
 from __future__ import annotations
 
+import errno
 import functools
 import logging
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol
 
 import pyarrow.dataset as ds
 
-from pipelines import encode, footage, pack, scan, shots, storage
+from pipelines import encode, footage, pack, runfile, scan, shots, storage
 from pipelines.config import CurateConfig
 from pipelines.ledger import Ledger
 
 log = logging.getLogger("rushes")
 
 Row = dict[str, Any]
+FULL = {errno.ENOSPC, errno.EDQUOT}
 UNIT_S = 600.0  # a scan unit holds about this many seconds of footage: what a killed worker loses at most
 
 
@@ -36,19 +39,28 @@ class Crashes(Protocol):
 
 @contextmanager
 def guard(errors: list[Row], **where: Any) -> Iterator[None]:
-    """The one place that catches everything: what goes wrong with one source or clip becomes an error row."""
+    """The one place that catches everything: what goes wrong with one source or clip becomes an error row.
+
+    But for a full disk, of which no source is guilty: StorageError names it.
+    """
     try:
         yield
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in FULL:
+            raise storage.StorageError(
+                f"no space left in {tempfile.gettempdir()}; free some (or set TMPDIR) and run the same command again"
+            ) from error
         errors.append({**where, **explain(error)})
 
 
 def explain(error: Exception) -> Row:
     """Return code, reason and remedy of an error, for the table of errors."""
+    unreached = isinstance(error, storage.StorageError)
+    remedy = "then try again with --retry-failed" if unreached else "unexpected: please report it with the file"
     return {
         "code": getattr(error, "code", type(error).__name__),
-        "reason": str(getattr(error, "reason", "") or error or type(error).__name__),
-        "remedy": getattr(error, "remedy", "unexpected: please report it with the file, if you may share it"),
+        "reason": runfile.redact(str(getattr(error, "reason", "") or error or type(error).__name__)),
+        "remedy": getattr(error, "remedy", remedy),
     }
 
 
@@ -137,6 +149,7 @@ def scan_unit(unit: Row, *, run: str, config: CurateConfig, crashes: Crashes) ->
                 raise footage.FootageError(
                     source["uri"], "crashed", "decoding it killed the worker twice", "re-encode it or leave it out"
                 )
+            footage.check_unchanged(source)
             signal, pictures, damage = scan.scan_span(source, job["span"], job["start_s"], job["end_s"], config.scan)
             signals.append(signal)
             frames.extend(pictures)
@@ -214,10 +227,15 @@ def encode_unit(unit: Row, *, run: str, config: CurateConfig) -> Row:
     clips = [row for row in ledger.read_unit("clips", name).to_pylist() if row["key"] in kept]
     errors: list[Row] = []
 
+    @functools.cache
+    def check(source_id: str) -> None:
+        footage.check_unchanged(sources[source_id])
+
     def encoded() -> Iterator[tuple[str, bytes, Row]]:
         for clip in clips:
             where = {"uri": clip["uri"], "source_id": clip["source_id"], "key": clip["key"]}
             with guard(errors, **where, start_s=clip["start_s"], seconds=clip["duration_s"]):
+                check(clip["source_id"])
                 data, info = encode.cut(
                     clip["uri"], sources[clip["source_id"]], clip["start_s"], clip["end_s"], config.pack, _crop(clip)
                 )

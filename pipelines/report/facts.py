@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from pipelines.accounting import Account, Books
 from pipelines.ledger import Ledger
+from pipelines.runfile import redact
 
 CARDS = 200
 PAIRS = 24
@@ -294,4 +295,5 @@ def packed(books: Books) -> tuple[int, float]:
 def _rows(books: Books, query: str, parameters: Sequence[Any] = ()) -> list[dict[str, Any]]:
     found = books.connection.execute(query, list(parameters))
     names = [column[0] for column in found.description or []]
-    return [dict(zip(names, values, strict=True)) for values in found.fetchall()]
+    rows = [dict(zip(names, values, strict=True)) for values in found.fetchall()]
+    return [{**row, "uri": redact(row["uri"])} if row.get("uri") else row for row in rows]

@@ -206,6 +206,9 @@ def test_prune_removes_what_the_manifest_does_not_list_and_nothing_else(root: st
     left = [uri.rsplit("/", 1)[-1] for uri in storage.list_files(f"{root}/{BUCKET}")]
     assert "notes.txt" in left and "clips_stats.json" in left and not [name for name in left if "000002" in name]
     assert shards.prune(root, manifest) == []
+    nothing = shards.write_manifest(root, [], kind="clips", fingerprint="abc")
+    assert f"{BUCKET}/clips_stats.json" in shards.prune(root, nothing)
+    assert [uri.rsplit("/", 1)[-1] for uri in storage.list_files(f"{root}/{BUCKET}")] == ["notes.txt"]
 
 
 @pytest.mark.parametrize(
