@@ -119,23 +119,23 @@ def split(field: Float[np.ndarray, "h w 2"], dt_s: float, weight: Float[np.ndarr
 
 @lru_cache(maxsize=16)
 def _points(height: int, width: int) -> npt.NDArray[np.float64]:
-    """Return `[2n, 4]`: what shift x, shift y, zoom and roll do to u, then to v, of each point of the grid."""
+    """Return `[4, 2n]`: what shift x, shift y, zoom and roll do to u, then to v, of each point of the grid."""
     y, x = np.mgrid[GRID_PX // 2 : height : GRID_PX, GRID_PX // 2 : width : GRID_PX]
     dx, dy = x.ravel() - (width - 1) / 2, y.ravel() - (height - 1) / 2
     one, none = np.ones_like(dx), np.zeros_like(dx)
-    return np.concatenate([np.stack([one, none, dx, -dy], axis=1), np.stack([none, one, dy, dx], axis=1)])
+    return np.stack([np.r_[one, none], np.r_[none, one], np.r_[dx, dy], np.r_[-dy, dx]])
 
 
 def _squared(points: npt.NDArray, moved: npt.NDArray, params: npt.NDArray) -> npt.NDArray[np.float64]:
     """Return the squared distance of each point's motion from what a similarity gives it."""
-    left = (moved - points @ params).reshape(2, -1)
+    left = (moved - params @ points).reshape(2, -1)
     return np.einsum("kn,kn->n", left, left)
 
 
 def _similarity(points: npt.NDArray, moved: npt.NDArray, trust: npt.NDArray) -> npt.NDArray[np.float64]:
     """Return (shift x, shift y, zoom, roll) of u = sx + zoom·x − roll·y, v = sy + zoom·y + roll·x."""
     u, v = moved.reshape(2, -1)
-    dx, dy = points[: len(u), 2], points[len(u) :, 2]
+    dx, dy = points[2].reshape(2, -1)
     order = np.stack([np.ones_like(u), dx, dy, u, v, dx * dx + dy * dy, dx * u + dy * v, dx * v - dy * u])
     params = np.array([_median(u, trust), _median(v, trust), 0.0, 0.0])
     scale = 8 * SCALE_PX  # wide at first, so that a zoom is not taken for objects

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import cv2
 import numpy as np
 import numpy.typing as npt
-from scenedetect import ContentDetector, FrameTimecode, HistogramDetector, StatsManager
+from scenedetect import ContentDetector, FrameTimecode, StatsManager
 
 from filters.hashes import hamming
 
@@ -47,7 +47,7 @@ class _Colour(ContentDetector):
 
 
 class ContentScorer:
-    """The change of each frame against the one before, measured by scenedetect's content and histogram detectors."""
+    """The change of each frame against the one before, measured as scenedetect's content and histogram detectors do."""
 
     def __init__(self) -> None:
         # Measures only: the threshold is never reached, so there is never a cut of its own to place or to filter.
@@ -57,11 +57,11 @@ class ContentScorer:
         self._code = FrameTimecode(0, fps=1000.0)
         self._histogram: npt.NDArray[np.float32] | None = None
 
-    def push(self, bgr: npt.NDArray[np.uint8]) -> dict[str, float]:
+    def push(self, luma: npt.NDArray[np.uint8], bgr: npt.NDArray[np.uint8]) -> dict[str, float]:
         """Return content, hue, saturation, luma (0–255) and histogram (0–2) of a frame; all 0 on the first."""
         self._detector.process_frame(self._code, bgr)
         found = self._stats.latest
-        before, self._histogram = self._histogram, HistogramDetector.calculate_histogram(bgr, bins=BINS)
+        before, self._histogram = self._histogram, histogram(luma)
         return {
             "content": float(found.get("content_val", 0.0)),
             "hue": float(found.get("delta_hue", 0.0)),
@@ -69,6 +69,12 @@ class ContentScorer:
             "luma": float(found.get("delta_lum", 0.0)),
             "histogram": 0.0 if before is None else histogram_distance(before, self._histogram),
         }
+
+
+def histogram(luma: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    """Return the histogram that scenedetect's HistogramDetector makes, of a luma that need not be made from BGR."""
+    counts = cv2.calcHist([luma], [0], None, [BINS], [0, 256])
+    return cv2.normalize(counts, counts).ravel()
 
 
 def histogram_distance(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> float:

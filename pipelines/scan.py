@@ -125,7 +125,7 @@ class _Meter:
         return {
             "time_s": picture.time_s,
             "duration_s": picture.duration_s,
-            **self._content.push(bgr),
+            **self._content.push(luma, bgr),
             "change": 0.0 if self._before is None else frames.change(self._before[1], luma),
             "luma_mean": mean,
             "luma_std": std,
