@@ -24,7 +24,8 @@ def phash(luma: npt.NDArray[np.uint8], bars: tuple[float, float, float, float] =
     """
     small = cv2.resize(inside(luma, bars), (SIDE_PX, SIDE_PX), interpolation=cv2.INTER_AREA)
     low = cv2.dct(small.astype(np.float32))[:KEPT, :KEPT].ravel()
-    bits = low > np.median(low[1:])  # the first coefficient is the mean, which says nothing of the picture's structure
+    rest = low[1:]  # the first coefficient is the mean, which says nothing of the picture's structure
+    bits = low > np.partition(rest, len(rest) // 2)[len(rest) // 2]  # their median: np.median takes four times as long
     bits[0] = False
     return int(np.packbits(bits).view(">u8")[0])
 

@@ -5,7 +5,8 @@ Speeds are per second and relative to the picture's width, so that they do not d
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple, cast
 
 import cv2
@@ -98,14 +99,14 @@ def split(field: Float[np.ndarray, "h w 2"], dt_s: float, weight: Float[np.ndarr
         weight: trust in each pixel, such as `texture`; all alike by default.
     """
     height, width = field.shape[:2]
-    y, x = np.mgrid[GRID_PX // 2 : height : GRID_PX, GRID_PX // 2 : width : GRID_PX]
-    u, v = field[y, x, 0].ravel().astype(np.float64), field[y, x, 1].ravel().astype(np.float64)
-    trust = np.ones_like(u) if weight is None else weight[y, x].ravel().astype(np.float64)
-    dx, dy = x.ravel() - (width - 1) / 2, y.ravel() - (height - 1) / 2
+    points = _points(height, width)
+    at = (slice(GRID_PX // 2, None, GRID_PX),) * 2
+    moved = np.concatenate([field[at][..., 0].ravel(), field[at][..., 1].ravel()]).astype(np.float64)
+    trust = np.ones(len(moved) // 2) if weight is None else weight[at].ravel().astype(np.float64)
     if trust.sum() < 1e-6:
         return Motion(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
-    shift_x, shift_y, zoom, roll = _similarity(dx, dy, u, v, trust)
-    residual = np.hypot(u - (shift_x + zoom * dx - roll * dy), v - (shift_y + zoom * dy + roll * dx))
+    shift_x, shift_y, zoom, roll = params = _similarity(points, moved, trust)
+    residual = np.sqrt(_squared(points, moved, params))
     moving = trust * (residual > OBJECT_PX)
     area = float(moving.sum() / trust.sum())
     speed = float((moving * residual).sum() / moving.sum()) / width / dt_s if area > 0 else 0.0
@@ -116,28 +117,47 @@ def split(field: Float[np.ndarray, "h w 2"], dt_s: float, weight: Float[np.ndarr
     return Motion(*(round(float(number), 6) + 0.0 for number in found))
 
 
-def _similarity(
-    dx: npt.NDArray, dy: npt.NDArray, u: npt.NDArray, v: npt.NDArray, trust: npt.NDArray
-) -> tuple[float, float, float, float]:
+@lru_cache(maxsize=16)
+def _points(height: int, width: int) -> npt.NDArray[np.float64]:
+    """Return `[4, 2n]`: what shift x, shift y, zoom and roll do to u, then to v, of each point of the grid."""
+    y, x = np.mgrid[GRID_PX // 2 : height : GRID_PX, GRID_PX // 2 : width : GRID_PX]
+    dx, dy = x.ravel() - (width - 1) / 2, y.ravel() - (height - 1) / 2
+    one, none = np.ones_like(dx), np.zeros_like(dx)
+    return np.stack([np.r_[one, none], np.r_[none, one], np.r_[dx, dy], np.r_[-dy, dx]])
+
+
+def _squared(points: npt.NDArray, moved: npt.NDArray, params: npt.NDArray) -> npt.NDArray[np.float64]:
+    """Return the squared distance of each point's motion from what a similarity gives it."""
+    left = (moved - params @ points).reshape(2, -1)
+    return np.einsum("kn,kn->n", left, left)
+
+
+def _similarity(points: npt.NDArray, moved: npt.NDArray, trust: npt.NDArray) -> npt.NDArray[np.float64]:
     """Return (shift x, shift y, zoom, roll) of u = sx + zoom·x − roll·y, v = sy + zoom·y + roll·x."""
+    u, v = moved.reshape(2, -1)
+    dx, dy = points[2].reshape(2, -1)
+    order = np.stack([np.ones_like(u), dx, dy, u, v, dx * dx + dy * dy, dx * u + dy * v, dx * v - dy * u])
     params = np.array([_median(u, trust), _median(v, trust), 0.0, 0.0])
     scale = 8 * SCALE_PX  # wide at first, so that a zoom is not taken for objects
     for _ in range(ROUNDS):
-        sx, sy, zoom, roll = params
-        squared = (u - sx - zoom * dx + roll * dy) ** 2 + (v - sy - zoom * dy - roll * dx) ** 2
-        w = trust / (1 + squared / scale**2) ** 2
+        weight = trust / (1 + _squared(points, moved, params) / scale**2) ** 2
         scale = max(SCALE_PX, scale / 2)
-        params = _solve(dx, dy, u, v, w)
-    return float(params[0]), float(params[1]), float(params[2]), float(params[3])
+        params = _solve((order @ weight).tolist())
+    return params
 
 
-def _solve(dx: npt.NDArray, dy: npt.NDArray, u: npt.NDArray, v: npt.NDArray, w: npt.NDArray) -> npt.NDArray:
-    """Weighted least squares in closed form: about the weighted centre the unknowns are independent."""
-    cx, cy, cu, cv = ((w * values).sum() / w.sum() for values in (dx, dy, u, v))
-    x, y, a, b = dx - cx, dy - cy, u - cu, v - cv
-    spread = (w * (x * x + y * y)).sum() + 1e-9
-    zoom, roll = (w * (x * a + y * b)).sum() / spread, (w * (x * b - y * a)).sum() / spread
-    return np.array([cu - zoom * cx + roll * cy, cv - zoom * cy - roll * cx, zoom, roll])
+def _solve(sums: Sequence[float]) -> npt.NDArray[np.float64]:
+    """Weighted least squares in closed form: about the weighted centre the unknowns are independent.
+
+    Args:
+        sums: weighted sums of 1, x, y, u, v, x² + y², x·u + y·v and x·v − y·u.
+    """
+    total, x, y, u, v, spread, along, across = sums
+    x, y, u, v = x / total, y / total, u / total, v / total
+    spread = spread - total * (x * x + y * y) + 1e-9
+    zoom = (along - total * (x * u + y * v)) / spread
+    roll = (across - total * (x * v - y * u)) / spread
+    return np.array([u - zoom * x + roll * y, v - zoom * y - roll * x, zoom, roll])
 
 
 def _median(values: npt.NDArray, weight: npt.NDArray) -> float:

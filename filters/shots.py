@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import cv2
 import numpy as np
 import numpy.typing as npt
-from scenedetect import ContentDetector, FrameTimecode, HistogramDetector, StatsManager
+from scenedetect import ContentDetector, FrameTimecode, StatsManager
 
 from filters.hashes import hamming
 
@@ -39,28 +39,42 @@ class _Latest(StatsManager):
         self.latest = metric_kv_dict
 
 
+class _Colour(ContentDetector):
+    """scenedetect's content detector without edges: no rule asks for them, and they cost more than all the rest."""
+
+    def _detect_edges(self, lum: npt.NDArray[np.uint8]) -> None:  # type: ignore[override]
+        """With a statistics store it would find edges even at weight 0."""
+
+
 class ContentScorer:
-    """The change of each frame against the one before, measured by scenedetect's content and histogram detectors."""
+    """The change of each frame against the one before, measured as scenedetect's content and histogram detectors do."""
 
     def __init__(self) -> None:
-        self._detector = ContentDetector(threshold=256.0)  # measures only: never reached, so never a cut of its own
+        # Measures only: the threshold is never reached, so there is never a cut of its own to place or to filter.
+        self._detector = _Colour(threshold=256.0, min_scene_len=0)
         self._stats = _Latest()
         self._detector.stats_manager = self._stats
+        self._code = FrameTimecode(0, fps=1000.0)
         self._histogram: npt.NDArray[np.float32] | None = None
 
-    def push(self, time_s: float, bgr: npt.NDArray[np.uint8]) -> dict[str, float]:
-        """Return content, hue, saturation, luma, edges (0–255) and histogram (0–2) of a frame; all 0 on the first."""
-        self._detector.process_frame(FrameTimecode(max(time_s, 0.0), fps=1000.0), bgr)
+    def push(self, luma: npt.NDArray[np.uint8], bgr: npt.NDArray[np.uint8]) -> dict[str, float]:
+        """Return content, hue, saturation, luma (0–255) and histogram (0–2) of a frame; all 0 on the first."""
+        self._detector.process_frame(self._code, bgr)
         found = self._stats.latest
-        before, self._histogram = self._histogram, HistogramDetector.calculate_histogram(bgr, bins=BINS)
+        before, self._histogram = self._histogram, histogram(luma)
         return {
             "content": float(found.get("content_val", 0.0)),
             "hue": float(found.get("delta_hue", 0.0)),
             "saturation": float(found.get("delta_sat", 0.0)),
             "luma": float(found.get("delta_lum", 0.0)),
-            "edges": float(found.get("delta_edges", 0.0)),
             "histogram": 0.0 if before is None else histogram_distance(before, self._histogram),
         }
+
+
+def histogram(luma: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    """Return the histogram that scenedetect's HistogramDetector makes, of a luma that need not be made from BGR."""
+    counts = cv2.calcHist([luma], [0], None, [BINS], [0, 256])
+    return cv2.normalize(counts, counts).ravel()
 
 
 def histogram_distance(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> float:

@@ -87,7 +87,6 @@ TABLES: dict[str, pa.Schema] = {
         hue=pa.list_(_f),
         saturation=pa.list_(_f),
         luma=pa.list_(_f),
-        edges=pa.list_(_f),
         histogram=pa.list_(_f),
         change=pa.list_(_f),
         luma_mean=pa.list_(_f),

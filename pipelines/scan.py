@@ -23,7 +23,7 @@ from pipelines.footage import FootageError
 from pipelines.shots import stretches
 
 PER_FRAME = (
-    "time_s", "duration_s", "content", "hue", "saturation", "luma", "edges", "histogram", "change", "luma_mean",
+    "time_s", "duration_s", "content", "hue", "saturation", "luma", "histogram", "change", "luma_mean",
     "luma_std", "sharpness",
 )  # fmt: skip
 PER_TICK = (
@@ -125,7 +125,7 @@ class _Meter:
         return {
             "time_s": picture.time_s,
             "duration_s": picture.duration_s,
-            **self._content.push(picture.time_s, bgr),
+            **self._content.push(luma, bgr),
             "change": 0.0 if self._before is None else frames.change(self._before[1], luma),
             "luma_mean": mean,
             "luma_std": std,

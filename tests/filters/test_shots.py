@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scenedetect import ContentDetector, FrameTimecode, StatsManager
+from scenedetect import ContentDetector, FrameTimecode, HistogramDetector, StatsManager
 
 from filters.frames import change, light
 from filters.hashes import phash
-from filters.shots import Boundary, ContentScorer, boundaries, clips
+from filters.shots import BINS, Boundary, ContentScorer, boundaries, clips, histogram
 from pipelines.config import ShotsConfig
 
 RULES = ShotsConfig()
@@ -29,7 +29,7 @@ def measured(film: list[np.ndarray]) -> dict[str, Any]:
         mean, std = light(luma)
         moved = 0.0 if before is None else change(before, luma)
         before = luma
-        rows.append({**scorer.push(at / FPS, bgr), "change": moved, "luma_mean": mean, "luma_std": std})
+        rows.append({**scorer.push(luma, bgr), "change": moved, "luma_mean": mean, "luma_std": std})
         if at % 4 == 0:
             ticks.append((at / FPS, phash(luma)))
     signals: dict[str, Any] = {name: np.array([row[name] for row in rows]) for name in rows[0]}
@@ -49,13 +49,18 @@ def test_content_is_what_scenedetect_measures() -> None:
     for at in range(5):
         code = FrameTimecode(at, fps=25.0)
         detector.process_frame(code, picture(at))
-        ours = scorer.push(at / 25, picture(at))
+        ours = scorer.push(cv2.cvtColor(picture(at), cv2.COLOR_BGR2GRAY), picture(at))
         if at:
-            names = ["content_val", "delta_hue", "delta_sat", "delta_lum", "delta_edges"]
+            names = ["content_val", "delta_hue", "delta_sat", "delta_lum"]
             theirs = stats.get_metrics(code, names)
-            assert [ours[k] for k in ("content", "hue", "saturation", "luma", "edges")] == theirs
+            assert [ours[k] for k in ("content", "hue", "saturation", "luma")] == theirs
         else:
             assert set(ours.values()) == {0.0}
+
+
+def test_the_histogram_is_that_of_scenedetect() -> None:
+    luma = cv2.cvtColor(picture(0), cv2.COLOR_BGR2YUV)[..., 0]
+    assert np.array_equal(histogram(luma), HistogramDetector.calculate_histogram(picture(0), bins=BINS))
 
 
 def test_a_hard_cut_is_the_first_frame_of_the_new_shot() -> None:

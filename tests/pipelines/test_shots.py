@@ -18,7 +18,7 @@ SOURCE: dict[str, Any] = {
     "rights": None, "extra": None, "hdr": False, "color_range": "tv",
 }  # fmt: skip
 TICK = ("pan", "tilt", "zoom", "roll", "object_speed", "object_area", "bar_left", "bar_top", "bar_right", "bar_bottom")
-FRAME = ("content", "hue", "saturation", "luma", "edges", "histogram", "change", "luma_mean", "luma_std", "sharpness")
+FRAME = ("content", "hue", "saturation", "luma", "histogram", "change", "luma_mean", "luma_std", "sharpness")
 
 
 def signals(seconds: float = 30.0, cuts: tuple[float, ...] = ()) -> dict[str, Any]:
