@@ -74,7 +74,7 @@ class ContentScorer:
 def histogram(luma: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
     """Return the histogram that scenedetect's HistogramDetector makes, of a luma that need not be made from BGR."""
     counts = cv2.calcHist([luma], [0], None, [BINS], [0, 256])
-    return cv2.normalize(counts, counts).ravel()
+    return cv2.normalize(counts, counts).ravel().astype(np.float32, copy=False)
 
 
 def histogram_distance(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> float:
