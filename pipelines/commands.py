@@ -201,8 +201,10 @@ def _report(options: Namespace) -> int:
     from pipelines.report import page
 
     found = summary.of(options.run, options.policy)
-    found["report"] = page.write(options.run, policy=options.policy)
-    _print(found, options.json, summary.lines(found))
+    try:
+        found["report"] = page.write(options.run, policy=options.policy)
+    finally:  # who may only read the run still gets its account
+        _print(found, options.json, summary.lines(found))
     return DONE
 
 

@@ -165,7 +165,7 @@ class RayConfig:
     """How the work is spread."""
 
     address: str = ""
-    """Address of a cluster; empty starts or joins a local one."""
+    """Address of a cluster, such as auto; empty takes RAY_ADDRESS of the environment, else starts a local Ray."""
     object_store_mb: int = 256
     """Object store of a local Ray; frames never travel, so it stays small."""
     max_in_flight: int = 0

@@ -95,8 +95,8 @@ class Job:
     """A run under way: the ledger, the configuration and the fingerprints that chain the stages together."""
 
     def __init__(self, run: str, config: CurateConfig, reporter: Reporter):
-        self.run, self.config, self.reporter = run.rstrip("/"), config, reporter
-        self.ledger = Ledger(run)
+        self.run, self.config, self.reporter = storage.absolute(run), config, reporter
+        self.ledger = Ledger(self.run)
         self.policy = select.read_policy(config.select.policy)
         self.prints = self._fingerprints()
         self.units: list[str] = []

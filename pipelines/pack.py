@@ -133,7 +133,8 @@ def _typed(fields: Iterable[pa.Field], row: Mapping[str, Any], name: str = "") -
             continue
         elif pa.types.is_floating(field.type):
             digits = 7 if field.type == pa.float32() else 15
-            found[name or field.name] = float(f"{value:.{digits}g}")
+            rounded = float(f"{value:.{digits}g}")
+            found[name or field.name] = rounded if math.isfinite(rounded) else float(value)  # the largest rounds up
         else:
             found[name or field.name] = bool(value) if pa.types.is_boolean(field.type) else int(value)
     return found

@@ -263,10 +263,9 @@ def prune(root: str, manifest: Manifest) -> list[str]:
     root = root.rstrip("/")
     listed = {shard.path.removesuffix(".tar") for shard in manifest.shards}
     described = {f"{bucket}/{name}_stats.json" for bucket, name in _by_name(manifest.shards)}
-    base = str(storage.local_path(root)) if storage.is_local(root) else root
     removed = []
     for uri in storage.list_files(root, recursive=True):
-        path = uri.removeprefix(base).lstrip("/")
+        path = uri.removeprefix(root).lstrip("/")
         stem = re.sub(r"\.(tar|tar\.idx|parquet)$", "", path)
         stale = _PATH.fullmatch(f"{stem}.tar") and stem not in listed and stem != path
         if stale or (_STATS.fullmatch(path) and path not in described):

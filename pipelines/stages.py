@@ -28,14 +28,15 @@ MAX_ATTEMPTS = 2
 
 
 def start(config: RayConfig) -> None:
-    """Join the cluster at `config.address`, or start a small Ray on this machine; nothing if Ray already runs."""
+    """Join the cluster at `config.address` or `RAY_ADDRESS`, else start a small Ray here; nothing if one runs."""
     if ray.is_initialized():
         return
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # dead workers are told in our own words
     common: Row = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": False}
-    if config.address:
-        ray.init(address=config.address, **common)
+    address = config.address or os.environ.get("RAY_ADDRESS", "")  # set inside a Ray job
+    if address:
+        ray.init(address=address, **common)
     else:
         store = max(config.object_store_mb, 80) * 2**20
         ray.init(num_cpus=os.cpu_count(), include_dashboard=False, object_store_memory=store, **common)

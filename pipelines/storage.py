@@ -35,6 +35,11 @@ def local_path(uri: str) -> Path:
     return Path(uri.removeprefix("file://"))
 
 
+def absolute(uri: str) -> str:
+    """Return a URI that means the same from every working folder."""
+    return os.path.abspath(local_path(uri)) if is_local(uri) else uri.rstrip("/")  # noqa: PTH100 - ".." goes too
+
+
 def filesystem(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
     """Return the fsspec file system of a URI and the path inside it."""
     fs, path = fsspec.core.url_to_fs(uri if "://" in uri else str(Path(uri).absolute()))
@@ -254,7 +259,9 @@ def list_files(folder: str, prefix: str = "", recursive: bool = False) -> list[s
     if is_local(folder):
         root = local_path(folder)
         found = root.rglob(f"{prefix}*") if recursive else root.glob(f"{prefix}*")
-        return sorted(str(path) for path in found if path.is_file() and not path.name.startswith("."))
+        base = folder.rstrip("/")  # as it was given: callers compare with URIs that begin so, such as ./run/…
+        names = (path.relative_to(root) for path in found if path.is_file() and not path.name.startswith("."))
+        return sorted(f"{base}/{name}" for name in names)
     scheme = folder.split("://", 1)[0]
     with reaching(folder):
         fs, path = filesystem(folder)

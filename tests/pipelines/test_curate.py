@@ -146,6 +146,43 @@ def test_a_file_in_many_spans_gives_the_clips_of_one(bikes: Path, tmp_path: Path
     assert found[0][1:] == found[1][1:]
 
 
+def test_a_mended_file_is_retried_to_the_shards_and_nothing_is_doubled(bikes: Path, tmp_path: Path):
+    folder, mended, fresh = tmp_path / "in", str(tmp_path / "mended"), str(tmp_path / "fresh")
+    folder.mkdir()
+    shutil.copy(bikes.parent / "carphone_pristine.mp4", folder / "b.mp4")
+    (folder / "a.mp4").write_text("broken\n" * 50)
+    (folder / "c.mp4").write_text("broken\n" * 50)
+    curate.curate([str(folder)], mended, CONFIG, reporter=Reporter(live=False))
+    assert len(summary.of(mended)["failures"]) == 2
+    shutil.copy(bikes, folder / "a.mp4")
+    shutil.copy(folder / "b.mp4", folder / "c.mp4")
+    curate.curate([str(folder)], mended, CONFIG, retry_failed=True, reporter=Reporter(live=False))
+    curate.curate([str(folder)], fresh, CONFIG, reporter=Reporter(live=False))
+    assert summary.of(mended)["failures"] == [] and verify.verify(mended, full=True) == []
+    plans = {name for name in content(fresh, "ledger") if name.startswith("ledger/plan")}  # sizes and times were others
+    once, twice = content(fresh, *ALL), content(mended, *ALL)
+    assert {name: twice.get(name) for name in once if name not in plans} == {
+        name: value for name, value in once.items() if name not in plans
+    }
+    assert once.keys() == twice.keys()
+
+
+def test_what_changed_after_probing_is_an_error_and_no_clip_of_other_footage(bikes: Path, tmp_path: Path):
+    folder, out = tmp_path / "in", str(tmp_path / "run")
+    folder.mkdir()
+    early, late = folder / "early.mp4", folder / "late.mp4"
+    shutil.copy(bikes, early)
+    shutil.copy(bikes.parent / "carphone_pristine.mp4", late)
+    curate.curate([str(folder)], out, CONFIG, through="sources", reporter=Reporter(live=False))
+    shutil.copy(bikes.parent / "carphone_distorted.mp4", early)
+    curate.curate([], out, CONFIG, through="caption", reporter=Reporter(live=False))
+    shutil.copy(bikes.parent / "carphone_distorted.mp4", late)
+    curate.curate([], out, CONFIG, reporter=Reporter(live=False))
+    failed = {(Path(row["uri"]).name, row["stage"], row["code"]) for row in summary.of(out)["failures"]}
+    assert failed == {("early.mp4", "scan", "changed"), ("late.mp4", "encode", "changed")}
+    assert verify.verify(out) == [] and summary.of(out)["shards"]["samples"] == 0
+
+
 def test_a_missing_model_is_named_before_anything_runs(inputs: Path, tmp_path: Path):
     config = replace(CONFIG, score=ScoreConfig(scorers=["quality", "aesthetic"]))
     with pytest.raises(ValueError, match=r"--score\.aesthetic_head"):

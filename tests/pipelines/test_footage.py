@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import pickle
 from collections.abc import Callable
 from fractions import Fraction
@@ -300,3 +301,22 @@ def test_objects_are_found_probed_and_read_like_files(tmp_path: Path) -> None:
             room.probe("memory://bucket/none.mp4", SCAN)
     finally:
         store.rm("/bucket", recursive=True)
+
+
+def test_a_pipe_is_refused_instead_of_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.mp4")
+    with pytest.raises(room.FootageError, match="a pipe or a device"):
+        room.probe(str(tmp_path / "pipe.mp4"), SCAN)
+
+
+def test_other_content_under_the_same_name_is_noticed(tmp_path: Path) -> None:
+    path = film(tmp_path / "a.mp4")
+    source = room.probe(str(path), SCAN)
+    room.check_unchanged(source)
+    film(path, list(range(0, 800, 40)))
+    with pytest.raises(room.FootageError) as changed:
+        room.check_unchanged(source)
+    path.unlink()
+    with pytest.raises(room.FootageError) as missing:
+        room.check_unchanged(source)
+    assert (changed.value.code, missing.value.code) == ("changed", "missing")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +128,16 @@ def test_facts_are_flat_typed_and_never_null() -> None:
     assert (facts["licence"], facts["camera"], facts["caption_source"]) == ("", "", "tags")
     assert (facts["width"], facts["hdr"], facts["sharpness"]) == (640, False, 0.1)
     assert all(isinstance(value, str | float | int) for value in facts.values())
+
+
+def test_a_password_in_the_uri_of_a_source_stays_out_of_shards() -> None:
+    odd = clip(1, uri="https://me:pass@host/a.mp4?token=abc")
+    assert pack.facts_of(odd, encoded_row(1), caption(1))["uri"] == "https://…@host/a.mp4?token=…"
+
+
+def test_the_largest_number_is_still_a_number() -> None:
+    most = clip(1, start_s=sys.float_info.max)
+    assert math.isfinite(pack.facts_of(most, encoded_row(1), caption(1))["start_s"])
 
 
 @given(st.data())

@@ -203,3 +203,11 @@ def test_a_forked_child_reads_the_object_store_that_its_parent_used(s3: str) -> 
     assert storage.read_bytes(f"{s3}/x") == b"shared"
     with multiprocessing.get_context("fork").Pool(2) as pool:
         assert pool.map_async(_read, [f"{s3}/x"] * 4).get(timeout=30) == [b"shared"] * 4
+
+
+@pytest.mark.parametrize("form", ["{}", "./{}", "{}/", "../{here}/{}", "file://{cwd}/{}"])
+def test_a_listing_begins_as_the_folder_was_given(form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = form.format("run", here=tmp_path.name, cwd=tmp_path)
+    storage.write_bytes(f"{folder.rstrip('/')}/a/b.tar", b".")
+    assert storage.list_files(folder, recursive=True) == [f"{folder.rstrip('/')}/a/b.tar"]
