@@ -88,7 +88,8 @@ class TrainConfig:
     clip_norm: float = 1.0
     """Gradients are scaled down to this norm."""
     drop_condition: float = 0.1
-    """Share of clips trained without caption and facts, which classifier-free guidance needs."""
+    """Share of clips trained without caption and facts, which classifier-free guidance needs, and share of those
+    trained without the caption alone; single facts are hidden at random in any case."""
     shift: float = 1.0
     """Moves the times towards noise for larger latents, eq. 23 of arXiv 2403.03206; 1 leaves them."""
     ema_width: float = 0.1

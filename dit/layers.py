@@ -153,6 +153,25 @@ class SwiGLU(nn.Module):
         return self.down(F.silu(gate) * up)
 
 
+class Place(nn.Module):
+    """Embeds where in the picture a token stands.
+
+    Rotary attention knows differences of positions alone, and in pure noise nothing tells the sky from the ground.
+    """
+
+    frequencies: Tensor
+
+    def __init__(self, width: int, wavelengths: tuple[float, float], channels: int = 32):
+        super().__init__()
+        self.register_buffer("frequencies", frequencies(channels, wavelengths), persistent=False)
+        self.out = nn.Linear(2 * channels, width)
+
+    def forward(self, yx: Float[Tensor, "n 2"]) -> Float[Tensor, "n d"]:
+        """Return one embedding for each token from its row and column."""
+        angles = (yx[:, :, None].float() * self.frequencies).flatten(1)  # n, channels
+        return self.out(torch.cat([angles.cos(), angles.sin()], dim=-1).to(self.out.weight.dtype))
+
+
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     """Return a normalised x, moved and scaled."""
     return F.layer_norm(x, x.shape[-1:], eps=1e-6) * (1 + scale) + shift

@@ -14,14 +14,14 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from safetensors import SafetensorError
 from safetensors.torch import load as tensors_from
 from safetensors.torch import save as tensors_to
 from torch import Tensor, nn
 
 from dit.config import DiTConfig
-from dit.layers import Block, Rotary, Sinusoids, modulate, spread
+from dit.layers import Block, Place, Rotary, Sinusoids, modulate, spread
 from pipelines import storage
 
 KIND = "rushes-dit"
@@ -43,13 +43,22 @@ class Condition:
     def dropped(self, drop: Sequence[bool]) -> Condition:
         """Return the condition with nothing known of the clips that are marked."""
         gone = torch.tensor(list(drop), device=self.pooled.device)[:, None]
+        return self.without_captions(drop).without_facts(gone.expand_as(self.facts))
+
+    def without_captions(self, drop: Sequence[bool]) -> Condition:
+        """Return the condition without the captions of the clips that are marked."""
+        gone = torch.tensor(list(drop), device=self.pooled.device)[:, None]
         kept = [w for w, d in zip(self.words.split(list(self.word_lengths)), drop, strict=True) if not d]
-        return Condition(
+        return replace(
+            self,
             words=torch.cat(kept) if kept else self.words[:0],
             word_lengths=tuple(0 if d else length for length, d in zip(self.word_lengths, drop, strict=True)),
             pooled=self.pooled.masked_fill(gone, 0.0),
-            facts=self.facts.masked_fill(gone, torch.nan),
         )
+
+    def without_facts(self, gone: Bool[Tensor, "clips facts"]) -> Condition:
+        """Return the condition without the facts that are marked."""
+        return replace(self, facts=self.facts.masked_fill(gone, torch.nan))
 
     def joined(self, other: Condition) -> Condition:
         """Return the condition of these clips followed by those of another."""
@@ -82,6 +91,7 @@ class DiT(nn.Module):
         d = config.width
         self.tokens_in = nn.Linear(config.token_width, d)
         self.rate_in = Sinusoids(d, longest=64.0, channels=32)
+        self.place_in = Place(d, config.space_wavelengths)
         self.time_in = Sinusoids(d, longest=4.0)
         self.pooled_in = nn.Linear(config.text_width, d, bias=False)
         self.facts_in = nn.Sequential(nn.Linear(2 * len(config.facts), d, bias=False), nn.SiLU(), nn.Linear(d, d))
@@ -121,7 +131,7 @@ class DiT(nn.Module):
         state = self.time_in(t) + self._known(condition)  # clips d
         words, word_lengths = self._words(condition)  # m d
         angles = self.rotary(positions)  # n head/2
-        x = self.tokens_in(tokens) + self.rate_in(rates.float().log2())  # n d
+        x = self.tokens_in(tokens) + self.rate_in(rates.float().log2()) + self.place_in(positions[:, 1:])  # n d
         for block in self.blocks:
             x = block(x, state, angles, words, lengths, word_lengths)
         shift, scale = spread(self.out_modulation(F.silu(state)), lengths).chunk(2, dim=-1)

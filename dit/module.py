@@ -45,8 +45,8 @@ class FlowModule(L.LightningModule):
         """Return the flow loss of a packed batch."""
         generator = self._generator(self.global_step)
         t = flow.logit_normal_times(len(batch.lengths), generator, self.config.shift)
-        drop = torch.rand(len(t), generator=generator, device=self.device) < self.config.drop_condition
-        loss = self._loss(self.net, batch, t, generator, self.condition(batch).dropped(drop.tolist()))
+        known = thinned(self.condition(batch), self.config.drop_condition, generator)
+        loss = self._loss(self.net, batch, t, generator, known)
         self.position = batch.position
         return loss
 
@@ -116,6 +116,19 @@ class FlowModule(L.LightningModule):
                 f"the checkpoint is of {len(places)} processes, not {self.trainer.world_size}; use as many"
             )
         self.position = (places[self.global_rank][0], places[self.global_rank][1])
+
+
+def thinned(condition: Condition, share: float, generator: torch.Generator) -> Condition:
+    """Return the condition with some of it hidden, since a sampler may be asked with any part of it.
+
+    A `share` of clips loses everything, which guidance needs, another its caption; of the rest a share of facts that is
+    drawn for each clip is hidden, so that a prompt alone is as well known as a prompt with every fact.
+    """
+    clips, device = len(condition.facts), generator.device
+    nothing, wordless = torch.rand(2, clips, generator=generator, device=device) < share
+    hidden = torch.rand(condition.facts.shape, generator=generator, device=device)
+    hidden = hidden < torch.rand(clips, 1, generator=generator, device=device)
+    return condition.without_facts(hidden | nothing[:, None]).without_captions((wordless | nothing).tolist())
 
 
 def ema_exponent(width: float) -> float:

@@ -106,8 +106,8 @@ class Moments:
 def _typical(clips: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     rates = Counter(rate for clip in clips for rate in clip["rates"])
     found = {"rate": float(rates.most_common(1)[0][0])}
-    for name in ("fps", "height", "width"):
-        values = Counter(round(float(clip[name]), 3) for clip in clips if name in clip)
+    for names in (("fps",), ("height", "width")):  # the sides as a pair: of upright and wide clips neither is square
+        values = Counter(tuple(round(float(clip[n]), 3) for n in names) for clip in clips if set(names) <= set(clip))
         if values:
-            found[name] = values.most_common(1)[0][0]
+            found |= zip(names, values.most_common(1)[0][0], strict=True)
     return found

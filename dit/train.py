@@ -28,7 +28,7 @@ from dit.data import LatentError, Packed, Round
 from dit.model import save
 from dit.module import FlowModule
 from dit.statistics import Statistics, statistics
-from pipelines import storage
+from pipelines import ledger, shards, storage
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ def train(config: TrainConfig, latents: str, out: str) -> Path:
         raise ValueError(f"out={out} is not a local folder; train to a local one and copy the model")
     facts = statistics(latents, config.model, config.seed)
     config = replace(config, model=replace(config.model, in_channels=len(facts.mean)))
-    _claim(folder, config, facts)
+    _claim(folder, config, facts, latents)
     L.seed_everything(config.seed, verbose=False)
     module = FlowModule(config, facts)
     checkpoint = folder / "checkpoint.ckpt"
@@ -66,12 +66,13 @@ def train(config: TrainConfig, latents: str, out: str) -> Path:
     return folder / "model"
 
 
-def _claim(folder: Path, config: TrainConfig, facts: Statistics) -> None:
+def _claim(folder: Path, config: TrainConfig, facts: Statistics, latents: str) -> None:
     """Write the config to the run's folder, or make sure that it is the one that stands there."""
     settings = {
         k: v for k, v in asdict(config).items() if k not in ("steps", "log_every", "save_every", "workers", "device")
     }
-    record = json.loads(json.dumps({"train": settings, "tokenizer": facts.fingerprint}))
+    content = ledger.fingerprint([shard.sha256 for shard in shards.read_manifest(latents).shards])
+    record = json.loads(json.dumps({"train": settings, "tokenizer": facts.fingerprint, "latents": content}))
     path = folder / "train.json"
     if path.exists():
         found = json.loads(path.read_text())
@@ -80,10 +81,12 @@ def _claim(folder: Path, config: TrainConfig, facts: Statistics) -> None:
             for name in {**record["train"], **found["train"]}
             if record["train"].get(name) != found["train"].get(name)
         ]
-        if changed or record["tokenizer"] != found["tokenizer"]:
+        others = {"tokenizer": "another tokenizer", "latents": "other latents"}
+        changed += [phrase for name, phrase in others.items() if record[name] != found.get(name)]
+        if changed:
             raise ValueError(
-                f"{folder} holds a run with other settings ({', '.join(changed) or 'another tokenizer'}); "
-                f"use those again, or another --out"
+                f"{folder} holds a run with other settings ({', '.join(changed)}); "
+                f"use those again, another --out, or remove that folder"
             )
     storage.write_bytes(str(path), (json.dumps({**record, "steps": config.steps}, indent=2) + "\n").encode())
 

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, fields
 from importlib.metadata import version
 from typing import Any
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 
 from dit.config import SampleConfig
 from dit.config import TrainConfig as DiTTrainConfig
@@ -17,6 +17,7 @@ from pipelines.config import CurateConfig, LatentsConfig, RayConfig
 from tokenizer.config import Budget, TokenizerConfig
 from tokenizer.config import TrainConfig as TokenizerTrainConfig
 
+set_parsing_settings(docstring_parse_attribute_docstrings=True)  # what stands under a field is its help
 log = logging.getLogger("rushes")
 DONE, FAILED, USAGE, PARTLY = 0, 1, 2, 3
 GROUPS = {"tokenizer": "train and try the tokenizer", "dit": "train the diffusion transformer and sample from it"}
@@ -101,7 +102,7 @@ def _latents(options: Namespace) -> int:
 
     manifest = encode_latents.run(options.run, _tokenizer_of(options), _of(LatentsConfig, options), options.ray)
     print(f"{manifest.samples} latents in {len(manifest.shards)} shards below {options.run.rstrip('/')}/latents")
-    return DONE
+    return PARTLY if encode_latents.failures(options.run) else DONE
 
 
 def _tokenizer_train_arguments(parser: ArgumentParser) -> None:
@@ -134,7 +135,9 @@ def _reconstruct_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--out", type=str, default="", help="the mp4; RUN/tokenizer/reconstruction.mp4 if not given")
     parser.add_argument("--key", type=str, default="", help="a clip of the shards; the first one if not given")
-    parser.add_argument("--side-px", type=int, default=256, help="the shorter side is shrunk to this; 0 keeps the size")
+    parser.add_argument(
+        "--side_px", "--side-px", type=int, default=256, help="the shorter side is shrunk to this; 0 keeps the size"
+    )
     parser.add_class_arguments(Budget, None)
 
 

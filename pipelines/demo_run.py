@@ -14,8 +14,9 @@ from pathlib import Path
 
 from dit.config import DiTConfig, SampleConfig
 from dit.config import TrainConfig as DiTTrainConfig
-from pipelines import curate, demo, encode_latents, stages, summary
+from pipelines import curate, demo, encode_latents, stages, storage, summary
 from pipelines.config import CurateConfig, LatentsConfig, PackConfig
+from pipelines.ledger import fingerprint
 from pipelines.report import page
 from tokenizer.config import Budget, TokenizerConfig
 from tokenizer.config import TrainConfig as TokenizerTrainConfig
@@ -25,8 +26,9 @@ log = logging.getLogger("rushes")
 CURATE = CurateConfig(pack=PackConfig(shard_mb=4.0))
 TOKENIZER = TokenizerTrainConfig(steps=240, batch=1, frames=32, side=64, save_every=120)
 LATENTS = LatentsConfig(side_px=64, share=0.75)
-DIT = DiTTrainConfig(model=DiTConfig(size="nano"), steps=300, tokens=2048, lr=1e-3, save_every=150)
-SAMPLE = SampleConfig(seconds=2.0, steps=30, seed=1)
+# Small batches give more steps for the time; shifted times train near noise, where a clip's layout is decided.
+DIT = DiTTrainConfig(model=DiTConfig(size="nano"), steps=2200, tokens=1024, lr=2e-3, shift=10.0, log_every=50)
+SAMPLE = SampleConfig(seconds=2.0, steps=30, shift=10.0, seed=1)
 
 
 def run(out: str) -> dict[str, object]:
@@ -43,23 +45,23 @@ def run(out: str) -> dict[str, object]:
 
     log.info("tokenizer training %d steps of a %s tokenizer", TOKENIZER.steps, TokenizerConfig().size)
     trained = tokenizer_train.train(f"{root}/shards", f"{root}/tokenizer", TokenizerConfig(), TOKENIZER)
-    film = f"{root}/tokenizer/reconstruction.mp4"
-    if not Path(film).exists():
-        budget = Budget(share=LATENTS.share)
+    film, budget = f"{root}/tokenizer/reconstruction.mp4", Budget(share=LATENTS.share)
+    if _is_new(film, trained.model, budget):
         done = reconstruct.reconstruct(
             trained.model, f"{root}/shards", film, budget=budget, side_px=128, max_seconds=4.0
         )
+        _mark(film, trained.model, budget)
         log.info("tokenizer reconstruction at %.1f dB, %d latents for %d frames", done.psnr, done.latents, done.frames)
 
     encode_latents.run(root, trained.model, LATENTS, CURATE.ray)
     stages.stop()
 
     log.info("dit       training %d steps of a %s transformer", DIT.steps, DIT.model.size)
-    clip = Path(root) / "dit" / "sample.mp4"
-    if not clip.exists():
-        model = dit_train.train(DIT, f"{root}/latents", f"{root}/dit")
-        config = replace(SAMPLE, prompt=_a_caption(root))
-        planned = sample.sample(config, str(model), trained.model, str(clip))
+    model = dit_train.train(DIT, f"{root}/latents", f"{root}/dit")
+    config, clip = _asked(root), f"{root}/dit/sample.mp4"
+    if _is_new(clip, model, config):
+        planned = sample.sample(config, str(model), trained.model, clip)
+        _mark(clip, model, config)
         log.info("dit       %d frames generated for %r", planned.frames, config.prompt)
 
     found = summary.of(root)
@@ -67,10 +69,31 @@ def run(out: str) -> dict[str, object]:
     return found
 
 
-def _a_caption(root: str) -> str:
-    """Return the caption of the first latent, so that the demo asks for what it was trained on."""
+def _asked(root: str) -> SampleConfig:
+    """Return the longest clip's caption, facts, rate and size, so that the demo asks for what it was trained on."""
     from pipelines import shards
 
-    first = shards.shard_uris(f"{root}/latents")[0]
-    sample = next(iter(shards.read_shard(first, ("json",))))
-    return str(json.loads(sample["json"])["caption"])
+    facts = [
+        json.loads(sample["json"])
+        for uri in shards.shard_uris(f"{root}/latents")
+        for sample in shards.read_shard(uri, ("json",))
+    ]
+    clip = max(facts, key=lambda one: (one["frames"], one["key"]))
+    known = {name: float(clip[name]) for name in DIT.model.facts if clip.get(name) is not None}
+    even = {side: 2 * round(clip[side] / 2) for side in ("height", "width")}
+    return replace(SAMPLE, prompt=clip["caption"], facts=known, fps=clip["fps"], **even)
+
+
+def _is_new(film: str, model: str | Path, settings: object) -> bool:
+    """Whether a film is still to be made of this model with these settings."""
+    mark = Path(f"{film}.made")
+    return not Path(film).exists() or not mark.exists() or mark.read_text() != _made_of(model, settings)
+
+
+def _mark(film: str, model: str | Path, settings: object) -> None:
+    storage.write_bytes(f"{film}.made", _made_of(model, settings).encode())
+
+
+def _made_of(model: str | Path, settings: object) -> str:
+    about = json.loads((Path(model) / "config.json").read_text())
+    return fingerprint(about["fingerprint"], settings)

@@ -1,11 +1,13 @@
 """`rushes latents RUN`: clip shards through the tokenizer into latent shards, one for each, on Ray.
 
-A latent shard that is done under the same tokenizer, budget and clip shard is not made again.
+A latent shard that is done under the same tokenizer, budget and clip shard is not made again, unless some of its clips
+failed: our own clips decode, so what failed was damaged on its way and may have been mended.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 from typing import Any
 
 from pipelines import shards, stages, storage, work
@@ -13,7 +15,9 @@ from pipelines.config import LatentsConfig, RayConfig
 from pipelines.ledger import Ledger, fingerprint
 from pipelines.progress import Reporter
 
+log = logging.getLogger("rushes")
 Row = dict[str, Any]
+SHOWN = 20  # failures named in the log; all stand in the table `errors`
 
 
 def run(
@@ -29,8 +33,10 @@ def run(
         reporter: where progress is shown.
 
     Raises:
-        ValueError: there is no such tokenizer, or the run has no shards.
+        ValueError: there is no such tokenizer, the run has no shards, or the settings are none.
+        RuntimeError: not one clip could be encoded.
     """
+    _check(config)
     run_, reporter = run_.rstrip("/"), reporter or Reporter()
     ledger, root, out = Ledger(run_), f"{run_}/shards", f"{run_}/latents"
     ledger.check()
@@ -39,7 +45,8 @@ def run(
     for shard in shards.read_manifest(root).shards:
         name = shard.path.removesuffix(".tar").replace("/", "-")
         units[name] = {"unit": name, "shard": shard.path, "fingerprint": fingerprint(print_, config, shard.sha256)}
-    done = {(part.unit, part.fingerprint) for part in ledger.parts("latents")}
+    failed = {part.unit for part in ledger.parts("errors")}
+    done = {(part.unit, part.fingerprint) for part in ledger.parts("latents") if f"latents-{part.unit}" not in failed}
     pending = [row for name, row in units.items() if (name, row["fingerprint"]) not in done]
     before = len(units) - len(pending)
     if pending:
@@ -54,11 +61,31 @@ def run(
     current = {name: row["fingerprint"] for name, row in units.items()}
     ledger.tidy("latents", current)
     ledger.tidy("errors", current, prefix="latents-")
-    infos = [shards.read_info(out, row["shard"]) for row in units.values()]
+    for row in failures(run_)[:SHOWN]:
+        log.warning("latents   failed: %s %s: %s; %s", row["uri"], row["key"] or "", row["reason"], row["remedy"])
+    made = ledger.read("latents", ["shard"])["shard"].to_pylist()
+    if not made:
+        raise RuntimeError(f"not one clip of {root} could be encoded; run `rushes verify --full {run_}`")
+    infos = [shards.read_info(out, shard) for shard in made]
     extra = {"tokenizer": print_}
     manifest = shards.write_manifest(out, infos, kind="latents", fingerprint=fingerprint(print_, config), extra=extra)
     shards.prune(out, manifest)
     return manifest
+
+
+def failures(run_: str) -> list[Row]:
+    """Return what failed when the latents of a run were made, as rows of the table `errors`."""
+    rows = Ledger(run_).read("errors", ["stage", "uri", "key", "reason", "remedy"]).to_pylist()
+    return [row for row in rows if row["stage"] == "latents"]
+
+
+def _check(config: LatentsConfig) -> None:
+    """Raise ValueError for settings that no clip can be encoded with, before any worker starts."""
+    from tokenizer.config import Budget
+
+    Budget(share=config.share)
+    if config.side_px < 0:
+        raise ValueError(f"side_px={config.side_px} must be a number of pixels; 0 keeps the size of the clips")
 
 
 def tokenizer_fingerprint(model: str) -> str:
@@ -78,28 +105,30 @@ class LatentsActor:
         self.run, self.model, self.config, self.print_ = run, model, config, print_
 
     def __call__(self, unit: Row) -> Row:
-        """Encode the clips of one shard; what cannot be decoded becomes an error row."""
+        """Encode the clips of one shard; what cannot be decoded or read becomes an error row."""
+        ledger = Ledger(self.run)
+        try:
+            info, failed = self._encode(unit["shard"])
+            uri = f"{self.run}/shards/{unit['shard']}"
+            work.write_errors(ledger, "latents", unit, [{"uri": uri, "seconds": 0.0, **row} for row in failed])
+            ledger.write("latents", unit["unit"], [self._row(info)] if info else [], unit["fingerprint"])
+        except (ValueError, storage.StorageError) as error:
+            return {**work.status(unit, 0, 0.0, 0), "fatal": str(error)}
+        if info is None:
+            return work.status(unit, 0, 0.0, len(failed))
+        return work.status(unit, info.samples, info.stats.get("duration_s", {}).get("sum", 0.0), len(failed))
+
+    def _encode(self, shard: str) -> tuple[shards.ShardInfo | None, list[Row]]:
         from pipelines import latents
         from tokenizer.config import Budget
 
-        ledger, budget = Ledger(self.run), Budget(share=self.config.share)
+        budget, roots = Budget(share=self.config.share), (f"{self.run}/shards", f"{self.run}/latents")
         try:
-            info, failed = latents.encode_shard(
-                f"{self.run}/shards",
-                unit["shard"],
-                f"{self.run}/latents",
-                self.model,
-                budget,
-                side_px=self.config.side_px,
-            )
-            errors = [
-                {**row, "seconds": 0.0, "remedy": "run `rushes verify --full` on the clip shards"} for row in failed
-            ]
-            work.write_errors(ledger, "latents", unit, errors)
-            row = {"shard": info.path, "samples": info.samples, "size_bytes": info.size_bytes, "sha256": info.sha256,
-                   "tokenizer": self.print_}  # fmt: skip
-            ledger.write("latents", unit["unit"], [row], unit["fingerprint"])
-        except storage.StorageError as error:
-            return {**work.status(unit, 0, 0.0, 0), "fatal": str(error)}
-        seconds = info.stats.get("duration_s", {}).get("sum", 0.0)
-        return work.status(unit, info.samples, seconds, len(failed))
+            return latents.encode_shard(roots[0], shard, roots[1], self.model, budget, side_px=self.config.side_px)
+        except shards.ShardError as error:
+            remedy = "remove it and run `rushes curate` again, which packs it anew"
+            return None, [{"code": "damaged", "reason": str(error), "remedy": remedy}]
+
+    def _row(self, info: shards.ShardInfo) -> Row:
+        return {"shard": info.path, "samples": info.samples, "size_bytes": info.size_bytes, "sha256": info.sha256,
+                "tokenizer": self.print_}  # fmt: skip

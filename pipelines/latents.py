@@ -9,12 +9,14 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from typing import Any
 
 import numpy as np
 import torch
 
 from pipelines import shards
+from pipelines.work import guard
 from tokenizer.config import Budget
 from tokenizer.data import ClipError, segments
 from tokenizer.layers import Caches
@@ -25,8 +27,10 @@ from tokenizer.rates import choose, latent_times, measure
 @torch.no_grad()
 def encode_shard(
     root: str, shard: str, out_root: str, model: str, budget: Budget | None = None, *, side_px: int = 0
-) -> tuple[shards.ShardInfo, list[dict[str, Any]]]:
+) -> tuple[shards.ShardInfo | None, list[dict[str, Any]]]:
     """Write the latent shard of one clip shard; return what the manifest needs and a record of each failed clip.
+
+    Where not one clip can be encoded there is no shard, and None in its place.
 
     Args:
         root: Root of the clip shards.
@@ -37,7 +41,7 @@ def encode_shard(
         side_px: Clips are shrunk so that the shorter side has this many pixels; 0 keeps their size.
 
     Raises:
-        ShardError: The shard is damaged, or not one of its clips could be encoded.
+        ShardError: The shard is damaged.
     """
     tokenizer = load(model).to("cuda" if torch.cuda.is_available() else "cpu")
     print_ = fingerprint(tokenizer)
@@ -46,14 +50,18 @@ def encode_shard(
 
     def samples() -> Iterator[shards.Sample]:
         for sample in shards.read_shard(f"{root.rstrip('/')}/{shard}", ("mp4", "json", "txt")):
-            try:
-                yield encode_clip(tokenizer, print_, sample, budget, side_px)
-            except ClipError as error:
-                failed.append({"key": sample["__key__"], "code": "undecodable", "reason": str(error)})
+            done: list[shards.Sample] = []
+            with guard(failed, key=sample["__key__"]):
+                done.append(encode_clip(tokenizer, print_, sample, budget, side_px))
+            yield from done
 
+    encoded = samples()
+    first = next(encoded, None)
+    if first is None:
+        return None, failed
     bucket, file = shard.split("/", 1)
     name, _, number = file.removesuffix(".tar").rpartition("-")
-    return shards.write_shard(out_root, bucket, name, int(number), samples()), failed
+    return shards.write_shard(out_root, bucket, name, int(number), chain([first], encoded)), failed
 
 
 @torch.no_grad()

@@ -34,6 +34,9 @@ Position = tuple[int, int]
 class ClipError(ValueError):
     """A clip holds no video that can be decoded."""
 
+    code = "undecodable"
+    remedy = "run `rushes verify --full` on the clip shards, and pack again"
+
 
 def video_frames(clip: bytes | str, side_px: int = 0) -> Iterator[tuple[float, UInt8[np.ndarray, "h w 3"]]]:
     """Yield time in seconds and RGB picture of each frame of a clip, given by its bytes or its path.

@@ -104,13 +104,21 @@ def _resumes(folder: Path, record: dict[str, Any]) -> bool:
     path = folder / "config.json"
     if not path.exists():
         return False
-    found = json.loads(path.read_text())
-    changed = sorted(name for name in record if found.get(name) != record[name])
+    found, wanted = _settings(json.loads(path.read_text())), _settings(record)
+    changed = [f"{name} {found.get(name)}, not {wanted[name]}" for name in wanted if found.get(name) != wanted[name]]
     if changed:
         raise ResumeError(
-            f"{folder} holds a training with other {', '.join(changed)}; use another --out, or remove that folder"
+            f"{folder} holds a training with other settings ({'; '.join(changed)}); "
+            f"use those again, another --out, or remove that folder"
         )
     return True
+
+
+def _settings(record: dict[str, Any]) -> dict[str, Any]:
+    """Return what decides the weights, flat; how often a line is written does not."""
+    train = {name: value for name, value in record["train"].items() if name not in ("log_every", "checkpointing")}
+    model = {f"model.{name}": value for name, value in record["model"].items()}
+    return {**model, **train, "start": record["start"], "shards": record["shards"]}
 
 
 def _fit(

@@ -138,3 +138,10 @@ def test_a_folder_without_a_model_is_named_with_the_remedy(awake, tmp_path):
 def test_an_unknown_size_is_refused():
     with pytest.raises(ValueError, match="nano, S, B, L, XL"):
         DiTConfig(size="XXL")  # type: ignore[arg-type]
+
+
+def test_one_part_of_a_picture_is_told_from_another_in_even_noise(awake):
+    (tokens, where, rates), known = clip(1, 4, 4, 4, words=3, seed=7)
+    even = tokens[:1].expand_as(tokens)
+    found = awake(even, where, rates, [len(even)], torch.tensor([1.0]), known)
+    assert (found - found[:1]).abs().max() > 1e-4

@@ -51,3 +51,10 @@ def test_moments_gathered_clip_by_clip_are_those_of_all_cells():
 def test_clip_shards_are_not_taken_for_latents(make_latents, latent_sample):
     with pytest.raises(LatentError, match="holds clips, not latents"):
         statistics(make_latents([latent_sample(0)], kind="clips"), DiTConfig())
+
+
+def test_the_usual_size_is_one_that_clips_have(make_latents, latent_sample):
+    sizes = [(32, 56), (32, 56), (32, 56), (56, 32), (56, 32), (40, 32), (40, 32)]  # most are 32 high and 32 wide
+    root = make_latents([latent_sample(i, height=h, width=w) for i, (h, w) in enumerate(sizes)])
+    found = statistics(root, DiTConfig()).typical
+    assert (found["height"], found["width"]) == (32.0, 56.0)

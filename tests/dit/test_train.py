@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from dit.config import TrainConfig
-from dit.model import load
-from dit.module import ema_exponent
+from dit.model import Condition, load
+from dit.module import ema_exponent, thinned
 from dit.train import train
 
 FAST = TrainConfig(steps=6, tokens=40, log_every=1, save_every=3, shuffle=4, warmup=2, device="cpu")
@@ -92,3 +92,19 @@ def test_one_latent_is_overfitted(make_latents, latent_sample, tmp_path):
 def test_the_average_has_the_width_asked_for():
     assert ema_exponent(0.1) == pytest.approx(6.94 + 1, abs=0.01)  # section 3.1 of arXiv 2312.02696
     assert ema_exponent(0.05) == pytest.approx(16.97 + 1, abs=0.01)
+
+
+def test_prompts_and_single_facts_are_trained_alone_as_well_as_together():
+    facts = torch.ones(2000, 4)
+    known = Condition(words=torch.ones(2000, 3), word_lengths=(1,) * 2000, pooled=torch.ones(2000, 3), facts=facts)
+    thin = thinned(known, 0.1, torch.Generator().manual_seed(0))
+    worded, facts_left = torch.tensor(thin.word_lengths) > 0, (~thin.facts.isnan()).sum(dim=1)
+    assert all((worded & (facts_left == count)).any() for count in range(5))
+    assert (~worded & (facts_left == 4)).any()
+    assert 0.07 < float((~worded & (facts_left == 0)).float().mean()) < 0.2
+
+
+def test_a_run_on_other_latents_is_refused(make_latents, latent_sample, tmp_path):
+    train(replace(FAST, steps=1), make_latents([latent_sample(0)]), str(tmp_path / "run"))
+    with pytest.raises(ValueError, match="other latents"):
+        train(replace(FAST, steps=1), make_latents([latent_sample(1)], name="other"), str(tmp_path / "run"))

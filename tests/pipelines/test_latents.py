@@ -112,3 +112,9 @@ def test_equal_clips_give_equal_bytes(model, tmp_path):
     one, _ = encode_shard(root, path, str(tmp_path / "one"), model, side_px=24)
     two, _ = encode_shard(root, path, str(tmp_path / "two"), model, side_px=24)
     assert one.sha256 == two.sha256
+
+
+def test_a_shard_of_which_no_clip_can_be_decoded_gives_no_shard_but_the_reasons(model, tmp_path):
+    root, path = write(tmp_path / "clips", [b"text", b"more text"])
+    info, failed = encode_shard(root, path, str(tmp_path / "latents"), model)
+    assert info is None and [one["key"] for one in failed] == KEYS[:2] and all(one["remedy"] for one in failed)

@@ -81,7 +81,7 @@ def test_a_finished_training_is_not_repeated_and_another_one_is_refused_its_fold
     weights = (tmp_path / "model" / "model.safetensors").stat().st_mtime_ns
     assert train(clip_shards, str(tmp_path), settings=settings).fingerprint == done.fingerprint
     assert (tmp_path / "model" / "model.safetensors").stat().st_mtime_ns == weights
-    with pytest.raises(ResumeError, match="other model"):
+    with pytest.raises(ResumeError, match=r"other settings \(model.channels 16, not 8\)"):
         train(clip_shards, str(tmp_path), TokenizerConfig(channels=8), settings)
 
 
