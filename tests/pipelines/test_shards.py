@@ -163,6 +163,9 @@ def test_a_full_disk_leaves_the_shards_before_and_no_part_of_the_next(tmp_path: 
 
 def test_memory_is_bounded_by_a_sample_in_writing_and_reading(tmp_path: Path) -> None:
     root, size_bytes = str(tmp_path), 2 * 2**20
+    warm = shards.write_shard(f"{root}/warm", BUCKET, "clips", 0, [sample(0, 10)])  # modules are loaded on first use
+    shards.write_manifest(f"{root}/warm", [warm], kind="clips", fingerprint="abc")
+    assert sum(1 for _ in shards.pipeline(f"{root}/warm")) == 1
     tracemalloc.start()
     try:
         info = shards.write_shard(root, BUCKET, "clips", 0, (sample(n, size_bytes) for n in range(30)))
