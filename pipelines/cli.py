@@ -31,12 +31,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not arguments:
         parser.print_help()
         return USAGE
+    name = _asked(arguments)
     try:
-        command, options = _chosen(parser.parse_args(arguments))
+        if name not in parsers:
+            parser.parse_args(arguments)  # help, version, or an error
+            return USAGE
+        options = parsers[name].parse_args(arguments[len(name.split()) :])
     except argparse.ArgumentError as error:
-        print(f"rushes: error: {_flat(error)} (see: rushes {_asked(arguments)}--help)", file=sys.stderr)
+        print(f"rushes: error: {_flat(error)} (see: rushes {name and name + ' '}--help)", file=sys.stderr)
         return USAGE
-    return _run(command, parsers[command.name], options)
+    return _run(next(command for command in COMMANDS if command.name == name), parsers[name], options)
 
 
 def build() -> tuple[ArgumentParser, dict[str, ArgumentParser]]:
@@ -60,15 +64,9 @@ def build() -> tuple[ArgumentParser, dict[str, ArgumentParser]]:
         child = ArgumentParser(description=command.help, exit_on_error=False)
         command.arguments(child)
         (groups[group] if group else top).add_subcommand(name, child, help=command.help)
+        child.prog = f"rushes {command.name}"
         parsers[command.name] = child
     return parser, parsers
-
-
-def _chosen(parsed: Namespace) -> tuple[Command, Namespace]:
-    name, options = parsed.command, parsed[parsed.command]
-    if name in GROUPS:
-        name, options = f"{name} {options.command}", options[options.command]
-    return next(command for command in COMMANDS if command.name == name), options
 
 
 def _run(command: Command, parser: ArgumentParser, options: Namespace) -> int:
@@ -106,12 +104,9 @@ def _flat(error: BaseException) -> str:
 
 
 def _asked(arguments: Sequence[str]) -> str:
-    words = [word for word in arguments[:2] if not word.startswith("-")]
+    """Return the command or group that the first words name, empty where they name none."""
     known = {command.name for command in COMMANDS} | set(GROUPS)
-    for count in (2, 1):
-        if " ".join(words[:count]) in known:
-            return " ".join(words[:count]) + " "
-    return ""
+    return next((name for count in (2, 1) if (name := " ".join(arguments[:count])) in known), "")
 
 
 if __name__ == "__main__":

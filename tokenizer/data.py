@@ -69,7 +69,9 @@ def _decoded(clip: bytes | str) -> Iterator[tuple[float, VideoFrame]]:
                     yield frame.time - first, frame
     except (av.FFmpegError, FileNotFoundError) as error:
         name = clip if isinstance(clip, str) else "the clip"
-        raise ClipError(f"{name} cannot be decoded: {error}; `rushes verify --full` names damaged clips") from error
+        raise ClipError(
+            f"{name} cannot be decoded: {error}; give a video, or if it is a clip of a shard, run `rushes verify --full`"
+        ) from error
 
 
 def segments(
@@ -100,7 +102,9 @@ def crop(clip: bytes, config: TrainConfig, dice: random.Random) -> UInt8[np.ndar
     start = dice.random() * max(0, _length(clip) - config.frames)
     chosen = list(itertools.islice(_decoded(clip), int(start), int(start) + config.frames))
     if not chosen:
-        raise ClipError("the clip has no frames; `rushes verify --full` names damaged clips")
+        raise ClipError(
+            "the clip has no frames; give a video, or if it is a clip of a shard, run `rushes verify --full`"
+        )
     short = min(chosen[0][1].width, chosen[0][1].height)
     scaled = max(config.side, min(round(config.side * (1 + dice.random() * (config.shrink - 1))), short))
     width, height = (max(config.side, round(n * scaled / short)) for n in (chosen[0][1].width, chosen[0][1].height))

@@ -63,7 +63,7 @@ def test_a_wrong_input_leaves_the_settings_of_a_run_alone(tmp_path: Path, capsys
     ("settings", "words"),
     [
         ("bogus: 1", "bogus"),
-        ("scan: {bogus: 1}", "scan.bogus"),
+        ("scan: {bogus: 1}", "'scan' does not accept option 'bogus'"),
         ("scan: {tick_hz: fast}", "scan.tick_hz"),
         ("scan: 5", "scan holds width_px.* not one value: 5"),
         ("scan: {tick_hz: -3}", "scan.tick_hz is -3"),
