@@ -70,7 +70,8 @@ def _decoded(clip: bytes | str) -> Iterator[tuple[float, VideoFrame]]:
     except (av.FFmpegError, FileNotFoundError) as error:
         name = clip if isinstance(clip, str) else "the clip"
         raise ClipError(
-            f"{name} cannot be decoded: {error}; give a video, or if it is a clip of a shard, run `rushes verify --full`"
+            f"{name} cannot be decoded: {error}; give a video, or if it is a clip of a shard, "
+            "run `rushes verify --full`"
         ) from error
 
 
