@@ -139,6 +139,7 @@ def _fit(
     data = ClipBatches(root, settings, module.positions)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PossibleUserWarning)
+        warnings.filterwarnings("ignore", message=".*treespec.*")  # Lightning's own use of torch
         trainer = _trainer(settings, Journal(folder, probe, progress))
         trainer.fit(module, loader(data), ckpt_path=str(last) if last.exists() else None, weights_only=True)
     return module
