@@ -360,15 +360,6 @@ def _screen(transfer: str) -> Pixels:
 
 def jpeg(pixels: Pixels, quality: int = 85) -> bytes:
     """Return RGB pixels as JPEG; equal pixels give equal bytes."""
-    return _encoded(pixels, "JPEG", quality=quality)
-
-
-def webp(pixels: Pixels, quality: int = 80) -> bytes:
-    """Return RGB pixels as WebP; equal pixels give equal bytes."""
-    return _encoded(pixels, "WEBP", quality=quality, method=4)
-
-
-def _encoded(pixels: Pixels, kind: str, **options: int) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, kind, **options)
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=quality)
     return buffer.getvalue()

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 
 from pipelines import archive, storage
 from pipelines.config import PackConfig
-from pipelines.ledger import TABLES, Ledger, fingerprint
+from pipelines.ledger import TABLES, Ledger
 from pipelines.runfile import redact
 from pipelines.shards import Sample, ShardInfo, plan_shards, write_shard
 
@@ -259,12 +259,6 @@ def _rows(ledger: Ledger, table: str, columns: list[str], keys: pa.Array) -> lis
 
 def _by_key(ledger: Ledger, table: str, columns: list[str], keys: pa.Array) -> dict[str, dict[str, Any]]:
     return {row["key"]: row for row in _rows(ledger, table, columns, keys)}
-
-
-def plan_fingerprint(plan: ShardPlan, joined: Mapping[str, Joined]) -> str:
-    """Return a fingerprint of all that goes into a shard, so that a new caption packs anew only the shards it is in."""
-    facts = [facts_of(row.clip, row.encoded, row.caption, row.scores) for row in map(joined.__getitem__, plan.keys)]
-    return fingerprint(plan, facts, [joined[key].encoded["sha256"] for key in plan.keys])
 
 
 def assemble(run: str, plan: ShardPlan, pack: PackConfig, joined: Mapping[str, Joined] | None = None) -> ShardInfo:

@@ -230,6 +230,5 @@ def test_hdr_is_brought_to_the_range_of_a_screen(footage: Path) -> None:
 
 def test_stills_decode_again_and_equal_pixels_give_equal_bytes() -> None:
     pixels = np.random.default_rng(0).integers(0, 255, (30, 40, 3), np.uint8)
-    for encoded, kind in ((decode.jpeg, "JPEG"), (decode.webp, "WEBP")):
-        data = encoded(pixels)
-        assert data == encoded(pixels.copy()) and Image.open(io.BytesIO(data)).format == kind
+    data = decode.jpeg(pixels)
+    assert data == decode.jpeg(pixels.copy()) and Image.open(io.BytesIO(data)).format == "JPEG"

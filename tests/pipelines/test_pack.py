@@ -207,17 +207,6 @@ def test_shards_are_assembled_from_the_encoded_tars_of_all_units(run: str) -> No
     assert pack.assemble(run, plans[0], SMALL) == infos[0], "alone or together, a shard is the same"
 
 
-def test_a_new_caption_changes_the_fingerprint_of_its_shard_alone(run: str) -> None:
-    ledger = fill(run)
-    plans = pack.shard_plan(ledger.read("encoded"), ledger.read("selection"), SMALL)
-    keys = [one for plan in plans for one in plan.keys]
-    before = [pack.plan_fingerprint(plan, pack.join(ledger, keys)) for plan in plans]
-    ledger.write("captions", "w0-u0", [caption(n) | ({"long": "New."} if n == 2 else {}) for n in range(4)], "new")
-    after = [pack.plan_fingerprint(plan, pack.join(ledger, keys)) for plan in plans]
-    assert len(set(before)) == len(plans)
-    assert [one != other for one, other in zip(before, after, strict=True)] == [key(2) in plan.keys for plan in plans]
-
-
 def test_a_clip_that_lacks_its_caption_is_named(run: str) -> None:
     ledger = fill(run)
     ledger.remove("captions", "w0-u1")
