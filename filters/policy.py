@@ -8,15 +8,22 @@ fails names the reason for dropping a clip. Every limit says where it comes from
     rules:
       - {name: too_dark, measure: luma_mean, min: 16, basis: ours, source: "below, faces are black"}
       - {name: not_handheld, measure: camera, not_in: [shake], basis: ours, source: a matter of taste}
+      - {name: not_the_best, measure: quality, keep_highest: 0.3, basis: ours, source: what we can afford to train on}
     dedup: {min_overlap: 0.75}
+
+A rule has either limits on the value (`min`, `max`, `in`, `not_in`) or a share of the clips: `keep_highest: 0.3` keeps
+the 30 % with the highest values, `keep_lowest` those with the lowest. The share is of the clips that passed the rules
+before it and have the measure; it is rounded up to whole clips, and equal values are told apart by the clip's key.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+import reprlib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
+from fractions import Fraction
 from importlib import resources
 from typing import Any
 
@@ -26,6 +33,9 @@ from filters.duplicates import DuplicateRules
 
 Value = float | str | bool | None
 BASES = ("published", "unverified", "ours")
+DUPLICATE = "duplicate"
+"""The reason that dropped duplicates show."""
+_shown = reprlib.repr  # a policy may come from anywhere: a message quotes no more of it than a line
 _RENAMED = {"in": "among", "not_in": "not_among"}
 
 
@@ -39,7 +49,7 @@ class MissingMeasure(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:
-    """One limit on one measure. A clip passes if every bound that is set holds; bounds are inclusive."""
+    """One limit on one measure: bounds, all of which must hold and which are inclusive, or a share of the clips."""
 
     name: str
     """The reason that dropped clips will show."""
@@ -53,6 +63,10 @@ class Rule:
     """Values that pass; written `in` in YAML."""
     not_among: tuple[Value, ...] | None = None
     """Values that do not; written `not_in` in YAML."""
+    keep_highest: float | None = None
+    """Share of the clips that passed the rules before, 0 < share ≤ 1, that stays: those with the highest values."""
+    keep_lowest: float | None = None
+    """The same for the lowest values."""
     optional: bool = False
     """Whether a clip without this measure passes; otherwise it is dropped, and without the scorer nothing runs."""
     source: str = ""
@@ -60,8 +74,22 @@ class Rule:
     basis: str = "ours"
     """`published` and read there, `unverified` (said to be published, not read), or `ours`: chosen or translated."""
 
+    @property
+    def share(self) -> float | None:
+        """The share of clips that the rule keeps; None where it limits the value itself."""
+        return self.keep_lowest if self.keep_highest is None else self.keep_highest
+
+    def count(self, clips: int) -> int:
+        """Return how many of the clips a share keeps: rounded up, of the share as it is written, not as floats are."""
+        return clips if self.share is None else math.ceil(Fraction(str(self.share)) * clips)
+
     def passes(self, value: Value) -> bool:
-        """Return whether a value passes; None and NaN, which mean that it could not be measured, only if optional."""
+        """Return whether a value passes; None and NaN, which mean that it could not be measured, only if optional.
+
+        Raises PolicyError for a share, which no value passes by itself.
+        """
+        if self.share is not None:
+            raise PolicyError(f"rule {self.name} keeps a share of all clips, so {self.measure} must be a number")
         if value is None or (isinstance(value, float) and math.isnan(value)):
             return self.optional
         listed = self.among is None or value in self.among
@@ -80,16 +108,6 @@ class Rule:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verdict:
-    """What a policy says of one clip: kept, or the first rule that failed with the value and the limit it broke."""
-
-    kept: bool
-    rule: str | None = None
-    value: Value = None
-    limit: float | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
 class Policy:
     """Rules in order, and how duplicates are told."""
 
@@ -98,27 +116,11 @@ class Policy:
     rules: tuple[Rule, ...] = ()
     dedup: DuplicateRules = field(default_factory=DuplicateRules)
 
-    def verdict(self, measures: Mapping[str, Value]) -> Verdict:
-        """Return the verdict on one clip. Raises MissingMeasure if a rule's measure is not among the keys.
 
-        A key whose value is None was tried and could not be measured; unless the rule is optional, the clip is dropped.
-        """
-        for rule in self.rules:
-            if rule.measure not in measures and not rule.optional:
-                raise missing(rule, measures)
-            value = measures.get(rule.measure)
-            if not rule.passes(value):
-                return Verdict(kept=False, rule=rule.name, value=value, limit=rule.broken(value))
-        return Verdict(kept=True)
-
-
-def missing(rule: Rule, known: Any) -> MissingMeasure:
-    """Return the error for a rule whose measure is nowhere."""
-    return MissingMeasure(
-        f"rule {rule.name} needs the measure {rule.measure!r}, which no clip has; measures here: "
-        f"{', '.join(sorted(known))}. If it is a model's, add it to score.scorers and give its weights "
-        f"(rushes doctor says how), or set optional: true in the rule to pass clips without it"
-    )
+def missing(rule: Rule, known: Iterable[str], remedy: str = "") -> MissingMeasure:
+    """Return the error for a rule whose measure is nowhere: what gets it, or the measures that there are."""
+    said = remedy or f"measures here are {', '.join(sorted(known))}"
+    return MissingMeasure(f"rule {rule.name} needs the measure {rule.measure!r}, which no clip has; {said}")
 
 
 def load(policy: str | Mapping[str, Any]) -> Policy:
@@ -126,15 +128,17 @@ def load(policy: str | Mapping[str, Any]) -> Policy:
     if isinstance(policy, str):
         try:
             policy = yaml.safe_load(policy)
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, RecursionError) as error:
             raise PolicyError(f"the policy is not valid YAML: {error}") from error
     if not isinstance(policy, Mapping):
         raise PolicyError(f"a policy is a mapping with name, about, rules and dedup, not {type(policy).__name__}")
     _known(policy, {"name", "about", "rules", "dedup"}, "the policy")
     if not policy.get("name"):
         raise PolicyError("the policy has no name; give it one, since it stands in every row of the selection")
-    if not re.fullmatch(r"[A-Za-z0-9_-]+", str(policy["name"])):
-        raise PolicyError(f"the policy's name {policy['name']!r} may hold only letters, digits, _ and -")
+    if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", str(policy["name"])):
+        raise PolicyError(
+            f"the policy's name {_shown(policy['name'])} may hold only letters, digits, _ and -, 64 at most"
+        )
     rules = policy.get("rules") or []
     if not isinstance(rules, list):
         raise PolicyError(f"rules is a list of mappings, not {type(rules).__name__}")
@@ -175,29 +179,48 @@ def _known(given: Mapping[str, Any], allowed: set[str], where: str) -> None:
 def _rule(given: Any, place: int) -> Rule:
     if not isinstance(given, Mapping):
         raise PolicyError(
-            f"rule {place} is a mapping such as {{name: dark, measure: luma_mean, min: 16}}, not {given!r}"
+            f"rule {place} is a mapping such as {{name: dark, measure: luma_mean, min: 16}}, not {_shown(given)}"
         )
-    where = f"rule {given.get('name', place)}"
+    where = f"rule {place} ({given['name']})" if given.get("name") else f"rule {place}"
     back = {new: old for old, new in _RENAMED.items()}
     _known(given, {back.get(f.name, f.name) for f in fields(Rule)}, where)
     values: dict[str, Any] = {_RENAMED.get(str(key), str(key)): value for key, value in given.items()}
     for key in ("name", "measure"):
         if not isinstance(values.get(key), str) or not values[key]:
-            raise PolicyError(f"{where} needs a {key}")
-    for key in ("min", "max"):
+            raise PolicyError(f"{where} needs a {key}, which is text")
+    if values["name"] == DUPLICATE:
+        raise PolicyError(f"{where}: the name {DUPLICATE} is taken by the duplicates; choose another")
+    for key in ("min", "max", "keep_highest", "keep_lowest"):
         number = values.get(key)
         if number is not None and (isinstance(number, bool) or not isinstance(number, int | float)):
-            raise PolicyError(f"{where}: {key}={number!r} is not a number")
+            raise PolicyError(f"{where}: {key}={_shown(number)} is not a number")
+        if number is not None and not math.isfinite(number):
+            raise PolicyError(f"{where}: {key}={_shown(number)} is not a finite number")
     for key in ("among", "not_among"):
         if key in values:
             if not isinstance(values[key], list):
-                raise PolicyError(f"{where}: {back[key]} is a list of values, not {values[key]!r}")
+                raise PolicyError(f"{where}: {back[key]} is a list of values, not {_shown(values[key])}")
+            if any(not isinstance(value, str | bool | int | float | None) for value in values[key]):
+                raise PolicyError(
+                    f"{where}: {back[key]} holds {_shown(values[key])}; it may hold text, numbers, true, false"
+                )
             values[key] = tuple(values[key])
-    rule = Rule(**values)
+    return _checked(Rule(**values), where)
+
+
+def _checked(rule: Rule, where: str) -> Rule:
+    if not isinstance(rule.optional, bool):
+        raise PolicyError(f"{where}: optional={_shown(rule.optional)} is neither true nor false")
     if rule.basis not in BASES:
-        raise PolicyError(f"{where}: basis={rule.basis!r} is none of {', '.join(BASES)}")
-    if all(bound is None for bound in (rule.min, rule.max, rule.among, rule.not_among)):
-        raise PolicyError(f"{where} sets no limit; give min, max, in or not_in")
+        raise PolicyError(f"{where}: basis={_shown(rule.basis)} is none of {', '.join(BASES)}")
+    bounded = any(bound is not None for bound in (rule.min, rule.max, rule.among, rule.not_among))
+    shares = [share for share in (rule.keep_highest, rule.keep_lowest) if share is not None]
+    if not bounded and not shares:
+        raise PolicyError(f"{where} sets no limit; give min, max, in, not_in, keep_highest or keep_lowest")
+    if len(shares) + bounded > 1:
+        raise PolicyError(f"{where} mixes keep_highest, keep_lowest and limits; give one of them a rule of its own")
+    if shares and not 0 < shares[0] <= 1:
+        raise PolicyError(f"{where}: a share to keep of {shares[0]} is not between 0 and 1; 30 % is 0.3")
     if rule.min is not None and rule.max is not None and rule.min > rule.max:
         raise PolicyError(f"{where}: min={rule.min} is above max={rule.max}, so no clip would pass")
     return rule
@@ -207,12 +230,28 @@ def _dedup(given: Any) -> DuplicateRules:
     if given is None:
         return DuplicateRules()
     if not isinstance(given, Mapping):
-        raise PolicyError(f"dedup is a mapping, not {given!r}")
+        raise PolicyError(f"dedup is a mapping, not {_shown(given)}")
     _known(given, {f.name for f in fields(DuplicateRules)}, "dedup")
-    values: dict[str, Any] = {key: tuple(value) if key == "prefer" else value for key, value in given.items()}
+    for item in fields(DuplicateRules):
+        if item.name in given:
+            _typed(item.name, given[item.name], item.default)
+    values: dict[str, Any] = {str(key): tuple(value) if key == "prefer" else value for key, value in given.items()}
     rules = DuplicateRules(**values)
     if not 0 < rules.min_overlap <= 1:
         raise PolicyError(f"dedup: min_overlap={rules.min_overlap} is not a share between 0 and 1")
     if rules.min_ticks < 1:
         raise PolicyError(f"dedup: min_ticks={rules.min_ticks} must be at least 1")
     return rules
+
+
+def _typed(name: str, value: Any, default: Any) -> None:
+    """Refuse a setting of another type than its default has, before it is compared with numbers somewhere."""
+    if isinstance(default, tuple):
+        right = isinstance(value, list) and all(isinstance(item, str) for item in value)
+    elif isinstance(default, bool | str):
+        right = isinstance(value, type(default))
+    else:
+        right = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not right:
+        kind = "a list of names" if isinstance(default, tuple) else f"like {default!r}"
+        raise PolicyError(f"dedup: {name}={_shown(value)} must be {kind}")

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+
+from filters.policy import MissingMeasure, Rule, missing
+from pipelines.config import ScoreConfig
 
 DERIVED = ("pixels", "min_side_px", "aspect")
 """Measures made of several columns: what is left of the picture inside its bars."""
@@ -33,6 +38,27 @@ def known(clips: pa.Table, scores: pa.Table) -> set[str]:
     """Return the names of all measures that some clip may have."""
     scorers = {name for name in pc.unique(scores["scorer"]).to_pylist() if name is not None}
     return scorers | set(DERIVED) | (set(clips.column_names) - NOT_MEASURES)
+
+
+def absent(rule: Rule, there: Iterable[str]) -> MissingMeasure:
+    """Return the error for a rule whose measure is nowhere; it names the model and the command, or what there is."""
+    there = list(there)
+    return missing(rule, there, remedy(rule, there))
+
+
+def remedy(rule: Rule, there: Iterable[str]) -> str:
+    """Return what gives clips the measure of a rule."""
+    from pipelines import score, weights
+
+    if rule.measure not in score.SCORERS:
+        said = f"measures here are {', '.join(sorted(there))}; scorers are {', '.join(score.SCORERS)}"
+        return f"there is no such measure: {said}"
+    command = f"add {rule.measure} to score.scorers: `rushes curate --out RUN --score.scorers '[…, {rule.measure}]'`"
+    try:
+        weights.require(rule.measure, ScoreConfig())  # without what the user gave: asking must fetch nothing
+    except weights.MissingModel as error:
+        command += f" ({error})"
+    return f"{command}; or set optional: true in the rule to pass clips without it"
 
 
 def _derived(name: str, clips: pa.Table) -> npt.NDArray[np.float64]:

@@ -7,28 +7,34 @@ their hashes. The result depends on the rows, not on their order.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from filters import policy as policies
 from filters.duplicates import Pair
-from filters.policy import Policy, Rule
+from filters.policy import DUPLICATE, Policy, Rule
+from filters.verdicts import Verdicts
 from pipelines import storage
 from pipelines.dedup import duplicates, pair_rows
 from pipelines.ledger import TABLES
-from pipelines.measures import CROP, DERIVED, NOT_MEASURES, known, measure, numbers
+from pipelines.measures import CROP, DERIVED, NOT_MEASURES, absent, known, measure, numbers
 
-NEEDED = ("key", "source_id", "duration_s", "width", "height", "bit_rate", "luma_std", "phash", "phash_s", *CROP)
-UNMEASURED = "not measured"
+NEEDED = ("key", "source_id", "unit", "duration_s", "width", "height", "bit_rate", *CROP)
+COMPARED = ("luma_std", "phash", "phash_s")
+"""What duplicates are told by; hashes are most of the table, so they are read only for that."""
 
 
 def read_policy(name: str) -> Policy:
     """Return a policy by a preset's name or the path of a YAML file. Raises PolicyError, which says what there is."""
-    return policies.load(policy_text(name))
+    text = policy_text(name)
+    try:
+        return policies.load(text)
+    except policies.PolicyError as error:
+        raise policies.PolicyError(f"{name}: {error}") from error
 
 
 def policy_text(name: str) -> str:
@@ -37,42 +43,89 @@ def policy_text(name: str) -> str:
         return policies.preset_text(name)
     if not storage.exists(name):
         raise policies.PolicyError(f"there is no policy file {name}; presets are {', '.join(policies.presets())}")
-    return storage.read_bytes(name).decode("utf-8")
+    try:
+        return storage.read_bytes(name).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise policies.PolicyError(f"{name} is not UTF-8 text ({error.reason} at byte {error.start})") from error
 
 
 def check(policy: Policy, scorers: Sequence[str]) -> None:
     """Make sure that every rule finds its measure, before anything runs. Raises MissingMeasure, which names it."""
     columns = {field.name for field in TABLES["clips"] if not pa.types.is_list(field.type)}
     there = (columns - NOT_MEASURES) | set(DERIVED) | set(scorers)
-    for rule in policy.rules:
-        if rule.measure not in there and not rule.optional:
-            raise policies.missing(rule, there)
+    for rule in unmeasured(policy, there):
+        raise absent(rule, there)
+
+
+def unmeasured(policy: Policy, there: set[str]) -> list[Rule]:
+    """Return the rules that need a measure which nobody made; those that are optional pass such clips instead."""
+    return [rule for rule in policy.rules if rule.measure not in there and not rule.optional]
+
+
+def columns(policy: Policy) -> list[str]:
+    """Return the columns of the table `clips` that a policy looks at."""
+    wanted = {*NEEDED, *(rule.measure for rule in policy.rules)}
+    if policy.dedup.enabled:
+        wanted |= {*COMPARED, *(name.lstrip("-") for name in policy.dedup.prefer)}
+    return [name for name in TABLES["clips"].names if name in wanted]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """Clips under the limits of a policy, before duplicates are sought among those that stay."""
+
+    clips: pa.Table
+    """Sorted by key."""
+    verdicts: Verdicts
+
+
+def judge(clips: pa.Table, scores: pa.Table, policy: Policy, skip: Iterable[str] = ()) -> Judged:
+    """Try every rule on every clip, the first one that fails being the reason.
+
+    Raises MissingMeasure where a rule that is not optional needs a measure or a scorer that is nowhere, PolicyError
+    where one compares a label with a number, and ValueError where two clips have one key.
+
+    Args:
+        clips: table `clips`, or those of its columns that `columns` names.
+        scores: table `scores`; a scorer's value is a measure under the scorer's name.
+        policy: what to keep.
+        skip: names of rules that are left out, to see what the others do.
+    """
+    there, skipped = known(clips, scores), set(skip)
+    for rule in unmeasured(policy, there):
+        if rule.name not in skipped and len(clips):
+            raise absent(rule, there)
+    clips = _sorted(clips, policy)
+    verdicts = Verdicts(len(clips))
+    for place, rule in enumerate(policy.rules):
+        if rule.measure in there and rule.name not in skipped:
+            _apply(rule, place, measure(rule.measure, clips, scores), verdicts)
+    return Judged(clips=clips, verdicts=verdicts)
+
+
+def _apply(rule: Rule, place: int, column: pa.Array, verdicts: Verdicts) -> None:
+    if not pa.types.is_string(column.type):
+        verdicts.numbers(rule, place, numbers(column))
+        return
+    encoded = column.dictionary_encode("encode")  # null is a label of its own: not measured
+    codes = encoded.indices.to_numpy(zero_copy_only=False).astype(np.int32)
+    verdicts.labels(rule, place, codes, encoded.dictionary.to_pylist())
 
 
 def select(clips: pa.Table, scores: pa.Table, policy: Policy) -> tuple[pa.Table, pa.Table]:
     """Return the rows of the tables `selection` (a row per clip, sorted by key) and `pairs` (a row per duplicate).
 
-    Raises MissingMeasure where a rule that is not optional needs a measure or a scorer that is nowhere, and ValueError
-    where two clips have one key.
-
-    Args:
-        clips: table `clips`.
-        scores: table `scores`; a scorer's value is a measure under the scorer's name.
-        policy: what to keep.
+    Arguments and errors are those of `judge`.
     """
-    if not len(clips):
-        return TABLES["selection"].empty_table(), TABLES["pairs"].empty_table()
-    there = known(clips, scores)
-    for rule in policy.rules:
-        if rule.measure not in there and not rule.optional:
-            raise policies.missing(rule, there)
-    clips = _sorted(clips, policy)
-    verdicts = _Verdicts(len(clips))
-    for place, rule in enumerate(policy.rules):
-        if rule.measure in there:
-            verdicts.apply(rule, place, measure(rule.measure, clips, scores))
-    survivors = np.flatnonzero(verdicts.failed < 0)
-    pairs = duplicates(clips, scores, survivors, policy.dedup) if policy.dedup.enabled else []
+    return resolve(judge(clips, scores, policy), scores, policy)
+
+
+def resolve(judged: Judged, scores: pa.Table, policy: Policy) -> tuple[pa.Table, pa.Table]:
+    """Seek duplicates among the clips that the limits leave and return what `select` does."""
+    clips, verdicts = judged.clips, judged.verdicts
+    pairs: list[Pair] = []
+    if policy.dedup.enabled and len(clips):
+        pairs = duplicates(clips, scores, np.flatnonzero(verdicts.kept), policy.dedup)
     return _selection(clips, policy, verdicts, pairs), pair_rows(clips, policy, pairs)
 
 
@@ -84,64 +137,20 @@ def _sorted(clips: pa.Table, policy: Policy) -> pa.Table:
         raise ValueError(
             f"{len(twice)} clip keys stand in several rows, such as {twice[0]}; equal sources must be scanned once"
         )
-    wanted = {*NEEDED, *(rule.measure for rule in policy.rules), *(name.lstrip("-") for name in policy.dedup.prefer)}
-    columns = [name for name in clips.column_names if name in wanted]
-    return clips.select(columns).take(pc.sort_indices(clips["key"])).combine_chunks()
+    chosen = set(columns(policy))
+    found = clips.select([name for name in clips.column_names if name in chosen])
+    return found.take(pc.sort_indices(clips["key"])).combine_chunks()
 
 
-class _Verdicts:
-    """For each clip the place of the first rule that it fails, −1 while none, with its value and the broken limit."""
-
-    def __init__(self, clips: int):
-        self.failed = np.full(clips, -1, np.int32)
-        self.values = np.full(clips, np.nan)
-        self.limits = np.full(clips, np.nan)
-        self.detail: dict[int, str] = {}
-
-    def apply(self, rule: Rule, place: int, column: pa.Array) -> None:
-        """Mark the clips whose first failing rule this is; agrees with `Policy.verdict` clip by clip."""
-        if pa.types.is_string(column.type):
-            passing = [value for value in pc.unique(column).to_pylist() if rule.passes(value)]
-            fails = ~pc.is_in(column, value_set=pa.array(passing, column.type)).to_numpy(zero_copy_only=False)
-            here = np.flatnonzero(fails & (self.failed < 0))
-            self.detail.update((clip, column[clip].as_py() or UNMEASURED) for clip in here.tolist())
-        else:
-            values = numbers(column)
-            here = np.flatnonzero(_fails(rule, values) & (self.failed < 0))
-            self.values[here], self.limits[here] = values[here], _limits(rule, values[here])
-            self.detail.update((clip, UNMEASURED) for clip in here[np.isnan(values[here])].tolist())
-        self.failed[here] = place
-
-    def drop_duplicate(self, pair: Pair, place: int, kept_key: str) -> None:
-        """Mark a clip as dropped for another."""
-        self.failed[pair.dropped] = place
-        self.values[pair.dropped], self.limits[pair.dropped] = pair.distance, pair.limit
-        self.detail[pair.dropped] = f"{pair.kind} as {kept_key}"
-
-
-def _fails(rule: Rule, values: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
-    """Return which values fail a rule; agrees with `Rule.passes` number by number."""
-    fails = ~np.isnan(_limits(rule, values))
-    for among, wanted in ((rule.among, True), (rule.not_among, False)):
-        if among is not None:
-            fails |= np.isin(values, [float(v) for v in among if isinstance(v, int | float)]) != wanted
-    return np.where(np.isnan(values), not rule.optional, fails)
-
-
-def _limits(rule: Rule, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Return the limit that each number breaks, NaN where it breaks none."""
-    low, high = (np.nan if bound is None else float(bound) for bound in (rule.min, rule.max))
-    return np.where(values < low, low, np.where(values > high, high, np.nan))
-
-
-def _selection(clips: pa.Table, policy: Policy, verdicts: _Verdicts, pairs: list[Pair]) -> pa.Table:
+def _selection(clips: pa.Table, policy: Policy, verdicts: Verdicts, pairs: list[Pair]) -> pa.Table:
     duplicate = len(policy.rules)
     for pair in pairs:
-        verdicts.drop_duplicate(pair, duplicate, clips["key"][pair.kept].as_py())
-    failed, kept = verdicts.failed, verdicts.failed < 0
-    names = pa.array([*(rule.name for rule in policy.rules), "duplicate"], pa.string())
+        text = f"{pair.kind} as {clips['key'][pair.kept].as_py()}"
+        verdicts.drop(pair.dropped, duplicate, pair.distance, pair.limit, text)
+    failed, kept = verdicts.failed, verdicts.kept
+    names = pa.array([*(rule.name for rule in policy.rules), DUPLICATE], pa.string())
     stages = pa.array(["limits", "duplicates"], pa.string())
-    columns = {
+    rows = {
         "key": clips["key"],
         "policy": pa.repeat(pa.scalar(policy.name, pa.string()), len(clips)),
         "kept": pa.array(kept),
@@ -149,7 +158,7 @@ def _selection(clips: pa.Table, policy: Policy, verdicts: _Verdicts, pairs: list
         "rule": names.take(pa.array(failed, mask=kept)),
         "value": pa.array(verdicts.values, mask=np.isnan(verdicts.values)),
         "limit": pa.array(verdicts.limits, mask=np.isnan(verdicts.limits)),
-        "detail": pa.array((verdicts.detail.get(clip) for clip in range(len(clips))), pa.string(), size=len(clips)),
+        "detail": pa.array(verdicts.texts, pa.string()).take(pa.array(verdicts.words, mask=verdicts.words < 0)),
         "duration_s": clips["duration_s"],
     }
-    return pa.table(columns).cast(TABLES["selection"])
+    return pa.table(rows).cast(TABLES["selection"])

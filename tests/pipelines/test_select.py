@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -200,17 +202,67 @@ def test_columns_and_single_verdicts_agree(
     clips = [clip(n, luma_mean=mean, camera=camera, sharpness=mean) for n, (mean, camera) in enumerate(rows)]
     selected = chosen(clips, by)
     for number, row in enumerate(clips):
-        verdict = by.verdict({name: row[name] for name in ("luma_mean", "camera", "sharpness")})
+        first = next((rule for rule in rules if not rule.passes(row[rule.measure])), None)
         found = selected[number]
-        assert (found["kept"] or found["stage"] == "duplicates") == verdict.kept
-        if not verdict.kept:
-            assert (found["rule"], found["limit"]) == (verdict.rule, verdict.limit)
+        assert (found["kept"] or found["stage"] == "duplicates") == (first is None)
+        if first is not None:
+            broken = None if isinstance(row[first.measure], str) else first.broken(row[first.measure])
+            assert (found["rule"], found["limit"]) == (first.name, broken)
+
+
+values = st.sampled_from([0.0, 1.0, 1.0, 2.0, 3.0]) | st.floats(-5, 5, width=32) | st.none()
+
+
+@given(st.lists(st.tuples(values, st.booleans()), min_size=1, max_size=24), st.sampled_from([0.1, 0.25, 0.3, 0.5, 1.0]),
+       st.booleans(), st.booleans(), st.randoms())  # fmt: skip
+@settings(max_examples=60, deadline=None)
+def test_a_share_keeps_exactly_that_many_of_those_that_came_so_far_whatever_the_order(
+    rows: list[tuple[float | None, bool]], share: float, highest: bool, optional: bool, dice: Any
+) -> None:
+    first = {"name": "still", "measure": "still_picture", "in": [False]}
+    rule = {"name": "best", "measure": "quality", "keep_highest" if highest else "keep_lowest": share}
+    by = policy(first, rule | {"optional": optional}, enabled=False)
+    clips = [clip(n, still_picture=still) for n, (_, still) in enumerate(rows)]
+    scores = [score(n, "quality", value) for n, (value, _) in enumerate(rows)]
+    dice.shuffle(clips)
+    dice.shuffle(scores)
+    found = chosen(clips, by, to_table("scores", scores))
+    ranked = sorted(
+        (-value if highest else value, n) for n, (value, still) in enumerate(rows) if value is not None and not still
+    )
+    best = [n for _, n in ranked[: math.ceil(Fraction(str(share)) * len(ranked))]]
+    unmeasured = [n for n, (value, still) in enumerate(rows) if value is None and not still]
+    assert [n for n, row in sorted(found.items()) if row["kept"]] == sorted([*best, *(unmeasured if optional else [])])
+    for _, n in ranked[len(best) :]:
+        row = found[n]
+        assert (row["rule"], row["value"], row["limit"]) == ("best", rows[n][0], rows[best[-1]][0])
+        assert row["detail"] == f"not among the {len(best)} {'highest' if highest else 'lowest'} of {len(ranked)}"
+    if not optional:
+        assert all((found[n]["rule"], found[n]["detail"], found[n]["limit"]) == ("best", "not measured", None)
+                   for n in unmeasured)  # fmt: skip
+
+
+def test_an_unknown_measure_is_refused_with_the_measures_that_there_are() -> None:
+    with pytest.raises(MissingMeasure, match=r"there is no such measure: measures here are .*luma_mean.*quality"):
+        chosen([clip(1)], policy({"name": "a", "measure": "brightness", "min": 5}),
+               to_table("scores", [score(1, "quality", 1.0)]))  # fmt: skip
+
+
+def test_a_measure_whose_model_is_missing_names_the_model_and_the_command() -> None:
+    with pytest.raises(MissingMeasure, match=r"rushes curate --out RUN --score\.scorers.*LAION's linear head"):
+        chosen([clip(1)], policy({"name": "a", "measure": "aesthetic", "min": 5}))
 
 
 def test_a_policy_is_found_by_preset_or_path(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("name: mine\nrules: [{name: dark, measure: luma_mean, min: 3}]\n")
     assert read_policy(str(tmp_path / "mine.yaml")).rules[0].min == 3
     assert read_policy("default").name == "default"
+    (tmp_path / "bad.yaml").write_text("name: bad\nrules: [{name: dark, measure: luma_mean}]\n")
+    with pytest.raises(PolicyError, match=r"bad\.yaml: rule 1 \(dark\) sets no limit"):
+        read_policy(str(tmp_path / "bad.yaml"))
+    (tmp_path / "latin.yaml").write_bytes(b"name: caf\xe9")
+    with pytest.raises(PolicyError, match=r"latin\.yaml is not UTF-8"):
+        read_policy(str(tmp_path / "latin.yaml"))
     with pytest.raises(PolicyError, match="there is no preset 'mine'"):
         read_policy("mine")
     with pytest.raises(PolicyError, match="there is no policy file"):
