@@ -14,10 +14,9 @@ from typing import Literal
 
 import duckdb
 import pyarrow as pa
-import yaml
 
-from pipelines import storage
 from pipelines.ledger import TABLES, Ledger
+from pipelines.selections import choose
 
 Fate = Literal["kept", "dropped", "trimmed", "failed", "pending"]
 FATES: tuple[Fate, ...] = ("kept", "dropped", "trimmed", "failed", "pending")
@@ -100,8 +99,8 @@ class Books:
 def account(run: str, policy: str | None = None) -> Account:
     """Return the account of a run, as far as it has come.
 
-    Several policies may select from one ledger; without `policy` the one in the run's `config.yaml` counts, else the
-    first by name. Raises ValueError for a policy that has selected nothing here.
+    Several policies may select from one ledger; without `policy` the only one counts, else the one in the run's
+    `config.yaml`, else the first by name. Raises SelectionError for a policy that has selected nothing here.
     """
     return settle(open_books(run, policy))
 
@@ -110,7 +109,7 @@ def open_books(run: str, policy: str | None = None) -> Books:
     """Open the ledger of a run under one policy; see `account` for which one."""
     connection = tables(Ledger(run), *TABLES)
     policies = [name for (name,) in connection.execute("select distinct policy from selection order by 1").fetchall()]
-    chosen = choose_policy(run, policies, policy)
+    chosen = choose(run, policies, policy)
     connection.execute("set variable policy = ?", [chosen or ""])
     connection.execute(_LINES)
     return Books(connection=connection, policy=chosen, policies=policies)
@@ -141,27 +140,6 @@ def tables(ledger: Ledger, *names: str) -> duckdb.DuckDBPyConnection:
         dataset = ledger.dataset(name)
         connection.register(name, ledger.read(name) if dataset is None else dataset)
     return connection
-
-
-def choose_policy(run: str, policies: list[str], wanted: str | None = None) -> str | None:
-    """Return the policy to report: the wanted one, else the configured one, else the first by name."""
-    if wanted is not None:
-        if wanted not in policies:
-            there = ", ".join(policies) or "none yet"
-            raise ValueError(f"policy {wanted!r} has selected nothing in {run}; selections there: {there}")
-        return wanted
-    configured = str((settings(run).get("select") or {}).get("policy", ""))
-    for name in (configured, configured.rsplit("/", 1)[-1].removesuffix(".yaml").removesuffix(".yml")):
-        if name in policies:
-            return name
-    return policies[0] if policies else None
-
-
-def settings(run: str) -> dict:
-    """Return the resolved configuration that the run saved, empty where there is none."""
-    uri = f"{run.rstrip('/')}/config.yaml"
-    found = yaml.safe_load(storage.read_bytes(uri)) if storage.exists(uri) else None
-    return found if isinstance(found, dict) else {}
 
 
 # A source is identified by content: of several inputs with the same content the first is scanned, the others are

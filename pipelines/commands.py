@@ -83,6 +83,53 @@ def _curate(options: Namespace) -> int:
     return PARTLY if found["failures"] else DONE
 
 
+def _selection(parser: ArgumentParser, what: str) -> None:
+    parser.add_argument(
+        "--selection", type=str, default="",
+        help=f"{what}, where a run has several; the only one, else that of the policy in config.yaml, if not given",
+    )  # fmt: skip
+
+
+def _set_of(options: Namespace, kind: str = "shards") -> str:
+    """Return the folder of the shards or latents of the selection that is meant."""
+    from pipelines import selections
+
+    return selections.folder(options.run, kind, options.selection)
+
+
+def _select_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("--out", type=str, required=True, help="folder or s3:// URI of the run")
+    parser.add_argument(
+        "--policy", type=str, default="",
+        help="a preset, the path of a YAML file, or a selection of the run; that of config.yaml if not given",
+    )  # fmt: skip
+    parser.add_argument("--dry-run", action="store_true", help="say what would be kept and dropped, and write nothing")
+    parser.add_argument("--against", type=str, default="", help="selection that a dry run compares with")
+    parser.add_argument("--list", type=int, default=0, help="name so many newly kept and newly dropped clips")
+    parser.add_argument(
+        "--skip-unmeasured", action="store_true",
+        help="let a dry run count without the rules whose measure no clip has: upper bounds",
+    )  # fmt: skip
+    parser.add_argument("--json", action="store_true", help="print the outcome as JSON")
+
+
+def _select(options: Namespace) -> int:
+    if options.dry_run:
+        from pipelines import trial
+
+        found = trial.trial(options.out, options.policy, against=options.against, examples=options.list,
+                            skip_unmeasured=options.skip_unmeasured)  # fmt: skip
+        _print(found, options.json, trial.lines(found))
+        return DONE if found["counted"] else FAILED
+    if options.skip_unmeasured or options.against or options.list:
+        raise ValueError("--skip-unmeasured, --against and --list belong to --dry-run; a selection skips no rule")
+    from pipelines import selections
+
+    found = selections.make(options.out, options.policy)
+    _print(found, options.json, selections.lines(found))
+    return DONE
+
+
 def _tokenizer_of(options: Namespace) -> str:
     """Return the folder of the tokenizer: the given one, else the run's own."""
     return options.tokenizer or f"{options.run.rstrip('/')}/tokenizer/model"
@@ -93,6 +140,7 @@ def _latents_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--tokenizer", type=str, default="", help="folder of the model; RUN/tokenizer/model if not given"
     )
+    _selection(parser, "whose shards to encode")
     _configured(parser, LatentsConfig)
     parser.add_class_arguments(RayConfig, "ray")
 
@@ -100,15 +148,18 @@ def _latents_arguments(parser: ArgumentParser) -> None:
 def _latents(options: Namespace) -> int:
     from pipelines import encode_latents
 
-    manifest = encode_latents.run(options.run, _tokenizer_of(options), _of(LatentsConfig, options), options.ray)
-    print(f"{manifest.samples} latents in {len(manifest.shards)} shards below {options.run.rstrip('/')}/latents")
-    return PARTLY if encode_latents.failures(options.run) else DONE
+    manifest = encode_latents.run(options.run, _tokenizer_of(options), _of(LatentsConfig, options), options.ray,
+                                  selection=options.selection)  # fmt: skip
+    name = manifest.extra["selection"]
+    print(f"{manifest.samples} latents in {len(manifest.shards)} shards below {options.run.rstrip('/')}/latents/{name}")
+    return PARTLY if encode_latents.failures(options.run, name) else DONE
 
 
 def _tokenizer_train_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("run", type=str, help="a run with shards")
     parser.add_argument("--out", type=str, default="", help="folder of the training; RUN/tokenizer if not given")
     parser.add_argument("--start", type=str, default="", help="a saved tokenizer to start from")
+    _selection(parser, "whose shards to train on")
     parser.add_class_arguments(TokenizerConfig, "model")
     _configured(parser, TokenizerTrainConfig)
 
@@ -118,7 +169,7 @@ def _tokenizer_train(options: Namespace) -> int:
 
     run, settings = options.run.rstrip("/"), _of(TokenizerTrainConfig, options)
     done = train.train(
-        f"{run}/shards", options.out or f"{run}/tokenizer", options.model, settings, options.start, _logged
+        _set_of(options), options.out or f"{run}/tokenizer", options.model, settings, options.start, _logged
     )
     print(json.dumps(asdict(done), indent=2))
     return DONE
@@ -134,6 +185,7 @@ def _reconstruct_arguments(parser: ArgumentParser) -> None:
         "--tokenizer", type=str, default="", help="folder of the model; RUN/tokenizer/model if not given"
     )
     parser.add_argument("--out", type=str, default="", help="the mp4; RUN/tokenizer/reconstruction.mp4 if not given")
+    _selection(parser, "whose shards hold the clip")
     parser.add_argument("--key", type=str, default="", help="a clip of the shards; the first one if not given")
     parser.add_argument(
         "--side_px", "--side-px", type=int, default=256, help="the shorter side is shrunk to this; 0 keeps the size"
@@ -142,16 +194,17 @@ def _reconstruct_arguments(parser: ArgumentParser) -> None:
 
 
 def _reconstruct(options: Namespace) -> int:
-    from pipelines import storage
+    from pipelines import selections
+    from pipelines.ledger import Ledger
     from tokenizer import reconstruct
 
     root = options.source.rstrip("/")
-    is_run = storage.exists(f"{root}/shards/manifest.json")
+    is_run = Ledger(root).check()
     if not is_run and not (options.tokenizer and options.out):
-        raise ValueError(f"{root} is no run with shards; for a video file also give --tokenizer and --out")
+        raise ValueError(f"{root} is no run; for a video file also give --tokenizer and --out")
     done = reconstruct.reconstruct(
         options.tokenizer or f"{root}/tokenizer/model",
-        f"{root}/shards" if is_run else root,
+        selections.folder(root, wanted=options.selection) if is_run else root,
         options.out or f"{root}/tokenizer/reconstruction.mp4",
         key=options.key, budget=_of(Budget, options), side_px=options.side_px,
     )  # fmt: skip
@@ -162,6 +215,7 @@ def _reconstruct(options: Namespace) -> int:
 def _dit_train_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("run", type=str, help="a run with latents")
     parser.add_argument("--out", type=str, default="", help="folder of the training; RUN/dit if not given")
+    _selection(parser, "whose latents to train on")
     _configured(parser, DiTTrainConfig)
 
 
@@ -169,7 +223,7 @@ def _dit_train(options: Namespace) -> int:
     from dit import train
 
     run = options.run.rstrip("/")
-    print(train.train(_of(DiTTrainConfig, options), f"{run}/latents", options.out or f"{run}/dit"))
+    print(train.train(_of(DiTTrainConfig, options), _set_of(options, "latents"), options.out or f"{run}/dit"))
     return DONE
 
 
@@ -195,7 +249,7 @@ def _dit_sample(options: Namespace) -> int:
 
 def _report_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("run", type=str, help="a run")
-    parser.add_argument("--policy", type=str, default=None, help="which selection to report, where there are several")
+    _selection(parser, "which one to report")
     parser.add_argument("--json", action="store_true", help="print the account as JSON")
 
 
@@ -203,9 +257,9 @@ def _report(options: Namespace) -> int:
     from pipelines import summary
     from pipelines.report import page
 
-    found = summary.of(options.run, options.policy)
+    found = summary.of(options.run, options.selection)
     try:
-        found["report"] = page.write(options.run, policy=options.policy)
+        found["report"] = page.write(options.run, policy=options.selection)
     finally:  # who may only read the run still gets its account
         _print(found, options.json, summary.lines(found))
     return DONE
@@ -214,13 +268,14 @@ def _report(options: Namespace) -> int:
 def _verify_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("run", type=str, help="a run with shards")
     parser.add_argument("--full", action="store_true", help="decode every clip, not a sample")
+    _selection(parser, "which one to check")
     parser.add_argument("--json", action="store_true", help="print the problems as JSON")
 
 
 def _verify(options: Namespace) -> int:
     from pipelines import verify
 
-    problems = verify.verify(options.run, full=options.full)
+    problems = verify.verify(options.run, full=options.full, selection=options.selection)
     records = [asdict(problem) for problem in problems]
     _print(
         records, options.json, [str(problem) for problem in problems] or ["the shards agree with manifest and ledger"]
@@ -263,6 +318,7 @@ COMMANDS = [
     for name, text, arguments, run in (
         ("demo", "the whole job on real footage that comes with the dependencies", _demo_arguments, _demo),
         ("curate", "raw footage to shards", _curate_arguments, _curate),
+        ("select", "what a policy keeps of a run: try it in seconds, or select", _select_arguments, _select),
         ("report", "write the report page of a run and print its account", _report_arguments, _report),
         ("verify", "check shards against manifest, ledger and decoder", _verify_arguments, _verify),
         ("doctor", "what is installed, which models are there, how to get the others", _doctor_arguments, _doctor),

@@ -16,7 +16,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines import actors, footage, pack, plan, runfile, score, select, shards, stages, storage, work
+from pipelines import actors, footage, pack, plan, runfile, score, select, selections, shards, stages, storage, work
 from pipelines.accounting import Account, account
 from pipelines.config import CurateConfig, check
 from pipelines.ledger import Ledger, fingerprint
@@ -111,7 +111,6 @@ class Job:
                              c.score.aesthetic_head, shots)  # fmt: skip
         return {
             "sources": sources, "scan": scan, "shots": shots, "score": score_,
-            "select": fingerprint("select", self.policy, score_),
             "caption": fingerprint("caption", c.caption.source, c.caption.endpoint, c.caption.model, score_),
             "encode": fingerprint("encode", c.pack.codec, c.pack.crf, c.pack.max_side_px, c.pack.crop_bars,
                                   c.pack.audio, shots),
@@ -137,8 +136,6 @@ class Job:
             raise ValueError(f"{self.run} has no inputs yet; name files, folders, globs or lists")
         self.ledger.create()
         runfile.save(self.run, self.config, inputs)
-        policy = select.policy_text(self.config.select.policy)
-        storage.write_bytes(f"{self.run}/policies/{self.policy.name}.yaml", policy.encode())
         if retry_failed:
             self._forget_failures()
         if inputs:
@@ -155,21 +152,22 @@ class Job:
     def _forget_failures(self) -> None:
         """Remove what the units with failures wrote, the last stage first: killed half-way, the rest is still sound.
 
-        The selection goes as a whole, since a new clip may be a duplicate of any other. Shards with clips of these
-        units are made anew. The fingerprints of neither tell that a unit may hold other content than before.
+        Every selection counts as not done, since a new clip may be a duplicate of any other, and so do shards with
+        clips of these units. The fingerprints of neither tell that a unit may hold other content than before.
         """
         failed = set(self.ledger.read("errors", ["unit"])["unit"].to_pylist())
         units = {_base(unit) for unit in failed} & set(self.units)
         if not units:
             return
         keys = self.ledger.read("clips", ["key"], where=pc.field("unit").isin(sorted(units)))["key"]
-        packed = self.ledger.read("packed", ["bucket", "shard"], where=pc.field("key").isin(keys.combine_chunks()))
-        gone = {f"{row['bucket']}-{row['shard'][-10:-4]}" for row in packed.to_pylist()}
-        for table in ("packed", "selection", *REDONE):
+        packed = self.ledger.read("packed", where=pc.field("key").isin(keys.combine_chunks())).to_pylist()
+        gone = {pack.shard_unit(row["policy"], row["bucket"], int(row["shard"][-10:-4])) for row in packed}
+        for table in ("packed", "selection", "pairs", *REDONE):
             for part in self.ledger.parts(table):
-                of = {"packed": part.unit in gone, "selection": True}
-                if of.get(table, _base(part.unit) in units):
+                if table in REDONE and _base(part.unit) in units:
                     storage.remove(part.uri)
+                elif table not in REDONE and (table != "packed" or part.unit in gone):
+                    self.ledger.outdate(table, part)
 
     def sources(self) -> None:
         """Probe every input; then find the byte-identical ones, which are read once."""
@@ -213,24 +211,16 @@ class Job:
         )  # fmt: skip
 
     def select(self) -> None:
-        """Keep or drop each clip by the policy, and of duplicates the best copy."""
-        prints = fingerprint(
-            self.prints["select"], self.units, [(p.unit, p.fingerprint) for p in self.ledger.parts("clips")]
-        )
-        done = self.ledger.done("selection", prints)
-        if done >= set(self.units):
-            self.reporter.skipped("select", len(done))
-            return
-        failed = self.ledger.read("errors", ["key"], where=pc.field("stage") == "score")["key"].to_pylist()
-        clips = self.ledger.read("clips", where=~pc.field("key").isin(pa.array(failed, pa.string())))
-        scores = self.ledger.read("scores", ["key", "scorer", "model", "value"])
-        selection, pairs = select.select(clips, scores, self.policy)
-        self.ledger.write("pairs", "all", pairs, prints)
-        unit_of = clips["unit"].take(pc.index_in(selection["key"], value_set=clips["key"].combine_chunks()))
-        for unit in self.units:
-            self.ledger.write("selection", unit, selection.filter(pc.equal(unit_of, unit)), prints)
-        kept = pc.sum(selection["kept"]).as_py() or 0
-        log.info("select    %d of %d clips kept, %d duplicates", kept, len(selection), len(pairs))
+        """Keep or drop each clip by the policy, and of duplicates the best copy; other selections are left alone."""
+        prints = selections.print_of(self.ledger, self.policy)
+        if selections.is_done(self.ledger, self.policy, prints):
+            self.reporter.skipped("select", len(self.units))
+        else:
+            found = selections.select(self.ledger, self.policy, select.policy_text(self.config.select.policy))
+            log.info("select    %d of %d clips kept, %d duplicates", *found)
+        self.prints["select"] = prints
+        if others := [name for name in selections.stale(self.ledger) if name != self.policy.name]:
+            log.warning("select    made of an older ledger: %s; curate them with --select.policy", ", ".join(others))
 
     def caption(self) -> None:
         """Describe the kept clips."""
@@ -249,10 +239,10 @@ class Job:
         pack.prune_encoded(self.run)
 
     def pack(self) -> None:
-        """Put the encoded clips into shards, and write their manifest last."""
+        """Put the encoded clips into the shards of this selection, and write their manifest last."""
         shards_ = self._shard_units()
         done = {(part.unit, part.fingerprint) for part in self.ledger.parts("packed")}
-        root = f"{self.run}/shards"
+        root = pack.shards_root(self.run, self.policy.name)
         pending = [row for row in shards_ if (row["unit"], row["fingerprint"]) not in done]
         size = min(MAX_SHARDS_AT_ONCE, math.ceil(len(pending) / (4 * stages.cpus()))) if pending else 1
         groups = {
@@ -263,7 +253,8 @@ class Job:
         self._follow(
             "pack", list(groups.values()), len(shards_) - len(pending), work.reporting(work.shards_unit), arguments
         )
-        self.ledger.tidy("packed", {row["unit"]: row["fingerprint"] for row in shards_})
+        prefix = pack.shard_unit(self.policy.name)
+        self.ledger.tidy("packed", {row["unit"].removeprefix(prefix): row["fingerprint"] for row in shards_}, prefix)
         infos = [shards.read_info(root, row["path"]) for row in shards_]
         manifest = shards.write_manifest(root, infos, kind="clips", fingerprint=self.prints["select"],
                                          extra={"policy": self.policy.name})  # fmt: skip
@@ -277,8 +268,9 @@ class Job:
         facts = zip(encoded["sha256"].to_pylist(), encoded["unit"].to_pylist(), strict=True)
         made = dict(zip(encoded["key"].to_pylist(), facts, strict=True))
         rows = []
-        for planned in pack.shard_plan(encoded, self.ledger.read("selection", ["key", "kept"]), self.config.pack):
-            name = f"{planned.bucket}-{planned.index:06d}"
+        own = self.ledger.read("selection", ["key", "kept"], where=pc.field("policy") == self.policy.name)
+        for planned in pack.shard_plan(encoded, own, self.config.pack):
+            name = pack.shard_unit(self.policy.name, planned.bucket, planned.index)
             prints = fingerprint(
                 self.policy.name,
                 self.config.pack.name,

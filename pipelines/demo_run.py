@@ -14,7 +14,7 @@ from pathlib import Path
 
 from dit.config import DiTConfig, SampleConfig
 from dit.config import TrainConfig as DiTTrainConfig
-from pipelines import curate, demo, encode_latents, stages, storage, summary
+from pipelines import curate, demo, encode_latents, selections, stages, storage, summary
 from pipelines.config import CurateConfig, LatentsConfig, PackConfig
 from pipelines.ledger import fingerprint
 from pipelines.report import page
@@ -44,12 +44,11 @@ def run(out: str) -> dict[str, object]:
     curate.curate([f"{root}/footage"], root, CURATE)
 
     log.info("tokenizer training %d steps of a %s tokenizer", TOKENIZER.steps, TokenizerConfig().size)
-    trained = tokenizer_train.train(f"{root}/shards", f"{root}/tokenizer", TokenizerConfig(), TOKENIZER)
+    clips = selections.folder(root)
+    trained = tokenizer_train.train(clips, f"{root}/tokenizer", TokenizerConfig(), TOKENIZER)
     film, budget = f"{root}/tokenizer/reconstruction.mp4", Budget(share=LATENTS.share)
     if _is_new(film, trained.model, budget):
-        done = reconstruct.reconstruct(
-            trained.model, f"{root}/shards", film, budget=budget, side_px=128, max_seconds=4.0
-        )
+        done = reconstruct.reconstruct(trained.model, clips, film, budget=budget, side_px=128, max_seconds=4.0)
         _mark(film, trained.model, budget)
         log.info("tokenizer reconstruction at %.1f dB, %d latents for %d frames", done.psnr, done.latents, done.frames)
 
@@ -57,7 +56,7 @@ def run(out: str) -> dict[str, object]:
     stages.stop()
 
     log.info("dit       training %d steps of a %s transformer", DIT.steps, DIT.model.size)
-    model = dit_train.train(DIT, f"{root}/latents", f"{root}/dit")
+    model = dit_train.train(DIT, selections.folder(root, "latents"), f"{root}/dit")
     config, clip = _asked(root), f"{root}/dit/sample.mp4"
     if _is_new(clip, model, config):
         planned = sample.sample(config, str(model), trained.model, clip)
@@ -75,7 +74,7 @@ def _asked(root: str) -> SampleConfig:
 
     facts = [
         json.loads(sample["json"])
-        for uri in shards.shard_uris(f"{root}/latents")
+        for uri in shards.shard_uris(selections.folder(root, "latents"))
         for sample in shards.read_shard(uri, ("json",))
     ]
     clip = max(facts, key=lambda one: (one["frames"], one["key"]))

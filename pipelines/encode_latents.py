@@ -1,4 +1,4 @@
-"""`rushes latents RUN`: clip shards through the tokenizer into latent shards, one for each, on Ray.
+"""`rushes latents RUN`: clip shards of a selection through the tokenizer into latent shards, one for each, on Ray.
 
 A latent shard that is done under the same tokenizer, budget and clip shard is not made again, unless some of its clips
 failed: our own clips decode, so what failed was damaged on its way and may have been mended.
@@ -10,7 +10,9 @@ import json
 import logging
 from typing import Any
 
-from pipelines import shards, stages, storage, work
+import pyarrow.dataset as ds
+
+from pipelines import selections, shards, stages, storage, work
 from pipelines.config import LatentsConfig, RayConfig
 from pipelines.ledger import Ledger, fingerprint
 from pipelines.progress import Reporter
@@ -21,9 +23,14 @@ SHOWN = 20  # failures named in the log; all stand in the table `errors`
 
 
 def run(
-    run_: str, model: str, config: LatentsConfig, ray: RayConfig, reporter: Reporter | None = None
+    run_: str,
+    model: str,
+    config: LatentsConfig,
+    ray: RayConfig,
+    reporter: Reporter | None = None,
+    selection: str = "",
 ) -> shards.Manifest:
-    """Encode every clip shard of a run and return the manifest of the latents.
+    """Encode every clip shard of a selection into `RUN/latents/<selection>`; return the manifest of the latents.
 
     Args:
         run_: folder or URI of the run.
@@ -31,6 +38,7 @@ def run(
         config: size and budget.
         ray: where to run.
         reporter: where progress is shown.
+        selection: whose shards; see `selections.folder` for what is meant without it.
 
     Raises:
         ValueError: there is no such tokenizer, the run has no shards, or the settings are none.
@@ -38,12 +46,15 @@ def run(
     """
     _check(config)
     run_, reporter = run_.rstrip("/"), reporter or Reporter()
-    ledger, root, out = Ledger(run_), f"{run_}/shards", f"{run_}/latents"
+    ledger = Ledger(run_)
     ledger.check()
+    root = selections.folder(run_, "shards", selection)
+    selection = root.rsplit("/", 1)[-1]
+    out, prefix = f"{run_}/latents/{selection}", f"{selection}."
     print_ = tokenizer_fingerprint(model)
     units = {}
     for shard in shards.read_manifest(root).shards:
-        name = shard.path.removesuffix(".tar").replace("/", "-")
+        name = prefix + shard.path.removesuffix(".tar").replace("/", "-")
         units[name] = {"unit": name, "shard": shard.path, "fingerprint": fingerprint(print_, config, shard.sha256)}
     failed = {part.unit for part in ledger.parts("errors")}
     done = {(part.unit, part.fingerprint) for part in ledger.parts("latents") if f"latents-{part.unit}" not in failed}
@@ -51,32 +62,32 @@ def run(
     before = len(units) - len(pending)
     if pending:
         stages.start(ray)
-        arguments = {"run": run_, "model": model, "config": config, "print_": print_}
+        arguments = {"run": run_, "selection": selection, "model": model, "config": config, "print_": print_}
         rows = stages.run_actors(pending, LatentsActor, arguments)
         for row in reporter.follow("latents", rows, len(pending), before):
             if row["fatal"]:
                 raise RuntimeError(row["fatal"])
     else:
         reporter.skipped("latents", before)
-    current = {name: row["fingerprint"] for name, row in units.items()}
-    ledger.tidy("latents", current)
-    ledger.tidy("errors", current, prefix="latents-")
-    for row in failures(run_)[:SHOWN]:
+    current = {name.removeprefix(prefix): row["fingerprint"] for name, row in units.items()}
+    ledger.tidy("latents", current, prefix)
+    ledger.tidy("errors", current, f"latents-{prefix}")
+    for row in failures(run_, selection)[:SHOWN]:
         log.warning("latents   failed: %s %s: %s; %s", row["uri"], row["key"] or "", row["reason"], row["remedy"])
-    made = ledger.read("latents", ["shard"])["shard"].to_pylist()
+    made = ledger.read("latents", ["shard"], where=ds.field("selection") == selection)["shard"].to_pylist()
     if not made:
         raise RuntimeError(f"not one clip of {root} could be encoded; run `rushes verify --full {run_}`")
     infos = [shards.read_info(out, shard) for shard in made]
-    extra = {"tokenizer": print_}
+    extra = {"tokenizer": print_, "selection": selection}
     manifest = shards.write_manifest(out, infos, kind="latents", fingerprint=fingerprint(print_, config), extra=extra)
     shards.prune(out, manifest)
     return manifest
 
 
-def failures(run_: str) -> list[Row]:
-    """Return what failed when the latents of a run were made, as rows of the table `errors`."""
-    rows = Ledger(run_).read("errors", ["stage", "uri", "key", "reason", "remedy"]).to_pylist()
-    return [row for row in rows if row["stage"] == "latents"]
+def failures(run_: str, selection: str) -> list[Row]:
+    """Return what failed when the latents of a selection were made, as rows of the table `errors`."""
+    rows = Ledger(run_).read("errors", ["stage", "unit", "uri", "key", "reason", "remedy"]).to_pylist()
+    return [row for row in rows if row["stage"] == "latents" and row["unit"].startswith(f"{selection}.")]
 
 
 def _check(config: LatentsConfig) -> None:
@@ -101,15 +112,16 @@ def tokenizer_fingerprint(model: str) -> str:
 class LatentsActor:
     """Encodes one shard after another: table `latents`, and the shard itself."""
 
-    def __init__(self, run: str, model: str, config: LatentsConfig, print_: str):
-        self.run, self.model, self.config, self.print_ = run, model, config, print_
+    def __init__(self, run: str, selection: str, model: str, config: LatentsConfig, print_: str):
+        self.run, self.selection, self.model, self.config, self.print_ = run, selection, model, config, print_
+        self.roots = f"{run}/shards/{selection}", f"{run}/latents/{selection}"
 
     def __call__(self, unit: Row) -> Row:
         """Encode the clips of one shard; what cannot be decoded or read becomes an error row."""
         ledger = Ledger(self.run)
         try:
             info, failed = self._encode(unit["shard"])
-            uri = f"{self.run}/shards/{unit['shard']}"
+            uri = f"{self.roots[0]}/{unit['shard']}"
             work.write_errors(ledger, "latents", unit, [{"uri": uri, "seconds": 0.0, **row} for row in failed])
             ledger.write("latents", unit["unit"], [self._row(info)] if info else [], unit["fingerprint"])
         except (ValueError, storage.StorageError) as error:
@@ -122,13 +134,15 @@ class LatentsActor:
         from pipelines import latents
         from tokenizer.config import Budget
 
-        budget, roots = Budget(share=self.config.share), (f"{self.run}/shards", f"{self.run}/latents")
+        budget = Budget(share=self.config.share)
         try:
-            return latents.encode_shard(roots[0], shard, roots[1], self.model, budget, side_px=self.config.side_px)
+            return latents.encode_shard(
+                self.roots[0], shard, self.roots[1], self.model, budget, side_px=self.config.side_px
+            )
         except shards.ShardError as error:
             remedy = "remove it and run `rushes curate` again, which packs it anew"
             return None, [{"code": "damaged", "reason": str(error), "remedy": remedy}]
 
     def _row(self, info: shards.ShardInfo) -> Row:
         return {"shard": info.path, "samples": info.samples, "size_bytes": info.size_bytes, "sha256": info.sha256,
-                "tokenizer": self.print_}  # fmt: skip
+                "tokenizer": self.print_, "selection": self.selection}  # fmt: skip

@@ -201,13 +201,16 @@ TABLES: dict[str, pa.Schema] = {
     ),
     "packed": _schema(key=_s, policy=_s, bucket=_s, shard=_s, index=_i, sha256=_s),
     # A part for each latent shard that is done.
-    "latents": _schema(shard=_s, samples=_i, size_bytes=pa.int64(), sha256=_s, tokenizer=_s),
+    "latents": _schema(selection=_s, shard=_s, samples=_i, size_bytes=pa.int64(), sha256=_s, tokenizer=_s),
     # What failed, where, and what to do about it. `seconds` is footage lost to the failure.
     "errors": _schema(
         stage=_s, unit=_s, uri=_s, source_id=_s, key=_s, start_s=_d, seconds=_d, code=_s, reason=_s, remedy=_s
     ),
 }
 
+
+OUTDATED = "0" * 12
+"""The fingerprint of what must be made again, whatever the configuration."""
 
 # Tables with pictures in them are read a few rows at a time.
 ROW_GROUP = {"frames": 256, "strips": 128}
@@ -321,6 +324,14 @@ class Ledger:
         for part in self.parts(table, unit):
             if part.fingerprint != keep:
                 storage.remove(part.uri)
+
+    def outdate(self, table: str, part: Part) -> None:
+        """Keep the rows of a part under a fingerprint that no configuration has, so that it counts as not done."""
+        self.write(table, part.unit, self.dataset_of(table, part).to_table(), OUTDATED)
+
+    def dataset_of(self, table: str, part: Part) -> ds.Dataset:
+        """Return one part as a lazy Arrow dataset."""
+        return self._dataset(table, [part.uri])
 
     def dataset(self, table: str) -> ds.Dataset | None:
         """Return a table as a lazy Arrow dataset, or None while it has no part."""

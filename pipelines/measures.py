@@ -11,10 +11,12 @@ import pyarrow.compute as pc
 
 from filters.policy import MissingMeasure, Rule, missing
 from pipelines.config import ScoreConfig
+from pipelines.ledger import TABLES
 
 DERIVED = ("pixels", "min_side_px", "aspect")
 """Measures made of several columns: what is left of the picture inside its bars."""
-NOT_MEASURES = {"phash", "phash_s", "frame_s"}
+NOT_MEASURES = {"key", "extra"}
+"""What tells clips apart or has no shape to be limited; lists are no measures either."""
 CROP = ("crop_left", "crop_top", "crop_right", "crop_bottom")
 
 
@@ -34,10 +36,15 @@ def flat(column: pa.ChunkedArray | pa.Array) -> pa.Array:
     return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
 
 
+def measurable(scorers: Iterable[str]) -> set[str]:
+    """Return the names of all measures that a clip may have when these scorers have looked at it."""
+    columns = {field.name for field in TABLES["clips"] if not pa.types.is_list(field.type)}
+    return (columns - NOT_MEASURES) | set(DERIVED) | set(scorers)
+
+
 def known(clips: pa.Table, scores: pa.Table) -> set[str]:
     """Return the names of all measures that some clip may have."""
-    scorers = {name for name in pc.unique(scores["scorer"]).to_pylist() if name is not None}
-    return scorers | set(DERIVED) | (set(clips.column_names) - NOT_MEASURES)
+    return measurable(name for name in pc.unique(scores["scorer"]).to_pylist() if name is not None)
 
 
 def absent(rule: Rule, there: Iterable[str]) -> MissingMeasure:

@@ -1,7 +1,7 @@
 """From encoded clips to shards: buckets, the order in a shard, what a sample holds. No Ray: stages call this.
 
     RUN/encoded/<unit>.<fingerprint>.tar   the clips that one unit encoded, KEY.mp4 each; table `encoded` says where
-    RUN/shards/<bucket>/NAME-000000.tar    the same clips shuffled over units, with facts and captions
+    RUN/shards/<selection>/<bucket>/NAME-000000.tar    the same clips shuffled over units, with facts and captions
 
 Cutting and packing are two steps, so that another caption, order or shard size cuts nothing again.
 """
@@ -261,14 +261,29 @@ def _by_key(ledger: Ledger, table: str, columns: list[str], keys: pa.Array) -> d
     return {row["key"]: row for row in _rows(ledger, table, columns, keys)}
 
 
-def assemble(run: str, plan: ShardPlan, pack: PackConfig, joined: Mapping[str, Joined] | None = None) -> ShardInfo:
-    """Make one shard under `RUN/shards` from the encoded tars; return its manifest entry.
+def shards_root(run: str, policy: str) -> str:
+    """Return the folder of a selection's shards."""
+    return f"{run.rstrip('/')}/shards/{policy}"
+
+
+def shard_unit(policy: str, bucket: str = "", index: int | None = None) -> str:
+    """Return the unit of table `packed` for a shard of a selection, or what all of them begin with.
+
+    The dot can stand in neither a policy's name nor a bucket's, so no selection's units begin like another's.
+    """
+    return f"{policy}." if index is None else f"{policy}.{bucket}-{index:06d}"
+
+
+def assemble(
+    run: str, plan: ShardPlan, pack: PackConfig, policy: str, joined: Mapping[str, Joined] | None = None
+) -> ShardInfo:
+    """Make one shard of a selection under `RUN/shards/<policy>` from the encoded tars; return its manifest entry.
 
     Memory is bounded by one clip. `joined` spares reading the ledger again for each of many shards.
     """
     rows = join(Ledger(run), plan.keys) if joined is None else joined
     samples = (_sample(rows[key]) for key in plan.keys)
-    return write_shard(f"{run.rstrip('/')}/shards", plan.bucket, pack.name, plan.index, samples)
+    return write_shard(shards_root(run, policy), plan.bucket, pack.name, plan.index, samples)
 
 
 def _sample(row: Joined) -> Sample:

@@ -7,7 +7,7 @@ their hashes. The result depends on the rows, not on their order.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +21,7 @@ from filters.verdicts import Verdicts
 from pipelines import storage
 from pipelines.dedup import duplicates, pair_rows
 from pipelines.ledger import TABLES
-from pipelines.measures import CROP, DERIVED, NOT_MEASURES, absent, known, measure, numbers
+from pipelines.measures import CROP, absent, known, measurable, measure, numbers
 
 NEEDED = ("key", "source_id", "unit", "duration_s", "width", "height", "bit_rate", *CROP)
 COMPARED = ("luma_std", "phash", "phash_s")
@@ -51,13 +51,12 @@ def policy_text(name: str) -> str:
 
 def check(policy: Policy, scorers: Sequence[str]) -> None:
     """Make sure that every rule finds its measure, before anything runs. Raises MissingMeasure, which names it."""
-    columns = {field.name for field in TABLES["clips"] if not pa.types.is_list(field.type)}
-    there = (columns - NOT_MEASURES) | set(DERIVED) | set(scorers)
+    there = measurable(scorers)
     for rule in unmeasured(policy, there):
         raise absent(rule, there)
 
 
-def unmeasured(policy: Policy, there: set[str]) -> list[Rule]:
+def unmeasured(policy: Policy, there: Set[str]) -> list[Rule]:
     """Return the rules that need a measure which nobody made; those that are optional pass such clips instead."""
     return [rule for rule in policy.rules if rule.measure not in there and not rule.optional]
 
@@ -79,7 +78,9 @@ class Judged:
     verdicts: Verdicts
 
 
-def judge(clips: pa.Table, scores: pa.Table, policy: Policy, skip: Iterable[str] = ()) -> Judged:
+def judge(
+    clips: pa.Table, scores: pa.Table, policy: Policy, there: Set[str] = frozenset(), skip: Iterable[str] = ()
+) -> Judged:
     """Try every rule on every clip, the first one that fails being the reason.
 
     Raises MissingMeasure where a rule that is not optional needs a measure or a scorer that is nowhere, PolicyError
@@ -89,9 +90,10 @@ def judge(clips: pa.Table, scores: pa.Table, policy: Policy, skip: Iterable[str]
         clips: table `clips`, or those of its columns that `columns` names.
         scores: table `scores`; a scorer's value is a measure under the scorer's name.
         policy: what to keep.
+        there: all measures that there are, where `scores` holds only those that the policy looks at.
         skip: names of rules that are left out, to see what the others do.
     """
-    there, skipped = known(clips, scores), set(skip)
+    there, skipped = there or known(clips, scores), set(skip)
     for rule in unmeasured(policy, there):
         if rule.name not in skipped and len(clips):
             raise absent(rule, there)

@@ -7,6 +7,8 @@
     ROOT/manifest.json                  what belongs to the set, with sizes and SHA-256; written last
     ROOT/.nv-meta/                      Megatron Energon's description of the same shards
 
+A run holds a set for each of its selections, `RUN/shards/<selection>/`; `find` tells which one is meant.
+
 Equal samples give equal bytes: POSIX ustar headers, no clock, no user. A shard appears under its name whole or not at
 all. What is read back is taken for untrusted: keys and sizes are checked and nothing is unpickled.
 """
@@ -236,11 +238,48 @@ def write_manifest(
     return manifest
 
 
+def sets(root: str) -> list[str]:
+    """Return the names of the sets of shards in a folder such as `RUN/shards`, one for each selection."""
+    root = root.rstrip("/")
+    return [name for name in storage.list_folders(root) if storage.exists(f"{root}/{name}/manifest.json")]
+
+
+def find(root: str, selection: str = "", current: str = "") -> str:
+    """Return the folder of a set of shards: the given one if it has a manifest, else the set in it that is meant.
+
+    Args:
+        root: A set of shards, or a folder of several such as `RUN/shards`.
+        selection: Which of several; without it the only one.
+        current: Which one where there are several and none was asked for.
+
+    Raises ShardError that lists the sets where there are several and none is meant, or not the one asked for.
+    """
+    root = root.rstrip("/")
+    if storage.exists(f"{root}/manifest.json"):
+        if selection:
+            raise ShardError(f"{root} is one set of shards, so there is no selection {selection} to choose in it")
+        return root
+    there = sets(root)
+    chosen = selection or (there[0] if len(there) == 1 else current)
+    if not there:
+        raise ShardError(
+            f"{root}/manifest.json is missing: this is no folder of shards, or packing has not finished; pack again"
+        )
+    if chosen not in there:
+        asked = f"no selection {selection!r}" if selection else "several selections"
+        raise ShardError(
+            f"{root} holds {asked}: {', '.join(there)}; give {root}/{there[0]}, or --selection {there[0]} on the "
+            "command line"
+        )
+    return f"{root}/{chosen}"
+
+
 def read_manifest(root: str) -> Manifest:
-    """Return the manifest of a set of shards. Raises ShardError where it is missing, foreign or names odd paths."""
-    uri = f"{root.rstrip('/')}/manifest.json"
-    if not storage.exists(uri):
-        raise ShardError(f"{uri} is missing: this is no folder of shards, or packing has not finished; pack again")
+    """Return the manifest of a set of shards, found as `find` does.
+
+    Raises ShardError where it is missing, foreign or names odd paths.
+    """
+    uri = f"{find(root)}/manifest.json"
     try:
         record = json.loads(storage.read_bytes(uri))
         version = record["rushes_shards"]
@@ -275,13 +314,17 @@ def prune(root: str, manifest: Manifest) -> list[str]:
 
 
 def shard_uris(root: str, buckets: Sequence[str] | None = None) -> list[str]:
-    """Return the URIs of the shards of a set, or of some of its buckets. Raises ShardError for an unknown bucket."""
+    """Return the URIs of the shards of a set, found as `find` does, or of some of its buckets.
+
+    Raises ShardError for an unknown bucket.
+    """
+    root = find(root)
     shards = read_manifest(root).shards
     known = {shard.bucket for shard in shards}
     unknown = set(buckets or ()) - known
     if unknown:
         raise ShardError(f"{root} has no bucket {', '.join(sorted(unknown))}; it has {', '.join(sorted(known))}")
-    return [f"{root.rstrip('/')}/{shard.path}" for shard in shards if buckets is None or shard.bucket in buckets]
+    return [f"{root}/{shard.path}" for shard in shards if buckets is None or shard.bucket in buckets]
 
 
 def _by_name(shards: Iterable[ShardInfo]) -> dict[tuple[str, str], list[ShardInfo]]:
@@ -342,7 +385,7 @@ def pipeline(
     `storage`, on disk or in an object store, without a shell; unpickles nothing.
 
     Args:
-        root: Folder of the manifest.
+        root: Folder of the manifest, or one that holds only that set; see `find`.
         buckets: Buckets to read; all by default.
         shuffle: Samples in the shuffle buffer; 0 keeps the order of the shards and in them.
         seed: Seed of the shuffle.
@@ -355,6 +398,7 @@ def pipeline(
     """
     import webdataset
 
+    root = find(root)
     manifest = read_manifest(root)
     uris = shard_uris(root, buckets)
     chosen = [shard.samples for shard in manifest.shards if buckets is None or shard.bucket in buckets]

@@ -273,6 +273,23 @@ def list_files(folder: str, prefix: str = "", recursive: bool = False) -> list[s
     return sorted(f"{scheme}://{name}" for name in names)
 
 
+def list_folders(folder: str) -> list[str]:
+    """Return the names of the folders in a folder, sorted, hidden ones left out; none where it is missing."""
+    if is_local(folder):
+        root = local_path(folder)
+        found = [path.name for path in root.iterdir() if path.is_dir()] if root.is_dir() else []
+    else:
+        with reaching(folder):
+            fs, path = filesystem(folder)
+            fs.invalidate_cache()
+            try:
+                rows = fs.ls(path, detail=True)
+            except FileNotFoundError:
+                return []
+            found = [row["name"].rstrip("/").rsplit("/", 1)[-1] for row in rows if row["type"] == "directory"]
+    return sorted(name for name in found if not name.startswith("."))
+
+
 def remove(uri: str) -> None:
     """Remove a file or object; nothing happens where it is already gone."""
     if is_local(uri):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from pipelines import footage, plan, select, shards, storage
+from pipelines import footage, plan, select, selections, shards, storage
 from pipelines.accounting import Account, account
 from pipelines.config import CurateConfig, check
 from pipelines.ledger import Ledger
@@ -32,7 +32,9 @@ def of(run: str, policy: str | None = None) -> dict[str, Any]:
         "input_s": round(found.input_s, 6),
         "account": _entries(found),
         "failures": [{**row, "uri": redact(row["uri"] or "")} for row in failures],
-        "shards": _shards(run),
+        "selections": found.policies,
+        "stale": selections.stale(Ledger(run)),
+        "shards": _shards(run, found.policy),
     }
 
 
@@ -43,9 +45,9 @@ def _entries(found: Account) -> list[dict[str, Any]]:
     ]
 
 
-def _shards(run: str) -> dict[str, Any] | None:
-    root = f"{run.rstrip('/')}/shards"
-    if not storage.exists(f"{root}/manifest.json"):
+def _shards(run: str, policy: str | None) -> dict[str, Any] | None:
+    root = f"{run.rstrip('/')}/shards/{policy}"
+    if policy is None or not storage.exists(f"{root}/manifest.json"):
         return None
     manifest = shards.read_manifest(root)
     return {
@@ -64,6 +66,11 @@ def lines(found: dict[str, Any]) -> list[str]:
     text += [f"  {'fate':<9} {'reason':<24} {'seconds':>12} {'clips':>8} {'sources':>8}"]
     for e in found["account"]:
         text += [f"  {e['fate']:<9} {e['reason']:<24} {e['seconds']:>12.3f} {e['clips']:>8} {e['sources']:>8}"]
+    others = [name for name in found["selections"] if name != found["policy"]]
+    if others:
+        text[0] += f" (other selections: {', '.join(others)})"
+    if found["stale"]:
+        text.insert(1, f"made of an older ledger, select again to bring up to date: {', '.join(found['stale'])}")
     total = sum(e["seconds"] for e in found["account"])
     text += [f"  {'sum':<9} {'':<24} {total:>12.3f} {sum(e['clips'] for e in found['account']):>8}"]
     if found["shards"]:

@@ -21,7 +21,7 @@ import av
 import numpy as np
 import pyarrow.compute as pc
 
-from pipelines import archive, storage
+from pipelines import archive, selections, storage
 from pipelines.clip import is_key
 from pipelines.ledger import Ledger
 from pipelines.shards import Manifest, ShardError, ShardInfo, read_manifest, read_sidecar
@@ -46,18 +46,24 @@ class Problem:
         return f"{self.where}: {self.reason}; {self.remedy}"
 
 
-def verify(run: str, full: bool = False) -> list[Problem]:
-    """Return every problem of a run's clip shards, of its latent shards if it has any, and of what the ledger says.
+def verify(run: str, full: bool = False, selection: str = "") -> list[Problem]:
+    """Return every problem of a selection's clip shards, of its latent shards if it has any, and against the ledger.
 
     Args:
         run: The run's folder.
         full: Whether to decode every clip rather than the first of each shard.
+        selection: Which one of several; without it the only one, else the current one.
     """
     run = run.rstrip("/")
-    problems = [*verify_shards(f"{run}/shards", full)]
-    if storage.exists(f"{run}/latents/manifest.json"):
-        problems += verify_shards(f"{run}/latents", full)
-    return [*problems, *_against_ledger(run)]
+    try:
+        root = selections.folder(run, "shards", selection)
+    except ShardError as error:
+        return [Problem(where=f"{run}/shards", reason=str(error), remedy=PACK_AGAIN)]
+    name = root.rsplit("/", 1)[-1]
+    problems = [*verify_shards(root, full)]
+    if storage.exists(f"{run}/latents/{name}/manifest.json"):
+        problems += verify_shards(f"{run}/latents/{name}", full)
+    return [*problems, *_against_ledger(run, root, name)]
 
 
 def verify_shards(root: str, full: bool = False) -> Iterator[Problem]:
@@ -196,13 +202,12 @@ def _frames(mp4: bytes) -> int:
         return sum(1 for _ in container.decode(video=0))
 
 
-def _against_ledger(run: str) -> Iterator[Problem]:
+def _against_ledger(run: str, root: str, name: str) -> Iterator[Problem]:
     """Compare the clips in the side-cars with those that the ledger packed, and those with the ones it kept."""
     ledger = Ledger(run)
-    packed = ledger.read("packed", columns=["key", "policy", "shard"])
+    packed = ledger.read("packed", columns=["key", "shard"], where=pc.field("policy") == name)
     try:
-        manifest = read_manifest(f"{run}/shards")
-        found = {key: info.path for info in manifest.shards for key in _keys(f"{run}/shards", info)}
+        found = {key: info.path for info in read_manifest(root).shards for key in _keys(root, info)}
     except (OSError, ValueError):
         return  # told already, shard by shard
     said = dict(zip(packed["key"].to_pylist(), packed["shard"].to_pylist(), strict=True))
@@ -210,9 +215,8 @@ def _against_ledger(run: str) -> Iterator[Problem]:
         if said.get(key) != found.get(key):
             places = f"the ledger says {said.get(key, 'nowhere')}, the side-cars {found.get(key, 'nowhere')}"
             yield Problem(where=key, reason=f"packed where? {places}", remedy=PACK_AGAIN)
-    policies = pc.unique(packed["policy"])
-    selection = ledger.read("selection", columns=["key", "policy", "kept"])
-    selection = selection.filter(pc.and_(selection["kept"], pc.is_in(selection["policy"], policies)))
+    own = pc.field("kept") & (pc.field("policy") == name)
+    selection = ledger.read("selection", columns=["key"], where=own)
     kept, failed = set(selection["key"].to_pylist()), set(ledger.read("errors", columns=["key"])["key"].to_pylist())
     for key in sorted(kept - said.keys() - failed):
         yield Problem(where=key, reason="kept by the selection but in no shard", remedy=PACK_AGAIN)

@@ -214,8 +214,8 @@ def clip_frames(ledger: Ledger, unit: str, clips: Iterable[Row]) -> Iterator[Row
 
 
 def kept_keys(ledger: Ledger, unit: str) -> list[str]:
-    """Return the keys of a unit's clips that the policy keeps, in ledger order."""
-    return ledger.read_unit("selection", unit, ["key"], where=ds.field("kept"))["key"].to_pylist()
+    """Return the keys of a unit's clips that any selection keeps, sorted: captions and encoded clips are shared."""
+    return sorted(set(ledger.read_unit("selection", unit, ["key"], where=ds.field("kept"))["key"].to_pylist()))
 
 
 def encode_unit(unit: Row, *, run: str, config: CurateConfig) -> Row:
@@ -253,7 +253,7 @@ def shards_unit(unit: Row, *, run: str, config: CurateConfig, policy: str) -> Ro
     plans = [pack.ShardPlan(**plan["plan"]) for plan in unit["shards"]]
     joined = pack.join(ledger, [key for plan in plans for key in plan.keys])
     for row, plan in zip(unit["shards"], plans, strict=True):
-        info = pack.assemble(run, plan, config.pack, joined)
+        info = pack.assemble(run, plan, config.pack, policy, joined)
         ledger.write("packed", row["unit"], pack.packed_rows(plan, info, joined, policy), row["fingerprint"])
     seconds = sum(clip.encoded["duration_s"] for clip in joined.values())
     return status(unit, len(joined), seconds, 0)

@@ -12,9 +12,10 @@ import pyarrow as pa
 import yaml
 
 from pipelines import storage
-from pipelines.accounting import Books, settings
+from pipelines.accounting import Books
 from pipelines.ledger import TABLES
 from pipelines.report.charts import Histogram, Limit
+from pipelines.selections import settings
 
 BINS = 40
 # Clip columns that are places, names or settings, not something one would draw.

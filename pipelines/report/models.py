@@ -29,11 +29,11 @@ def manifest(root: str) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def shards(run: str) -> Html:
-    """Return the buckets of clip shards and latent shards."""
+def shards(run: str, policy: str | None) -> Html:
+    """Return the buckets of a selection's clip shards and latent shards."""
     panels = []
     for name, title in (("shards", "Clips"), ("latents", "Latents")):
-        listed = manifest(f"{run.rstrip('/')}/{name}").get("shards", [])
+        listed = manifest(f"{run.rstrip('/')}/{name}/{policy}").get("shards", [])
         if listed:
             panels.append(_buckets(title, listed))
     if not panels:

@@ -54,7 +54,7 @@ def render(run: str, policy: str | None = None) -> str:
     rules = measures.rules(run, books.policy)
     strips = facts.Strips(run)
     cards = facts.cards(books, strips)
-    shards = models.manifest(f"{run.rstrip('/')}/shards")
+    shards = models.manifest(f"{run.rstrip('/')}/shards/{books.policy}")
     parts = [
         sections.accounting(account),
         sections.funnel(facts.funnel(account, rules), facts.packed(books)),
@@ -64,7 +64,7 @@ def render(run: str, policy: str | None = None) -> str:
         sections.duplicates(facts.pairs(books, strips), facts.tally(books, "pairs")),
         sections.failures(facts.failures(books), facts.tally(books, "errors")),
         sections.sources(facts.timelines(books), facts.distinct_sources(books), {card.key for card in cards}),
-        models.shards(run),
+        models.shards(run, books.policy),
         models.training(run, "tokenizer", "Tokenizer", "How well the tokenizer gives back what it was shown."),
         models.training(run, "dit", "Generator", "The generator trained on the latents of the clips above."),
     ]

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import accounting, curate, stages, summary, verify
+from pipelines import accounting, curate, selections, shards, stages, summary, verify
 from pipelines.config import CurateConfig, PackConfig, ScanConfig, ScoreConfig, SelectConfig, ShotsConfig
 from pipelines.ledger import Ledger
 from pipelines.progress import Reporter
@@ -118,20 +118,43 @@ def test_adding_inputs_does_only_the_new_ones(run: str, inputs: Path, bunny: Pat
     assert verify.verify(grown) == []
 
 
-def test_another_policy_reads_no_video_again(run: str, inputs: Path, tmp_path: Path):
-    changed = str(tmp_path / "changed")
-    shutil.copytree(run, changed)
-    policy = tmp_path / "strict.yaml"
+def test_another_policy_stands_beside_the_first_and_reads_no_video_again(run: str, inputs: Path, tmp_path: Path):
+    both = str(tmp_path / "both")
+    shutil.copytree(run, both)
+    policy = tmp_path / "a_file_of_another_name.yaml"
     policy.write_text("name: strict\nrules:\n  - {name: long_enough, measure: duration_s, min: 2.5}\n")
-    untouched = ("ledger/sources", "ledger/signals", "ledger/frames", "ledger/clips", "ledger/scores")
-    before = content(changed, *untouched)
+    untouched = ("ledger/sources", "ledger/signals", "ledger/frames", "ledger/clips", "ledger/scores", "shards/default",
+                 "ledger/captions", "ledger/encoded", "encoded")  # fmt: skip
+    before = content(both, *untouched)
+    own = content(both, "ledger/selection", "ledger/packed", "ledger/pairs")
     strict = replace(CONFIG, select=SelectConfig(policy=str(policy)))
-    curate.curate([str(inputs)], changed, strict, reporter=Reporter(live=False))
-    assert content(changed, *untouched) == before
-    kept = {row["key"] for row in Ledger(changed).read("selection").to_pylist() if row["kept"]}
-    long = {row["key"] for row in Ledger(changed).read("clips").to_pylist() if row["duration_s"] >= 2.5}
-    assert kept and kept <= long
-    assert verify.verify(changed) == []
+    curate.curate([str(inputs)], both, strict, reporter=Reporter(live=False))
+    assert content(both, *untouched) == before
+    after = content(both, "ledger/selection", "ledger/packed", "ledger/pairs")
+    assert own.items() <= after.items()
+
+    assert selections.names(Ledger(both)) == ["default", "strict"] and selections.current(both) == "strict"
+    assert selections.stale(Ledger(both)) == []
+    rows = Ledger(both).read("selection").to_pylist()
+    kept = {name: {r["key"] for r in rows if r["kept"] and r["policy"] == name} for name in ("default", "strict")}
+    long = {row["key"] for row in Ledger(both).read("clips").to_pylist() if row["duration_s"] >= 2.5}
+    assert kept["strict"] == kept["default"] & long and kept["strict"] < kept["default"]
+    for name, keys in kept.items():
+        assert verify.verify(both, full=True, selection=name) == []
+        assert {one["__key__"] for one in shards.pipeline(f"{both}/shards/{name}")} == keys
+        accounting.account(both, name).check()
+    with pytest.raises(shards.ShardError, match=r"several selections: default, strict.*--selection default"):
+        shards.shard_uris(f"{both}/shards")
+    assert summary.of(both)["policy"] == "strict" and accounting.account(both).policy == "strict"
+
+    extra = tmp_path / "more.mp4"
+    shutil.copy(inputs / "car.mp4", extra)
+    extra.write_bytes(extra.read_bytes() + b"\0" * 8)  # other bytes, the same pictures
+    curate.curate([str(extra)], both, strict, through="select", reporter=Reporter(live=False))
+    assert selections.stale(Ledger(both)) == ["default"], "what was left alone is said to be older than the ledger"
+    accounting.account(both, "default").check()
+    pending = {e.reason: e.clips for e in accounting.account(both, "default").entries if e.fate == "pending"}
+    assert pending == {"select": 1}
 
 
 def test_a_file_in_many_spans_gives_the_clips_of_one(bikes: Path, tmp_path: Path):

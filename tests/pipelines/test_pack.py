@@ -192,9 +192,9 @@ def test_shards_are_assembled_from_the_encoded_tars_of_all_units(run: str) -> No
     plans = pack.shard_plan(ledger.read("encoded"), ledger.read("selection"), SMALL)
     assert len(plans) > 1 and {plan.bucket for plan in plans} == {"16x9-360p-25fps-02s"}
     joined = pack.join(ledger, [one for plan in plans for one in plan.keys])
-    infos = [pack.assemble(run, plan, SMALL, joined) for plan in plans]
+    infos = [pack.assemble(run, plan, SMALL, "p", joined) for plan in plans]
     assert all(info.size_bytes <= SMALL.shard_mb * 10**6 for info in infos)
-    shards.write_manifest(f"{run}/shards", infos, kind="clips", fingerprint="abc")
+    shards.write_manifest(f"{run}/shards/p", infos, kind="clips", fingerprint="abc")
     found = {one["__key__"]: one for one in shards.pipeline(f"{run}/shards")}
     assert sorted(found) == [key(n) for n in range(12)]
     for number in range(12):
@@ -204,7 +204,7 @@ def test_shards_are_assembled_from_the_encoded_tars_of_all_units(run: str) -> No
         assert (facts["key"], facts["caption"], facts["quality"]) == (key(number), f"Clip {number}.", float(number))
     rows = [row for plan, one in zip(plans, infos, strict=True) for row in pack.packed_rows(plan, one, joined, "p")]
     assert to_table("packed", rows).num_rows == 12 and rows[0]["index"] == 0
-    assert pack.assemble(run, plans[0], SMALL) == infos[0], "alone or together, a shard is the same"
+    assert pack.assemble(run, plans[0], SMALL, "p") == infos[0], "alone or together, a shard is the same"
 
 
 def test_a_clip_that_lacks_its_caption_is_named(run: str) -> None:

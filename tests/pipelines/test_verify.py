@@ -51,19 +51,19 @@ def run(tmp_path: Path) -> Path:
     ledger.write("clips", UNIT, [{"key": key(n), "unit": UNIT} for n in range(5)], "ccc")
     ledger.write("captions", UNIT, [{"key": key(n), "long": "A clip."} for n in range(5)], "ppp")
     kept = [{"key": key(n), "policy": "default", "kept": n < 5} for n in range(6)]
-    ledger.write("selection", "all", kept, "fff")
+    ledger.write("selection", f"{UNIT}-default", kept, "fff")
     plans = pack.shard_plan(ledger.read("encoded"), to_table("selection", kept), PACK)
     joined = pack.join(ledger, [key(n) for n in range(5)])
-    infos = [pack.assemble(str(folder), plan, PACK) for plan in plans]
+    infos = [pack.assemble(str(folder), plan, PACK, "default") for plan in plans]
     packed = [pack.packed_rows(plan, one, joined, "default") for plan, one in zip(plans, infos, strict=True)]
     ledger.write("packed", "all", [row for shard in packed for row in shard], "kkk")
-    shards.write_manifest(f"{folder}/shards", infos, kind="clips", fingerprint="abc")
+    shards.write_manifest(f"{folder}/shards/default", infos, kind="clips", fingerprint="abc")
     assert len(infos) > 1
     return folder
 
 
 def first(run: Path) -> ShardInfo:
-    return shards.read_manifest(f"{run}/shards").shards[0]
+    return shards.read_manifest(f"{run}/shards/default").shards[0]
 
 
 @pytest.mark.parametrize("full", [False, True])
@@ -72,59 +72,59 @@ def test_a_sound_run_has_no_problem(run: Path, full: bool) -> None:
 
 
 def flip(run: Path, position: int = 3000) -> None:
-    path = run / "shards" / first(run).path
+    path = run / "shards" / "default" / first(run).path
     data = bytearray(path.read_bytes())
     data[position] ^= 1
     path.write_bytes(data)
 
 
 def truncate(run: Path) -> None:
-    path = run / "shards" / first(run).path
+    path = run / "shards" / "default" / first(run).path
     path.write_bytes(path.read_bytes()[:1500])
 
 
 def drop_shard(run: Path) -> None:
-    (run / "shards" / first(run).path).unlink()
+    (run / "shards" / "default" / first(run).path).unlink()
 
 
 def drop_sidecar(run: Path) -> None:
-    (run / "shards" / first(run).sidecar).unlink()
+    (run / "shards" / "default" / first(run).sidecar).unlink()
 
 
 def swap_sidecar(run: Path) -> None:
-    one, other = shards.read_manifest(f"{run}/shards").shards[:2]
-    (run / "shards" / one.sidecar).write_bytes((run / "shards" / other.sidecar).read_bytes())
+    one, other = shards.read_manifest(f"{run}/shards/default").shards[:2]
+    (run / "shards" / "default" / one.sidecar).write_bytes((run / "shards" / "default" / other.sidecar).read_bytes())
 
 
 def add_shard(run: Path) -> None:
-    path = run / "shards" / first(run).path
+    path = run / "shards" / "default" / first(run).path
     path.with_name("clips-000777.tar").write_bytes(path.read_bytes())
 
 
 def change_manifest(run: Path) -> None:
-    path = run / "shards" / "manifest.json"
+    path = run / "shards" / "default" / "manifest.json"
     record = json.loads(path.read_text())
     record["shards"][0]["samples"] += 1
     path.write_text(json.dumps(record))
 
 
 def drop_manifest(run: Path) -> None:
-    (run / "shards" / "manifest.json").unlink()
+    (run / "shards" / "default" / "manifest.json").unlink()
 
 
 def change_index(run: Path) -> None:
-    path = run / "shards" / f"{first(run).path}.idx"
+    path = run / "shards" / "default" / f"{first(run).path}.idx"
     path.write_bytes(path.read_bytes()[:-8])
 
 
 def keep_another(run: Path) -> None:
     rows = [{"key": key(n), "policy": "default", "kept": True} for n in range(6)]
-    Ledger(str(run)).write("selection", "all", rows, "new")
+    Ledger(str(run)).write("selection", f"{UNIT}-default", rows, "new")
 
 
 def keep_fewer(run: Path) -> None:
     rows = [{"key": key(n), "policy": "default", "kept": n > 0} for n in range(5)]
-    Ledger(str(run)).write("selection", "all", rows, "new")
+    Ledger(str(run)).write("selection", f"{UNIT}-default", rows, "new")
 
 
 def forget_packed(run: Path) -> None:

@@ -71,13 +71,14 @@ def run(tmp_path: Path) -> Path:
     for table, rows in tables.items():
         ledger.write(table, "u", rows, "0" * 12)
     root = tmp_path / "run"
-    (root / "policy.yaml").write_text(
+    (root / "policies").mkdir()
+    (root / "policies" / "default.yaml").write_text(
         "name: default\nrules:\n- {name: too_dark, measure: luma_mean, min: 60}\n"
         "- {name: shaky, measure: camera, not_in: [shake]}\n"
     )
     shard = {"path": "16x9/clips-000000.tar", "samples": 1, "size_bytes": 20480, "sha256": "0" * 64}
-    (root / "shards").mkdir()
-    (root / "shards" / "manifest.json").write_text(json.dumps({"samples": 1, "shards": [shard]}))
+    (root / "shards" / "default").mkdir(parents=True)
+    (root / "shards" / "default" / "manifest.json").write_text(json.dumps({"samples": 1, "shards": [shard]}))
     (root / "tokenizer").mkdir()
     lines = [json.dumps({"step": step, "loss": 1 / (step + 1), "elapsed_s": step}) for step in range(30)]
     (root / "tokenizer" / "metrics.jsonl").write_text("\n".join(lines) + '\n{"step": 30, "lo')
