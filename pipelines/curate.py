@@ -114,7 +114,7 @@ class Job:
             "select": fingerprint("select", self.policy, score_),
             "caption": fingerprint("caption", c.caption.source, c.caption.endpoint, c.caption.model, score_),
             "encode": fingerprint("encode", c.pack.codec, c.pack.crf, c.pack.max_side_px, c.pack.crop_bars,
-                                  c.pack.audio, shots),
+                                  c.pack.audio, c.pack.copy, sorted(c.pack.copy_codecs), shots),
         }  # fmt: skip
 
     def check(self) -> None:
