@@ -9,12 +9,15 @@ from __future__ import annotations
 import hashlib
 import tarfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import BinaryIO
 
 BLOCK = 512
 END = bytes(2 * BLOCK)  # an archive ends with two blocks of zeros
 MAX_MEMBER_BYTES = 4 * 2**30
+HASH_BYTES = 2**20
+"""Hashed at once, beside the writing."""
 _REGULAR = (tarfile.REGTYPE, tarfile.AREGTYPE)
 
 
@@ -39,13 +42,49 @@ def member_bytes(size_bytes: int) -> int:
     return BLOCK + -(-size_bytes // BLOCK) * BLOCK
 
 
+class _Sha256:
+    """SHA-256 of a stream, reckoned in a thread: the hash takes about as long as the disk, and neither holds the GIL.
+
+    What waits is bounded by `HASH_BYTES` and twice the largest piece.
+    """
+
+    def __init__(self) -> None:
+        self.digest = hashlib.sha256()
+        self.pool = ThreadPoolExecutor(1)
+        self.pieces: list[bytes] = []
+        self.waiting = 0
+        self.running: Future[None] | None = None
+
+    def update(self, data: bytes) -> None:
+        self.pieces.append(data)
+        self.waiting += len(data)
+        if self.waiting >= HASH_BYTES:
+            self._join()
+            self.running = self.pool.submit(self._hash, self.pieces)
+            self.pieces, self.waiting = [], 0
+
+    def hexdigest(self) -> str:
+        self._join()
+        self._hash(self.pieces)
+        self.pieces, self.waiting = [], 0
+        return self.digest.hexdigest()
+
+    def _join(self) -> None:
+        if self.running is not None:
+            self.running.result()
+
+    def _hash(self, pieces: list[bytes]) -> None:
+        for piece in pieces:
+            self.digest.update(piece)
+
+
 class Writer:
     """An archive being written to a stream that need not be seekable."""
 
     def __init__(self, file: BinaryIO):
         self.file = file
         self.offset = 0
-        self._sha256 = hashlib.sha256()
+        self._sha256 = _Sha256()
 
     def add(self, name: str, data: bytes) -> int:
         """Append one file; return the offset of its content. Raises ArchiveError for one that is too large."""

@@ -135,6 +135,11 @@ class PackConfig:
     """Start of every shard's name."""
     codec: Literal["h264", "hevc", "av1"] = "h264"
     """Codec of re-encoded clips."""
+    copy: Literal["never", "keyframes"] = "keyframes"
+    """keyframes: a clip that begins at a key frame, ends where the stream can be ended exactly and needs no change is
+    copied, which is exact to the bit and far cheaper; never: every clip is encoded, so that all have one GOP length."""
+    copy_codecs: list[Literal["h264", "hevc", "av1", "vp9"]] = field(default_factory=list)
+    """Codecs that may be copied besides `codec`, such as [vp9, hevc]; by default shards hold one codec alone."""
     crf: int = 20
     """Constant rate factor of the encoder."""
     max_side_px: int = 0

@@ -113,7 +113,7 @@ class Job:
             "sources": sources, "scan": scan, "shots": shots, "score": score_,
             "caption": fingerprint("caption", c.caption.source, c.caption.endpoint, c.caption.model, score_),
             "encode": fingerprint("encode", c.pack.codec, c.pack.crf, c.pack.max_side_px, c.pack.crop_bars,
-                                  c.pack.audio, shots),
+                                  c.pack.audio, c.pack.copy, sorted(c.pack.copy_codecs), shots),
         }  # fmt: skip
 
     def check(self) -> None:
@@ -267,6 +267,7 @@ class Job:
         encoded = encoded.filter(pc.is_in(encoded["key"], value_set=captioned))
         facts = zip(encoded["sha256"].to_pylist(), encoded["unit"].to_pylist(), strict=True)
         made = dict(zip(encoded["key"].to_pylist(), facts, strict=True))
+        balance = pack.balance_of(self.ledger, self.policy.name)
         rows = []
         own = self.ledger.read("selection", ["key", "kept"], where=pc.field("policy") == self.policy.name)
         for planned in pack.shard_plan(encoded, own, self.config.pack):
@@ -275,7 +276,7 @@ class Job:
                 self.policy.name,
                 self.config.pack.name,
                 self.prints["caption"],
-                [(key, *made[key]) for key in planned.keys],
+                [(key, *made[key], balance.get(key)) for key in planned.keys],
             )
             path = f"{planned.bucket}/{self.config.pack.name}-{planned.index:06d}.tar"
             rows.append({"unit": name, "plan": asdict(planned), "fingerprint": prints, "path": path})
@@ -293,6 +294,7 @@ class Job:
         """Return units whose fingerprint follows which clips are kept: another policy redoes only what it changes."""
         rows = self._units(stage)
         for unit, row in rows.items():
+            row["made_by"] = self.prints[stage]
             row["fingerprint"] = fingerprint(row["fingerprint"], work.kept_keys(self.ledger, unit))
         return rows
 

@@ -1,5 +1,6 @@
 """One clip cut out of a source: exact to the picture, upright, square pixels, bars cropped, equal bytes every time.
 
+Where nothing is to be changed and the borders allow it, the stream is copied (`pipelines.remux`); else encoded once.
 Every picture keeps its own timestamp, so a variable frame rate stays what it was. Encoders run on one thread: their
 output depends on the number of threads, and the clips of a run are encoded side by side anyway.
 """
@@ -10,32 +11,25 @@ import math
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, cast
 
 import av
-import av.error
 import cv2
-import numpy as np
-from av.audio.stream import AudioStream
 from av.container import OutputContainer
 from av.video.stream import VideoStream
-from numpy.typing import NDArray
 
-from pipelines import decode, footage
+from pipelines import decode, remux
 from pipelines.config import PackConfig
 from pipelines.decode import Picture
+from pipelines.remux import BORDER_S, Cut
+from pipelines.sound import Sound
 
-BORDER_S = 0.0006  # borders may have been rounded to the millisecond
 KEY_FRAME_S = 2.0
 FRAME_DURATION = 1 << 8  # AV_CODEC_FLAG_FRAME_DURATION: pictures bring their durations along
-AUDIO_WARM_S = 0.5  # audio decoders need a moment before a seek's result is exact
-JITTER_S = 0.03  # timestamps of audio this near to where it should be are rounding
-SILENCE_SAMPLES = 48_000  # silence is written in pieces of at most this
-AUDIO_RATES = (48_000, 44_100, 32_000, 24_000, 22_050, 16_000, 12_000, 11_025, 8_000)
-AUDIO_BIT_RATE = 128_000
 # On AVX-512 x264 gave other bytes for equal pictures in about one run of six; with AVX2 it never did. The same cap for
 # SVT-AV1 keeps its bytes equal on older machines.
 _AVX2 = cv2.checkHardwareSupport(11)  # cv::CPU_AVX2
@@ -46,6 +40,7 @@ ENCODERS: dict[str, tuple[str, dict[str, str]]] = {
 }
 _RGB_TAGS = {"color_range": 1, "colorspace": 1, "color_trc": 1, "color_primaries": 1}
 
+COPIED_FORMATS = frozenset({"yuv420p", "yuvj420p", "yuv420p10le"})  # what the encoders here would write as well
 Crop = tuple[float, float, float, float]
 
 
@@ -87,32 +82,58 @@ def cut(
         EncodeError: If the range holds no picture.
         DecodeError: If a picture in it is broken.
     """
+    shape = shape_of(source, pack, crop)
+    audio = pack.audio and bool(source.get("audio_codec"))
+    if _may_copy(source, shape, pack):
+        copied = remux.copy(uri, source, start_s, end_s, audio)
+        if copied is not None:
+            return copied.data, _facts(source, shape, source["video_codec"], copied)
+    cut_ = _encoded(uri, source, start_s, end_s, shape, pack, audio)
+    return cut_.data, _facts(source, shape, pack.codec, cut_)
+
+
+def _facts(source: Mapping[str, Any], shape: Shape, codec: str, cut_: Cut) -> dict[str, Any]:
+    return {
+        "width": shape.width,
+        "height": shape.height,
+        "fps": cut_.frames / cut_.duration_s if source["variable_fps"] else source["fps"],
+        "frames": cut_.frames,
+        "duration_s": cut_.duration_s,
+        "codec": codec,
+        "copied": cut_.copied,
+        "has_audio": cut_.has_audio,
+    }
+
+
+def _may_copy(source: Mapping[str, Any], shape: Shape, pack: PackConfig) -> bool:
+    """Whether what stands in the source could stand in a shard as it is: nothing to turn, crop, scale or convert."""
+    size = source["coded_width"], source["coded_height"]
+    return (
+        pack.copy == "keyframes"
+        and source["video_codec"] in {pack.codec, *pack.copy_codecs}
+        and source["pixel_format"] in COPIED_FORMATS
+        and source["sample_aspect"] == 1
+        and not shape.turn
+        and shape.crop == (0, 0, *size)
+        and (shape.width, shape.height) == size
+    )
+
+
+def _encoded(
+    uri: str, source: Mapping[str, Any], start_s: float, end_s: float, shape: Shape, pack: PackConfig, audio: bool
+) -> Cut:
+    """Return the pictures of a range, decoded and encoded once."""
     pictures = decode.pictures(uri, source, start_s - BORDER_S, end_s - BORDER_S, warm_s=0.0)
     first = next(pictures, None)
     if first is None:
         raise EncodeError(f"{uri} shows no picture from {start_s} s to {end_s} s; scan the source again")
-    shape = shape_of(source, pack, crop)
-    sound = _Sound(uri, source, first.time_s, end_s) if pack.audio and source.get("audio_codec") else None
-    with tempfile.TemporaryDirectory(prefix="rushes-") as folder:
-        path = Path(folder) / "clip.mp4"  # a file, since the muxer moves the index to the front by reading it again
-        options = {"movflags": "+faststart", "fflags": "+bitexact"}
-        try:
-            with av.open(str(path), "w", format="mp4", options=options) as out:
-                frames, duration_s = _write(out, first, pictures, _Film(out, first, source, shape, pack), sound)
-        finally:
-            if sound is not None:
-                sound.close()
-        data = path.read_bytes()
-    return data, {
-        "width": shape.width,
-        "height": shape.height,
-        "fps": frames / duration_s if source["variable_fps"] else source["fps"],
-        "frames": frames,
-        "duration_s": duration_s,
-        "codec": pack.codec,
-        "copied": False,
-        "has_audio": sound is not None and sound.heard,
-    }
+    with ExitStack() as stack:
+        sound = stack.enter_context(closing(Sound(uri, source, first.time_s, end_s))) if audio else None
+        path = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="rushes-"))) / "clip.mp4"
+        with remux.mp4(path) as out:
+            frames, duration_s = _write(out, first, pictures, _Film(out, first, source, shape, pack), sound)
+        heard = sound is not None and sound.heard
+        return Cut(path.read_bytes(), frames, duration_s, has_audio=heard, copied=False)
 
 
 def shape_of(source: Mapping[str, Any], pack: PackConfig, crop: Crop) -> Shape:
@@ -142,7 +163,7 @@ def _even(size: float) -> int:
 
 
 def _write(
-    out: OutputContainer, first: Picture, rest: Iterator[Picture], film: _Film, sound: _Sound | None
+    out: OutputContainer, first: Picture, rest: Iterator[Picture], film: _Film, sound: Sound | None
 ) -> tuple[int, float]:
     """Write pictures and the sound beside them; return how many and how long."""
     if sound is not None and not sound.attach(out):
@@ -240,95 +261,3 @@ def _time_base(source: Fraction | None) -> Fraction:
     if source is not None and source.numerator == 1 and source.denominator <= 1_000_000:
         return source
     return Fraction(1, 90_000)
-
-
-class _Sound:
-    """The sound beside the pictures, sample by sample, read only as far as the pictures have come."""
-
-    def __init__(self, uri: str, source: Mapping[str, Any], start_s: float, end_s: float):
-        self.opened = footage.open_container(uri)
-        self.container = self.opened.__enter__()
-        rate = source["audio_rate_hz"]
-        self.rate = rate if rate in AUDIO_RATES else AUDIO_RATES[0]
-        self.layout = "mono" if source["audio_channels"] == 1 else "stereo"
-        self.origin_s = source["start_s"] + start_s
-        self.samples = round((end_s - start_s) * self.rate) if math.isfinite(end_s) else None
-        self.written = 0
-        self.heard = False
-        self.chunks = self._chunks()
-
-    def close(self) -> None:
-        """Close the source."""
-        self.opened.__exit__(None, None, None)
-
-    def attach(self, out: OutputContainer) -> bool:
-        """Add the stream if there is a sample to be heard; return whether."""
-        chunk = next(self.chunks, None)
-        if chunk is None:
-            return False
-        self.heard, self.next = True, cast("NDArray[np.float32] | None", chunk)
-        self.stream: AudioStream = cast(AudioStream, out.add_stream("aac", rate=self.rate, layout=self.layout))
-        self.stream.codec_context.bit_rate = AUDIO_BIT_RATE
-        self.stream.codec_context.thread_count = 1
-        return True
-
-    def write(self, out: OutputContainer, until_s: float) -> None:
-        """Encode samples until the sound has come as far as the pictures."""
-        while self.next is not None and self.written < until_s * self.rate:
-            frame = av.AudioFrame.from_ndarray(self.next, format="fltp", layout=self.layout)
-            frame.rate, frame.time_base, frame.pts = self.rate, Fraction(1, self.rate), self.written
-            self.written += self.next.shape[1]
-            out.mux(self.stream.encode(frame))
-            self.next = next(self.chunks, None)
-
-    def finish(self, out: OutputContainer) -> None:
-        """Write what the encoder still holds."""
-        out.mux(self.stream.encode(None))
-
-    def _chunks(self) -> Iterator[NDArray[np.float32]]:
-        """Yield samples without gap or overlap: missing ones are silence, and none lies outside the clip."""
-        done = 0
-        for offset, samples in self._decoded():
-            if abs(offset - done) < JITTER_S * self.rate and done:
-                offset = done
-            while offset > done and (self.samples is None or done < self.samples):
-                silence = min(offset - done, SILENCE_SAMPLES, *([] if self.samples is None else [self.samples - done]))
-                yield np.zeros((samples.shape[0], silence), np.float32)
-                done += silence
-            kept = samples[:, max(0, done - offset) : None if self.samples is None else max(0, self.samples - offset)]
-            if kept.shape[1]:
-                yield np.ascontiguousarray(kept)
-                done += kept.shape[1]
-            if self.samples is not None and done >= self.samples:
-                return
-
-    def _decoded(self) -> Iterator[tuple[int, NDArray[np.float32]]]:
-        """Yield decoded sound with its offset in samples from the clip's start."""
-        stream = self.container.streams.audio[0]
-        resampler = av.AudioResampler(format="fltp", layout=self.layout, rate=self.rate)
-        seek_s = max(0.0, self.origin_s - AUDIO_WARM_S)
-        self.container.seek(round(seek_s / float(stream.time_base or 1)), stream=stream)
-        offset: int | None = None
-        for frame in self._frames(stream):
-            if frame.time is not None:
-                at = round((frame.time - self.origin_s) * self.rate)
-                offset = at if offset is None or abs(at - offset) > JITTER_S * self.rate else offset
-            if offset is not None:
-                frame.pts = None
-                for part in resampler.resample(frame):
-                    samples = cast("NDArray[np.float32]", part.to_ndarray())
-                    yield offset, samples
-                    offset += samples.shape[1]
-
-    def _frames(self, stream: AudioStream) -> Iterator[av.AudioFrame]:
-        packets = self.container.demux(stream)
-        while True:
-            try:
-                packet = next(packets, None)
-                if packet is None:
-                    return
-                yield from cast("list[av.AudioFrame]", packet.decode())
-            except (av.error.InvalidDataError, av.error.EOFError):
-                continue  # a broken packet of sound is a moment of silence
-            except (av.error.FFmpegError, OSError):
-                return

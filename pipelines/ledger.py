@@ -166,7 +166,20 @@ TABLES: dict[str, pa.Schema] = {
     "trims": _schema(source_id=_s, uri=_s, start_s=_d, end_s=_d, reason=_s),
     # Long form: a scorer owns its rows, so adding a scorer rewrites nothing.
     "scores": _schema(key=_s, scorer=_s, model=_s, value=_d, label=_s, vector=pa.list_(_f)),
-    "selection": _schema(key=_s, policy=_s, kept=_b, stage=_s, rule=_s, value=_d, limit=_d, detail=_s, duration_s=_d),
+    # `cluster` and `weight` only where the policy balances.
+    "selection": _schema(
+        key=_s,
+        policy=_s,
+        kept=_b,
+        stage=_s,
+        rule=_s,
+        value=_d,
+        limit=_d,
+        detail=_s,
+        duration_s=_d,
+        cluster=_i,
+        weight=_d,
+    ),
     "pairs": _schema(policy=_s, key=_s, kept_key=_s, kind=_s, distance=_d, offset_s=_d, overlap_s=_d, why=_s),
     "captions": _schema(
         key=_s,
@@ -182,8 +195,10 @@ TABLES: dict[str, pa.Schema] = {
         short=_s,
         long=_s,
     ),
+    # `made_by` is the fingerprint of the settings that made a clip, whichever selection it was made for.
     "encoded": _schema(
         key=_s,
+        made_by=_s,
         unit=_s,
         wave=_i,
         bucket=_s,
@@ -351,6 +366,12 @@ class Ledger:
             schema = TABLES[table]
             return (schema if columns is None else pa.schema([schema.field(c) for c in columns])).empty_table()
         return dataset.to_table(columns=columns, filter=where)
+
+    def read_part(
+        self, part: Part, table: str, columns: list[str] | None = None, where: ds.Expression | None = None
+    ) -> pa.Table:
+        """Return the rows of one part file."""
+        return self._dataset(table, [part.uri]).to_table(columns=columns, filter=where)
 
     def read_unit(
         self, table: str, unit: str, columns: list[str] | None = None, where: ds.Expression | None = None

@@ -32,7 +32,8 @@ TEXT_BYTES = 8192
 """Set aside in a shard for the facts and the caption of each sample, which are not known while shards are planned."""
 
 _FACTS = [f for f in TABLES["clips"] if not pa.types.is_list(f.type) and f.name not in ("caption", "unit")]
-_ENCODED = [f for f in TABLES["encoded"] if f.name not in ("key", "offset", "size_bytes", "unit", "wave")]
+_ENCODED = [f for f in TABLES["encoded"] if f.name not in ("key", "made_by", "offset", "size_bytes", "unit", "wave")]
+_BALANCE = [f for f in TABLES["selection"] if f.name in ("cluster", "weight")]
 _CAPTION = [f for f in TABLES["captions"] if f.name not in ("key", "source", "model", "short", "long")]
 
 
@@ -107,11 +108,13 @@ def facts_of(
     encoded: Mapping[str, Any],
     caption: Mapping[str, Any],
     scores: Iterable[Mapping[str, Any]] = (),
+    balance: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return what `KEY.json` holds: flat, each field of one type for ever, without null; absent is what is not known.
 
     Size, rate and length are those of the encoded clip. A score stands under its scorer's name, its label as
-    `<scorer>_label`, the source of the caption as `caption_source`.
+    `<scorer>_label`, the source of the caption as `caption_source`. `weight` and `cluster` are there where the policy
+    balances.
     """
     clip = {**clip, "uri": redact(clip.get("uri") or "")}  # shards are handed on, passwords in a URI must not be
     facts = _typed(_FACTS, clip) | _typed(_ENCODED, encoded) | _typed(_CAPTION, caption)
@@ -120,7 +123,7 @@ def facts_of(
     for score in sorted(scores, key=lambda row: row["scorer"]):
         facts |= _typed([pa.field("value", pa.float32())], score, f"{score['scorer']}")
         facts |= {f"{score['scorer']}_label": score["label"]} if score.get("label") else {}
-    return facts
+    return facts | _typed(_BALANCE, balance or {})
 
 
 def _typed(fields: Iterable[pa.Field], row: Mapping[str, Any], name: str = "") -> dict[str, Any]:
@@ -150,6 +153,7 @@ def sample_of(
     encoded: Mapping[str, Any],
     mp4: bytes,
     scores: Iterable[Mapping[str, Any]] = (),
+    balance: Mapping[str, Any] | None = None,
 ) -> Sample:
     """Return the sample of one clip: mp4, json, txt. Raises PackError where the rows or the bytes are not of one clip.
 
@@ -163,7 +167,8 @@ def sample_of(
         raise PackError(f"a score of {strange[0]} was joined to {key}")
     if len(mp4) != encoded["size_bytes"] or hashlib.sha256(mp4).hexdigest() != encoded["sha256"]:
         raise PackError(f"{key}: the encoded clip is not the one that the ledger describes; remove the run's encoded/")
-    text = json.dumps(facts_of(clip, encoded, caption, scores), sort_keys=True, ensure_ascii=False, allow_nan=False)
+    facts = facts_of(clip, encoded, caption, scores, balance)
+    text = json.dumps(facts, sort_keys=True, ensure_ascii=False, allow_nan=False)
     return Sample(key, [("mp4", mp4), ("json", text.encode()), ("txt", _text(caption).encode())])
 
 
@@ -176,7 +181,12 @@ def encoded_uri(run: str, unit: str, fingerprint_: str) -> str:
 
 
 def write_encoded(
-    run: str, unit: str, fingerprint_: str, clips: Iterable[tuple[str, bytes, Mapping[str, Any]]], wave: int = 0
+    run: str,
+    unit: str,
+    fingerprint_: str,
+    clips: Iterable[tuple[str, bytes, Mapping[str, Any]]],
+    wave: int = 0,
+    made_by: str = "",
 ) -> list[dict[str, Any]]:
     """Write the clips that a unit encoded as one tar, streaming; return the rows of table `encoded`.
 
@@ -188,19 +198,41 @@ def write_encoded(
         fingerprint_: Fingerprint under which the rows will stand in the ledger.
         clips: Key, mp4 bytes and what `encode.cut` says about them.
         wave: The wave of the unit.
+        made_by: Fingerprint of the settings under which each clip was encoded; see `Earlier`.
     """
     rows = []
     with storage.open_write(encoded_uri(run, unit, fingerprint_)) as file:
         tar = archive.Writer(file)
         for key, mp4, info in clips:
             row = {field.name: info[field.name] for field in _ENCODED if field.name in info}
-            row |= {"key": key, "unit": unit, "wave": wave, "size_bytes": len(mp4)}
+            row |= {"key": key, "unit": unit, "wave": wave, "made_by": made_by, "size_bytes": len(mp4)}
             row["bucket"] = bucket_of(info["width"], info["height"], info["fps"], info["duration_s"])
             row["sha256"] = hashlib.sha256(mp4).hexdigest()
             row["offset"] = tar.add(f"{key}.mp4", mp4)
             rows.append(row)
         tar.end()
     return rows
+
+
+class Earlier:
+    """The clips that a unit encoded before, for another selection or in a run that was since given more of them."""
+
+    def __init__(self, ledger: Ledger, unit: str, made_by: str):
+        """Look up which clips of a unit were encoded with the settings of this fingerprint."""
+        self.rows: dict[str, tuple[str, dict[str, Any]]] = {}
+        for part in ledger.parts("encoded", unit):
+            tar = encoded_uri(ledger.run, unit, part.fingerprint)
+            if storage.exists(tar):
+                rows = ledger.read_part(part, "encoded", where=pc.field("made_by") == made_by).to_pylist()
+                self.rows |= {row["key"]: (tar, row) for row in rows}
+
+    def take(self, key: str) -> tuple[bytes, dict[str, Any]] | None:
+        """Return mp4 and facts of a clip as they stand in the old tar; None where they do not, or are damaged."""
+        tar, row = self.rows.get(key, ("", {}))
+        if not tar:
+            return None
+        mp4 = storage.read_range(tar, row["offset"], row["size_bytes"])
+        return (mp4, row) if hashlib.sha256(mp4).hexdigest() == row["sha256"] else None
 
 
 def prune_encoded(run: str) -> list[str]:
@@ -223,12 +255,21 @@ class Joined:
     caption: dict[str, Any]
     encoded: dict[str, Any]
     scores: list[dict[str, Any]]
+    balance: dict[str, Any]
+    """`cluster` and `weight` by the policy that the shard is of, where it balances."""
     tar: str
     """URI of the tar that holds its mp4."""
 
 
-def join(ledger: Ledger, keys: Iterable[str]) -> dict[str, Joined]:
-    """Return the rows of the given clips from clips, captions, encoded and scores, each table read once.
+def balance_of(ledger: Ledger, policy: str) -> dict[str, dict[str, Any]]:
+    """Return `cluster` and `weight` by clip where a policy balances what it keeps."""
+    own = (pc.field("policy") == policy) & pc.field("kept") & ~pc.field("weight").is_null()
+    rows = ledger.read("selection", ["key", *(field.name for field in _BALANCE)], where=own).to_pylist()
+    return {row.pop("key"): row for row in rows}
+
+
+def join(ledger: Ledger, keys: Iterable[str], policy: str = "") -> dict[str, Joined]:
+    """Return the rows of the given clips from clips, captions, encoded, scores and selection, each table read once.
 
     Read the rows of many shards at once: every call goes through the whole tables. Raises PackError for a clip that
     one of clips, captions and encoded does not have.
@@ -241,14 +282,14 @@ def join(ledger: Ledger, keys: Iterable[str]) -> dict[str, Joined]:
     for row in _rows(ledger, "scores", ["key", "scorer", "value", "label"], wanted):
         scores.setdefault(row["key"], []).append(row)
     tars = {part.unit: encoded_uri(ledger.run, part.unit, part.fingerprint) for part in ledger.parts("encoded")}
-    joined = {}
+    joined, balance = {}, balance_of(ledger, policy)
     for key in wanted.to_pylist():
         for table, rows in (("clips", clips), ("captions", captions), ("encoded", encoded)):
             if key not in rows:
                 raise PackError(f"{key} is in no row of table {table}; run the same command again to complete it")
         joined[key] = Joined(
             clip=clips[key], caption=captions[key], encoded=encoded[key], scores=scores.get(key, []),
-            tar=tars[encoded[key]["unit"]],
+            balance=balance.get(key, {}), tar=tars[encoded[key]["unit"]],
         )  # fmt: skip
     return joined
 
@@ -288,7 +329,7 @@ def assemble(
 
 def _sample(row: Joined) -> Sample:
     mp4 = storage.read_range(row.tar, row.encoded["offset"], row.encoded["size_bytes"])
-    return sample_of(row.clip, row.caption, row.encoded, mp4, row.scores)
+    return sample_of(row.clip, row.caption, row.encoded, mp4, row.scores, row.balance)
 
 
 def packed_rows(plan: ShardPlan, info: ShardInfo, joined: Mapping[str, Joined], policy: str) -> list[dict[str, Any]]:

@@ -351,11 +351,23 @@ def _bucket_stats(shards: Sequence[ShardInfo]) -> dict[str, Any]:
 
 
 def _energon(manifest: Manifest) -> dict[str, bytes]:
-    """Return the files of `.nv-meta/`; JSON is YAML, so no YAML writer is needed."""
+    """Return the files of `.nv-meta/`, as `energon prepare` writes them; JSON is YAML, so no YAML writer is needed.
+
+    `dataset.yaml` is for task encoders with a cooker. `video.yaml` is for those without, and for `energon info` and
+    `lint`, which cannot read what needs a cooker: `--dataset-config video.yaml`.
+    """
     counts = {shard.path: shard.samples for shard in manifest.shards}
     crude = {"__module__": "megatron.energon", "__class__": "CrudeWebdataset"}
     split = {"exclude": [], "split_parts": {"train": list(counts), "val": [], "test": []}}
-    return {"dataset.yaml": _json(crude), "split.yaml": _json(split), ".info.yaml": _json({"shard_counts": counts})}
+    files: dict[str, dict[str, Any]] = {
+        "dataset.yaml": crude,
+        "split.yaml": split,
+        ".info.yaml": {"shard_counts": counts},
+    }
+    if manifest.kind == "clips":
+        kind = {"__module__": "megatron.energon", "__class__": "VidQASample"}
+        files["video.yaml"] = {"sample_type": kind, "field_map": {"video": "mp4", "context": "txt"}}
+    return {name: _json(record) for name, record in files.items()}
 
 
 def _json(record: Mapping[str, Any]) -> bytes:

@@ -18,6 +18,7 @@ import fsspec
 import pyarrow.fs as pafs
 from botocore.exceptions import BotoCoreError
 
+WRITE_BYTES = 2**20  # small writes are gathered up to here
 PUT_BYTES = 64 * 2**20  # up to here an object is put in one request
 
 
@@ -203,7 +204,7 @@ def _local_write(path: Path) -> Iterator[BinaryIO]:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
     try:
-        with os.fdopen(handle, "wb") as file:
+        with os.fdopen(handle, "wb", WRITE_BYTES) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

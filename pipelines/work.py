@@ -219,12 +219,17 @@ def kept_keys(ledger: Ledger, unit: str) -> list[str]:
 
 
 def encode_unit(unit: Row, *, run: str, config: CurateConfig) -> Row:
-    """Cut and encode the kept clips of a unit once: table `encoded` and a tar of the clips."""
+    """Cut and encode the kept clips of a unit once: table `encoded` and a tar of the clips.
+
+    Clips that an earlier selection had encoded with the same settings are taken over from its tar, byte by byte; it is
+    removed only when the new one is complete.
+    """
     ledger, name = Ledger(run), unit["unit"]
     excluded = set(unit["excluded"])
     sources = {s["source_id"]: s for s in ledger.read_unit("sources", name).to_pylist() if s["uri"] not in excluded}
     kept = set(kept_keys(ledger, name))
     clips = [row for row in ledger.read_unit("clips", name).to_pylist() if row["key"] in kept]
+    earlier = pack.Earlier(ledger, name, unit["made_by"])
     errors: list[Row] = []
 
     @functools.cache
@@ -233,6 +238,10 @@ def encode_unit(unit: Row, *, run: str, config: CurateConfig) -> Row:
 
     def encoded() -> Iterator[tuple[str, bytes, Row]]:
         for clip in clips:
+            taken = earlier.take(clip["key"])
+            if taken is not None:
+                yield clip["key"], *taken
+                continue
             where = {"uri": clip["uri"], "source_id": clip["source_id"], "key": clip["key"]}
             with guard(errors, **where, start_s=clip["start_s"], seconds=clip["duration_s"]):
                 check(clip["source_id"])
@@ -241,7 +250,7 @@ def encode_unit(unit: Row, *, run: str, config: CurateConfig) -> Row:
                 )
                 yield clip["key"], data, info
 
-    rows = pack.write_encoded(run, name, unit["fingerprint"], encoded(), unit["wave"])
+    rows = pack.write_encoded(run, name, unit["fingerprint"], encoded(), unit["wave"], unit["made_by"])
     write_errors(ledger, "encode", unit, errors)
     ledger.write("encoded", name, rows, unit["fingerprint"])
     return status(unit, len(rows), sum(row["duration_s"] for row in rows), len(errors))
@@ -251,7 +260,7 @@ def shards_unit(unit: Row, *, run: str, config: CurateConfig, policy: str) -> Ro
     """Assemble a group of shards, whose clips are looked up in the ledger once: table `packed`, a part a shard."""
     ledger = Ledger(run)
     plans = [pack.ShardPlan(**plan["plan"]) for plan in unit["shards"]]
-    joined = pack.join(ledger, [key for plan in plans for key in plan.keys])
+    joined = pack.join(ledger, [key for plan in plans for key in plan.keys], policy)
     for row, plan in zip(unit["shards"], plans, strict=True):
         info = pack.assemble(run, plan, config.pack, policy, joined)
         ledger.write("packed", row["unit"], pack.packed_rows(plan, info, joined, policy), row["fingerprint"])

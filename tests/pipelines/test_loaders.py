@@ -1,7 +1,8 @@
-"""The same shards in everybody's loader: each key exactly once, with webdataset, datasets, PyTorch and from S3."""
+"""The same shards in everybody's loader: each key once, in webdataset, datasets, Energon, PyTorch and from S3."""
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import json
 from collections.abc import Callable, Iterable
@@ -14,8 +15,10 @@ import torch
 import webdataset as wds
 from torch.utils.data import DataLoader, IterableDataset
 
-from pipelines import shards, storage
+from pipelines import encode, pack, shards, storage
+from pipelines import footage as room
 from pipelines.clip import clip_key
+from pipelines.config import PackConfig, ScanConfig
 from pipelines.shards import Sample
 
 KEYS = [clip_key("fedcba9876543210", number) for number in range(17)]
@@ -140,3 +143,77 @@ def test_a_sample_can_be_fetched_alone_through_the_side_car(s3: str) -> None:
     row = shards.read_sidecar(root, info).to_pylist()[3]
     one = storage.read_range(f"{root}/{info.path}", row["mp4_offset"], row["mp4_bytes"])
     assert one == bytes([KEYS.index(row["key"])]) * 999
+
+
+ENERGON_WARNS = pytest.mark.filterwarnings("ignore:'pin_memory'", "ignore:The handler kwarg", "ignore::ResourceWarning")
+
+
+@pytest.fixture(scope="module")
+def clips(bikes: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Shards of five real clips in two buckets."""
+    root, row = str(tmp_path_factory.mktemp("clips")), room.probe(str(bikes), ScanConfig())
+    samples: dict[str, list[Sample]] = {}
+    for start_s, end_s in ((0.0, 1.0), (1.0, 2.0), (2.0, 3.0), (3.0, 5.0), (5.0, 7.0)):
+        mp4, info = encode.cut(str(bikes), row, start_s, end_s, PackConfig(max_side_px=64), (0.0, 0.0, 0.0, 0.0))
+        key = clip_key(row["source_id"], round(start_s * 1000))
+        bucket = pack.bucket_of(info["width"], info["height"], info["fps"], info["duration_s"])
+        facts = json.dumps({"key": key, **info}).encode()
+        samples.setdefault(bucket, []).append(Sample(key, [("mp4", mp4), ("json", facts), ("txt", key[-9:].encode())]))
+    infos = [shards.write_shard(root, bucket, "clips", 0, found) for bucket, found in samples.items()]
+    shards.write_manifest(root, infos, kind="clips", fingerprint="abc")
+    assert len(infos) == 2
+    return root
+
+
+def keys_of(root: str) -> list[str]:
+    manifest = shards.read_manifest(root)
+    return sorted(one for info in manifest.shards for one in shards.read_sidecar(root, info)["key"].to_pylist())
+
+
+@ENERGON_WARNS
+def test_energon_reads_crude_samples_with_a_cooker(clips: str) -> None:
+    energon = pytest.importorskip("megatron.energon")
+
+    class Encoder(energon.DefaultTaskEncoder):
+        decoder = None
+        cookers = (energon.Cooker(energon.stateless(lambda sample: sample)),)
+
+        def __init__(self) -> None:
+            super().__init__(raw_batch_type=dict, encoded_sample_type=dict)
+
+    workers = energon.WorkerConfig(rank=0, world_size=1, num_workers=0)
+    dataset = energon.get_train_dataset(
+        clips, worker_config=workers, batch_size=None, shuffle_buffer_size=None, max_samples_per_sequence=None,
+        repeat=False, task_encoder=Encoder(),
+    )  # fmt: skip
+    found = list(energon.get_loader(dataset))
+    assert sorted(one["__key__"].rsplit("/", 1)[-1] for one in found) == keys_of(clips)
+    for one in found:
+        assert json.loads(one["json"])["key"] == one["__key__"].rsplit("/", 1)[-1]
+
+
+@ENERGON_WARNS
+def test_energon_decodes_them_without_a_cooker(clips: str) -> None:
+    energon = pytest.importorskip("megatron.energon")
+    workers = energon.WorkerConfig(rank=0, world_size=1, num_workers=0)
+    dataset = energon.get_train_dataset(
+        clips, dataset_config="video.yaml", worker_config=workers, batch_size=1, shuffle_buffer_size=None,
+        max_samples_per_sequence=None, repeat=False,
+    )  # fmt: skip
+    found = list(energon.get_loader(dataset))
+    assert sorted(one.context[0] for one in found) == [key[-9:] for key in keys_of(clips)]
+    for one in found:
+        frames = one.video[0].get_video_clips([(0, 1000)], video_unit="frames")[0][0]
+        assert frames.shape[0] in {25, 50} and frames.shape[1:] == (3, 64, 150), frames.shape
+
+
+@ENERGON_WARNS
+@pytest.mark.parametrize("tool", ["info", "lint"])
+def test_energons_own_tools_accept_them(clips: str, tool: str) -> None:
+    pytest.importorskip("megatron.energon")
+    from click.testing import CliRunner
+
+    command = importlib.import_module(f"megatron.energon.tools.{tool}").command
+    done = CliRunner().invoke(command, ["--dataset-config", "video.yaml", clips])
+    assert done.exit_code == 0, done.output
+    assert "5 samples" in done.output or tool == "lint"
