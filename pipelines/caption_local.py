@@ -67,9 +67,13 @@ class LocalCaptioner:
     def _generate(self, talks: Sequence[list[Turn]]) -> list[str]:
         import torch
 
-        inputs = self.processor.apply_chat_template(
-            list(talks), add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt", padding=True
-        ).to(self.model.device, dtype=self.model.dtype)
+        texts = [self.processor.apply_chat_template(talk, add_generation_prompt=True) for talk in talks]
+        pictures = [[part["image"] for part in talk[0]["content"] if part["type"] == "image"] for talk in talks]
+        begin = self.processor.tokenizer.bos_token
+        inputs = self.processor(
+            text=texts, images=pictures, padding=True, return_tensors="pt",
+            add_special_tokens=not (begin and texts[0].startswith(begin)),  # some templates write it themselves
+        ).to(self.model.device, dtype=self.model.dtype)  # fmt: skip
         with torch.inference_mode():
             tokens = self.model.generate(**inputs, do_sample=False, max_new_tokens=self.answer_tokens)
         said = tokens[:, inputs["input_ids"].shape[1] :]
