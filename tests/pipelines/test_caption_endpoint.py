@@ -5,19 +5,22 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from filters.caption import FIELDS
-from pipelines import binding, caption, caption_endpoint, prompt
+from pipelines import binding, caption, caption_endpoint, curate, pack, prompt, stages, verify
 from pipelines.caption_endpoint import EndpointCaptioner
-from pipelines.config import CaptionConfig
-from pipelines.ledger import to_table
+from pipelines.config import CaptionConfig, CurateConfig, PackConfig, ScoreConfig, SelectConfig, ShotsConfig
+from pipelines.ledger import Ledger, to_table
+from pipelines.progress import Reporter
 
 Answer = tuple[int, dict[str, str], str]  # status, headers, body
 
@@ -304,3 +307,82 @@ def test_the_only_model_of_a_server_needs_no_name(server: Server, ask: Any) -> N
     server.models = ["one", "two"]
     with pytest.raises(caption.CaptionError, match=r"offers one, two; name one of them"):
         ask(model="")
+
+
+# --- a whole run --------------------------------------------------------------------------------------------------
+
+
+def _third(picture: str, nth: int) -> Answer | None:
+    """Return the fault of about every third call, or None: by the picture and the try, so that a test repeats itself.
+
+    No picture meets more than two faults in a row, or junk twice, which would rightly be an error.
+    """
+    drawn = hashlib.sha256(f"{picture} {nth}".encode()).digest()
+    if nth > 2 or drawn[0] % 3:
+        return None
+    nonsense = _completion("lorem ipsum dolor")
+    faults = [(500, {}, "oops"), nonsense, (0, {}, ""), (429, {"retry-after": "0.05"}, "slow down")]
+    return faults[drawn[1] % len(faults)]
+
+
+def test_a_server_that_fails_a_third_of_the_calls_captions_every_clip_once_and_its_own(
+    server: Server, bikes: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.setenv("RUSHES_API_KEY", "sk-very-secret")
+    faults = 0
+
+    def behave(picture: str, nth: int) -> Answer:
+        nonlocal faults
+        fault = _third(picture, nth)
+        with server.lock:
+            faults += fault is not None
+        return fault or _completion(_good(picture))
+
+    server.behave = behave
+    folder, run = tmp_path / "in", str(tmp_path / "run")
+    folder.mkdir()
+    shutil.copy(bikes, folder / "bikes.mp4")
+    config = CurateConfig(
+        shots=ShotsConfig(min_clip_s=0.3, max_clip_s=0.7), pack=PackConfig(max_side_px=96),
+        score=ScoreConfig(scorers=["quality"]), select=SelectConfig(policy=_all(tmp_path)),
+        caption=CaptionConfig(source="endpoint", endpoint=server.url, model="m"),
+    )  # fmt: skip
+    curate.curate([str(folder)], run, config, reporter=Reporter(live=False))
+    ledger = Ledger(run)
+    clips = ledger.read("clips").to_pylist()
+    kept = {row["key"] for row in ledger.read("selection").to_pylist() if row["kept"]}
+    frames = {(row["source_id"], row["time_s"]): row["jpeg"] for row in ledger.read("frames").to_pylist()}
+    true = {
+        clip["key"]: f"short of {picture_digest([frames[clip['source_id'], at] for at in clip['frame_s']])}"
+        for clip in clips
+        if clip["key"] in kept
+    }
+    rows = ledger.read("captions").to_pylist()
+    assert len(true) >= 12 and len(set(true.values())) == len(true), "every clip has a caption of its own to get"
+    assert faults >= len(server.asked) / 5, f"{faults} of {len(server.asked)} calls failed"
+    assert sorted(row["key"] for row in rows) == sorted(true), "all captioned, none doubled"
+    assert {row["key"]: row["short"] for row in rows} == true, "none swapped"
+    assert verify.verify(run) == []
+
+    _exchange_two_captions(ledger)
+    named = {problem.where for problem in verify.verify(run) if "caption" in problem.reason}
+    assert named == {rows[0]["key"], rows[1]["key"]}
+    with pytest.raises(pack.PackError, match=rows[1]["key"]):
+        pack.join(ledger, [rows[0]["key"]])
+    stages.stop()
+    written = b"".join(file.read_bytes() for file in Path(run).rglob("*") if file.is_file())
+    assert b"sk-very-secret" not in written and set(server.keys) == {"Bearer sk-very-secret"}
+
+
+def _all(folder: Path) -> str:
+    """Return a policy that keeps every clip."""
+    policy = folder / "all.yaml"
+    policy.write_text("name: all\nrules:\n  - {name: long_enough, measure: duration_s, min: 0.0}\n")
+    return str(policy)
+
+
+def _exchange_two_captions(ledger: Ledger) -> None:
+    part = ledger.parts("captions")[0]
+    rows = ledger.read_unit("captions", part.unit).to_pylist()
+    rows[0]["key"], rows[1]["key"] = rows[1]["key"], rows[0]["key"]
+    ledger.write("captions", part.unit, to_table("captions", rows), part.fingerprint)
