@@ -38,12 +38,13 @@ def compose(facts: Facts, tags: Sequence[Tag], certain: float = CERTAIN) -> dict
         "action": action(facts),
         "setting": " and ".join(name for name in sure if name in SETTINGS),
         "shot_size": "",  # no instrument here measures it
-        "camera_motion": camera(facts),
+        "camera_motion": camera_motion(facts),
         "light": light(facts),
         "style": style(facts),
     }
-    parts["short"] = short(parts)
-    parts["long"] = " ".join(sentences(parts, facts))
+    said = {**parts, "camera_motion": camera(facts)}
+    parts["short"] = short(said)
+    parts["long"] = " ".join(sentences(said, facts))
     return {field: parts[field] for field in FIELDS}
 
 
@@ -64,6 +65,23 @@ def action(facts: Facts) -> str:
     pace = "slow" if speed < SLOW_WIDTHS else "fast" if speed > FAST_WIDTHS else "moderate"
     extent = "a small part" if area < SMALL_AREA else "much" if area > LARGE_AREA else "a part"
     return f"{pace} movement in {extent} of the picture"
+
+
+def camera_motion(facts: Facts) -> str:
+    """Return the camera's motion in the fixed words of captions, such as `pan left`; empty where it was not measured.
+
+    The words are static, pan left, pan right, tilt up, tilt down, zoom in, zoom out, roll, shake and moving.
+    """
+    label = facts.get("camera") or ""
+    if label in ("static", "shake", "roll", "moving"):
+        return label
+    value = _number(facts, label) if label in _WAYS else None
+    if not value:
+        return "moving" if label in _WAYS else ""
+    return f"{label} {_WAYS[label][value < 0]}"
+
+
+_WAYS = {"pan": ("right", "left"), "tilt": ("up", "down"), "zoom": ("in", "out")}
 
 
 def camera(facts: Facts) -> str:

@@ -1,4 +1,4 @@
-"""Workers that hold a model: built once a process, called with one unit after another. No Ray."""
+"""Workers that score: built once a process, called with one unit after another. No Ray."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any
 
-from pipelines import caption, score, storage
-from pipelines.config import CaptionConfig, ScoreConfig
+from pipelines import score, storage
+from pipelines.config import ScoreConfig
 from pipelines.ledger import Ledger
-from pipelines.work import clip_frames, guard, kept_keys, status, write_errors
+from pipelines.work import clip_frames, guard, status, write_errors
 
 Row = dict[str, Any]
 CLIPS_AT_ONCE = 32  # clips whose frames stand in memory together
@@ -41,7 +41,7 @@ class ScoreActor:
         errors: list[Row] = []
         for group in _groups(clip_frames(ledger, name, clips)):
             rows.extend(self._group(group, errors))
-        return _finish(ledger, "score", "scores", unit, clips, rows, errors)
+        return finish(ledger, "score", "scores", unit, clips, rows, errors)
 
     def _group(self, group: list[Row], errors: list[Row]) -> list[Row]:
         found: list[Row] = []
@@ -54,46 +54,6 @@ class ScoreActor:
         return found
 
 
-class CaptionActor:
-    """Captions the kept clips of units: table `captions`."""
-
-    def __init__(self, run: str, config: CaptionConfig):
-        self.run = run
-        self.captioner = caption.captioner(config)
-        self.needs_frames = config.source == "endpoint"
-
-    def __call__(self, unit: Row) -> Row:
-        """Caption one unit; a clip that gets no caption becomes an error row and the others go on.
-
-        A server that answers nobody is fatal instead: then no clip is to blame.
-        """
-        ledger, name = Ledger(self.run), unit["unit"]
-        clips = self._clips(ledger, name)
-        rows: list[Row] = []
-        errors: list[Row] = []
-        pictured = clip_frames(ledger, name, clips) if self.needs_frames else iter(clips)
-        try:
-            for group in _groups(pictured):
-                done = self.captioner.caption(group)
-                rows.extend(done.rows)
-                errors.extend(done.errors)
-        except caption.CaptionError as error:
-            return {**status(unit, 0, 0.0, 0), "fatal": f"captions: {error}"}
-        durations = {clip["key"]: clip["duration_s"] for clip in clips}
-        lost = [{**error, "seconds": durations[error["key"]]} for error in errors]  # it cannot be packed without one
-        return _finish(ledger, "caption", "captions", unit, clips, rows, lost)
-
-    def _clips(self, ledger: Ledger, unit: str) -> list[Row]:
-        """Return the kept clips of a unit with their scores by scorer."""
-        kept = set(kept_keys(ledger, unit))
-        clips = [clip for clip in ledger.read_unit("clips", unit).to_pylist() if clip["key"] in kept]
-        scores: dict[str, dict[str, Row]] = {clip["key"]: {} for clip in clips}
-        for row in ledger.read_unit("scores", unit, ["key", "scorer", "model", "value", "label"]).to_pylist():
-            if row["key"] in scores:
-                scores[row["key"]][row["scorer"]] = row
-        return [{**clip, "scores": scores[clip["key"]]} for clip in clips]
-
-
 def _groups(clips: Iterator[Row]) -> Iterator[list[Row]]:
     while group := list(islice(clips, CLIPS_AT_ONCE)):
         yield group
@@ -104,9 +64,10 @@ def _where(clip: Row) -> Row:
             "start_s": clip["start_s"], "seconds": clip["duration_s"]}  # fmt: skip
 
 
-def _finish(
+def finish(
     ledger: Ledger, stage: str, table: str, unit: Row, clips: Sequence[Row], rows: list[Row], errors: list[Row]
 ) -> Row:
+    """Write a unit's errors, then its rows, and return its status; what cannot be written is fatal."""
     try:
         write_errors(ledger, stage, unit, errors)
         ledger.write(table, unit["unit"], rows, unit["fingerprint"])

@@ -111,20 +111,29 @@ class SelectConfig:
 class CaptionConfig:
     """Where captions come from."""
 
-    source: Literal["tags", "endpoint"] = "tags"
-    """tags: composed from measured facts and ImageNet tags. endpoint: an OpenAI-compatible server."""
+    source: Literal["tags", "endpoint", "transformers"] = "tags"
+    """tags: composed from measured facts and ImageNet tags. endpoint: an OpenAI-compatible server. transformers: a
+    vision-language model in a local folder. A caption that stands in the list of inputs is kept whatever the source."""
     endpoint: str = ""
-    """Base URL of the server, such as http://host:8000/v1."""
+    """Base URL of the server, such as http://host:8000/v1. Captions are made again for another model, not for the same
+    one at another address."""
     model: str = ""
-    """Model name to ask for."""
+    """Model name to ask the endpoint for (empty takes its only one); for transformers the folder of the model."""
     api_key_env: str = "RUSHES_API_KEY"
     """Environment variable that holds the key; the key itself is never saved."""
+    actors: int = 0
+    """Processes that caption; 0 is one for an endpoint (so that the limits below are the run's), one for each GPU, or a
+    single one, for transformers, and one for each CPU for tags."""
     retries: int = 4
     """Retries of a request, with exponential back-off."""
     concurrency: int = 4
     """Requests under way at once for each actor."""
+    requests_per_minute: float = 0.0
+    """Most requests in a minute, retries counted, of all actors together (each gets its even share); 0 is no limit."""
     timeout_s: float = 120.0
     """Time limit of one request."""
+    batch_clips: int = 4
+    """Clips that a transformers model answers at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,7 +225,10 @@ RANGES: dict[str, tuple[float, float]] = {
     "score.batch_frames": (1, math.inf),
     "caption.retries": (0, 100),
     "caption.concurrency": (1, 10_000),
+    "caption.actors": (0, math.inf),
+    "caption.requests_per_minute": (0, math.inf),
     "caption.timeout_s": (0.001, math.inf),
+    "caption.batch_clips": (1, 4096),
     "pack.crf": (0, 63),
     "pack.max_side_px": (0, 65_535),
     "pack.shard_mb": (0.001, math.inf),

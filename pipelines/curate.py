@@ -13,13 +13,27 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import duckdb
-import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines import actors, footage, pack, plan, runfile, score, select, selections, shards, stages, storage, work
+from pipelines import (
+    actors,
+    caption,
+    caption_actor,
+    footage,
+    pack,
+    plan,
+    runfile,
+    score,
+    select,
+    selections,
+    shards,
+    stages,
+    storage,
+    work,
+)
 from pipelines.accounting import Account, account
 from pipelines.config import CurateConfig, check
-from pipelines.ledger import Ledger, fingerprint
+from pipelines.ledger import Ledger, Part, fingerprint
 from pipelines.progress import Reporter
 
 log = logging.getLogger("rushes")
@@ -56,6 +70,7 @@ class Stage:
     arguments: Row = field(default_factory=dict)
     is_actor: bool = False
     workers: int = 0
+    use_gpu: bool = True
 
 
 def curate(
@@ -111,7 +126,7 @@ class Job:
                              c.score.aesthetic_head, shots)  # fmt: skip
         return {
             "sources": sources, "scan": scan, "shots": shots, "score": score_,
-            "caption": fingerprint("caption", c.caption.source, c.caption.endpoint, c.caption.model, score_),
+            "caption": fingerprint(caption.made_by(c.caption, c.score.scorers), score_),
             "encode": fingerprint("encode", c.pack.codec, c.pack.crf, c.pack.max_side_px, c.pack.crop_bars,
                                   c.pack.audio, c.pack.copy, sorted(c.pack.copy_codecs), shots),
         }  # fmt: skip
@@ -121,6 +136,7 @@ class Job:
         check(self.config)
         self.ledger.check()
         score.check(self.config.score)
+        caption.check(self.config.caption)
         select.check(self.policy, self.config.score.scorers)
 
     def open(self, inputs: Sequence[str], retry_failed: bool) -> None:
@@ -165,9 +181,16 @@ class Job:
         for table in ("packed", "selection", "pairs", *REDONE):
             for part in self.ledger.parts(table):
                 if table in REDONE and _base(part.unit) in units:
-                    storage.remove(part.uri)
+                    self._forget(table, part)
                 elif table not in REDONE and (table != "packed" or part.unit in gone):
                     self.ledger.outdate(table, part)
+
+    def _forget(self, table: str, part: Part) -> None:
+        """Let a unit's part count as not done; captions are kept, since each tells by itself whether it still holds."""
+        if table == "captions":
+            self.ledger.outdate(table, part)
+        else:
+            storage.remove(part.uri)
 
     def sources(self) -> None:
         """Probe every input; then find the byte-identical ones, which are read once."""
@@ -224,10 +247,13 @@ class Job:
 
     def caption(self) -> None:
         """Describe the kept clips."""
-        arguments = {"run": self.run, "config": self.config.caption}
+        c = self.config.caption
+        workers = c.actors or {"tags": stages.cpus(), "endpoint": 1, "transformers": stages.gpus() or 1}[c.source]
+        arguments = {"run": self.run, "config": c, "made_by": caption.made_by(c, self.config.score.scorers),
+                     "actors": workers}  # fmt: skip
         self._run(
-            Stage(name="caption", tables=("captions",), units=self._kept_units("caption"), work=actors.CaptionActor,
-                  arguments=arguments, is_actor=True)
+            Stage(name="caption", tables=("captions",), units=self._kept_units("caption"), arguments=arguments,
+                  work=caption_actor.CaptionActor, is_actor=True, workers=workers, use_gpu=c.source == "transformers")
         )  # fmt: skip
 
     def encode(self) -> None:
@@ -262,10 +288,12 @@ class Job:
 
     def _shard_units(self) -> list[Row]:
         """Return a row for each shard that there should be; its fingerprint follows all that its samples hold."""
-        captioned = pa.array(self.ledger.read("captions", ["key"])["key"].to_pylist(), pa.string())
+        captions = self.ledger.read("captions", ["key", "bound"])
+        captioned = captions["key"].combine_chunks()
         encoded = self.ledger.read("encoded", ["key", "unit", "bucket", "wave", "size_bytes", "sha256"])
         encoded = encoded.filter(pc.is_in(encoded["key"], value_set=captioned))
-        facts = zip(encoded["sha256"].to_pylist(), encoded["unit"].to_pylist(), strict=True)
+        bound = captions["bound"].take(pc.index_in(encoded["key"], value_set=captioned))
+        facts = zip(encoded["sha256"].to_pylist(), encoded["unit"].to_pylist(), bound.to_pylist(), strict=True)
         made = dict(zip(encoded["key"].to_pylist(), facts, strict=True))
         balance = pack.balance_of(self.ledger, self.policy.name)
         rows = []
@@ -308,7 +336,9 @@ class Job:
         done = {(part.unit, part.fingerprint) for part in self.ledger.parts(stage.tables[-1])}
         pending = [row for unit, row in stage.units.items() if (unit, row["fingerprint"]) not in done]
         before = len(stage.units) - len(pending)
-        self._follow(stage.name, pending, before, stage.work, stage.arguments, stage.is_actor, stage.workers)
+        self._follow(
+            stage.name, pending, before, stage.work, stage.arguments, stage.is_actor, stage.workers, stage.use_gpu
+        )
         current = {unit: row["fingerprint"] for unit, row in stage.units.items()}
         for table in stage.tables:
             self.ledger.tidy(table, current)
@@ -316,14 +346,14 @@ class Job:
 
     def _follow(
         self, name: str, pending: list[Row], before: int, work_: Any, arguments: Row, is_actor: bool = False,
-        workers: int = 0,
+        workers: int = 0, use_gpu: bool = True,
     ) -> None:  # fmt: skip
         """Run units to their end. Raises RunFailed as soon as one says that nothing can be written any more."""
         if not pending:
             self.reporter.skipped(name, before)
             return
         if is_actor:
-            rows = stages.run_actors(pending, work_, arguments, actors=workers)
+            rows = stages.run_actors(pending, work_, arguments, actors=workers, use_gpu=use_gpu)
         else:
             rows = stages.run_units(pending, work_, arguments, in_flight=self.config.ray.max_in_flight)
         for row in self.reporter.follow(name, rows, len(pending), before):

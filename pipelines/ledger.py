@@ -194,6 +194,13 @@ TABLES: dict[str, pa.Schema] = {
         style=_s,
         short=_s,
         long=_s,
+        # `made_by`: the settings that made it. `prompt`: what the model was asked. `checks`: what it said against what
+        # was measured. `pictures` and `bound`: the clip it belongs to (`pipelines/binding.py`).
+        made_by=_s,
+        prompt=_s,
+        checks=_s,
+        pictures=_s,
+        bound=_s,
     ),
     # `made_by` is the fingerprint of the settings that made a clip, whichever selection it was made for.
     "encoded": _schema(

@@ -18,7 +18,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines import archive, storage
+from filters.caption import FIELDS
+from pipelines import archive, binding, storage
 from pipelines.config import PackConfig
 from pipelines.ledger import TABLES, Ledger
 from pipelines.runfile import redact
@@ -34,7 +35,8 @@ TEXT_BYTES = 8192
 _FACTS = [f for f in TABLES["clips"] if not pa.types.is_list(f.type) and f.name not in ("caption", "unit")]
 _ENCODED = [f for f in TABLES["encoded"] if f.name not in ("key", "made_by", "offset", "size_bytes", "unit", "wave")]
 _BALANCE = [f for f in TABLES["selection"] if f.name in ("cluster", "weight")]
-_CAPTION = [f for f in TABLES["captions"] if f.name not in ("key", "source", "model", "short", "long")]
+_CAPTION = [TABLES["captions"].field(name) for name in FIELDS if name not in ("short", "long")]
+_BOUND = [name for name in binding.CLIP_COLUMNS if TABLES["clips"].field(name) not in _FACTS]
 
 
 class PackError(ValueError):
@@ -119,7 +121,8 @@ def facts_of(
     clip = {**clip, "uri": redact(clip.get("uri") or "")}  # shards are handed on, passwords in a URI must not be
     facts = _typed(_FACTS, clip) | _typed(_ENCODED, encoded) | _typed(_CAPTION, caption)
     facts |= {"caption": _text(caption), "caption_source": caption.get("source") or ""}
-    facts |= {"caption_model": caption.get("model") or ""}
+    facts |= {f"caption_{name}": caption.get(name) or "" for name in ("model", "prompt", "checks")}
+    facts |= binding.facts(caption)
     for score in sorted(scores, key=lambda row: row["scorer"]):
         facts |= _typed([pa.field("value", pa.float32())], score, f"{score['scorer']}")
         facts |= {f"{score['scorer']}_label": score["label"]} if score.get("label") else {}
@@ -157,11 +160,14 @@ def sample_of(
 ) -> Sample:
     """Return the sample of one clip: mp4, json, txt. Raises PackError where the rows or the bytes are not of one clip.
 
-    A caption that slipped to the clip beside it would poison training unseen, so keys are compared, not trusted.
+    A caption that slipped to the clip beside it would poison training unseen, so keys are compared, not trusted, and
+    its digest is computed again from the clip and the words.
     """
     key = clip["key"]
     if not key == caption["key"] == encoded["key"]:
         raise PackError(f"rows of different clips: {key}, caption {caption['key']}, encoded {encoded['key']}")
+    if not binding.holds(clip, caption):
+        raise PackError(f"{key}: the caption joined to it was not bound to this clip, or was changed; {binding.REMEDY}")
     scores = list(scores)
     if strange := [row["key"] for row in scores if row["key"] != key]:
         raise PackError(f"a score of {strange[0]} was joined to {key}")
@@ -272,10 +278,10 @@ def join(ledger: Ledger, keys: Iterable[str], policy: str = "") -> dict[str, Joi
     """Return the rows of the given clips from clips, captions, encoded, scores and selection, each table read once.
 
     Read the rows of many shards at once: every call goes through the whole tables. Raises PackError for a clip that
-    one of clips, captions and encoded does not have.
+    one of clips, captions and encoded does not have, and for a caption that is another clip's, naming both.
     """
     wanted = pa.array(list(keys), pa.string())
-    clips = _by_key(ledger, "clips", [field.name for field in _FACTS], wanted)
+    clips = _by_key(ledger, "clips", [field.name for field in _FACTS] + _BOUND, wanted)
     captions = _by_key(ledger, "captions", TABLES["captions"].names, wanted)
     encoded = _by_key(ledger, "encoded", TABLES["encoded"].names, wanted)
     scores: dict[str, list[dict[str, Any]]] = {}
@@ -287,6 +293,8 @@ def join(ledger: Ledger, keys: Iterable[str], policy: str = "") -> dict[str, Joi
         for table, rows in (("clips", clips), ("captions", captions), ("encoded", encoded)):
             if key not in rows:
                 raise PackError(f"{key} is in no row of table {table}; run the same command again to complete it")
+        if not binding.holds(clips[key], captions[key]):
+            raise PackError(f"{key}: {binding.reason(ledger, captions[key])}; {binding.REMEDY}")
         joined[key] = Joined(
             clip=clips[key], caption=captions[key], encoded=encoded[key], scores=scores.get(key, []),
             balance=balance.get(key, {}), tar=tars[encoded[key]["unit"]],

@@ -1,24 +1,29 @@
-"""What a captioning model is asked, and how its answer is read. Pure: no network, no clock."""
+"""What a captioning model is asked. Pure: no network, no clock.
+
+The wording has a digest, `PROMPT_DIGEST`, which stands with every caption and in the fingerprint of the stage: another
+wording makes captions anew, and an old caption tells what was asked.
+"""
 
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 from collections.abc import Mapping
 from typing import Any
 
 from filters import tags
-from filters.caption import FIELDS, compose
+from filters.caption import FIELDS, camera, camera_motion, compose
+from filters.caption_checks import CAMERA_MOTIONS, SHOT_SIZES
 
 Clip = Mapping[str, Any]
-LONGEST_ANSWER, LONGEST_TEXT = 100_000, 5000  # characters; a model that runs wild fills no ledger
 
 ASKED = {
     "subject": "who or what is seen",
     "action": "what happens",
     "setting": "where",
-    "shot_size": "extreme close-up, close-up, medium shot, full shot, wide shot or extreme wide shot",
-    "camera_motion": "how the camera moves; keep to the measured camera",
+    "shot_size": f"one of: {', '.join(SHOT_SIZES)}",
+    "camera_motion": f"one of: {', '.join(CAMERA_MOTIONS)}; keep to the measured camera",
     "light": "the light and its direction",
     "style": "photograph, animation, film stock, colours, mood",
     "short": "the clip in one sentence of at most 25 words",
@@ -26,23 +31,59 @@ ASKED = {
 }
 assert tuple(ASKED) == FIELDS
 
+_ENUMS = {"shot_size": SHOT_SIZES, "camera_motion": CAMERA_MOTIONS}
 SCHEMA = {
     "type": "object",
-    "properties": {name: {"type": "string", "description": what} for name, what in ASKED.items()},
+    "properties": {
+        name: {"type": "string", "description": what} | ({"enum": ["", *_ENUMS[name]]} if name in _ENUMS else {})
+        for name, what in ASKED.items()
+    },
     "required": list(ASKED),
     "additionalProperties": False,
 }
 
 PROMPT = (
-    "You caption clips for training a video generator. You see frames of one clip, in order of time. Describe only "
-    "what they show. Measured facts come from instruments: do not contradict them. Leave a field empty rather than "
-    "guess. Answer with one JSON object and nothing else, with these fields:\n"
+    "You caption clips for training a video generator. You see frames of one clip, in order of time; each is preceded "
+    "by its time. The clip is one shot without a cut. Describe only what the frames show. Measured facts come from "
+    "instruments: do not contradict them. Leave a field empty rather than guess, but never short and long. Answer in "
+    "English with one JSON object and nothing else, with these fields:\n"
     + "\n".join(f"{k}: {v}" for k, v in ASKED.items())
 )
 
+_AGAIN = "That was no usable answer: {wrong}. Look at the frames again and answer with the JSON object alone."
+_FRAME = "Frame {number} of {count}, at {time_s:.2f} s"
+PROMPT_DIGEST = hashlib.sha256(json.dumps([PROMPT, SCHEMA, _AGAIN, _FRAME]).encode()).hexdigest()[:12]
 
-class Junk(ValueError):
-    """An answer that is no caption."""
+
+def question(clip: Clip) -> list[dict[str, Any]]:
+    """Return the messages that ask for a clip's caption, in the form of the OpenAI API."""
+    return [{"role": "system", "content": PROMPT}, {"role": "user", "content": shown(clip)}]
+
+
+def again(answer: str, wrong: str) -> list[dict[str, Any]]:
+    """Return the messages that follow a bad answer: the answer, and what was wrong with it."""
+    return [
+        {"role": "assistant", "content": answer[:2000]},
+        {"role": "user", "content": _AGAIN.format(wrong=wrong)},
+    ]
+
+
+def shown(clip: Clip) -> list[dict[str, Any]]:
+    """Return the user's message: the measured facts as text, then each frame after its time, as a data URL."""
+    content: list[dict[str, Any]] = [{"type": "text", "text": facts(clip)}]
+    for label, jpeg in zip(frame_labels(clip), clip["jpegs"], strict=True):
+        url = f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"
+        content += [{"type": "text", "text": label}, {"type": "image_url", "image_url": {"url": url}}]
+    return content
+
+
+def frame_labels(clip: Clip) -> list[str]:
+    """Return what stands before each frame of a clip: its number and its time from the clip's start."""
+    times = clip["frame_s"]
+    return [
+        _FRAME.format(number=number, count=len(times), time_s=time_s - clip["start_s"])
+        for number, time_s in enumerate(times, 1)
+    ]
 
 
 def found(clip: Clip) -> list[tags.Tag]:
@@ -51,50 +92,14 @@ def found(clip: Clip) -> list[tags.Tag]:
     return tags.parse(score["label"]) if score else []
 
 
-def shown(clip: Clip) -> list[dict[str, Any]]:
-    """Return the user's message: the measured facts as text, then the frames as data URLs."""
-    images = [f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}" for jpeg in clip["jpegs"]]
-    return [
-        {"type": "text", "text": facts(clip)},
-        *({"type": "image_url", "image_url": {"url": image}} for image in images),
-    ]
-
-
 def facts(clip: Clip) -> str:
     """Return what was measured of a clip, as lines for a prompt."""
     measured = compose(clip, found(clip))
-    named = {
-        "camera": "camera_motion",
-        "movement": "action",
-        "light": "light",
-        "form": "style",
-        "seen, by a classifier": "subject",
-    }
-    lines = [f"{name}: {measured[part]}" for name, part in named.items() if measured[part]]
-    if clip.get("duration_s") is not None:
-        lines.insert(0, f"length: {clip['duration_s']:.1f} s")
+    lines = [] if clip.get("duration_s") is None else [f"length: {clip['duration_s']:.1f} s, one shot"]
+    if measured["camera_motion"]:
+        lines.append(f"camera: {camera(clip)} (camera_motion: {camera_motion(clip)})")
+    named = {"movement": "action", "light": "light", "form": "style", "seen, by a classifier": "subject"}
+    for name, part in named.items():
+        luma = f" (mean luma {clip['luma_mean']:.0f} of 255)" if part == "light" and measured[part] else ""
+        lines += [f"{name}: {measured[part]}{luma}"] if measured[part] else []
     return "Measured facts\n" + "\n".join(lines)
-
-
-def parse(answer: str | None) -> dict[str, str]:
-    """Return the parts of a caption in a model's answer, whatever stands round the JSON. Raises Junk."""
-    decoder = json.JSONDecoder()
-    text = (answer or "")[:LONGEST_ANSWER]
-    for start in (k for k, letter in enumerate(text) if letter == "{"):
-        try:
-            read, _ = decoder.raw_decode(text, start)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(read, dict) and _text(read.get("short")) and _text(read.get("long")):
-            return {name: _text(read.get(name)) for name in FIELDS}
-    raise Junk(f"the model's answer holds no caption: {text[:120]!r}")
-
-
-def _text(value: Any) -> str:
-    """Return a field as one line of text; models give lists and nulls where a string was asked for."""
-    if isinstance(value, list):
-        value = ", ".join(item for item in value if isinstance(item, str))
-    if not isinstance(value, str):
-        return ""
-    whole = value.encode("utf-8", "ignore").decode()  # JSON may hold half a surrogate pair, Parquet may not
-    return " ".join(whole.split())[:LONGEST_TEXT]

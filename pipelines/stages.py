@@ -59,6 +59,11 @@ def cpus() -> int:
     return max(1, int(ray.cluster_resources().get("CPU", 1)))
 
 
+def gpus() -> int:
+    """Return the GPUs of the cluster."""
+    return int(ray.cluster_resources().get("GPU", 0))
+
+
 def run_units(units: Sequence[Row], work: Callable[..., Row], arguments: Row, *, in_flight: int = 0) -> Iterator[Row]:
     """Yield the status row of each unit as it ends; `work(unit, **arguments)` runs in a Ray task of one CPU.
 
@@ -87,15 +92,15 @@ def run_actors(
     """
     if not units:
         return
-    gpus = int(ray.cluster_resources().get("GPU", 0)) if use_gpu else 0
-    size = min(len(units), actors or gpus or cpus())
+    found = gpus() if use_gpu else 0
+    size = min(len(units), actors or found or cpus())
     dataset = ray.data.from_items(list(units), override_num_blocks=len(units))
     mapped = dataset.map(
         actor,
         fn_constructor_kwargs=arguments,
         compute=ActorPoolStrategy(size=size),
-        num_cpus=None if gpus else 1,
-        num_gpus=1 if gpus else None,
+        num_cpus=None if found else 1,
+        num_gpus=1 if found else None,
     )
     yield from mapped.iter_rows()
 

@@ -13,15 +13,16 @@ import hashlib
 import io
 import json
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, cast
 
 import av
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines import archive, selections, storage
+from pipelines import archive, binding, selections, storage
 from pipelines.clip import is_key
 from pipelines.ledger import Ledger
 from pipelines.shards import Manifest, ShardError, ShardInfo, read_manifest, read_sidecar
@@ -63,7 +64,8 @@ def verify(run: str, full: bool = False, selection: str = "") -> list[Problem]:
     problems = [*verify_shards(root, full)]
     if storage.exists(f"{run}/latents/{name}/manifest.json"):
         problems += verify_shards(f"{run}/latents/{name}", full)
-    return [*problems, *_against_ledger(run, root, name)]
+    slipped = (Problem(where=key, reason=reason, remedy=binding.REMEDY) for key, reason in binding.wrong(Ledger(run)))
+    return [*problems, *slipped, *_against_ledger(run, root, name)]
 
 
 def verify_shards(root: str, full: bool = False) -> Iterator[Problem]:
@@ -102,6 +104,7 @@ class _Shard:
     info: ShardInfo
     full: bool
     keys: list[str] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)
     rows: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def problems(self) -> Iterator[Problem]:
@@ -131,8 +134,18 @@ class _Shard:
             self.rows[key] = {"offset": member.offset - archive.BLOCK}
         row = self.rows[key]
         row |= {f"{extension}_offset": member.offset, f"{extension}_bytes": len(member.data)}
+        yield from self._caption(key, extension, member.data)
         if self.full or len(self.keys) == 1:
             yield from self._content(key, extension, member.data, row)
+
+    def _caption(self, key: str, extension: str, data: bytes) -> Iterator[Problem]:
+        """Check that the text of a sample is the one that was bound to this clip, from the sample alone."""
+        if extension == "json":
+            self.facts = _object(data)
+        elif extension == "txt":
+            own = self.facts.get("key") == key
+            if not own or not binding.holds_in_shard(self.facts, data.decode(errors="replace")):
+                yield self._problem(f"{key}: its caption was not bound to this clip, or was changed")
 
     def _content(self, key: str, extension: str, data: bytes, row: dict[str, Any]) -> Iterator[Problem]:
         try:
@@ -196,6 +209,15 @@ class _Hashing:
             pass
 
 
+def _object(data: bytes) -> dict[str, Any]:
+    """Return a JSON object; an empty one where there is none."""
+    try:
+        found = json.loads(data)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def _frames(mp4: bytes) -> int:
     """Return how many frames a clip decodes to, all of them decoded."""
     with av.open(io.BytesIO(mp4), "r", metadata_errors="ignore") as container:
@@ -207,9 +229,11 @@ def _against_ledger(run: str, root: str, name: str) -> Iterator[Problem]:
     ledger = Ledger(run)
     packed = ledger.read("packed", columns=["key", "shard"], where=pc.field("policy") == name)
     try:
-        found = {key: info.path for info in read_manifest(root).shards for key in _keys(root, info)}
+        sidecars = [(info.path, _keys(root, info)) for info in read_manifest(root).shards]
     except (OSError, ValueError):
         return  # told already, shard by shard
+    found = {key: path for path, table in sidecars for key in table["key"].to_pylist()}
+    yield from _captions_against(ledger, [table for _, table in sidecars])
     said = dict(zip(packed["key"].to_pylist(), packed["shard"].to_pylist(), strict=True))
     for key in sorted(said.keys() | found.keys()):
         if said.get(key) != found.get(key):
@@ -224,5 +248,19 @@ def _against_ledger(run: str, root: str, name: str) -> Iterator[Problem]:
         yield Problem(where=key, reason="in a shard but not kept by the selection", remedy=PACK_AGAIN)
 
 
-def _keys(root: str, info: ShardInfo) -> list[str]:
-    return read_sidecar(root, info).column("key").to_pylist()
+def _captions_against(ledger: Ledger, sidecars: Sequence[pa.Table]) -> Iterator[Problem]:
+    """Compare the captions in the shards with those of the ledger, by their digests."""
+    captions = ledger.read("captions", columns=["key", "bound"])
+    bound = dict(zip(captions["key"].to_pylist(), captions["bound"].to_pylist(), strict=True))
+    for table in sidecars:
+        if "caption_bound" in table.column_names:  # without it the samples are told already
+            for key, packed in zip(table["key"].to_pylist(), table["caption_bound"].to_pylist(), strict=True):
+                if bound.get(key, packed) != packed:
+                    reason = "its shard holds another caption than the ledger"
+                    yield Problem(where=key, reason=reason, remedy=PACK_AGAIN)
+
+
+def _keys(root: str, info: ShardInfo) -> pa.Table:
+    """Return the keys of a shard and, where its samples have captions, what binds these to their clips."""
+    table = read_sidecar(root, info)
+    return table.select([name for name in ("key", "caption_bound") if name in table.column_names])

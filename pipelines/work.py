@@ -70,13 +70,16 @@ def status(unit: Row, items: int, seconds: float, errors: int) -> Row:
 
 
 def reporting(work: Callable[..., Row]) -> Callable[..., Row]:
-    """Wrap a unit's work so that a full disk or refused write comes back as one sentence instead of a traceback."""
+    """Wrap a unit's work so that what stops the run comes back as one sentence instead of a traceback.
+
+    A full disk, a refused write, a clip that cannot be packed: a caption that is another clip's, say.
+    """
 
     @functools.wraps(work)
     def wrapped(unit: Row, **arguments: Any) -> Row:
         try:
             return work(unit, **arguments)
-        except storage.StorageError as error:
+        except (storage.StorageError, pack.PackError) as error:
             return {**status(unit, 0, 0.0, 0), "fatal": str(error)}
 
     return wrapped

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines import pack, shards, storage
+from pipelines import binding, pack, shards, storage
 from pipelines.clip import clip_key
 from pipelines.config import PackConfig
 from pipelines.ledger import TABLES, Ledger, to_table
@@ -42,8 +42,10 @@ def clip(number: int, **changes: Any) -> dict[str, Any]:
     return row | {"phash": [1, 2], "licence": None} | changes
 
 
-def caption(number: int) -> dict[str, Any]:
-    return {"key": key(number), "source": "tags", "subject": "a bicycle", "long": f"Clip {number}.", "short": "Clip."}
+def caption(number: int, of: dict[str, Any] | None = None) -> dict[str, Any]:
+    row = {"key": key(number), "source": "tags", "subject": "a bicycle", "long": f"Clip {number}.", "short": "Clip."}
+    seen = of or clip(number)
+    return row | {"pictures": binding.pictures(seen), "bound": binding.bind(seen, row)}
 
 
 def encoded_row(number: int, **changes: Any) -> dict[str, Any]:
@@ -145,7 +147,7 @@ def test_the_largest_number_is_still_a_number() -> None:
 def test_every_field_has_one_type_whatever_the_rows_hold(data: st.DataObject) -> None:
     numbers = st.one_of(st.none(), st.integers(-5, 5), st.floats())
     row = {f.name: data.draw(numbers) for f in TABLES["clips"] if pa.types.is_floating(f.type)} | {"key": key(1)}
-    sample = pack.sample_of(row, caption(1), encoded_row(1), mp4(1))
+    sample = pack.sample_of(row, caption(1, row), encoded_row(1), mp4(1))
     facts = json.loads(dict(sample.members)["json"], parse_constant=pytest.fail)
     assert all(isinstance(facts[name], float) for name in row if name in facts and name != "key")
 

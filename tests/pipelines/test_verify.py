@@ -13,7 +13,7 @@ import av
 import numpy as np
 import pytest
 
-from pipelines import pack, shards, storage
+from pipelines import caption, pack, shards, storage
 from pipelines.clip import clip_key
 from pipelines.config import PackConfig
 from pipelines.ledger import Ledger, to_table
@@ -48,8 +48,10 @@ def run(tmp_path: Path) -> Path:
     info = {"width": 32, "height": 32, "fps": 24.0, "frames": 4, "duration_s": 4 / 24, "codec": "mpeg4"}
     rows = pack.write_encoded(str(folder), UNIT, "eee", ((key(n), mp4(n), info) for n in range(5)))
     ledger.write("encoded", UNIT, rows, "eee")
-    ledger.write("clips", UNIT, [{"key": key(n), "unit": UNIT} for n in range(5)], "ccc")
-    ledger.write("captions", UNIT, [{"key": key(n), "long": "A clip."} for n in range(5)], "ppp")
+    clips = [{"key": key(n), "unit": UNIT, "start_s": n / 7, "end_s": 1 + n / 7, "phash": [n, 2]} for n in range(5)]
+    ledger.write("clips", UNIT, clips, "ccc")
+    captions = [caption.row_of(clip, "endpoint", "m", {"long": f"Clip {n}."}) for n, clip in enumerate(clips)]
+    ledger.write("captions", UNIT, captions, "ppp")
     kept = [{"key": key(n), "policy": "default", "kept": n < 5} for n in range(6)]
     ledger.write("selection", f"{UNIT}-default", kept, "fff")
     plans = pack.shard_plan(ledger.read("encoded"), to_table("selection", kept), PACK)

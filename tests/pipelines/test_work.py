@@ -6,7 +6,7 @@ import errno
 
 import pytest
 
-from pipelines import runfile, storage, work
+from pipelines import pack, runfile, storage, work
 
 
 def test_what_goes_wrong_with_one_source_is_a_row_without_its_password() -> None:
@@ -35,3 +35,11 @@ def test_a_full_disk_is_no_fault_of_the_clip(number: int) -> None:
 )
 def test_passwords_go_and_paths_stay(text: str, clean: str) -> None:
     assert runfile.redact(text) == clean
+
+
+@pytest.mark.parametrize("error", [storage.StorageError("no space left"), pack.PackError("no clip of its own")])
+def test_what_stops_a_run_comes_back_as_a_sentence(error: Exception) -> None:
+    def fails(unit: dict) -> dict:
+        raise error
+
+    assert work.reporting(fails)({"unit": "u"})["fatal"] == str(error)
