@@ -171,9 +171,9 @@ def test_several_selections_are_compared_and_the_one_shown_is_named(run: Path) -
     (run / "config.yaml").write_text("select: {policy: default}\n")
     page, checker = _page(run)
     assert "selections" in checker.ids and "Shared with default" in page and "shown on this page" in page
-    assert "1 · 50.0\u00a0%" in page and "made of an older ledger" in page and "not packed" in page
+    assert "1 · 50\u00a0%" in page and "made of an older ledger" in page and "not packed" in page
     page = Path(write(str(run), policy="lax")).read_text(encoding="utf-8")
-    assert "Shared with lax" in page and "luma_mean among the highest 50 %" in page and "best ≥ 55" in page
+    assert "Shared with lax" in page and "luma_mean among the highest 50 %" in page and "best: kept where ≥ 55" in page
 
 
 def test_the_same_ledger_gives_the_same_page(run: Path) -> None:
