@@ -62,7 +62,7 @@ def current(run: str) -> str:
     configured = str((settings(run).get("select") or {}).get("policy", ""))
     try:
         return selecting.read_policy(configured).name if configured else ""
-    except policies.PolicyError:  # the file was moved since; by custom it bears the policy's name
+    except (policies.PolicyError, storage.StorageError, OSError):  # moved since; by custom it bears the policy's name
         return configured.rsplit("/", 1)[-1].removesuffix(".yaml").removesuffix(".yml")
 
 
@@ -136,7 +136,7 @@ def unfinished(ledger: Ledger) -> str:
     planned = set(ledger.read("plan", ["unit"])["unit"].to_pylist())
     for table, stage in (("clips", "shots"), ("scores", "score")):
         if missing := planned - {part.unit for part in ledger.parts(table)}:
-            command = f"rushes curate --out {ledger.run} --through {stage}"
+            command = f"rushes curate --config {ledger.run}/config.yaml --out {ledger.run} --through {stage}"
             return f"{len(missing)} of {len(planned)} units of {ledger.run} have no {table} yet; run `{command}` first"
     return ""
 
@@ -207,7 +207,8 @@ def lines(found: dict[str, Any]) -> list[str]:
         f"{found['policy']} {word}: {found['kept']} of {found['clips']} clips, {found['kept_hours']:.4f} h, "
         f"{found['duplicates']} duplicates",
         f"selections in {found['run']}: {', '.join(found['selections'])} (current: {found['current'] or 'none'})",
-        f"shards of it: rushes curate --out {found['run']} --select.policy {found['pack']}",
+        f"shards of it: rushes curate --config {found['run']}/config.yaml --out {found['run']} "
+        f"--select.policy {found['pack']}",
     ]
 
 

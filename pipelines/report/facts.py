@@ -242,6 +242,38 @@ def tally(books: Books, table: str) -> int:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Selected:
+    """What one of several selections keeps."""
+
+    policy: str
+    clips: int
+    seconds: float
+    shared: int
+    """Clips that the selection shown keeps too."""
+    shared_s: float
+    packed: int
+    """Clips in its shards."""
+
+
+def selected(books: Books) -> list[Selected]:
+    """Return what each selection of the run keeps, the one shown first."""
+    rows = _rows(
+        books,
+        """
+        select s.policy, count(*) filter (kept) as clips, coalesce(sum(duration_s) filter (kept), 0) as seconds,
+               count(*) filter (kept and o.key is not null) as shared,
+               coalesce(sum(duration_s) filter (kept and o.key is not null), 0) as shared_s,
+               any_value(coalesce(p.packed, 0)) as packed
+        from selection s
+        left join (select key from selection where kept and policy = getvariable('policy')) o using (key)
+        left join (select policy, count(*) as packed from packed group by 1) p using (policy)
+        group by s.policy order by s.policy != getvariable('policy'), s.policy
+        """,
+    )
+    return [Selected(**row) for row in rows]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Step:
     """One gate on the way from all clips to the shards, and what is left behind it."""
 
@@ -280,6 +312,9 @@ def rule_text(rule: Mapping[str, Any]) -> str:
             value = " or ".join(str(item).lower() if isinstance(item, bool) else str(item) for item in value)
         if value is not None:
             texts.append(f"{sign} {value}")
+    for name, side in (("keep_highest", "highest"), ("keep_lowest", "lowest")):
+        if isinstance(rule.get(name), int | float):
+            texts.append(f"among the {side} {100 * rule[name]:g} %")
     return f"{rule.get('measure')} {' and '.join(texts)}"
 
 

@@ -138,7 +138,7 @@ def _histogram(books: Books, values: str, limits: list[float], share: bool) -> H
 
 def limits(run: str, books: Books) -> Iterator[tuple[str, Limit]]:
     """Yield the measure and limit of every rule of the policy, and of those that dropped something, if it is gone."""
-    named = set()
+    named, shares = set(), {}
     for rule in rules(run, books.policy):
         measure = str(rule.get("measure", ""))
         name = str(rule.get("name") or measure)
@@ -146,14 +146,17 @@ def limits(run: str, books: Books) -> Iterator[tuple[str, Limit]]:
             if isinstance(rule.get(bound), int | float):
                 named.add(name)
                 yield measure, Limit(float(rule[bound]), above, name)
+        if {"keep_highest", "keep_lowest"} & set(rule):
+            shares[name] = measure, rule.get("keep_highest") is not None
     known = {name for name, _ in _columns(books)}
     query = """
         select rule, "limit", bool_and(value < "limit") from selection
         where policy = getvariable('policy') and not kept and "limit" is not null and value is not null
         group by rule, "limit" order by rule, "limit"
     """
-    for name, value, above in books.connection.execute(query).fetchall():
-        measure = name if name in known else name.rpartition("_")[0]
+    for name, value, below in books.connection.execute(query).fetchall():
+        gone = name if name in known else name.rpartition("_")[0]
+        measure, above = shares.get(name, (gone, below))  # what a share came to stands in the verdicts
         if name not in named and measure in known:
             yield measure, Limit(value, above, name)
 

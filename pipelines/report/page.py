@@ -9,7 +9,7 @@ import base64
 import hashlib
 from importlib import resources
 
-from pipelines import accounting, storage
+from pipelines import accounting, selections, storage
 from pipelines.accounting import Account
 from pipelines.ledger import Ledger
 from pipelines.report import facts, measures, models, sections
@@ -17,6 +17,7 @@ from pipelines.report.markup import Html, count, el, seconds, share
 
 _NAMES = {
     "account": "Account",
+    "selections": "Selections",
     "funnel": "Funnel",
     "mixture": "Mixture",
     "measures": "Measures",
@@ -57,6 +58,7 @@ def render(run: str, policy: str | None = None) -> str:
     shards = models.manifest(f"{run.rstrip('/')}/shards/{books.policy}")
     parts = [
         sections.accounting(account),
+        sections.selections(facts.selected(books), selections.stale(Ledger(run))),
         sections.funnel(facts.funnel(account, rules), facts.packed(books)),
         sections.mixture(facts.mixture(books)),
         sections.measures(measures.measures(run, books)),

@@ -8,7 +8,7 @@ from typing import Any
 from pipelines.accounting import EXACT_DUPLICATE, FATES, Account, Entry
 from pipelines.report import charts
 from pipelines.report.charts import Bar
-from pipelines.report.facts import Card, Pair, Step, Timeline
+from pipelines.report.facts import Card, Pair, Selected, Step, Timeline
 from pipelines.report.markup import Html, clock, count, data_uri, el, number, seconds, share, words
 from pipelines.report.measures import Measure
 
@@ -124,6 +124,47 @@ def _account_row(entry: Entry, total: float) -> Html:
 
 def _amount(value: int) -> Html:
     return el("td", number(value) if value else "–", class_="n")
+
+
+def selections(found: Sequence[Selected], stale: Sequence[str]) -> Html:
+    """Return the table that compares the selections of a run; nothing where there is only one."""
+    if len(found) < 2:
+        return Html("")
+    shown = found[0]
+    longest = max(one.seconds for one in found) or 1
+    rows = [
+        el(
+            "tr",
+            el("th", one.policy, one is shown and el("small", "shown on this page"),
+               one.policy in stale and el("small", "made of an older ledger: select again"), scope="row"),
+            _amount(one.clips),
+            el("td", seconds(one.seconds), class_="n"),
+            el("td", _overlap(one, longest), class_="bar-cell"),
+            el("td", "" if one is shown else f"{number(one.shared)} · {share(one.shared_s, one.seconds)}", class_="n"),
+            el("td", "" if one is shown else number(one.clips - one.shared), class_="n"),
+            el("td", "" if one is shown else number(shown.clips - one.shared), class_="n"),
+            el("td", number(one.packed) if one.packed else "not packed", class_="n"),
+        )
+        for one in found
+    ]  # fmt: skip
+    columns = (
+        ("Selection", ""), ("Clips", "n"), ("Time", "n"), ("", "bar-cell"), (f"Shared with {shown.policy}", "n"),
+        ("Only here", "n"), (f"Only in {shown.policy}", "n"), ("In shards", "n"),
+    )  # fmt: skip
+    head = el("tr", *(el("th", name, scope="col", class_=style) for name, style in columns))
+    return section(
+        "selections", "Selections beside each other",
+        "Each selection has shards of its own; captions and encoded clips are made once for all of them. The solid "
+        f"part of a bar is what {shown.policy} keeps too.",
+        el("div", el("table", el("thead", head), el("tbody", *rows)), class_="scroll"),
+    )  # fmt: skip
+
+
+def _overlap(one: Selected, longest: float) -> Html:
+    parts = (("back-kept", one.shared_s), ("rest", one.seconds - one.shared_s))
+    meters = [el("i", class_=f"meter {style}", style=f"width:{100 * part / longest:.2f}%")
+              for style, part in parts if part > 0]  # fmt: skip
+    return el("span", *meters, class_="pairbar")
 
 
 def funnel(steps: Sequence[Step], packed: tuple[int, float]) -> Html:

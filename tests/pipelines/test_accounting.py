@@ -156,19 +156,25 @@ def test_each_policy_has_its_own_account(tmp_path: Path) -> None:
 @settings(max_examples=12, deadline=None)
 @given(
     st.lists(
-        st.tuples(st.integers(1, 9000), st.sampled_from(["kept", "dropped", "trimmed", "failed"])),
+        st.tuples(st.integers(1, 9000), st.sampled_from(["kept", "dropped", "trimmed", "failed"]),
+                  st.sampled_from([True, False, None])),
         min_size=1, max_size=12,
     )
 )  # fmt: skip
-def test_any_tiling_of_a_source_sums_to_its_length(
-    tmp_path_factory: pytest.TempPathFactory, parts: list[tuple[int, str]]
+def test_any_tiling_of_a_source_sums_to_its_length_under_each_selection(
+    tmp_path_factory: pytest.TempPathFactory, parts: list[tuple[int, str, bool | None]]
 ) -> None:
     at, clips, selection, trims, errors = 0.0, [], [], [], []
-    for milliseconds, fate in parts:
+    other: dict[str | None, float] = {}
+    for milliseconds, fate, also in parts:  # `also` is what another policy says of a clip, None if it never saw it
         end = at + milliseconds / 1000
         if fate in ("kept", "dropped"):
             clips.append(_clip("a", at, end))
             selection.append(_verdict("a", at, None if fate == "kept" else "too_dark"))
+            reason = {True: "kept", False: "too_still", None: "select"}[also]
+            other[reason] = other.get(reason, 0.0) + end - at
+            if also is not None:
+                selection.append(_verdict("a", at, None if also else "too_still", policy="other"))
         elif fate == "trimmed":
             trims.append({"source_id": "a" * 16, "start_s": at, "end_s": end, "reason": "transition"})
         else:
@@ -185,3 +191,11 @@ def test_any_tiling_of_a_source_sums_to_its_length(
     found = account(run)
     found.check(1e-6)
     assert found.input_s == pytest.approx(at)
+    if "other" in found.policies:
+        second = account(run, "other")
+        second.check(1e-6)
+        assert second.input_s == pytest.approx(at)
+        assert {e.reason: e.seconds for e in second.entries if e.clips} == pytest.approx(other)
+        assert second.seconds("trimmed") == found.seconds("trimmed") and second.seconds("failed") == found.seconds(
+            "failed"
+        )

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import s3fs
 
-from pipelines import storage
+from pipelines import shards, storage
 from pipelines.cli import main
+from pipelines.ledger import Ledger
 
 
 @pytest.fixture
@@ -84,6 +85,22 @@ def test_a_wrong_setting_is_named_before_anything_runs(
         assert code == 2
         assert re.search(words, line), line
     assert not out.exists()
+
+
+@pytest.mark.parametrize("command", ["latents", "tokenizer train", "tokenizer reconstruct", "dit train", "verify"])
+def test_a_selection_that_is_not_there_is_named_with_those_that_are(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Ledger(str(tmp_path)).create()
+    for kind in ("shards", "latents"):
+        for name in ("a", "b"):
+            shards.write_manifest(f"{tmp_path}/{kind}/{name}", [], kind="clips", fingerprint="")
+    storage.write_bytes(f"{tmp_path}/model/config.json", b'{"fingerprint": "x"}')
+    tokenizer = ["--tokenizer", str(tmp_path / "model")] if command == "latents" else []
+    for chosen, words in ((["--selection", "c"], "no selection 'c': a, b"), ([], "several selections: a, b")):
+        code = main([*command.split(), str(tmp_path), *tokenizer, *chosen])
+        said = capsys.readouterr()
+        assert code == (1 if command == "verify" else 2) and words in said.err + said.out
 
 
 def test_a_dry_run_writes_nothing_and_its_json_parses(

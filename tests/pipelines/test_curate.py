@@ -13,11 +13,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
-from pipelines import accounting, curate, selections, shards, stages, summary, verify
-from pipelines.config import CurateConfig, PackConfig, ScanConfig, ScoreConfig, SelectConfig, ShotsConfig
+from pipelines import accounting, curate, encode_latents, selections, shards, stages, summary, verify
+from pipelines.config import CurateConfig, LatentsConfig, PackConfig, ScanConfig, ScoreConfig, SelectConfig, ShotsConfig
 from pipelines.ledger import Ledger
 from pipelines.progress import Reporter
+from tokenizer import model
+from tokenizer.config import TokenizerConfig
 
 CONFIG = CurateConfig(pack=PackConfig(shard_mb=2.0, max_side_px=144), score=ScoreConfig(scorers=["quality"]))
 FLAGS = ["--pack.shard_mb", "2", "--pack.max_side_px", "144", "--score.scorers", "[quality]"]
@@ -146,6 +149,16 @@ def test_another_policy_stands_beside_the_first_and_reads_no_video_again(run: st
     with pytest.raises(shards.ShardError, match=r"several selections: default, strict.*--selection default"):
         shards.shard_uris(f"{both}/shards")
     assert summary.of(both)["policy"] == "strict" and accounting.account(both).policy == "strict"
+
+    torch.manual_seed(0)
+    model.save(model.Tokenizer(TokenizerConfig()), str(tmp_path / "tokenizer"))
+    row = {"selection": "default", "shard": "b/clips-000000.tar", "samples": 1}
+    kept_part = Ledger(both).write("latents", "default.b-clips-000000", [row], "a" * 12)
+    small = LatentsConfig(side_px=32, share=0.0)
+    made = encode_latents.run(both, str(tmp_path / "tokenizer"), small, CONFIG.ray, Reporter(live=False))
+    assert (made.extra["selection"], made.samples) == ("strict", len(kept["strict"]))
+    assert Path(kept_part).exists() and selections.folder(both, "latents") == f"{both}/latents/strict"
+    assert verify.verify(both, full=True) == []
 
     extra = tmp_path / "more.mp4"
     shutil.copy(inputs / "car.mp4", extra)

@@ -251,6 +251,26 @@ def test_the_uris_of_some_buckets_can_be_had_and_an_unknown_one_is_named(tmp_pat
         shards.shard_uris(root, ["c"])
 
 
+def test_a_folder_of_sets_is_the_only_one_in_it_or_the_one_that_is_asked_for(root: str) -> None:
+    for name in ("one", "two"):
+        info = shards.write_shard(f"{root}/{name}", "b", "clips", 0, [sample(0 if name == "one" else 1)])
+        if name == "two":
+            assert shards.find(root) == f"{root}/one" and shards.read_manifest(root).extra == {"of": "one"}
+            assert [one["__key__"] for one in shards.pipeline(root)] == [key(0)]
+            assert shards.shard_uris(root) == [f"{root}/one/b/clips-000000.tar"]
+        shards.write_manifest(f"{root}/{name}", [info], kind="clips", fingerprint="abc", extra={"of": name})
+    assert shards.sets(root) == ["one", "two"]
+    assert shards.find(root, "two") == shards.find(root, "", "two") == shards.find(f"{root}/two") == f"{root}/two"
+    with pytest.raises(ShardError, match=r"several selections: one, two; give .*/one, or --selection one"):
+        shards.pipeline(root)
+    with pytest.raises(ShardError, match=r"no selection 'three': one, two"):
+        shards.find(root, "three")
+    with pytest.raises(ShardError, match="no selection one to choose"):
+        shards.find(f"{root}/two", "one")
+    with pytest.raises(ShardError, match="no folder of shards, or packing has not finished"):
+        shards.find(f"{root}/none")
+
+
 @given(st.lists(st.integers(0, 5000), max_size=40), st.integers(4000, 20_000))
 @settings(max_examples=60, deadline=None)
 def test_planned_shards_keep_the_order_and_never_exceed_the_limit(sizes: list[int], limit_bytes: int) -> None:

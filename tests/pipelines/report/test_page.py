@@ -157,6 +157,25 @@ def test_the_page_shows_numbers_limits_reasons_pairs_failures_and_models(run: Pa
     assert page.count("data:image/webp") == 3  # two cards, and the one of the pair that has a strip
 
 
+def test_several_selections_are_compared_and_the_one_shown_is_named(run: Path) -> None:
+    page, checker = _page(run)
+    assert "selections" not in checker.ids, "one selection has nothing to be compared with"
+    ledger = Ledger(str(run))
+    keys = [row["key"] for row in ledger.read("clips").to_pylist()]
+    lax = [{"key": key, "policy": "lax", "kept": key != keys[1], "duration_s": 2.0} for key in keys]
+    lax[1] |= {"rule": "best", "value": 50.0, "limit": 55.0}
+    ledger.write("selection", "u-lax", lax, "0" * 12)
+    (run / "policies" / "lax.yaml").write_text(
+        "name: lax\nrules: [{name: best, measure: luma_mean, keep_highest: 0.5}]\n"
+    )
+    (run / "config.yaml").write_text("select: {policy: default}\n")
+    page, checker = _page(run)
+    assert "selections" in checker.ids and "Shared with default" in page and "shown on this page" in page
+    assert "1 · 50\u00a0%" in page and "made of an older ledger" in page and "not packed" in page
+    page = Path(write(str(run), policy="lax")).read_text(encoding="utf-8")
+    assert "Shared with lax" in page and "luma_mean among the highest 50 %" in page and "best: kept where ≥ 55" in page
+
+
 def test_the_same_ledger_gives_the_same_page(run: Path) -> None:
     assert _page(run)[0] == _page(run)[0]
 
