@@ -51,11 +51,15 @@ def _number(name: str) -> int:
     return int(found.group()) if found else 0
 
 
-def scores(head: Head, embeddings: Float[np.ndarray, "n d"]) -> Float[np.ndarray, " n"]:
-    """Return the aesthetic score of each unit-length embedding. Raises ValueError for those of another width."""
-    if embeddings.shape[1] != len(head.weight):
+def check(head: Head, width: int, model: str) -> None:
+    """Raise ValueError, naming both widths, where a head reads embeddings of another width than a model gives."""
+    if width != len(head.weight):
         raise ValueError(
-            f"the aesthetic head reads embeddings of {len(head.weight)} numbers, the OpenCLIP model gives "
-            f"{embeddings.shape[1]}; take the head that was trained for this model (LAION's heads: ViT-L-14 openai)"
+            f"the aesthetic head reads embeddings of {len(head.weight)} numbers, the OpenCLIP model {model} gives "
+            f"{width}; take the head that was trained for this model (LAION's heads: ViT-L-14 openai)"
         )
+
+
+def scores(head: Head, embeddings: Float[np.ndarray, "n d"]) -> Float[np.ndarray, " n"]:
+    """Return the aesthetic score of each unit-length embedding."""
     return embeddings @ head.weight + head.bias

@@ -5,6 +5,7 @@ Models are built from files at hand; nothing here downloads, and no pickle is ru
 
 from __future__ import annotations
 
+import json
 import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -148,8 +149,25 @@ def look_clip(clip: Clip, images: Sequence[RGB]) -> Float[np.ndarray, "n d"]:
     from PIL import Image
 
     batch = torch.stack([clip.transform(Image.fromarray(image)) for image in images]).to(clip.device)
-    found = clip.model.encode_image(batch).float()
+    with torch.autocast("cuda", torch.float16, enabled=clip.device == "cuda"):  # half as fast again on no CPU
+        found = clip.model.encode_image(batch).float()
     return nn.functional.normalize(found, dim=-1).cpu().numpy()
+
+
+def width(clip: Clip) -> int:
+    """Return how many numbers an embedding of this model has, by looking at a black picture."""
+    return look_clip(clip, [np.zeros((1, 1, 3), np.uint8)]).shape[1]
+
+
+def configured_width(name: str) -> int | None:
+    """Return the width of embeddings that an architecture's configuration states, None where it is not at hand."""
+    import open_clip
+
+    if name.startswith("local-dir:"):
+        path = Path(name.removeprefix("local-dir:"), "open_clip_config.json")
+        return int(json.loads(path.read_text())["model_cfg"]["embed_dim"])
+    found = None if name.startswith("hf-hub:") else open_clip.get_model_config(name)
+    return int(found["embed_dim"]) if found else None
 
 
 def pool(vectors: Float[np.ndarray, "n d"]) -> Float[np.ndarray, " d"]:

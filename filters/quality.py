@@ -68,9 +68,13 @@ def quality(model: Brisque, rgb: UInt8[np.ndarray, "h w 3"]) -> float:
 
     On frames of 320 px, clean photographs and films gave 50 … 100, soft or grainy ones 10 … 60, pictures of heavy blur,
     blocks or noise 20 … 55, test cards and nearly black pictures −25 … 45. The value is not clipped.
-    Raises FlatPicture where a picture has no texture to measure (all black, a plain card).
+    Raises FlatPicture where a picture has no texture to measure (all black, a plain card), ValueError where the model
+    gives no number.
     """
-    return 100.0 - brisque(model, features(rgb))
+    value = 100.0 - brisque(model, features(rgb))
+    if not np.isfinite(value):
+        raise ValueError(f"BRISQUE gave {value}; its model is damaged: pip install --force-reinstall 'brisque>=0.2'")
+    return value
 
 
 def brisque(model: Brisque, values: Float[np.ndarray, " 36"]) -> float:

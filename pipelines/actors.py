@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any
 
-from pipelines import score, storage
+from pipelines import eyes, score, storage
 from pipelines.config import ScoreConfig
 from pipelines.ledger import Ledger
 from pipelines.work import clip_frames, guard, status, write_errors
@@ -31,25 +31,42 @@ class ScoreActor:
     """Scores the clips of units: table `scores`."""
 
     def __init__(self, run: str, config: ScoreConfig):
-        self.run, self.scorer = run, score.Scorer(config)
+        self.run, self.config = run, config
+        self.scorer: score.Scorer | None = None  # built at the first unit, whose row can say what is wrong with it
 
     def __call__(self, unit: Row) -> Row:
-        """Score one unit; a clip that cannot be scored becomes an error row and the others go on."""
+        """Score one unit; a clip that cannot be scored becomes an error row and the others go on.
+
+        A model that cannot be loaded is fatal instead: then no clip is to blame.
+        """
+        try:
+            scorer = self.scorer = self.scorer or self._load()
+        except ValueError as error:
+            return {**status(unit, 0, 0.0, 0), "fatal": f"scores: {error}", "note": ""}
+        done = self._score(unit, scorer)
+        notes, scorer.notes = scorer.notes, []
+        return {**done, "note": "; ".join(notes)}
+
+    def _load(self) -> score.Scorer:
+        eyes.one_thread()
+        return score.Scorer(self.config)
+
+    def _score(self, unit: Row, scorer: score.Scorer) -> Row:
         ledger, name = Ledger(self.run), unit["unit"]
         clips = ledger.read_unit("clips", name, _CLIP).to_pylist()
         rows: list[Row] = []
         errors: list[Row] = []
         for group in _groups(clip_frames(ledger, name, clips)):
-            rows.extend(self._group(group, errors))
+            rows.extend(self._group(scorer, group, errors))
         return finish(ledger, "score", "scores", unit, clips, rows, errors)
 
-    def _group(self, group: list[Row], errors: list[Row]) -> list[Row]:
+    def _group(self, scorer: score.Scorer, group: list[Row], errors: list[Row]) -> list[Row]:
         found: list[Row] = []
         failed: list[Row] = []
         with guard(failed):
-            found = self.scorer(group)
+            found = scorer(group)
         if failed and len(group) > 1:  # one clip spoils its batch: find out which
-            return [row for clip in group for row in self._group([clip], errors)]
+            return [row for clip in group for row in self._group(scorer, [clip], errors)]
         errors.extend({**_where(clip), **error} for clip, error in zip(group, failed, strict=False))
         return found
 

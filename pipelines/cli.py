@@ -36,11 +36,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if name not in parsers:
             parser.parse_args(arguments)  # help, version, or an error
             return USAGE
-        options = parsers[name].parse_args(arguments[len(name.split()) :])
+        command = next(command for command in COMMANDS if command.name == name)
+        options = parsers[name].parse_args(command.words(arguments[len(name.split()) :]))
     except argparse.ArgumentError as error:
         print(f"rushes: error: {_flat(error)} (see: rushes {name and name + ' '}--help)", file=sys.stderr)
         return USAGE
-    return _run(next(command for command in COMMANDS if command.name == name), parsers[name], options)
+    except (ValueError, OSError) as error:  # a run whose saved settings cannot be had
+        return _say(error, FAILED if isinstance(error, OSError) else USAGE)
+    return _run(command, parsers[name], options)
 
 
 def build() -> tuple[ArgumentParser, dict[str, ArgumentParser]]:

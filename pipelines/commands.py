@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+from argparse import SUPPRESS
+from argparse import ArgumentParser as PlainParser
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
@@ -21,6 +24,7 @@ set_parsing_settings(docstring_parse_attribute_docstrings=True)  # what stands u
 log = logging.getLogger("rushes")
 DONE, FAILED, USAGE, PARTLY = 0, 1, 2, 3
 GROUPS = {"tokenizer": "train and try the tokenizer", "dit": "train the diffusion transformer and sample from it"}
+GROUPED = {item.name for item in fields(CurateConfig)}
 STAGES = ("sources", "scan", "shots", "score", "select", "caption", "encode", "pack")
 
 
@@ -32,6 +36,8 @@ class Command:
     help: str
     arguments: Callable[[ArgumentParser], Any]
     run: Callable[[Namespace], int]
+    words: Callable[[list[str]], list[str]] = list
+    """What is read in place of the words typed after the name."""
 
 
 def version_line() -> str:
@@ -57,8 +63,12 @@ def _curate_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "footage", nargs="*", type=str, help="files, folders, globs, s3:// URIs, CSV/JSONL/Parquet lists"
     )
-    parser.add_argument("--out", type=str, required=True, help="folder or s3:// URI of the run")
     parser.add_argument("--through", choices=STAGES, default="pack", help="last stage to run")
+    _run_arguments(parser)
+
+
+def _run_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("--out", type=str, required=True, help="folder or s3:// URI of the run")
     parser.add_argument("--retry-failed", action="store_true", help="try again what failed in earlier runs")
     parser.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
     parser.add_argument("--json", action="store_true", help="print the account as JSON")
@@ -66,9 +76,10 @@ def _curate_arguments(parser: ArgumentParser) -> None:
 
 
 def _curate(options: Namespace) -> int:
-    from pipelines import summary
+    from pipelines import runfile, summary
 
     config = _of(CurateConfig, options)
+    runfile.check_secrets(config)
     if options.dry_run:
         found = summary.dry_run(options.footage, options.out, config)
         _print(found, options.json, summary.dry_run_lines(found))
@@ -128,6 +139,48 @@ def _select(options: Namespace) -> int:
     found = selections.make(options.out, options.policy)
     _print(found, options.json, selections.lines(found))
     return DONE
+
+
+# Single stages: `curate` through one stage with the settings saved in the run, so that none falls back to its default
+# and redoes what is done. Only the settings of the stage stand in its help; the others can be given all the same.
+SINGLE = {
+    "scan": ("find the clips of footage and measure them", "shots", ("inputs", "scan", "shots", "ray")),
+    "score": ("let models look at the clips of a run", "score", ("score", "ray")),
+    "caption": ("describe the clips of a run that its policy keeps", "caption", ("caption", "ray")),
+    "pack": ("cut the kept clips of a run and write its shards", "pack", ("pack", "ray")),
+}
+
+
+def _single(name: str) -> Command:
+    text, through, shown = SINGLE[name]
+
+    def arguments(parser: ArgumentParser) -> None:
+        if name == "scan":
+            parser.add_argument("footage", nargs="*", type=str, help="as of curate; none goes on with those of the run")
+        _run_arguments(parser)
+        for group in parser._action_groups:
+            if {action.dest.split(".")[0] for action in group._group_actions} & GROUPED - set(shown):
+                group.title = group.description = None
+                for action in group._group_actions:
+                    action.help = SUPPRESS
+
+    def run(options: Namespace) -> int:
+        return _curate(Namespace(**{"footage": [], **vars(options), "through": through}))
+
+    return Command(name=name, help=text, arguments=arguments, run=run, words=partial(_with_saved, name=name))
+
+
+def _with_saved(words: list[str], name: str) -> list[str]:
+    """Return the words of a single stage behind the settings of its run, which what is typed overrides."""
+    from pipelines import runfile
+
+    finder = PlainParser(add_help=False, exit_on_error=False)
+    finder.add_argument("--out")
+    run = finder.parse_known_args(words)[0].out
+    saved = runfile.saved(run) if run else None
+    if run and saved is None and name != "scan":
+        raise ValueError(f"{run} is no run of rushes; begin one with: rushes scan FOOTAGE --out {run}")
+    return ["--config", saved, *words] if saved else words
 
 
 def _tokenizer_of(options: Namespace) -> str:
@@ -329,3 +382,4 @@ COMMANDS = [
         ("dit sample", "generate a clip", _dit_sample_arguments, _dit_sample),
     )
 ]
+COMMANDS[2:2] = [_single(name) for name in SINGLE]  # after curate

@@ -86,7 +86,7 @@ class ScoreConfig:
     """Which models look at the representative frames."""
 
     scorers: list[str] = field(default_factory=lambda: ["embedding", "quality", "tags"])
-    """Names of scorers: embedding, quality, tags, clip, aesthetic, text."""
+    """Names of scorers: embedding, quality, tags, text, nsfw, faces, clip, aesthetic."""
     clip_model: str = "ViT-L-14"
     """OpenCLIP architecture for the scorers clip and aesthetic."""
     clip_weights: str = ""
@@ -94,9 +94,9 @@ class ScoreConfig:
     aesthetic_head: str = ""
     """The LAION linear head for that model: a local path or URL."""
     actors: int = 0
-    """Actors that hold the models; 0 chooses by the machine."""
+    """Actors that hold the models, each with one thread; 0 takes one for each GPU, else one for each core."""
     batch_frames: int = 16
-    """Frames a model sees at once."""
+    """Frames a model sees at once; halved where the memory does not hold them."""
 
 
 @dataclass(frozen=True, kw_only=True)

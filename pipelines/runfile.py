@@ -16,6 +16,8 @@ from pipelines import storage
 
 _CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
 _QUERY_SECRET = re.compile(r"(?i)([?&](?:x-amz-[a-z-]*|[\w-]*(?:signature|sig|token|key|secret|password))=)[^&#\s]+")
+_LEFT_OUT = re.compile(r"://…@|[?&][^=&#\s]+=…")
+_INPUT = "# input: "
 
 
 def redact(text: str) -> str:
@@ -27,9 +29,26 @@ def save(run: str, config: Any, inputs: Sequence[str] = (), name: str = "config.
     """Write the resolved configuration of a run; version, commit and inputs stand above it as comments."""
     facts = {"rushes": version("rushes"), "git": git_hash() or "not a checkout"}
     lines = [f"# {key}: {value}" for key, value in facts.items()]
-    lines += [f"# input: {redact(uri)}" for uri in inputs]
+    before = [line for line in (saved(run, name) or "").splitlines() if line.startswith(_INPUT)]
+    lines += dict.fromkeys([*before, *(f"{_INPUT}{redact(uri)}" for uri in inputs)])
     text = yaml.safe_dump(_redacted(asdict(config)), sort_keys=False, allow_unicode=True)
     storage.write_bytes(f"{run.rstrip('/')}/{name}", "\n".join([*lines, text]).encode())
+
+
+def saved(run: str, name: str = "config.yaml") -> str | None:
+    """Return the text of a run's saved configuration, None where there is none."""
+    uri = f"{storage.absolute(run)}/{name}"
+    return storage.read_bytes(uri).decode() if storage.exists(uri) else None
+
+
+def check_secrets(config: Any) -> None:
+    """Raise ValueError naming a setting that was saved without the secret in it, and was not given again."""
+    for group, settings in asdict(config).items():
+        for name, value in settings.items():
+            if isinstance(value, str) and _LEFT_OUT.search(value):
+                raise ValueError(
+                    f"{group}.{name} is {value}: a saved configuration holds no secrets; give --{group}.{name} again"
+                )
 
 
 def _redacted(value: Any) -> Any:

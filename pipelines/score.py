@@ -1,8 +1,8 @@
 """Model scores of clips: each scorer looks at a clip's representative frames and gives one value, label or vector.
 
 A scorer says what it sees and decides nothing; limits live in policies. Scorers that need the same network share one
-pass of it: `embedding` and `tags` EfficientNet-Lite0, `clip` and `aesthetic` OpenCLIP. No Ray here: an actor holds a
-`Scorer` and calls it with batches of clips.
+pass of it: `embedding` and `tags` EfficientNet-Lite0, `clip` and `aesthetic` OpenCLIP, `nsfw` and `faces` NudeNet
+(`pipelines/eyes.py`). No Ray here: an actor holds a `Scorer` and calls it with batches of clips.
 
 | scorer | value | label | vector |
 |---|---|---|---|
@@ -10,6 +10,8 @@ pass of it: `embedding` and `tags` EfficientNet-Lite0, `clip` and `aesthetic` Op
 | tags | probability of the best tag, 0 … 1 | the five best: `dog 0.71, ball 0.04` | |
 | quality | median of 100 − BRISQUE: **higher is better**, clean 50 … 100; null where flat | `flat` where null | |
 | text | mean share of the picture under text, 0 … 1 | | |
+| nsfw | certainty of the surest bare part of a body in any frame, 0 … 1 | which, where 0.2 or surer: `buttocks` | |
+| faces | mean share of the picture under faces, 0 … 1 | most faces in one frame: `2` | |
 | clip | mean cosine between the clip's frames | | OpenCLIP embedding, unit length |
 | aesthetic | mean of LAION's score, about 1 … 10, higher is better | | |
 """
@@ -18,6 +20,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import io
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -25,19 +28,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import UInt8
 
-from pipelines import weights
+from pipelines import eyes, weights
 from pipelines.config import ScoreConfig
+from pipelines.eyes import RGB, Eye, Look
 from pipelines.weights import MissingModel
 
-__all__ = ["SCORERS", "FrameError", "Kind", "MissingModel", "Reading", "Scorer", "check"]
+__all__ = ["SCORERS", "FrameError", "Kind", "MissingModel", "ModelError", "Reading", "Scorer", "check"]
 
-RGB = UInt8[np.ndarray, "h w 3"]
-Look = dict[str, np.ndarray]
-"""What an eye saw: arrays with a row per frame."""
-Eye = Callable[[Sequence[RGB]], Look]
-"""A network and its weights, which looks at pictures."""
+log = logging.getLogger("rushes")
+NAMED_FROM = 0.2  # certainty below which NudeNet itself takes nothing for found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +63,14 @@ class Kind:
 class FrameError(ValueError):
     """A clip's representative frames are missing or unreadable."""
 
+    code, remedy = "no_frame", "remove the part of its unit from ledger/scan and scan again"
+
+
+class ModelError(ValueError):
+    """A network gave numbers that are none; the message names it."""
+
+    code, remedy = "model_failed", "take its scorer out of --score.scorers, or install its weights again"
+
 
 class Scorer:
     """The state of one actor: every configured model, loaded once, on the GPU where there is one."""
@@ -73,7 +81,10 @@ class Scorer:
         self.config = config
         self.kinds = {name: SCORERS[name] for name in dict.fromkeys(config.scorers)}
         used = dict.fromkeys(kind.eye for kind in self.kinds.values())
-        self.eyes: dict[str, Eye] = {name: EYES[name](config) for name in used}
+        self.eyes: dict[str, Eye] = {name: eyes.EYES[name](config) for name in used}
+        self.sizes = dict.fromkeys(used, config.batch_frames)
+        self.notes: list[str] = []
+        """What people should know of the way the models ran; whoever reads it empties it."""
 
     def __call__(self, clips: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Return rows of the table `scores`, a row per clip and scorer, in the order of the clips.
@@ -105,8 +116,8 @@ class Scorer:
         """Return what each eye saw of each clip; pictures are held one batch at a time, across clips."""
         seen: dict[str, list[Look]] = {name: [] for name in self.eyes}
         for batch in _batches(pictures, self.config.batch_frames):
-            for name, eye in self.eyes.items():
-                seen[name].append(eye(batch))
+            for name in self.eyes:
+                seen[name].extend(self._seen(name, batch))
         whole = {name: _joined(parts) for name, parts in seen.items()}
         ends = np.cumsum(counts)
         spans = [slice(end - count, end) for count, end in zip(counts, ends, strict=True)]
@@ -115,17 +126,52 @@ class Scorer:
             for span in spans
         ]
 
+    def _seen(self, name: str, batch: Sequence[RGB]) -> Iterator[Look]:
+        """Yield what an eye sees of a batch, in pieces that its memory holds; a piece that was too large is halved."""
+        at = 0
+        while at < len(batch):
+            piece = batch[at : at + self.sizes[name]]
+            try:
+                look = self.eyes[name](piece)
+            except Exception as error:  # onnxruntime's classes have no common base; all but one cause goes on upwards
+                if len(piece) == 1 or not eyes.out_of_memory(error):
+                    raise
+                self.sizes[name] = len(piece) // 2
+            else:
+                yield _finite(name, look)
+                at += len(piece)
+                continue
+            eyes.free()  # outside of the handler, whose traceback holds on to what did not fit
+            self._note(f"{name}: {len(piece)} frames at once do not fit in memory; going on with {self.sizes[name]}")
+
+    def _note(self, text: str) -> None:
+        log.warning(text)
+        self.notes.append(text)
+
+
+def _finite(name: str, look: Look) -> Look:
+    """Return what an eye saw. Raises ModelError where a number is none."""
+    for field, values in look.items():
+        if field not in eyes.UNDEFINED and not np.isfinite(values).all():
+            raise ModelError(f"the network {name} gave {field} that is not finite")
+    return look
+
 
 def check(config: ScoreConfig) -> None:
     """Make sure that every configured scorer exists and finds its weights, before anything runs.
 
-    Weights that are given by URL or by pretrained tag are fetched now. Raises ValueError for an unknown scorer, and
-    MissingModel that names the model and what gets it.
+    Weights that are given by URL or by pretrained tag are fetched now. Raises ValueError for an unknown scorer or a
+    head of another model, and MissingModel that names the model and what gets it.
     """
     for name in config.scorers:
         if name not in SCORERS:
             raise ValueError(f"there is no scorer {name!r}; choose from {', '.join(SCORERS)}")
         weights.require(name, config)
+    if "aesthetic" in config.scorers:
+        from filters import aesthetic, embed
+
+        if width := embed.configured_width(config.clip_model):
+            aesthetic.check(aesthetic.load(weights.head(config)), width, config.clip_model)
 
 
 def _pictures(clips: Sequence[Mapping[str, Any]]) -> Iterator[RGB]:
@@ -170,68 +216,6 @@ def _joined(parts: Sequence[Look]) -> Look:
     return {field: np.concatenate([part[field] for part in parts]) for field in (parts[0] if parts else ())}
 
 
-def device() -> str:
-    """Return where models run: `cuda` where there is a GPU, else `cpu`."""
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-# --- eyes -----------------------------------------------------------------------------------------------------------
-
-
-def _lite0(config: ScoreConfig) -> Eye:
-    from filters import embed
-
-    model = embed.load_lite0(weights.lite0(), device())
-
-    def eye(images: Sequence[RGB]) -> Look:
-        features, probabilities = embed.look_lite0(model, images)
-        return {"features": features, "probabilities": probabilities}
-
-    return eye
-
-
-def _brisque(config: ScoreConfig) -> Eye:
-    from filters import quality
-
-    model = quality.load(weights.brisque())
-
-    def one(image: RGB) -> float:
-        try:
-            return quality.quality(model, image)
-        except quality.FlatPicture:
-            return np.nan  # told apart below: it becomes a null in the table, never a number
-
-    return lambda images: {"quality": np.array([one(image) for image in images])}
-
-
-def _text(config: ScoreConfig) -> Eye:
-    from filters import text
-
-    detector = text.load(weights.text_detector())
-    return lambda images: {
-        "area": np.array([text.area_share(text.boxes(detector, image), *image.shape[:2]) for image in images])
-    }
-
-
-def _clip(config: ScoreConfig) -> Eye:
-    from filters import aesthetic, embed
-
-    model = embed.load_clip(config.clip_model, weights.clip(config), device())
-    head = aesthetic.load(weights.head(config)) if "aesthetic" in config.scorers else None
-
-    def eye(images: Sequence[RGB]) -> Look:
-        embeddings = embed.look_clip(model, images)
-        return {"embedding": embeddings} | ({"aesthetic": aesthetic.scores(head, embeddings)} if head else {})
-
-    return eye
-
-
-EYES: dict[str, Callable[[ScoreConfig], Eye]] = {"lite0": _lite0, "brisque": _brisque, "text": _text, "clip": _clip}
-"""What looks at frames; several scorers may share one."""
-
-
 # --- readings -------------------------------------------------------------------------------------------------------
 
 
@@ -253,6 +237,19 @@ def _read_quality(look: Look) -> Reading:
     return Reading(value=float(np.median(defined))) if len(defined) else Reading(value=None, label="flat")
 
 
+def _read_nsfw(look: Look) -> Reading:
+    from filters import people
+
+    surest = look["bare"].max(axis=0)
+    value = float(surest.max())
+    part = people.BARE[int(surest.argmax())].removesuffix("_EXPOSED").replace("_", " ").lower()
+    return Reading(value=value, label=part if value >= NAMED_FROM else "")
+
+
+def _read_faces(look: Look) -> Reading:
+    return Reading(value=float(look["face_share"].mean()), label=str(int(look["faces"].max())))
+
+
 def _read_mean(look: Look, field: str) -> Reading:
     return Reading(value=float(look[field].mean()))
 
@@ -263,6 +260,10 @@ def _package(name: str) -> str:
 
 def _lite0_name(config: ScoreConfig) -> str:
     return weights.lite0().stem
+
+
+def _people_name(config: ScoreConfig) -> str:
+    return f"{_package('nudenet')} {weights.nudenet().stem}"
 
 
 def _clip_name(config: ScoreConfig) -> str:
@@ -278,7 +279,9 @@ SCORERS: dict[str, Kind] = {
     "tags": Kind(eye="lite0", read=_read_tags, model=_lite0_name),
     "quality": Kind(eye="brisque", read=_read_quality, model=lambda config: _package("brisque")),
     "text": Kind(eye="text", read=partial(_read_mean, field="area"), model=lambda config: weights.text_detector().stem),
+    "nsfw": Kind(eye="people", read=_read_nsfw, model=_people_name),
+    "faces": Kind(eye="people", read=_read_faces, model=_people_name),
     "clip": Kind(eye="clip", read=partial(_read_vector, field="embedding"), model=_clip_name),
     "aesthetic": Kind(eye="clip", read=partial(_read_mean, field="aesthetic"), model=_head_name),
 }
-"""Every scorer by name. Adding one is a row here, and an eye above if it needs a new network."""
+"""Every scorer by name. Adding one is a row here, and an eye in `pipelines/eyes.py` if it needs a new network."""

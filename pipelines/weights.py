@@ -35,6 +35,8 @@ def require(scorer: str, config: ScoreConfig) -> None:
         brisque()
     elif scorer == "text":
         text_detector()
+    elif scorer in ("nsfw", "faces"):
+        nudenet()
     elif scorer == "clip":
         clip(config)
     elif scorer == "aesthetic":
@@ -63,6 +65,13 @@ def text_detector() -> Path:
     _package("onnxruntime", "the text detector", "pip install 'rushes[models]'")
     folder = _package("rapidocr", "the text detector PP-OCRv6", "pip install 'rushes[models]'") / "models"
     return _file(folder / "PP-OCRv6_det_small.onnx", "the text detector PP-OCRv6")
+
+
+def nudenet() -> Path:
+    """Return the ONNX file of the detector NudeNet, for the scorers nsfw and faces. Raises MissingModel."""
+    _package("onnxruntime", "NudeNet", "pip install onnxruntime")
+    folder = _package("nudenet", "NudeNet", "pip install 'nudenet>=3.4' (mind its licence: AGPL-3.0 by its own file)")
+    return _file(folder / "320n.onnx", "NudeNet")
 
 
 def minilm() -> Path:

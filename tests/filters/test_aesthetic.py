@@ -37,8 +37,24 @@ def test_layers_are_chained_by_number_not_by_letter(tmp_path: Path) -> None:
 
 def test_a_head_for_another_model_is_refused_with_both_widths() -> None:
     head = aesthetic.Head(np.zeros(768), 0.0)
-    with pytest.raises(ValueError, match=r"768 numbers, the OpenCLIP model gives 512"):
-        aesthetic.scores(head, np.zeros((1, 512)))
+    with pytest.raises(ValueError, match=r"768 numbers, the OpenCLIP model ViT-B-32 gives 512"):
+        aesthetic.check(head, 512, "ViT-B-32")
+
+
+def test_the_improved_head_of_laion_loads_by_its_layout(tmp_path: Path) -> None:
+    """`sac+logos+ava1-l14-linearMSE.pth`: 768 → 1024 → 128 → 64 → 16 → 1, dropout between, `layers.0, 2, 4, 6, 7`."""
+    torch.manual_seed(0)
+    sizes = {0: (768, 1024), 2: (1024, 128), 4: (128, 64), 6: (64, 16), 7: (16, 1)}
+    layers = {number: nn.Linear(*size) for number, size in sizes.items()}
+    torch.save(
+        {f"layers.{k}.{name}": value for k, layer in layers.items() for name, value in layer.state_dict().items()},
+        tmp_path / "sac+logos+ava1-l14-linearMSE.pth",
+    )
+    head = aesthetic.load(tmp_path / "sac+logos+ava1-l14-linearMSE.pth")
+    aesthetic.check(head, 768, "ViT-L-14")
+    pictures = nn.functional.normalize(torch.randn(3, 768), dim=-1)
+    expected = nn.Sequential(*layers.values())(pictures).detach().numpy()[:, 0]
+    assert aesthetic.scores(head, pictures.numpy()) == pytest.approx(expected, abs=1e-5)
 
 
 def test_layers_that_do_not_end_in_one_number_are_refused(tmp_path: Path) -> None:

@@ -72,3 +72,8 @@ def test_openai_weights_get_the_activation_that_they_were_trained_with() -> None
     assert embed.needs_quick_gelu("ViT-L-14", "openai")
     assert not embed.needs_quick_gelu("ViT-L-14-quickgelu", "openai")
     assert not embed.needs_quick_gelu("ViT-L-14", "laion2b_s32b_b82k")
+
+
+def test_the_width_of_a_model_is_known_before_it_is_loaded() -> None:
+    assert embed.configured_width("ViT-L-14") == 768
+    assert embed.configured_width("hf-hub:somebody/something") is None  # told only by its own files

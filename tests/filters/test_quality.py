@@ -76,3 +76,15 @@ def test_ranges_that_would_run_code_are_refused(tmp_path: Path) -> None:
     (tmp_path / "normalize.pickle").write_bytes(pickle.dumps(Path("/")))
     with pytest.raises(pickle.UnpicklingError, match="numbers only"):
         quality.load(tmp_path)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 320), (13, 13), (3, 900)])
+def test_a_picture_too_small_for_statistics_is_told_as_such(model: quality.Brisque, shape: tuple[int, int]) -> None:
+    with pytest.raises(quality.FlatPicture, match="too small"):
+        quality.quality(model, np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8))
+
+
+def test_a_model_that_gives_no_number_is_an_error(model: quality.Brisque, photo: Image.Image) -> None:
+    broken = quality.Brisque(model.svm, np.full(36, np.nan), model.highest)
+    with pytest.raises(ValueError, match="BRISQUE gave nan"):
+        quality.quality(broken, np.asarray(photo))

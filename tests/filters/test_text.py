@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,20 @@ def test_a_plain_picture_has_no_text(detector: Any) -> None:
     assert len(text.boxes(detector, np.full((180, 320, 3), 80, np.uint8))) == 0
 
 
+@pytest.mark.parametrize("shape", [(1, 1), (1, 320), (320, 1), (8, 320), (14, 3)])
+def test_tiny_and_narrow_pictures_cost_no_more_than_others(detector: Any, shape: tuple[int, int]) -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
+    began = time.process_time()
+    assert text.area_share(text.boxes(detector, picture), *shape) <= 1
+    assert time.process_time() - began < 3  # 36 s at 1×320 before
+
+
+def test_a_picture_of_common_shape_is_looked_at_as_it_is() -> None:
+    picture = np.zeros((180, 320, 3), np.uint8)
+    assert text._padded(picture).shape == picture.shape
+    assert text._padded(picture[:20]).shape == (80, 320, 3)
+
+
 def test_boxes_that_overlap_count_once() -> None:
     box = np.array([[0, 0], [9, 0], [9, 9], [0, 9]], np.float32)
     assert text.area_share(np.stack([box, box]), 20, 20) == pytest.approx(0.25)
@@ -47,6 +62,12 @@ def test_boxes_that_overlap_count_once() -> None:
 def test_the_height_of_a_slanted_line_is_its_short_side() -> None:
     slanted = np.array([[[0, 0], [30, 40], [26, 43], [-4, 3]]], np.float32)
     assert text.line_heights(slanted) == pytest.approx([5.0])
+
+
+def test_a_file_that_is_no_onnx_is_named(tmp_path: Path) -> None:
+    (tmp_path / "det.onnx").write_bytes(b"junk")
+    with pytest.raises(ValueError, match=r"det\.onnx cannot be read as ONNX"):
+        text.load(tmp_path / "det.onnx")
 
 
 def test_missing_weights_name_the_command(tmp_path: Path) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import importlib.metadata
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from pipelines import doctor, weights
 from pipelines.config import CaptionConfig, ScoreConfig
+from pipelines.score import SCORERS
 
 
 def _named(checks: list[doctor.Check]) -> dict[str, doctor.Check]:
@@ -31,6 +33,34 @@ def test_a_scorer_that_is_switched_on_without_weights_is_a_failure_else_only_a_n
     wanted = _named(doctor.checks(ScoreConfig(scorers=["clip"])))["model clip"]
     assert wanted.ok is False
     assert "--score.clip_weights" in wanted.remedy
+
+
+def test_every_scorer_is_looked_for_and_embedded_ones_tell_their_licence() -> None:
+    found = _named(doctor.checks())
+    told = {name for line in found if line.startswith("model ") for name in line.removeprefix("model ").split(", ")}
+    assert set(SCORERS) <= told
+    for scorers in ("embedding, tags", "quality", "text", "nsfw, faces"):
+        check = found[f"model {scorers}"]
+        assert not check.ok or "Apache-2.0" in check.found or "AGPL-3.0" in check.found
+
+
+def test_a_gpu_that_the_builds_cannot_use_is_noted_with_its_remedy(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    onnx = pytest.importorskip("onnxruntime")
+    (tmp_path / "nvidia0").touch()
+    monkeypatch.setattr(doctor.Path, "glob", lambda path, pattern: [tmp_path / "nvidia0"] if "dev" in str(path) else [])
+    monkeypatch.setattr(doctor, "_torch_cuda", lambda: "")
+    monkeypatch.setattr(onnx, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    found = {check.name: check for check in doctor._gpu()}
+    assert found["gpu"].found == "1 NVIDIA"
+    assert (found["torch for GPU"].ok, found["onnxruntime runs on"].ok) == (None, None)
+    assert "onnxruntime-gpu" in found["onnxruntime runs on"].remedy
+    monkeypatch.setattr(doctor, "_torch_cuda", lambda: "12.8")
+    monkeypatch.setattr(onnx, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])
+    found = {check.name: check for check in doctor._gpu()}
+    assert found["torch for GPU"].found == "built for CUDA 12.8"
+    assert found["onnxruntime runs on"].found == "CUDA, CPU"
 
 
 def test_a_tag_is_reported_without_being_fetched(monkeypatch: pytest.MonkeyPatch) -> None:

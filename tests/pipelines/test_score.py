@@ -130,6 +130,28 @@ def test_bars_are_cut_off_before_a_model_looks(scorer: score.Scorer, clips: list
     assert without["value"] > with_bars["value"]
 
 
+def test_one_pass_of_nudenet_tells_faces_and_bare_bodies(clips: list[dict[str, Any]]) -> None:
+    pytest.importorskip("nudenet")
+    found = score.Scorer(ScoreConfig(scorers=["nsfw", "faces"]))(clips)
+    man = _one(found, "carphone_pristine", "faces")
+    assert (man["label"], man["model"].split()[1]) == ("1", "320n")
+    assert man["value"] == pytest.approx(0.1, abs=0.05)
+    assert _one(found, "carphone_pristine", "nsfw")["label"] == ""
+    assert _one(found, "carphone_pristine", "nsfw")["value"] < 0.1
+    assert [_one(found, key, "faces")["label"] for key in ("bikes", "bigbuckbunny")] == ["0", "0"]
+
+
+def test_faces_on_the_labelled_footage_are_where_people_look_at_the_camera(footage: Path) -> None:
+    pytest.importorskip("nudenet")
+    people = ["dom-examples__video.mp4", "sample-videos__help.mkv", "sample-videos__yes.mkv"]
+    none = ["shared-assets__flower.mp4", "learning-area__rabbit.mp4", "sample-videos__car-detection.mp4"]
+    clips = [{"key": name, "jpegs": _jpegs(footage / name, 2, 20)} for name in (*people, *none)]
+    found = score.Scorer(ScoreConfig(scorers=["faces", "nsfw"]))(clips)
+    assert [_one(found, name, "faces")["label"] for name in people] == ["1", "1", "1"]
+    assert [_one(found, name, "faces")["label"] for name in none] == ["0", "0", "0"]
+    assert max(_one(found, name, "nsfw")["value"] for name in people) < 0.2
+
+
 @pytest.mark.parametrize(("jpegs", "message"), [([], "no representative frame"), ([b"junk"], "no readable JPEG")])
 def test_a_clip_without_a_readable_frame_is_named(scorer: score.Scorer, jpegs: list[bytes], message: str) -> None:
     with pytest.raises(score.FrameError, match=f"the-key.*{message}"):
@@ -215,6 +237,41 @@ def test_openclip_from_a_local_folder_needs_no_weights_setting(
 def test_weights_of_another_architecture_are_refused(given: Callable[..., ScoreConfig]) -> None:
     with pytest.raises(ValueError, match="must be the architecture that the weights were trained for"):
         score.Scorer(given(scorers=["clip"], clip_model="ViT-S-32-alt"))
+
+
+def test_weights_that_give_no_numbers_are_an_error_naming_the_network(
+    folder: Path, given: Callable[..., ScoreConfig], clips: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    from safetensors.torch import load_file
+
+    state = load_file(folder / "tiny.safetensors")
+    save_file({name: torch.full_like(value, torch.nan) for name, value in state.items()}, tmp_path / "nan.safetensors")
+    with pytest.raises(score.ModelError, match="the network clip gave embedding that is not finite"):
+        score.Scorer(given(clip_weights=str(tmp_path / "nan.safetensors")))(clips)
+
+
+def test_a_head_of_another_width_is_refused_with_both_before_anything_runs(
+    folder: Path, given: Callable[..., ScoreConfig], tmp_path: Path
+) -> None:
+    torch.save({"weight": torch.randn(1, 768), "bias": torch.zeros(1)}, tmp_path / "laion.pth")
+    with pytest.raises(ValueError, match=r"head reads embeddings of 768 numbers, the OpenCLIP model rushes-tiny.* 24"):
+        score.check(given(aesthetic_head=str(tmp_path / "laion.pth")))
+    (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": TINY, "preprocess_cfg": {}}))
+    with pytest.raises(ValueError, match=r"768 numbers.* gives 24"):
+        score.check(given(aesthetic_head=str(tmp_path / "laion.pth"), clip_model=f"local-dir:{tmp_path}"))
+    score.check(given())
+
+
+def test_openclip_looks_at_batches_across_clips(
+    given: Callable[..., ScoreConfig], clips: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes, look = [], embed.look_clip
+    scorer = score.Scorer(given(batch_frames=4))
+    monkeypatch.setattr(embed, "look_clip", lambda clip, images: sizes.append(len(images)) or look(clip, images))
+    together = scorer(clips)
+    assert sizes == [4, 2]  # three clips of 3, 2 and 1 frames
+    for one, other in zip(together, [row for clip in clips for row in scorer([clip])], strict=True):
+        assert one["vector"] == pytest.approx(other["vector"], abs=1e-5)
 
 
 @pytest.mark.parametrize(

