@@ -39,8 +39,9 @@ def light(luma: Luma) -> tuple[float, float]:
 
 def sharpness(luma: Luma) -> float:
     """Return the variance of the Laplacian of a small picture (Pech-Pacheco et al., ICPR 2000): near 0 is blurred."""
-    _, std = cv2.meanStdDev(cv2.Laplacian(luma, cv2.CV_16S))
-    return float(std[0, 0] ** 2)
+    edges = cv2.Laplacian(luma, cv2.CV_16S)
+    mean = cv2.sumElems(edges)[0] / edges.size
+    return float(cv2.norm(edges, cv2.NORM_L2SQR)) / edges.size - mean * mean
 
 
 def change(before: Luma, luma: Luma) -> float:

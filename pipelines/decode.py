@@ -25,9 +25,9 @@ from PIL import Image
 
 from pipelines import footage
 
-THREADS = 2
 MAX_BAD_PACKETS = 25
 PREROLLS_S = (0.0, 2.0, 10.0, 60.0)  # how much further back to seek, try after try, before decoding from the beginning
+LARGE = 9  # times the height of the small picture: above, halving planes is faster than FFmpeg's scaler
 SHORT_S = 0.5  # a stream that ends this much before its header says is cut short
 
 Pixels = NDArray[np.uint8]
@@ -43,6 +43,10 @@ class Picture:
     """Until the next one is shown."""
     frame: av.VideoFrame
     """As the decoder gave it: not yet rotated, in the decoder's own pixel format."""
+
+
+class Unsound(Exception):
+    """A stream broke while several threads decoded it; decode it with one."""
 
 
 class DecodeError(ValueError):
@@ -71,7 +75,12 @@ class DecodeError(ValueError):
 
 
 def pictures(
-    uri: str, source: Mapping[str, Any], start_s: float = 0.0, end_s: float = math.inf, warm_s: float = 1.0
+    uri: str,
+    source: Mapping[str, Any],
+    start_s: float = 0.0,
+    end_s: float = math.inf,
+    warm_s: float = 1.0,
+    threads: int = 1,
 ) -> Iterator[Picture]:
     """Yield the pictures with `start_s - warm_s <= time < end_s` in the order in which they are shown.
 
@@ -84,15 +93,17 @@ def pictures(
         start_s: First second wanted.
         end_s: Half-open end; infinity reads to the end of the source.
         warm_s: Seconds before `start_s` that are yielded as well.
+        threads: Of the decoder. What a broken packet spoils depends on their number, so several give up there.
 
     Raises:
+        Unsound: If several threads met a broken packet; what was yielded may differ from what one thread yields.
         DecodeError: After the last sound picture, if any was lost.
         FootageError: If the file cannot be opened any more.
     """
     since_s = max(0.0, start_s - warm_s)
     for preroll_s in (*PREROLLS_S, math.inf) if since_s > 0 else (math.inf,):
         with footage.open_container(uri) as container:
-            reader = _Reader(container, source)
+            reader = _Reader(container, source, threads)
             if reader.start(since_s, preroll_s):
                 yield from reader.read(since_s, end_s)
                 reader.report(start_s, end_s)
@@ -102,11 +113,11 @@ def pictures(
 class _Reader:
     """One pass over an open container."""
 
-    def __init__(self, container: InputContainer, source: Mapping[str, Any]):
-        self.container = container
+    def __init__(self, container: InputContainer, source: Mapping[str, Any], threads: int):
+        self.container, self.threads = container, threads
         self.stream: VideoStream = footage.video_stream(container)
         self.stream.thread_type = "AUTO"
-        self.stream.codec_context.thread_count = THREADS
+        self.stream.codec_context.thread_count = threads
         self.origin_s: float = source["start_s"]
         self.source_s: float = source["duration_s"]
         self.tick_s = float(self.stream.time_base or 0)
@@ -196,7 +207,12 @@ class _Reader:
             if self.sound_after is None and not frame.is_corrupt:
                 yield frame
             else:
+                self._give_up()
                 self.dropped = True
+
+    def _give_up(self) -> None:
+        if self.threads > 1:
+            raise Unsound
 
     def _decoded(self) -> Iterator[av.VideoFrame]:
         """Yield what the decoder gives, going on after up to `MAX_BAD_PACKETS` broken packets."""
@@ -208,13 +224,15 @@ class _Reader:
             except StopIteration:
                 return
             except (av.error.FFmpegError, OSError) as error:
+                self._give_up()
                 self.fatal, self.reason = True, self.reason or _text(error)
                 return
             now_s = before_s if packet.pts is None else float(packet.pts * packet.time_base)
             try:
                 yield from cast("list[av.VideoFrame]", packet.decode())
             except av.error.FFmpegError as error:
-                self._broken(max(before_s, now_s), error)  # with frame threads the packet before may be the culprit
+                self._give_up()
+                self._broken(max(before_s, now_s), error)  # the decoder may have held the packet before back
             before_s = now_s
 
     def _broken(self, timestamp_s: float, error: av.error.FFmpegError) -> None:
@@ -265,6 +283,30 @@ def planes(frame: av.VideoFrame, width_px: int, source: Mapping[str, Any]) -> tu
     height_px = max(2, round(width_px * min(source["height"] / source["width"], 8.0) / 2) * 2)
     turned = source["rotation_deg"] in {90, 270}
     size = (height_px, width_px) if turned else (width_px, height_px)
+    small, full, space = _own(frame, size) or _converted(frame, size)
+    luma = small[0] if full else cast(Pixels, cv2.LUT(small[0], _full_range()))
+    colour = cv2.transform(cv2.merge(small), _to_bgr(full, space))
+    return _upright(luma, source), _upright(cast(Pixels, colour), source)
+
+
+def _own(frame: av.VideoFrame, size: tuple[int, int]) -> tuple[list[Pixels], bool, int] | None:
+    """Return Y, U and V of a large picture, shrunk without FFmpeg's scaler, whether full range, and their colour space.
+
+    None where the picture is small, or not three planes of bytes or little-endian words.
+    """
+    name = frame.format.name
+    bits = _planar_bits(name)
+    if bits is None or frame.height < LARGE * size[1]:
+        return None
+    luma, *chroma = (view(plane, bits) for plane in frame.planes)
+    small = [_shrunk(luma, size), *(_shrunk_roughly(plane, size) for plane in chroma)]
+    if bits > 8:
+        small = [cv2.convertScaleAbs(plane, alpha=2.0 ** (8 - bits)) for plane in small]
+    return small, name.startswith("yuvj") or int(frame.color_range) == 2, int(frame.colorspace)
+
+
+def _converted(frame: av.VideoFrame, size: tuple[int, int]) -> tuple[list[Pixels], bool, int]:
+    """Return what `_own` does, of a picture of any size and format."""
     grey = len(frame.format.components) == 1 and not frame.format.has_palette  # to YUV, it would change its range
     kind = "yuvj444p" if frame.format.name.startswith("yuvj") else "yuv444p"
     small_frame = _scaler("planes").reformat(
@@ -275,9 +317,54 @@ def planes(frame: av.VideoFrame, width_px: int, source: Mapping[str, Any]) -> tu
     small += [np.full_like(small[0], 128)] * (3 - len(small))
     tagged = small_frame if frame.format.is_rgb or frame.format.has_palette else frame
     full = tagged.format.name.startswith("yuvj") or int(tagged.color_range) == 2
-    luma = small[0] if full else cast(Pixels, cv2.LUT(small[0], _full_range()))
-    colour = cv2.transform(cv2.merge(small), _to_bgr(full, int(small_frame.colorspace)))
-    return _upright(luma, source), _upright(cast(Pixels, colour), source)
+    return small, full, int(small_frame.colorspace)
+
+
+@lru_cache(maxsize=64)
+def _planar_bits(name: str) -> int | None:
+    """Return the bits of a sample of a format of three planes Y, U, V (little-endian); None for all other formats."""
+    form = av.VideoFormat(name)
+    parts = form.components
+    planar = len(parts) == 3 == len({part.plane for part in parts}) and name.startswith("yuv")
+    return parts[0].bits if planar and not form.is_big_endian else None
+
+
+def view(plane: av.video.plane.VideoPlane, bits: int) -> NDArray[Any]:
+    """Return the samples of a plane, `[h, w]` uint8 or uint16, without a copy."""
+    kind = np.dtype(np.uint8 if bits <= 8 else np.uint16)
+    rows = np.frombuffer(cast(Any, plane), kind).reshape(-1, plane.line_size // kind.itemsize)
+    return rows[: plane.height, : plane.width]
+
+
+def _shrunk(samples: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
+    """Return a large plane at another size (width, height), within a level or two of its exact area averages.
+
+    Reading memory is what takes the time, so of every row of the result four rows are read. Halving is what
+    processors do fastest; the uneven rest is interpolated at twice the size, and the last halving evens that out.
+    """
+    width, height = size
+    samples = _some_rows(samples, 4 * height)
+    while samples.shape[0] >= 4 * height and samples.shape[1] >= 4 * width:
+        samples = _halved(samples)
+    return _halved(cv2.resize(samples, (2 * width, 2 * height), interpolation=cv2.INTER_LINEAR))
+
+
+def _shrunk_roughly(samples: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
+    """Return `_shrunk` of a plane of colour, which has little detail to keep, in half the time."""
+    samples = _some_rows(samples, 3 * size[1])
+    while samples.shape[0] >= 2 * size[1] and samples.shape[1] >= 2 * size[0]:
+        samples = _halved(samples)
+    return cv2.resize(samples, size, interpolation=cv2.INTER_LINEAR)
+
+
+def _some_rows(samples: NDArray[Any], least: int) -> NDArray[Any]:
+    step = max(1, samples.shape[0] // least)
+    return samples[step // 2 :: step]
+
+
+def _halved(samples: NDArray[Any]) -> NDArray[Any]:
+    height, width = samples.shape[0] // 2, samples.shape[1] // 2
+    return cv2.resize(samples[: 2 * height, : 2 * width], (width, height), interpolation=cv2.INTER_AREA)
 
 
 @lru_cache(maxsize=2)

@@ -7,9 +7,12 @@ frames on times alone. So the spans of a long source, joined, are the same numbe
 from __future__ import annotations
 
 import math
+import os
 from array import array
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import dataclass
 from typing import Any, cast
 
 import cv2
@@ -30,6 +33,10 @@ PER_TICK = (
     "tick_s", "pan", "tilt", "zoom", "roll", "object_speed", "object_area", "bar_left", "bar_top", "bar_right",
     "bar_bottom",
 )  # fmt: skip
+BATCH = 16
+"""Frames that are shrunk before they are measured together: the processor's caches then hold one thing at a time."""
+MAX_THREADS = 4
+"""More give little to films of common sizes and hold more frames in memory."""
 WARM_S = (1.0, 8.0, math.inf)
 """How much before a span is decoded to know the tick before it; more only where a picture is shown that long."""
 
@@ -37,12 +44,12 @@ Row = dict[str, Any]
 
 
 def scan_span(
-    source: Mapping[str, Any], span: int, start_s: float, end_s: float, scan: ScanConfig
+    source: Mapping[str, Any], span: int, start_s: float, end_s: float, scan: ScanConfig, threads: int = 1
 ) -> tuple[Row, list[Row], list[Row]]:
     """Decode one span once; return its row of `signals`, its rows of `frames` and, where it is damaged, of `errors`.
 
-    A damaged span gives what is sound, and an error row that says how many seconds are lost. Memory holds one frame,
-    the numbers and the candidate JPEGs. Sets OpenCV to one thread: a worker has one core, and the pictures are small.
+    A damaged span gives what is sound, and an error row that says how many seconds are lost. Memory holds a few small
+    pictures, the numbers and the candidate JPEGs. Sets OpenCV to one thread: the pictures are small.
 
     Args:
         source: row of the table `sources`.
@@ -50,14 +57,26 @@ def scan_span(
         start_s: first second of the span.
         end_s: half-open end of it; infinity for the last one.
         scan: the settings.
+        threads: CPUs to use; with more than one, frames are measured while the next ones are decoded. The numbers
+            are the same with any.
     """
     cv2.setNumThreads(1)
+    threads = min(threads, MAX_THREADS, os.cpu_count() or 1)
+    try:
+        return _scanned(source, span, start_s, end_s, scan, threads)
+    except decode.Unsound:
+        return _scanned(source, span, start_s, end_s, scan, 1)
+
+
+def _scanned(
+    source: Mapping[str, Any], span: int, start_s: float, end_s: float, scan: ScanConfig, threads: int
+) -> tuple[Row, list[Row], list[Row]]:
     meter, errors = _Meter(scan, source, start_s), list[Row]()
     try:
         for warm_s in WARM_S:
-            meter = _Meter(scan, source, start_s)
-            if _read(meter, source, start_s, end_s, warm_s):
-                break
+            with _Meter(scan, source, start_s, beside=threads > 1) as meter:
+                if _read(meter, source, start_s, end_s, warm_s, threads):
+                    break
     except decode.DecodeError as error:
         errors.append(_error(source, error.at_s, error.lost_s, error.code, error.reason, error.remedy))
     except FootageError as error:
@@ -66,9 +85,9 @@ def scan_span(
     return meter.row(source["source_id"], span, end_s), meter.candidates, errors
 
 
-def _read(meter: _Meter, source: Mapping[str, Any], start_s: float, end_s: float, warm_s: float) -> bool:
+def _read(meter: _Meter, source: Mapping[str, Any], start_s: float, end_s: float, warm_s: float, threads: int) -> bool:
     """Measure the pictures of a span; return False where it must be read again from further back."""
-    found = decode.pictures(source["uri"], source, start_s, end_s, warm_s)
+    found = decode.pictures(source["uri"], source, start_s, end_s, warm_s, threads)
     with closing(cast("Generator[decode.Picture, None, None]", found)) as pictures:
         for picture in pictures:
             if picture.time_s >= start_s and not meter.settled and math.isfinite(warm_s):
@@ -84,52 +103,102 @@ def _error(source: Mapping[str, Any], start_s: float, seconds: float, code: str,
     }  # fmt: skip
 
 
-class _Meter:
-    """The measures of one span and the little that they remember of the frames before."""
+@dataclass(frozen=True, slots=True)
+class _Small:
+    """A frame when it has been shrunk."""
 
-    def __init__(self, scan: ScanConfig, source: Mapping[str, Any], start_s: float):
+    time_s: float
+    duration_s: float
+    luma: frames.Luma
+    bgr: frames.Luma
+    counts: bool
+    """Whether it lies in the span; those before are only remembered."""
+    ticks: bool
+
+
+class _Meter:
+    """The measures of one span and the little that they remember of the frames before.
+
+    `push` shrinks what is decoded, batch by batch `_measure` looks at it: in a thread of its own where there is a
+    processor for it, so that the decoder need not wait.
+    """
+
+    def __init__(self, scan: ScanConfig, source: Mapping[str, Any], start_s: float, beside: bool = False):
         self.scan, self.source, self.start_s = scan, source, start_s
         self.settled = start_s <= 0
         """Whether the tick before the span is known."""
         self.candidates: list[Row] = []
+        self._last_s: float | None = None
+        self._batch: list[_Small] = []
+        self._pool = ThreadPoolExecutor(1) if beside else None
+        self._measured: Future[None] | None = None
         self._numbers = {name: array("d") for name in (*PER_FRAME, *PER_TICK)}
         self._hashes = array("Q")
         self._content, self._flow = ContentScorer(), motion.Flow()
-        self._before: tuple[float, frames.Luma] | None = None
+        self._before: frames.Luma | None = None
         self._tick: tuple[float, frames.Luma] | None = None
 
+    def __enter__(self) -> _Meter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Measure what is left, whatever ended the reading."""
+        self._send()
+        if self._measured is not None:
+            self._measured.result()
+        if self._pool is not None:
+            self._pool.shutdown()
+
     def push(self, picture: decode.Picture) -> None:
-        """Measure one picture; those before the span are only remembered."""
+        """Shrink one picture and keep it as JPEG if it is a candidate."""
         luma, bgr = decode.planes(picture.frame, self.scan.width_px, self.source)
         counts = picture.time_s >= self.start_s
-        numbers = self._frame(picture, luma, bgr)
-        if counts:
-            self._note(numbers)
-        if self._steps(picture.time_s, self.scan.tick_hz):
-            self._on_tick(picture.time_s, luma, counts)
+        ticks = self._steps(picture.time_s, self.scan.tick_hz)
+        self._batch.append(_Small(picture.time_s, picture.duration_s, luma, bgr, counts, ticks))
         if counts and self._steps(picture.time_s, self.scan.candidate_hz):
             pixels = decode.rgb(picture.frame, self.source, self.scan.candidate_side_px)
             self.candidates.append(
                 {"source_id": self.source["source_id"], "time_s": picture.time_s, "jpeg": decode.jpeg(pixels)}
             )
-        self._before = picture.time_s, luma
+        self.settled |= ticks
+        self._last_s = picture.time_s
+        if len(self._batch) == BATCH:
+            self._send()
 
     def _steps(self, time_s: float, rate_hz: float) -> bool:
         """Whether this is the first frame at or after a multiple of 1/rate."""
-        if self._before is None:
+        if self._last_s is None:
             return time_s <= 0  # the first of the source; of any other the frame before is not known
-        return is_step(self._before[0], time_s, rate_hz)
+        return is_step(self._last_s, time_s, rate_hz)
 
-    def _frame(self, picture: decode.Picture, luma: frames.Luma, bgr: frames.Luma) -> dict[str, float]:
-        mean, std = frames.light(luma)
+    def _send(self) -> None:
+        batch, self._batch = self._batch, []
+        if self._pool is None:
+            self._measure(batch)
+            return
+        if self._measured is not None:
+            self._measured.result()
+        self._measured = self._pool.submit(self._measure, batch)
+
+    def _measure(self, batch: Sequence[_Small]) -> None:
+        for small in batch:
+            numbers = self._frame(small)
+            if small.counts:
+                self._note(numbers)
+            if small.ticks:
+                self._on_tick(small.time_s, small.luma, small.counts)
+            self._before = small.luma
+
+    def _frame(self, small: _Small) -> dict[str, float]:
+        mean, std = frames.light(small.luma)
         return {
-            "time_s": picture.time_s,
-            "duration_s": picture.duration_s,
-            **self._content.push(luma, bgr),
-            "change": 0.0 if self._before is None else frames.change(self._before[1], luma),
+            "time_s": small.time_s,
+            "duration_s": small.duration_s,
+            **self._content.push(small.luma, small.bgr),
+            "change": 0.0 if self._before is None else frames.change(self._before, small.luma),
             "luma_mean": mean,
             "luma_std": std,
-            "sharpness": frames.sharpness(luma),
+            "sharpness": frames.sharpness(small.luma),
         }
 
     def _on_tick(self, time_s: float, luma: frames.Luma, counts: bool) -> None:
@@ -138,7 +207,6 @@ class _Meter:
             sides = {f"bar_{side}": share for side, share in bars._asdict().items()}
             self._note({"tick_s": time_s, **self._motion(time_s, luma)._asdict(), **sides})
             self._hashes.append(hashes.phash(luma, bars))
-        self.settled = True
         self._tick = time_s, luma
 
     def _motion(self, time_s: float, luma: frames.Luma) -> motion.Motion:

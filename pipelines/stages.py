@@ -67,10 +67,14 @@ def gpus() -> int:
 def run_units(units: Sequence[Row], work: Callable[..., Row], arguments: Row, *, in_flight: int = 0) -> Iterator[Row]:
     """Yield the status row of each unit as it ends; `work(unit, **arguments)` runs in a Ray task of one CPU.
 
-    Work that names an argument `crashes` is given the count of attempts.
+    Work that names an argument `crashes` is given the count of attempts, and `threads` the CPUs that there are for
+    each unit under way: more than one where units are few.
     """
     if not units:
         return
+    at_once = min(len(units), in_flight or cpus())
+    if "threads" in inspect.signature(work).parameters:
+        arguments = {**arguments, "threads": max(1, cpus() // at_once)}
     if "crashes" in inspect.signature(work).parameters:
         arguments = {**arguments, "crashes": Attempts()}
     dataset = ray.data.from_items(list(units), override_num_blocks=len(units))
@@ -78,7 +82,7 @@ def run_units(units: Sequence[Row], work: Callable[..., Row], arguments: Row, *,
         work,
         fn_kwargs=arguments,
         num_cpus=1,
-        compute=ray.data.TaskPoolStrategy(size=min(len(units), in_flight or cpus())),
+        compute=ray.data.TaskPoolStrategy(size=at_once),
     )
     yield from mapped.iter_rows()
 

@@ -135,7 +135,7 @@ def scan_chunks(sources: Iterable[Mapping[str, Any]], excluded: set[str], config
     return chunks
 
 
-def scan_unit(unit: Row, *, run: str, config: CurateConfig, crashes: Crashes) -> Row:
+def scan_unit(unit: Row, *, run: str, config: CurateConfig, crashes: Crashes, threads: int = 1) -> Row:
     """Decode the spans of a scan unit once: tables `signals` and `frames`."""
     ledger = Ledger(run)
     sources = ledger.read_unit("sources", unit["sources"]).to_pylist()
@@ -153,7 +153,9 @@ def scan_unit(unit: Row, *, run: str, config: CurateConfig, crashes: Crashes) ->
                     source["uri"], "crashed", "decoding it killed the worker twice", "re-encode it or leave it out"
                 )
             footage.check_unchanged(source)
-            signal, pictures, damage = scan.scan_span(source, job["span"], job["start_s"], job["end_s"], config.scan)
+            signal, pictures, damage = scan.scan_span(
+                source, job["span"], job["start_s"], job["end_s"], config.scan, threads
+            )
             signals.append(signal)
             frames.extend(pictures)
             errors.extend({**where, **row} for row in damage)

@@ -12,7 +12,6 @@ import av
 import av.error
 import pytest
 
-from pipelines import decode
 from pipelines.config import ScanConfig
 from pipelines.scan import scan_span
 
@@ -22,12 +21,12 @@ SECONDS = 10.0
 Cost = tuple[float, float]
 
 
-def bare(source: dict[str, Any]) -> int:
+def bare(source: dict[str, Any], threads: int = 1) -> int:
     """Decode with PyAV, with as many threads as the scan, and look at nothing; return the number of frames."""
     count = 0
     with av.open(source["uri"], metadata_errors="ignore") as container:
         stream = container.streams.video[0]
-        stream.thread_type, stream.codec_context.thread_count = "AUTO", decode.THREADS
+        stream.thread_type, stream.codec_context.thread_count = "AUTO", threads
         try:
             for frame in container.decode(stream):
                 count += 1

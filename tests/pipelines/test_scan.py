@@ -86,6 +86,14 @@ def test_a_span_is_decoded_once(film: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert len(calls) == 2
 
 
+@pytest.mark.parametrize("name", ["derived__truncated_60pct.mp4", "media__sample_with_invalid_nalu.mp4"])
+def test_threads_change_no_number_even_of_a_damaged_file(footage: Path, name: str) -> None:
+    source = source_of(footage / name)
+    one, two = (scan_span(source, 0, 0.0, math.inf, SCAN, threads) for threads in (1, 2))
+    assert [key for key in one[0] if not same(one[0][key], two[0][key])] == []
+    assert one[1:] == two[1:]
+
+
 def test_a_picture_shown_for_long_before_a_span_is_looked_for_further_back(tmp_path: Path) -> None:
     path = tmp_path / "slides.mp4"
     with av.open(str(path), "w") as container:
