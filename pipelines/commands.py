@@ -21,7 +21,7 @@ set_parsing_settings(docstring_parse_attribute_docstrings=True)  # what stands u
 log = logging.getLogger("rushes")
 DONE, FAILED, USAGE, PARTLY = 0, 1, 2, 3
 GROUPS = {"tokenizer": "train and try the tokenizer", "dit": "train the diffusion transformer and sample from it"}
-STAGES = ("sources", "scan", "shots", "score", "select", "caption", "encode", "pack")
+STAGES = ("sources", "scan", "witness", "shots", "score", "select", "caption", "encode", "pack")
 
 
 @dataclass(frozen=True, kw_only=True)

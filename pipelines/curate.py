@@ -16,7 +16,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines import actors, footage, pack, plan, runfile, score, select, shards, stages, storage, work
+from pipelines import actors, footage, pack, plan, runfile, score, select, shards, stages, storage, weights, work
 from pipelines.accounting import Account, account
 from pipelines.config import CurateConfig, check
 from pipelines.ledger import Ledger, fingerprint
@@ -25,13 +25,14 @@ from pipelines.progress import Reporter
 log = logging.getLogger("rushes")
 Row = dict[str, Any]
 MAX_SHARDS_AT_ONCE = 64  # shards whose clips one worker looks up in the ledger together
-REDONE = ("encoded", "captions", "scores", "clips", "trims", "strips", "signals", "frames", "sources")
+REDONE = ("encoded", "captions", "scores", "clips", "trims", "strips", "witness", "signals", "windows", "frames",
+         "sources")  # fmt: skip
 CHANGED = {
     "code": "changed",
     "reason": "its content is not the one that was planned",
     "remedy": "curate the new content into another --out, or put the old file back",
 }
-STAGES = ("sources", "scan", "shots", "score", "select", "caption", "encode", "pack")
+STAGES = ("sources", "scan", "witness", "shots", "score", "select", "caption", "encode", "pack")
 
 
 def _base(unit: str) -> str:
@@ -106,11 +107,12 @@ class Job:
         c = self.config
         sources = fingerprint("sources", c.scan.max_side_px)
         scan = fingerprint("scan", c.scan, sources)
-        shots = fingerprint("shots", c.shots, scan)
+        witness = fingerprint("witness", c.shots.witness, scan)
+        shots = fingerprint("shots", c.shots, witness)
         score_ = fingerprint("score", sorted(c.score.scorers), c.score.clip_model, c.score.clip_weights,
                              c.score.aesthetic_head, shots)  # fmt: skip
         return {
-            "sources": sources, "scan": scan, "shots": shots, "score": score_,
+            "sources": sources, "scan": scan, "witness": witness, "shots": shots, "score": score_,
             "select": fingerprint("select", self.policy, score_),
             "caption": fingerprint("caption", c.caption.source, c.caption.endpoint, c.caption.model, score_),
             "encode": fingerprint("encode", c.pack.codec, c.pack.crf, c.pack.max_side_px, c.pack.crop_bars,
@@ -122,6 +124,8 @@ class Job:
         check(self.config)
         self.ledger.check()
         score.check(self.config.score)
+        if self.config.shots.witness != "none":
+            weights.transnet()
         select.check(self.policy, self.config.score.scorers)
 
     def open(self, inputs: Sequence[str], retry_failed: bool) -> None:
@@ -196,8 +200,17 @@ class Job:
                     units[name] = {"unit": name, "sources": unit, "chunk": index, "excluded": excluded,
                                    "fingerprint": fingerprint(self.prints["scan"], excluded)}  # fmt: skip
         self._run(
-            Stage(name="scan", tables=("frames", "signals"), units=units, work=work.reporting(work.scan_unit),
-                  arguments={"run": self.run, "config": self.config})
+            Stage(name="scan", tables=("frames", "windows", "signals"), units=units,
+                  work=work.reporting(work.scan_unit), arguments={"run": self.run, "config": self.config})
+        )  # fmt: skip
+
+    def witness(self) -> None:
+        """Let TransNetV2 look at the windows in doubt; no video is read."""
+        if self.config.shots.witness == "none":
+            return
+        self._run(
+            Stage(name="witness", tables=("witness",), units=self._units("witness"), work=actors.WitnessActor,
+                  arguments={"run": self.run}, is_actor=True)
         )  # fmt: skip
 
     def shots(self) -> None:

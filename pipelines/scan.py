@@ -15,16 +15,14 @@ from typing import Any, cast
 import cv2
 import numpy as np
 
-from filters import frames, hashes, motion
-from filters.shots import ContentScorer
+from filters import changes, frames, hashes, motion
 from pipelines import decode
 from pipelines.config import ScanConfig
 from pipelines.footage import FootageError
 from pipelines.shots import stretches
 
 PER_FRAME = (
-    "time_s", "duration_s", "content", "hue", "saturation", "luma", "histogram", "change", "luma_mean",
-    "luma_std", "sharpness",
+    "time_s", "duration_s", *changes.PER_FRAME, "change", "luma_mean", "luma_std", "sharpness",
 )  # fmt: skip
 PER_TICK = (
     "tick_s", "pan", "tilt", "zoom", "roll", "object_speed", "object_area", "bar_left", "bar_top", "bar_right",
@@ -38,8 +36,8 @@ Row = dict[str, Any]
 
 def scan_span(
     source: Mapping[str, Any], span: int, start_s: float, end_s: float, scan: ScanConfig
-) -> tuple[Row, list[Row], list[Row]]:
-    """Decode one span once; return its row of `signals`, its rows of `frames` and, where it is damaged, of `errors`.
+) -> tuple[Row, list[Row], list[Row], list[Row]]:
+    """Decode one span once; return its row of `signals`, its rows of `frames`, `errors` (of damage) and `windows`.
 
     A damaged span gives what is sound, and an error row that says how many seconds are lost. Memory holds one frame,
     the numbers and the candidate JPEGs. Sets OpenCV to one thread: a worker has one core, and the pictures are small.
@@ -63,7 +61,7 @@ def scan_span(
     except FootageError as error:
         lost_s = max(0.0, min(end_s, source["duration_s"]) - start_s)
         errors.append(_error(source, start_s, lost_s, error.code, error.reason, error.remedy))
-    return meter.row(source["source_id"], span, end_s), meter.candidates, errors
+    return meter.row(source["source_id"], span, end_s), meter.candidates, errors, meter.windows()
 
 
 def _read(meter: _Meter, source: Mapping[str, Any], start_s: float, end_s: float, warm_s: float) -> bool:
@@ -94,7 +92,9 @@ class _Meter:
         self.candidates: list[Row] = []
         self._numbers = {name: array("d") for name in (*PER_FRAME, *PER_TICK)}
         self._hashes = array("Q")
-        self._content, self._flow = ContentScorer(), motion.Flow()
+        self._content, self._flow = changes.ContentScorer(), motion.Flow()
+        self._cells, self._windows = changes.Cells(), changes.Windows()
+        self._light, self._change = bytearray(), bytearray()
         self._before: tuple[float, frames.Luma] | None = None
         self._tick: tuple[float, frames.Luma] | None = None
 
@@ -102,9 +102,17 @@ class _Meter:
         """Measure one picture; those before the span are only remembered."""
         luma, bgr = decode.planes(picture.frame, self.scan.width_px, self.source)
         counts = picture.time_s >= self.start_s
-        numbers = self._frame(picture, luma, bgr)
+        step = self._cells.push(picture.time_s, luma)
+        numbers = {
+            **self._frame(picture, luma, bgr),
+            "doubt": float(step.is_doubtful),
+            "key": float(picture.frame.key_frame),
+        }
         if counts:
             self._note(numbers)
+            self._light += step.light
+            self._change += step.change
+            self._windows.push(picture.time_s, bgr, step.is_doubtful)
         if self._steps(picture.time_s, self.scan.tick_hz):
             self._on_tick(picture.time_s, luma, counts)
         if counts and self._steps(picture.time_s, self.scan.candidate_hz):
@@ -160,7 +168,13 @@ class _Meter:
             "source_id": source_id, "span": span, "start_s": self.start_s, "end_s": end_s,
             "frames": len(times["time_s"]), "covered_s": covered_s,
             **times, **series, "phash": np.array(self._hashes, np.uint64),
+            "cell_light": bytes(self._light), "cell_change": bytes(self._change),
         }  # fmt: skip
+
+    def windows(self) -> list[Row]:
+        """Return the rows of `windows`."""
+        self._windows.end()
+        return [{"source_id": self.source["source_id"], "time_s": at, "rgb": rgb} for at, rgb in self._windows.kept]
 
 
 def is_step(before_s: float, time_s: float, rate_hz: float) -> bool:
