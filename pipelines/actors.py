@@ -6,10 +6,12 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any
 
-from pipelines import eyes, score, storage
+import pyarrow.dataset as ds
+
+from pipelines import eyes, score, storage, witness
 from pipelines.config import ScoreConfig
 from pipelines.ledger import Ledger
-from pipelines.work import clip_frames, guard, status, write_errors
+from pipelines.work import clip_frames, guard, signals_of, status, write_errors
 
 Row = dict[str, Any]
 CLIPS_AT_ONCE = 32  # clips whose frames stand in memory together
@@ -69,6 +71,31 @@ class ScoreActor:
             return [row for clip in group for row in self._group(scorer, [clip], errors)]
         errors.extend({**_where(clip), **error} for clip, error in zip(group, failed, strict=False))
         return found
+
+
+class WitnessActor:
+    """Looks at the doubtful windows of units: table `witness`."""
+
+    def __init__(self, run: str):
+        self.run, self.witness = run, witness.Witness()
+
+    def __call__(self, unit: Row) -> Row:
+        """Look at one unit; a source that cannot be looked at becomes an error row, and is decided without it."""
+        ledger, name = Ledger(self.run), unit["unit"]
+        rows: list[Row] = []
+        errors: list[Row] = []
+        for source, spans in signals_of(ledger, unit):
+            of = ds.field("source_id") == source["source_id"]
+            with guard(errors, uri=source["uri"], source_id=source["source_id"], start_s=0.0, seconds=0.0):
+                kept = ledger.read_unit("windows", name, ["time_s", "rgb"], where=of)
+                pictures = dict(zip(kept["time_s"].to_pylist(), kept["rgb"].to_pylist(), strict=True))
+                rows.extend(self.witness(spans, pictures))
+        try:
+            write_errors(ledger, "witness", unit, errors)
+            ledger.write("witness", name, rows, unit["fingerprint"])
+        except storage.StorageError as error:
+            return {**status(unit, 0, 0.0, 0), "fatal": str(error)}
+        return status(unit, len(rows), 0.0, len(errors))
 
 
 def _groups(clips: Iterator[Row]) -> Iterator[list[Row]]:

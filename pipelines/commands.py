@@ -25,7 +25,7 @@ log = logging.getLogger("rushes")
 DONE, FAILED, USAGE, PARTLY = 0, 1, 2, 3
 GROUPS = {"tokenizer": "train and try the tokenizer", "dit": "train the diffusion transformer and sample from it"}
 GROUPED = {item.name for item in fields(CurateConfig)}
-STAGES = ("sources", "scan", "shots", "score", "select", "caption", "encode", "pack")
+STAGES = ("sources", "scan", "witness", "shots", "score", "select", "caption", "encode", "pack")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -63,6 +63,10 @@ class ShotsConfig:
     """Content change above which a frame begins a shot by standing out alone …"""
     cut_ratio: float = 2.2
     """… by this factor against the frames before and those after."""
+    jump_share: float = 0.05
+    """Share of the picture whose light must change as it never does around it in space and time, for a jump cut."""
+    witness_cut: float = 0.25
+    """How likely the witness must find a cut amid fast motion, where it is asked."""
     flash_s: float = 0.35
     """Brightness that comes back within this time was a flash, not a cut."""
     same_bits: int = 12
@@ -71,10 +75,12 @@ class ShotsConfig:
     """Mean + standard deviation of luma (0–255) below which a picture counts as black in a fade; white likewise."""
     fade_max_s: float = 3.0
     """Longest ramp of a fade."""
-    dark_s: float = 2.0
+    dark_s: float = 3.0
     """Black (or white) between two fades that lasts longer is footage of its own."""
     trim_s: float = 0.08
     """Trimmed on either side of a gradual transition."""
+    witness: Literal["transnetv2", "none"] = "transnetv2"
+    """Who is asked where the scan's own numbers leave doubt: the network, or nobody."""
     frames_per_clip: int = 3
     """Representative frames that the models look at."""
     strip_frames: int = 6

@@ -29,6 +29,7 @@ from pipelines import (
     shards,
     stages,
     storage,
+    weights,
     work,
 )
 from pipelines.accounting import Account, account
@@ -39,13 +40,14 @@ from pipelines.progress import Reporter
 log = logging.getLogger("rushes")
 Row = dict[str, Any]
 MAX_SHARDS_AT_ONCE = 64  # shards whose clips one worker looks up in the ledger together
-REDONE = ("encoded", "captions", "scores", "clips", "trims", "strips", "signals", "frames", "sources")
+REDONE = ("encoded", "captions", "scores", "clips", "trims", "strips", "witness", "signals", "windows", "frames",
+         "sources")  # fmt: skip
 CHANGED = {
     "code": "changed",
     "reason": "its content is not the one that was planned",
     "remedy": "curate the new content into another --out, or put the old file back",
 }
-STAGES = ("sources", "scan", "shots", "score", "select", "caption", "encode", "pack")
+STAGES = ("sources", "scan", "witness", "shots", "score", "select", "caption", "encode", "pack")
 
 
 def _base(unit: str) -> str:
@@ -121,11 +123,12 @@ class Job:
         c = self.config
         sources = fingerprint("sources", c.scan.max_side_px)
         scan = fingerprint("scan", c.scan, sources)
-        shots = fingerprint("shots", c.shots, scan)
+        witness = fingerprint("witness", c.shots.witness, scan)
+        shots = fingerprint("shots", c.shots, witness)
         score_ = fingerprint("score", sorted(c.score.scorers), c.score.clip_model, c.score.clip_weights,
                              c.score.aesthetic_head, shots)  # fmt: skip
         return {
-            "sources": sources, "scan": scan, "shots": shots, "score": score_,
+            "sources": sources, "scan": scan, "witness": witness, "shots": shots, "score": score_,
             "caption": fingerprint(caption.made_by(c.caption, c.score.scorers), score_),
             "encode": fingerprint("encode", c.pack.codec, c.pack.crf, c.pack.max_side_px, c.pack.crop_bars,
                                   c.pack.audio, c.pack.copy, sorted(c.pack.copy_codecs), shots),
@@ -138,11 +141,14 @@ class Job:
         """
         check(self.config)
         self.ledger.check()
-        if STAGES.index(through) >= STAGES.index("score"):
+        last = STAGES.index(through)
+        if last >= STAGES.index("witness") and self.config.shots.witness != "none":
+            weights.transnet()
+        if last >= STAGES.index("score"):
             score.check(self.config.score)
-        if STAGES.index(through) >= STAGES.index("select"):
+        if last >= STAGES.index("select"):
             select.check(self.policy, self.config.score.scorers)
-        if STAGES.index(through) >= STAGES.index("caption"):
+        if last >= STAGES.index("caption"):
             caption.check(self.config.caption)
 
     def open(self, inputs: Sequence[str], retry_failed: bool) -> None:
@@ -223,8 +229,17 @@ class Job:
                     units[name] = {"unit": name, "sources": unit, "chunk": index, "excluded": excluded,
                                    "fingerprint": fingerprint(self.prints["scan"], excluded)}  # fmt: skip
         self._run(
-            Stage(name="scan", tables=("frames", "signals"), units=units, work=work.reporting(work.scan_unit),
-                  arguments={"run": self.run, "config": self.config})
+            Stage(name="scan", tables=("frames", "windows", "signals"), units=units,
+                  work=work.reporting(work.scan_unit), arguments={"run": self.run, "config": self.config})
+        )  # fmt: skip
+
+    def witness(self) -> None:
+        """Let TransNetV2 look at the windows in doubt; no video is read."""
+        if self.config.shots.witness == "none":
+            return
+        self._run(
+            Stage(name="witness", tables=("witness",), units=self._units("witness"), work=actors.WitnessActor,
+                  arguments={"run": self.run}, is_actor=True)
         )  # fmt: skip
 
     def shots(self) -> None:

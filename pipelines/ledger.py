@@ -88,6 +88,8 @@ TABLES: dict[str, pa.Schema] = {
         saturation=pa.list_(_f),
         luma=pa.list_(_f),
         histogram=pa.list_(_f),
+        doubt=pa.list_(_f),
+        key=pa.list_(_f),
         change=pa.list_(_f),
         luma_mean=pa.list_(_f),
         luma_std=pa.list_(_f),
@@ -104,7 +106,13 @@ TABLES: dict[str, pa.Schema] = {
         bar_right=pa.list_(_f),
         bar_bottom=pa.list_(_f),
         phash=pa.list_(pa.uint64()),
+        cell_light=pa.binary(),
+        cell_change=pa.binary(),
     ),
+    # Small pictures (48×27 RGB) of the frames around doubtful ones, for the witness of shots.
+    "windows": _schema(source_id=_s, time_s=_d, rgb=pa.binary()),
+    # What the witness says of each frame that it looked at: how likely a cut is here, and a part of a transition.
+    "witness": _schema(source_id=_s, time_s=_d, cut=_f, part=_f),
     # Candidate frames on a fixed grid of time, from which clips take their representatives.
     "frames": _schema(source_id=_s, time_s=_d, jpeg=pa.binary()),
     # Every clip ever found, with its measures; kept or not is decided elsewhere.
@@ -235,7 +243,7 @@ OUTDATED = "0" * 12
 """The fingerprint of what must be made again, whatever the configuration."""
 
 # Tables with pictures in them are read a few rows at a time.
-ROW_GROUP = {"frames": 256, "strips": 128}
+ROW_GROUP = {"frames": 256, "windows": 2048, "strips": 128}
 
 
 class SchemaMismatch(ValueError):

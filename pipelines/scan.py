@@ -18,16 +18,14 @@ from typing import Any, cast
 import cv2
 import numpy as np
 
-from filters import frames, hashes, motion
-from filters.shots import ContentScorer
+from filters import changes, frames, hashes, motion
 from pipelines import decode
 from pipelines.config import ScanConfig
 from pipelines.footage import FootageError
 from pipelines.shots import stretches
 
 PER_FRAME = (
-    "time_s", "duration_s", "content", "hue", "saturation", "luma", "histogram", "change", "luma_mean",
-    "luma_std", "sharpness",
+    "time_s", "duration_s", *changes.PER_FRAME, "change", "luma_mean", "luma_std", "sharpness",
 )  # fmt: skip
 PER_TICK = (
     "tick_s", "pan", "tilt", "zoom", "roll", "object_speed", "object_area", "bar_left", "bar_top", "bar_right",
@@ -45,8 +43,8 @@ Row = dict[str, Any]
 
 def scan_span(
     source: Mapping[str, Any], span: int, start_s: float, end_s: float, scan: ScanConfig, threads: int = 1
-) -> tuple[Row, list[Row], list[Row]]:
-    """Decode one span once; return its row of `signals`, its rows of `frames` and, where it is damaged, of `errors`.
+) -> tuple[Row, list[Row], list[Row], list[Row]]:
+    """Decode one span once; return its row of `signals`, its rows of `frames`, `errors` (of damage) and `windows`.
 
     A damaged span gives what is sound, and an error row that says how many seconds are lost. Memory holds a few small
     pictures, the numbers and the candidate JPEGs. Sets OpenCV to one thread: the pictures are small.
@@ -70,7 +68,7 @@ def scan_span(
 
 def _scanned(
     source: Mapping[str, Any], span: int, start_s: float, end_s: float, scan: ScanConfig, threads: int
-) -> tuple[Row, list[Row], list[Row]]:
+) -> tuple[Row, list[Row], list[Row], list[Row]]:
     meter, errors = _Meter(scan, source, start_s), list[Row]()
     try:
         for warm_s in WARM_S:
@@ -82,7 +80,7 @@ def _scanned(
     except FootageError as error:
         lost_s = max(0.0, min(end_s, source["duration_s"]) - start_s)
         errors.append(_error(source, start_s, lost_s, error.code, error.reason, error.remedy))
-    return meter.row(source["source_id"], span, end_s), meter.candidates, errors
+    return meter.row(source["source_id"], span, end_s), meter.candidates, errors, meter.windows()
 
 
 def _read(meter: _Meter, source: Mapping[str, Any], start_s: float, end_s: float, warm_s: float, threads: int) -> bool:
@@ -111,6 +109,8 @@ class _Small:
     duration_s: float
     luma: frames.Luma
     bgr: frames.Luma
+    key: bool
+    """Whether it is a key frame of the stream."""
     counts: bool
     """Whether it lies in the span; those before are only remembered."""
     ticks: bool
@@ -134,7 +134,9 @@ class _Meter:
         self._measured: Future[None] | None = None
         self._numbers = {name: array("d") for name in (*PER_FRAME, *PER_TICK)}
         self._hashes = array("Q")
-        self._content, self._flow = ContentScorer(), motion.Flow()
+        self._content, self._flow = changes.ContentScorer(), motion.Flow()
+        self._cells, self._windows = changes.Cells(), changes.Windows()
+        self._light, self._change = bytearray(), bytearray()
         self._before: frames.Luma | None = None
         self._tick: tuple[float, frames.Luma] | None = None
 
@@ -153,8 +155,8 @@ class _Meter:
         """Shrink one picture and keep it as JPEG if it is a candidate."""
         luma, bgr = decode.planes(picture.frame, self.scan.width_px, self.source)
         counts = picture.time_s >= self.start_s
-        ticks = self._steps(picture.time_s, self.scan.tick_hz)
-        self._batch.append(_Small(picture.time_s, picture.duration_s, luma, bgr, counts, ticks))
+        ticks, key = self._steps(picture.time_s, self.scan.tick_hz), picture.frame.key_frame
+        self._batch.append(_Small(picture.time_s, picture.duration_s, luma, bgr, key, counts, ticks))
         if counts and self._steps(picture.time_s, self.scan.candidate_hz):
             pixels = decode.rgb(picture.frame, self.source, self.scan.candidate_side_px)
             self.candidates.append(
@@ -182,9 +184,12 @@ class _Meter:
 
     def _measure(self, batch: Sequence[_Small]) -> None:
         for small in batch:
-            numbers = self._frame(small)
+            numbers, step = self._frame(small), self._cells.push(small.time_s, small.luma)
             if small.counts:
-                self._note(numbers)
+                self._note({**numbers, "doubt": float(step.is_doubtful), "key": float(small.key)})
+                self._light += step.light
+                self._change += step.change
+                self._windows.push(small.time_s, small.bgr, step.is_doubtful)
             if small.ticks:
                 self._on_tick(small.time_s, small.luma, small.counts)
             self._before = small.luma
@@ -228,7 +233,13 @@ class _Meter:
             "source_id": source_id, "span": span, "start_s": self.start_s, "end_s": end_s,
             "frames": len(times["time_s"]), "covered_s": covered_s,
             **times, **series, "phash": np.array(self._hashes, np.uint64),
+            "cell_light": bytes(self._light), "cell_change": bytes(self._change),
         }  # fmt: skip
+
+    def windows(self) -> list[Row]:
+        """Return the rows of `windows`."""
+        self._windows.end()
+        return [{"source_id": self.source["source_id"], "time_s": at, "rgb": rgb} for at, rgb in self._windows.kept]
 
 
 def is_step(before_s: float, time_s: float, rate_hz: float) -> bool:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from filters import frames, motion
+from filters import changes, frames, motion
 from filters.shots import Shot, boundaries, clips
 from pipelines.clip import clip_key
 from pipelines.config import ScanConfig, ShotsConfig
@@ -54,7 +54,11 @@ def stretches(time_s: npt.NDArray[np.float64], duration_s: npt.NDArray[np.floati
 
 
 def shots_of(
-    source: Mapping[str, Any], signals: Sequence[Mapping[str, Any]], shots: ShotsConfig, scan: ScanConfig
+    source: Mapping[str, Any],
+    signals: Sequence[Mapping[str, Any]],
+    shots: ShotsConfig,
+    scan: ScanConfig,
+    witness: Sequence[Mapping[str, Any]] = (),
 ) -> tuple[list[Row], list[Row]]:
     """Return the rows of `clips` and of `trims` of one source.
 
@@ -65,13 +69,15 @@ def shots_of(
         signals: rows of its spans, in order.
         shots: the settings.
         scan: the settings under which the signals were measured.
+        witness: rows of the table `witness`; none to decide without it.
     """
-    joined = _joined(signals)
-    joined["candidate"] = candidates(joined["time_s"], scan.candidate_hz)
+    whole = joined(signals)
+    whole["candidate"] = candidates(whole["time_s"], scan.candidate_hz)
+    whole |= witnessed(whole["time_s"], witness)
     found: list[Row] = []
     trimmed: list[Row] = []
-    for stretch in stretches(joined["time_s"], joined["duration_s"]):
-        part = _within(joined, stretch.first, stretch.end, stretch.start_s, stretch.end_s)
+    for stretch in stretches(whole["time_s"], whole["duration_s"]):
+        part = _within(whole, stretch.first, stretch.end, stretch.start_s, stretch.end_s)
         kept, trims = clips(
             boundaries(part, shots), stretch.start_s, stretch.end_s, shots,
             time_s=part["time_s"], change=part["change"],
@@ -87,21 +93,35 @@ def shots_of(
 _OF_SPAN = {"source_id", "span", "start_s", "end_s", "frames", "covered_s"}
 
 
-def _joined(signals: Sequence[Mapping[str, Any]]) -> Arrays:
-    names = [name for name in signals[0] if name not in _OF_SPAN]
+def joined(signals: Sequence[Mapping[str, Any]], names: Sequence[str] = ()) -> Arrays:
+    """Return the signals of the spans of a source as one array each; cells as `[n, 9, 16]` of levels."""
+    names = names or [name for name in signals[0] if name not in _OF_SPAN]
+    return {name: np.concatenate([_array(name, row[name]) for row in signals]) for name in names}
+
+
+def _array(name: str, values: Any) -> npt.NDArray:
+    if name in changes.CELLWISE:
+        return np.frombuffer(values, np.uint8).reshape(-1, *changes.CELLS)
     kinds = {"phash": np.uint64, "time_s": np.float64, "tick_s": np.float64}
-    return {
-        name: np.concatenate([np.asarray(row[name], kinds.get(name, np.float32)) for row in signals]) for name in names
-    }
+    return np.asarray(values, kinds.get(name, np.float32))
+
+
+def witnessed(time_s: npt.NDArray[np.float64], witness: Sequence[Mapping[str, Any]]) -> Arrays:
+    """Return what the witness says of each frame, `witness_cut` and `witness_part`; NaN where it did not look."""
+    at = np.searchsorted(time_s, [row["time_s"] for row in witness]) if len(witness) else np.empty(0, np.int64)
+    found = {f"witness_{name}": np.full(len(time_s), np.nan, np.float32) for name in ("cut", "part")}
+    for name, values in found.items():
+        values[at] = [row[name.removeprefix("witness_")] for row in witness]
+    return found
 
 
 _PER_TICK = {"tick_s", "phash", *motion.Motion._fields, *(f"bar_{side}" for side in frames.Bars._fields)}
 
 
-def _within(joined: Arrays, first: int, end: int, start_s: float, end_s: float) -> Arrays:
+def _within(whole: Arrays, first: int, end: int, start_s: float, end_s: float) -> Arrays:
     """Return the frames [first, end) and the ticks in [start_s, end_s)."""
-    ticks = slice(*np.searchsorted(joined["tick_s"], [start_s, end_s]))
-    return {name: values[ticks if name in _PER_TICK else slice(first, end)] for name, values in joined.items()}
+    ticks = slice(*np.searchsorted(whole["tick_s"], [start_s, end_s]))
+    return {name: values[ticks if name in _PER_TICK else slice(first, end)] for name, values in whole.items()}
 
 
 def _clip(source: Mapping[str, Any], shot: Shot, part: Arrays, shots: ShotsConfig, scan: ScanConfig) -> Row:

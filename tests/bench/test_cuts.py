@@ -19,7 +19,7 @@ from filters.shots import boundaries
 from pipelines import footage as room
 from pipelines.config import ScanConfig, ShotsConfig
 from pipelines.scan import scan_span
-from pipelines.shots import _joined
+from pipelines.shots import joined
 
 NEAR_FRAMES = 2
 WIDTH_PX = 256  # about what scenedetect's own downscaling leaves
@@ -29,7 +29,7 @@ OURS = "rushes"
 def ours(path: Path) -> list[int]:
     """Return the frame numbers of our cuts."""
     source = {**room.probe(str(path), ScanConfig()), "wave": 0, "unit": "u"}
-    signals = _joined([scan_span(source, 0, 0.0, math.inf, ScanConfig())[0]])
+    signals = joined([scan_span(source, 0, 0.0, math.inf, ScanConfig())[0]])
     cuts = [b.start_s for b in boundaries(signals, ShotsConfig()) if b.kind == "cut"]
     return [int(np.searchsorted(signals["time_s"], cut)) for cut in cuts]
 

@@ -19,7 +19,7 @@ from pipelines import footage
 from pipelines.config import ScanConfig
 from pipelines.scan import scan_span
 source = {**footage.probe(sys.argv[1], ScanConfig()), "wave": 0, "unit": "u"}
-row, frames, errors = scan_span(source, 0, 0.0, math.inf, ScanConfig())
+row, frames, errors, _ = scan_span(source, 0, 0.0, math.inf, ScanConfig())
 assert row["frames"] and not errors, errors
 peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
 print(row["frames"], round(row["covered_s"]), int(peak.split()[1]) * 1024, sum(len(f["jpeg"]) for f in frames))

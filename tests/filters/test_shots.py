@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scenedetect import ContentDetector, FrameTimecode, HistogramDetector, StatsManager
 
+from filters.changes import BINS, CELLS, Cells, ContentScorer, histogram
 from filters.frames import change, light
 from filters.hashes import phash
-from filters.shots import BINS, Boundary, ContentScorer, boundaries, clips, histogram
+from filters.shots import Boundary, boundaries, clips
 from pipelines.config import ShotsConfig
 
 RULES = ShotsConfig()
@@ -23,16 +24,21 @@ def picture(seed: int, low: int = 20, high: int = 235) -> np.ndarray:
 
 
 def measured(film: list[np.ndarray]) -> dict[str, Any]:
-    scorer, rows, ticks, before = ContentScorer(), [], [], None
+    scorer, cells, rows, ticks, before = ContentScorer(), Cells(), [], [], None
+    seen = []
     for at, bgr in enumerate(film):
         luma = cv2.cvtColor(bgr, cv2.COLOR_BGR2GRAY)
         mean, std = light(luma)
         moved = 0.0 if before is None else change(before, luma)
         before = luma
-        rows.append({**scorer.push(luma, bgr), "change": moved, "luma_mean": mean, "luma_std": std})
+        seen.append(np.frombuffer(cells.push(at / FPS, luma).light, np.uint8).reshape(CELLS))
+        rows.append(
+            {**scorer.push(luma, bgr), "change": moved, "luma_mean": mean, "luma_std": std, "key": at % 12 == 0}
+        )
         if at % 4 == 0:
             ticks.append((at / FPS, phash(luma)))
     signals: dict[str, Any] = {name: np.array([row[name] for row in rows]) for name in rows[0]}
+    signals["cell_light"] = np.stack(seen)
     signals["time_s"] = np.arange(len(film)) / FPS
     signals["tick_s"] = np.array([tick for tick, _ in ticks])
     signals["phash"] = np.array([code for _, code in ticks], np.uint64)

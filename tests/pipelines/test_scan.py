@@ -14,7 +14,7 @@ from filters.shots import boundaries
 from pipelines import decode, footage, ledger
 from pipelines.config import ScanConfig, ShotsConfig
 from pipelines.scan import scan_span
-from pipelines.shots import _joined, shots_of
+from pipelines.shots import joined, shots_of
 
 SCAN, SHOTS = ScanConfig(), ShotsConfig()
 
@@ -25,7 +25,7 @@ def source_of(path: Path, scan: ScanConfig = SCAN) -> dict[str, Any]:
 
 def scanned(source: dict[str, Any], edges: list[float], scan: ScanConfig = SCAN) -> list[tuple[dict, list, list]]:
     ends = [*edges[1:], math.inf]
-    return [scan_span(source, k, a, b, scan) for k, (a, b) in enumerate(zip(edges, ends, strict=True))]
+    return [scan_span(source, k, a, b, scan)[:3] for k, (a, b) in enumerate(zip(edges, ends, strict=True))]
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def test_spans_joined_are_one_pass_exactly(film: Path, bikes: Path, length_s: fl
         source = source_of(path)
         whole = scanned(source, [0.0])
         parts = scanned(source, list(np.arange(0, source["duration_s"], length_s)))
-        one, many = _joined([whole[0][0]]), _joined([row for row, _, _ in parts])
+        one, many = joined([whole[0][0]]), joined([row for row, _, _ in parts])
         assert one.keys() == many.keys()
         assert [name for name in one if not same(one[name], many[name])] == []
         assert whole[0][1] == [frame for _, frames, _ in parts for frame in frames]
@@ -71,7 +71,7 @@ def test_spans_joined_are_one_pass_exactly(film: Path, bikes: Path, length_s: fl
 
 def test_cuts_of_a_film_with_uneven_frame_times_are_times_not_frame_numbers(film: Path) -> None:
     ((row, _, errors),) = scanned(source_of(film), [0.0])
-    cuts = [b.start_s for b in boundaries(_joined([row]), SHOTS)]
+    cuts = [b.start_s for b in boundaries(joined([row]), SHOTS)]
     assert not errors
     assert cuts == pytest.approx([2.0, 4.4], abs=0.081)
     assert all(cut in row["time_s"] for cut in cuts)
@@ -106,8 +106,8 @@ def test_a_picture_shown_for_long_before_a_span_is_looked_for_further_back(tmp_p
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     source = source_of(path)
-    one = _joined([row for row, _, _ in scanned(source, [0.0])])
-    many = _joined([row for row, _, _ in scanned(source, [0.0, 5.0, 8.0])])
+    one = joined([row for row, _, _ in scanned(source, [0.0])])
+    many = joined([row for row, _, _ in scanned(source, [0.0, 5.0, 8.0])])
     assert [name for name in one if not same(one[name], many[name])] == []
 
 
@@ -152,7 +152,7 @@ def test_cuts_of_edited_films_are_found(footage: Path) -> None:
         truth = [cut["frame"] for cut in labels[name]["cuts"]]
         ranges = [t["frames"] for t in labels[name].get("transitions", [])]
         cuts = [
-            int(np.searchsorted(row["time_s"], b.start_s)) for b in boundaries(_joined([row]), SHOTS) if b.kind == "cut"
+            int(np.searchsorted(row["time_s"], b.start_s)) for b in boundaries(joined([row]), SHOTS) if b.kind == "cut"
         ]
         hits = [cut for cut in cuts if any(abs(cut - t) <= 2 for t in truth)]
         right += len(hits)

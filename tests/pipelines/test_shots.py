@@ -18,7 +18,19 @@ SOURCE: dict[str, Any] = {
     "rights": None, "extra": None, "hdr": False, "color_range": "tv",
 }  # fmt: skip
 TICK = ("pan", "tilt", "zoom", "roll", "object_speed", "object_area", "bar_left", "bar_top", "bar_right", "bar_bottom")
-FRAME = ("content", "hue", "saturation", "luma", "histogram", "change", "luma_mean", "luma_std", "sharpness")
+FRAME = (
+    "doubt",
+    "key",
+    "content",
+    "hue",
+    "saturation",
+    "luma",
+    "histogram",
+    "change",
+    "luma_mean",
+    "luma_std",
+    "sharpness",
+)
 
 
 def signals(seconds: float = 30.0, cuts: tuple[float, ...] = ()) -> dict[str, Any]:
@@ -31,6 +43,7 @@ def signals(seconds: float = 30.0, cuts: tuple[float, ...] = ()) -> dict[str, An
     for cut in cuts:
         at = round(cut * FPS)
         row["content"][at], row["histogram"][at] = 60.0, 0.8
+    row |= {name: bytes(count * 144) for name in ("cell_light", "cell_change")}
     row["tick_s"] = times[::4]
     row |= {name: np.zeros(len(row["tick_s"])) for name in TICK}
     row["phash"] = np.random.default_rng(0).integers(0, 2**63, len(row["tick_s"]), np.uint64)

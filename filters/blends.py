@@ -1,0 +1,149 @@
+"""Dissolves and wipes: ranges in which one picture becomes another, found in the light of 9 × 16 cells.
+
+Inside a dissolve every frame is a blend of the two ends, with a weight that rises from 0 to 1. Inside a wipe every cell
+is like the one end or the other, and goes over once. Beyond either, the picture is at rest by comparison: what moves
+through the whole of a range goes on moving past its ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+LENGTHS_S = (0.25, 0.4, 0.6, 0.85, 1.2, 1.7, 2.3)
+"""Lengths that are tried."""
+LEAST_FRAMES = 5
+"""Shorter ranges are cuts with a frame or two between."""
+REST_S = 0.2
+"""How long before and after a range the picture must be at rest, by comparison …"""
+REST = 0.35
+"""… changing at most this share of what the range changes."""
+LEAST_STEP = 8.0
+"""Mean change of cells (0–255) from end to end."""
+LARGEST_STEP = 0.4
+"""Share of the whole change that one step may make: more is a cut."""
+UNLIKE = 0.3
+"""How unlike the ends are (1 − correlation of cells) at least: else only the light changed."""
+LEFT = 0.12
+"""What blends of the ends leave unexplained (RMS) at most, as a share of the change from end to end."""
+OVERALL = 0.3
+"""Median change of a cell by the mean one, at least: text that comes and things that go change a part."""
+PURE = 0.04
+"""Weight of the other picture up to which a frame counts as one picture alone."""
+BACKWARD = 0.08
+"""How far the weight may fall back."""
+CHUNK_FRAMES = 4096
+
+Light = npt.NDArray[np.float32]
+
+
+class Blend(NamedTuple):
+    """A range of frames in which one picture becomes another."""
+
+    first: int
+    """Last frame that shows the first picture alone."""
+    last: int
+    """First frame that shows the second one alone."""
+    kind: str
+    """dissolve or wipe."""
+    left: float
+    """What the model leaves unexplained, as a share of the change; the lower, the surer."""
+
+
+def blends(light: npt.NDArray[np.uint8], time_s: npt.NDArray[np.float64]) -> list[Blend]:
+    """Return dissolves and wipes in the order of time; of those that overlap, the one that explains most.
+
+    Args:
+        light: cells `[n, 9, 16]`, 0–255.
+        time_s: times of the frames.
+    """
+    if len(time_s) < 2 * LEAST_FRAMES:
+        return []
+    frame_s = float(np.median(np.diff(time_s)))
+    found = {blend for first, last in _candidates(light, frame_s) if (blend := _explained(light, first, last))}
+    kept: list[Blend] = []
+    for blend in sorted(found, key=lambda b: (b.left, b.first)):
+        if all(blend.last <= other.first or blend.first >= other.last for other in kept):
+            kept.append(blend)
+    return sorted(kept)
+
+
+def _candidates(light: npt.NDArray[np.uint8], frame_s: float) -> Iterator[tuple[int, int]]:
+    """Yield ranges of each length that change much, with rest on either side."""
+    rest = max(2, round(REST_S / frame_s))
+    lengths = sorted({length for seconds in LENGTHS_S if (length := round(seconds / frame_s)) >= LEAST_FRAMES})
+    for start in range(0, len(light), CHUNK_FRAMES):
+        reach = rest + (lengths[-1] if lengths else 0)
+        part = np.asarray(light[max(0, start - rest) : start + CHUNK_FRAMES + reach], np.float32)
+        offset = max(0, start - rest)
+        moved = _apart(part, rest)
+        for length in lengths:
+            if len(part) <= length + 2 * rest:
+                continue
+            change = _apart(part, length)[rest : len(part) - length - rest]
+            before, after = moved[: len(change)], moved[rest + length : rest + length + len(change)]
+            calm = np.maximum(before, after) <= REST * change
+            for at in np.flatnonzero(calm & (change >= LEAST_STEP)).tolist():
+                first = offset + rest + at
+                if first < start + CHUNK_FRAMES:
+                    yield first, first + length
+
+
+def _apart(light: Light, lag: int) -> Light:
+    """Return how far each frame and the one `lag` later are apart: mean |Δ| of cells."""
+    return np.asarray(np.abs(light[lag:] - light[:-lag]).mean(axis=(1, 2)), np.float32)
+
+
+def _explained(light: npt.NDArray[np.uint8], first: int, last: int) -> Blend | None:
+    inside = np.asarray(light[first : last + 1], np.float64).reshape(last - first + 1, -1)
+    start, change = inside[0], inside[-1] - inside[0]
+    if np.abs(np.diff(inside, axis=0)).mean(axis=1).max() > LARGEST_STEP * np.abs(change).mean():
+        return None
+    if _likeness(inside[0], inside[-1]) > 1 - UNLIKE:
+        return None
+    if np.median(np.abs(change)) < OVERALL * np.abs(change).mean():
+        return None
+    power = float((change**2).mean())
+    weight = (inside - start) @ change / (len(change) * power)
+    if np.diff(weight).min() < -BACKWARD or weight.min() < -BACKWARD or weight.max() > 1 + BACKWARD:
+        return None
+    blended = inside - start - weight[:, None] * change
+    left = float(np.sqrt((blended**2).mean() / power))
+    if left <= LEFT:
+        begun, done = np.flatnonzero(weight <= PURE)[-1], np.flatnonzero(weight >= 1 - PURE)[0]
+        return Blend(first + int(begun), first + int(done), "dissolve", left) if done - begun >= LEAST_FRAMES else None
+    left = _left_by_wipe(inside)
+    return Blend(first, last, "wipe", left) if left <= LEFT else None
+
+
+def _likeness(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> float:
+    """Return the correlation of two pictures; 0 where either is flat."""
+    a, b = a - a.mean(), b - b.mean()
+    spread = float(np.sqrt((a**2).mean() * (b**2).mean()))
+    return float((a * b).mean()) / spread if spread > 1.0 else 0.0
+
+
+def _left_by_wipe(inside: npt.NDArray[np.float64]) -> float:
+    """Return what is left if each cell is the first picture's until a moment and the second one's from then on.
+
+    1 where the moments do not follow a front that moves over the picture.
+    """
+    from filters.changes import CELLS
+
+    start, end = inside[0], inside[-1]
+    change = np.abs(end - start)
+    tells = change > 0.5 * change.mean()
+    gone = np.abs(inside - end) < np.abs(inside - start)  # t c
+    moment = np.argmax(gone[:, tells], axis=0).astype(np.float64)
+    rows, columns = np.divmod(np.flatnonzero(tells), CELLS[1])
+    plane = np.stack([rows, columns, np.ones_like(rows)], axis=1).astype(np.float64)
+    fit, *_ = np.linalg.lstsq(plane, moment, rcond=None)
+    off = moment - plane @ fit
+    if moment.std() < 0.15 * len(inside) or off.std() > 0.4 * moment.std():
+        return 1.0
+    after = np.arange(len(inside))[:, None] >= moment[None]
+    model = np.where(after, end[tells], start[tells])
+    return float(np.abs(inside[:, tells] - model).mean() / change[tells].mean())

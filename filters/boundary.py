@@ -1,0 +1,55 @@
+"""Where one shot ends and the next begins, and what those who look for it need to be told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, kw_only=True)
+class Boundary:
+    """The end of one shot and the beginning of the next."""
+
+    start_s: float
+    """First second that is not the old shot alone; for a cut the time of the first frame of the new shot."""
+    end_s: float
+    """First second of the new shot; for a cut the same."""
+    kind: str
+    """cut or fade."""
+    score: float
+    """How sure: for a cut its content change by that of its surroundings, for a fade the depth of luma it crosses."""
+
+
+class Rules(Protocol):
+    """What `boundaries` and `clips` need to be told; `pipelines.config.ShotsConfig` holds it."""
+
+    @property
+    def min_clip_s(self) -> float: ...  # noqa: D102
+    @property
+    def max_clip_s(self) -> float: ...  # noqa: D102
+    @property
+    def cut_content(self) -> float: ...  # noqa: D102
+    @property
+    def cut_ratio_busy(self) -> float: ...  # noqa: D102
+    @property
+    def cut_histogram(self) -> float: ...  # noqa: D102
+    @property
+    def cut_content_calm(self) -> float: ...  # noqa: D102
+    @property
+    def cut_ratio(self) -> float: ...  # noqa: D102
+    @property
+    def jump_share(self) -> float: ...  # noqa: D102
+    @property
+    def witness_cut(self) -> float: ...  # noqa: D102
+    @property
+    def flash_s(self) -> float: ...  # noqa: D102
+    @property
+    def same_bits(self) -> int: ...  # noqa: D102
+    @property
+    def fade_luma(self) -> float: ...  # noqa: D102
+    @property
+    def fade_max_s(self) -> float: ...  # noqa: D102
+    @property
+    def dark_s(self) -> float: ...  # noqa: D102
+    @property
+    def trim_s(self) -> float: ...  # noqa: D102

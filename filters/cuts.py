@@ -1,0 +1,281 @@
+"""Cuts: decided over the whole series of what changes from frame to frame."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+from filters.boundary import Boundary, Rules
+from filters.hashes import hamming
+
+SIDE_FRAMES = 4
+"""Frames on either side that a cut must stand out from."""
+FLOOR = 2.0
+"""Added to the content of the surroundings, so that the ratio means something in a still picture."""
+FLASH_LUMA = 6.0
+"""Jump of mean luma that a flash has at least."""
+CHUNK_FRAMES = 4096
+"""Frames whose cells stand in memory as floats."""
+JUMP_RATIO, JUMP_STEP = 1.25, 2.0
+"""A cell stands out if it changes this many times as much as those around it do at most, and by so many levels more."""
+BURNT = 245.0
+"""Light of a cell that may have been cut off at white."""
+STILL, HELD_FRAMES = 0.1, 3
+"""Mean change (0–255) below which a frame repeats the one before, and how many of them are counted."""
+SURE = 2.5
+"""A frame amid fast motion that changes this many times as much as it must is a cut, whatever the witness says."""
+DOUBT_CONTENT, DOUBT_RATIO, DOUBT_HISTOGRAM, DOUBT_SHARE = 22.0, (1.25, 2.6), 0.06, 0.15
+"""What leaves doubt: much change, which stands out a little, in other tones, but in no cells more than around it."""
+STILL_LIGHT, CADENCE_FRAMES = 0.5, 12
+"""Added to usual steps (levels), and frames on either side in which the cadence of steps is looked at."""
+BACK = 0.4
+"""How far the picture may be from the one that comes back, as a share of the step away from it."""
+
+Series = npt.NDArray[np.floating]
+
+
+def cuts(signals: Mapping[str, npt.NDArray], rules: Rules) -> list[Boundary]:
+    """Return the cuts in the order of time; `filters.shots.boundaries` says how they are found."""
+    time_s = signals["time_s"]
+    ratio = _ratio(signals)
+    return [
+        Boundary(start_s=float(time_s[at]), end_s=float(time_s[at]), kind="cut", score=float(ratio[at]))
+        for at in np.flatnonzero(_hard(signals, rules) | _jumps(signals, rules)).tolist()
+    ]
+
+
+def _ratio(signals: Mapping[str, npt.NDArray]) -> Series:
+    """Return by how much each frame changes more than those around it; a step after repetitions is expected longer."""
+    content = np.asarray(signals["content"], np.float64)
+    return content / (_surroundings(content) * (1 + _held(signals["change"])) + FLOOR)
+
+
+def _hard(signals: Mapping[str, npt.NDArray], rules: Rules) -> npt.NDArray[np.bool_]:
+    """Return which frames show another picture than the one before."""
+    content, ratio = np.asarray(signals["content"], np.float64), _ratio(signals)
+    clear = (content >= rules.cut_content_calm) & (ratio >= rules.cut_ratio)
+    busy = (content >= rules.cut_content) & (ratio >= rules.cut_ratio_busy)
+    busy &= signals["histogram"] >= rules.cut_histogram
+    said = asked(signals)
+    busy &= np.isnan(said) | (said >= rules.witness_cut) | (content >= SURE * rules.cut_content)
+    level = np.asarray(signals["luma_mean"], np.float64) + signals["luma_std"]
+    light = np.maximum(level, np.concatenate([level[:1], level[:-1]])) >= rules.fade_luma
+    found = np.zeros(len(content), np.bool_)
+    for at in np.flatnonzero((clear | busy) & light & _peaks(content)).tolist():
+        flash = _same_picture(signals, at, rules) or _flash(signals, at, rules) or _comes_back(signals, at, rules)
+        found[at] = not flash and bool(clear[at] or not _jumps_back(signals, at, rules))
+    return found
+
+
+def asked(signals: Mapping[str, npt.NDArray]) -> Series:
+    """Return what the witness says of a cut at each frame or next to it, 0–1; NaN where it was not asked."""
+    said = signals.get("witness_cut")
+    if said is None:
+        return np.full(len(signals["time_s"]), np.nan)
+    return _around(np.where(np.isnan(said), -np.inf, said), 2)[:, :4].max(axis=1) + np.where(np.isnan(said), np.nan, 0)
+
+
+def doubts(signals: Mapping[str, npt.NDArray]) -> npt.NDArray[np.intp]:
+    """Return the frames at which a cut is possible and what changes around them leaves it open."""
+    content, ratio = np.asarray(signals["content"], np.float64), _ratio(signals)
+    fast = (content >= DOUBT_CONTENT) & (ratio >= DOUBT_RATIO[0]) & (ratio < DOUBT_RATIO[1])
+    fast &= (signals["histogram"] >= DOUBT_HISTOGRAM) & (content < SURE * DOUBT_CONTENT)
+    share = outstanding(signals["cell_light"], signals["key"], signals["change"])
+    return np.flatnonzero(fast & _peaks(content) & (share < DOUBT_SHARE))
+
+
+def _jumps(signals: Mapping[str, npt.NDArray], rules: Rules) -> npt.NDArray[np.bool_]:
+    """Return which frames show the same place a while later: parts of the picture change as they never do around it."""
+    share = outstanding(signals["cell_light"], signals["key"], signals["change"])
+    found = np.zeros(len(share), np.bool_)
+    for at in np.flatnonzero((share >= rules.jump_share) & _peaks(share)).tolist():
+        found[at] = not _comes_back(signals, at, rules)
+    return found
+
+
+def outstanding(light: npt.NDArray[np.uint8], key: Series, change: Series) -> npt.NDArray[np.float64]:
+    """Return of each frame the share of cells whose light changes more than it does around them in space and time.
+
+    Around them means: in the cells beside them, too, and in each of the `SIDE_FRAMES` steps before and after. A thing
+    that moves changes the next cell in the next frame; after repeated frames a longer step is expected; and a key frame
+    that comes by the clock, with which the picture of a low bitrate jumps, is compared with its like as well.
+
+    Args:
+        light: cells `[n, 9, 16]`, 0–255.
+        key: whether each frame is a key frame.
+        change: mean change of each frame, which tells repetitions.
+    """
+    found = np.zeros(len(light), np.float64)
+    expected = np.maximum(1 + _held(change), _unevenness(change))
+    for first in range(0, len(light), CHUNK_FRAMES):
+        start, end = max(0, first - SIDE_FRAMES - 4), min(len(light), first + CHUNK_FRAMES)
+        part = _outstanding(light[start : end + SIDE_FRAMES], expected[start : end + SIDE_FRAMES])
+        found[first:end] = part[first - start : end - start]
+    for at, others in _clocked(key).items():
+        pops = _most_beside(np.stack([_steps(light[[other - 1, other]])[1] for other in others])).max(axis=0)
+        own = _steps(light[[at - 1, at]])[1]
+        found[at] = min(found[at], float((own > JUMP_RATIO * pops + JUMP_STEP).mean()))
+    return found
+
+
+def _clocked(key: Series) -> dict[int, list[int]]:
+    """Return the key frames that come as late as one may in this stream, each with its nearest like."""
+    keys = np.flatnonzero(np.asarray(key) > 0)
+    gaps = np.diff(keys)
+    if not len(gaps):
+        return {}
+    clocked = [int(at) for at, gap in zip(keys[1:], gaps, strict=True) if gap >= gaps.max() - 1]
+    return {
+        at: near for k, at in enumerate(clocked)
+        if (near := clocked[max(0, k - 2) : k] + clocked[k + 1 : k + 3])
+    }  # fmt: skip
+
+
+def _steps(light: npt.NDArray) -> npt.NDArray[np.float32]:
+    step = np.zeros(light.shape, np.float32)
+    step[1:] = np.abs(np.diff(np.asarray(light, np.float32), axis=0))
+    return step
+
+
+def _outstanding(light: npt.NDArray[np.uint8], expected: Series) -> npt.NDArray[np.float64]:
+    step, values = _steps(light), np.asarray(light, np.float32)
+    usual = _most_around(_most_beside(step)) * expected.astype(np.float32)[:, None, None]
+    step[1:] = np.minimum(step[1:], _unexplained(values[:-1], values[1:]))
+    return (step > JUMP_RATIO * usual + JUMP_STEP).mean(axis=(1, 2))
+
+
+def _unevenness(change: Series) -> Series:
+    """Return how uneven the steps around each frame are: 1 for smooth motion, 2 where single frames were dropped.
+
+    It is the third largest of the steps near it, each by the median of its own neighbours: two cuts do not count.
+    """
+    usual = np.median(_around(change, SIDE_FRAMES), axis=1)
+    uneven = np.asarray(change, np.float64) / (usual + STILL_LIGHT)
+    third = np.partition(_around(uneven, CADENCE_FRAMES), -3, axis=1)[:, -3]
+    return np.clip(third, 1.0, 2.0)
+
+
+def _around(values: Series, reach: int) -> Series:
+    padded = np.pad(np.asarray(values, np.float64), reach, mode="edge")
+    return np.lib.stride_tricks.sliding_window_view(padded, 2 * reach + 1)
+
+
+def _unexplained(before: npt.NDArray[np.float32], after: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Return the change that a gain and an offset of the light of the whole picture leave; none where it is burnt."""
+    flat_before, flat_after = (x.reshape(len(x), -1) for x in (before, after))
+    mean_before, mean_after = flat_before.mean(axis=1, keepdims=True), flat_after.mean(axis=1, keepdims=True)
+    spread = ((flat_before - mean_before) ** 2).mean(axis=1, keepdims=True)
+    gain = ((flat_before - mean_before) * (flat_after - mean_after)).mean(axis=1, keepdims=True) / (spread + 1.0)
+    left = np.abs(flat_after - mean_after - gain * (flat_before - mean_before))
+    left[np.maximum(flat_before, flat_after) >= BURNT] = 0.0
+    return left.reshape(before.shape)
+
+
+def _most_beside(step: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    padded = np.pad(step, ((0, 0), (1, 1), (1, 1)), mode="edge")
+    rows = np.maximum(np.maximum(padded[:, :-2], padded[:, 1:-1]), padded[:, 2:])
+    return np.maximum(np.maximum(rows[:, :, :-2], rows[:, :, 1:-1]), rows[:, :, 2:])
+
+
+def _most_around(step: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    most = np.zeros_like(step)
+    for lag in range(1, SIDE_FRAMES + 1):
+        most[lag + 1 :] = np.maximum(most[lag + 1 :], step[1:-lag])
+        most[:-lag] = np.maximum(most[:-lag], step[lag:])
+    return most
+
+
+def _held(change: Series) -> Series:
+    """Return how many frames before each were repetitions, up to `HELD_FRAMES`: the step after them is longer."""
+    run = np.asarray(change) < STILL
+    run[:1] = False
+    held = np.zeros(len(run))
+    for _ in range(HELD_FRAMES):
+        run = np.concatenate([run[:1] & False, run[:-1]])
+        held += run
+        run &= np.concatenate([run[:1] & False, np.asarray(change)[:-1] < STILL])
+    return held
+
+
+def _comes_back(signals: Mapping[str, npt.NDArray], at: int, rules: Rules) -> bool:
+    """Whether the picture before a frame is seen again a moment later, or was seen a moment before it."""
+    time_s, light = signals["time_s"], signals["cell_light"]
+    step = _far(light[at], light[at - 1])
+    last = int(np.searchsorted(time_s, time_s[at] + rules.flash_s, side="right"))
+    first = int(np.searchsorted(time_s, time_s[at] - rules.flash_s))
+    later = [_far(light[k], light[at - 1]) for k in range(at + 1, last)]
+    sooner = [_far(light[k], light[at]) for k in range(first, at - 1)]
+    return min([*later, *sooner], default=step) < BACK * step
+
+
+def _far(a: npt.NDArray[np.uint8], b: npt.NDArray[np.uint8]) -> float:
+    return float(np.abs(a.astype(np.int16) - b).mean())
+
+
+def _surroundings(values: Series) -> Series:
+    """Return for each frame the mean over the frames before or over those after, whichever is larger."""
+    total = np.concatenate([[0.0], np.cumsum(values)])
+    at = np.arange(len(values))
+    first, last = np.maximum(at - SIDE_FRAMES, 1), np.minimum(at + 1 + SIDE_FRAMES, len(values))
+    before = (total[at] - total[np.minimum(first, at)]) / np.maximum(at - first, 1)
+    after = (total[last] - total[at + 1]) / np.maximum(last - at - 1, 1)
+    return np.maximum(np.maximum(before, after), 0.0)
+
+
+def _peaks(values: Series) -> npt.NDArray[np.bool_]:
+    """Return which frames change at least as much as the two before and more than the two after.
+
+    Never the first, which has none before it, nor the last: what follows it is not known.
+    """
+    padded = np.pad(values, 2, constant_values=-1.0)
+    peaks = (values >= padded[:-4]) & (values >= padded[1:-3]) & (values > padded[3:-1]) & (values > padded[4:])
+    peaks[0] = peaks[-1] = False
+    return peaks
+
+
+def _same_picture(signals: Mapping[str, npt.NDArray], at: int, rules: Rules) -> bool:
+    """Whether only the light changed: mostly luma, and the hashes before and after agree."""
+    if signals["luma"][at] < signals["hue"][at] + signals["saturation"][at]:
+        return False
+    return _agree(signals, at, at, 3, rules)
+
+
+def _flash(signals: Mapping[str, npt.NDArray], at: int, rules: Rules) -> bool:
+    """Whether a frame begins or ends a flash: a jump that another one undoes, with the same picture on either side."""
+    return any(_agree(signals, on, at, 1, rules) for on in _jumps_back(signals, at, rules)) or any(
+        _agree(signals, at, off, 1, rules) for off in _jumps_undone(signals, at, rules)
+    )
+
+
+def _jumps_back(signals: Mapping[str, npt.NDArray], at: int, rules: Rules) -> list[int]:
+    """Return the jumps a moment ago before which it was as bright as it is now."""
+    time_s, mean, change = signals["time_s"], signals["luma_mean"], signals["change"]
+    first = max(1, int(np.searchsorted(time_s, time_s[at] - rules.flash_s)))
+    jumps = np.arange(first, at)[change[first:at] > 0.5 * change[at]]
+    return jumps[abs(mean[jumps - 1] - mean[at]) < _near(mean, at)].tolist()
+
+
+def _jumps_undone(signals: Mapping[str, npt.NDArray], at: int, rules: Rules) -> list[int]:
+    """Return the jumps a moment later after which it is as bright as before this one."""
+    time_s, mean, change = signals["time_s"], signals["luma_mean"], signals["change"]
+    end = int(np.searchsorted(time_s, time_s[at] + rules.flash_s, side="right"))
+    jumps = np.arange(at + 1, end)[change[at + 1 : end] > 0.5 * change[at]]
+    return jumps[abs(mean[jumps] - mean[at - 1]) < _near(mean, at)].tolist()
+
+
+def _near(mean: Series, at: int) -> float:
+    """Return how near brightness must come back for a flash; never near enough where it hardly changed."""
+    step = abs(float(mean[at]) - float(mean[at - 1]))
+    return 0.35 * step if step >= FLASH_LUMA else 0.0
+
+
+def _agree(signals: Mapping[str, npt.NDArray], before: int, after: int, ticks: int, rules: Rules) -> bool:
+    """Whether the hash of the last tick before one frame and one of the first ticks from another frame on agree."""
+    first = int(np.searchsorted(signals["tick_s"], signals["time_s"][before])) - 1
+    last = int(np.searchsorted(signals["tick_s"], signals["time_s"][after]))
+    later = signals["phash"][last : last + ticks]
+    if first < 0 or not len(later):
+        return False
+    return bool(hamming(signals["phash"][first], later).min() <= rules.same_bits)
