@@ -127,7 +127,7 @@ def load(policy: str | Mapping[str, Any]) -> Policy:
     """Return the policy that YAML text or a mapping describes. Raises PolicyError for unknown keys and wrong values."""
     if isinstance(policy, str):
         try:
-            policy = yaml.safe_load(policy)
+            policy = yaml.load(policy, _Once)
         except (yaml.YAMLError, RecursionError) as error:
             raise PolicyError(f"the policy is not valid YAML: {error}") from error
     if not isinstance(policy, Mapping):
@@ -149,6 +149,19 @@ def load(policy: str | Mapping[str, Any]) -> Policy:
     return Policy(
         name=str(policy["name"]), about=str(policy.get("about", "")), rules=parsed, dedup=_dedup(policy.get("dedup"))
     )
+
+
+class _Once(yaml.SafeLoader):
+    """A safe loader for which a key that comes twice is an error: the first of two lists of rules would go unseen."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Return a mapping as the safe loader does. Raises YAMLError naming line and key where a key comes twice."""
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen and isinstance(key, yaml.ScalarNode):
+                raise yaml.MarkedYAMLError(problem=f"the key {key.value} comes twice", problem_mark=key.start_mark)
+            seen.add(str(key.value))
+        return super().construct_mapping(node, deep)
 
 
 def presets() -> list[str]:

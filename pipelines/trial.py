@@ -42,6 +42,8 @@ def trial(
 
     Raises ValueError for a folder that is no run, PolicyError, and SelectionError for an unknown `against`.
     """
+    if examples < 0:
+        raise ValueError(f"cannot list {examples} clips; give a number from 0")
     clock = _Clock()
     ledger = Ledger(run)
     if not ledger.check():
@@ -190,6 +192,8 @@ def lines(found: dict[str, Any]) -> list[str]:
     text.append(_line("kept", found["kept"]))
     if found["upper_bound"]:
         text += ["", UPPER]
+        if any("kept_of" in row for row in found["rules"]):
+            text.append("and a rule that keeps a share took it of more clips than there would be")
     text += ["", *_against_lines(found["against"])]
     spent = ", ".join(f"{name} {value:.2f}" for name, value in found["seconds"].items())
     return [*text, "", f"{sum(found['seconds'].values()):.2f} s: {spent}", "nothing was written"]

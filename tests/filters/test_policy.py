@@ -49,6 +49,7 @@ def test_bounds_are_inclusive(value: float, one: float, two: float) -> None:
     ("policy", "words"),
     [
         ("name: [", "not valid YAML"),
+        ("name: x\nrules: []\nrules: []", r"the key rules comes twice[^$]*line 3"),
         ("- 1", "a policy is a mapping"),
         ({"rules": []}, "no name"),
         ({"name": "x", "limits": []}, "no key limits"),

@@ -91,6 +91,15 @@ def test_labels_switches_and_derived_measures_can_be_limited() -> None:
     assert (rows[4]["rule"], rows[4]["value"]) == ("small", 180.0)
 
 
+def test_what_a_list_says_of_a_source_can_be_limited() -> None:
+    by = policy({"name": "not_free", "measure": "licence", "in": ["CC0", "CC-BY"]})
+    rows = chosen([clip(1, licence="CC0"), clip(2, licence="all rights reserved"), clip(3)], by)
+    assert [rows[n]["kept"] for n in (1, 2, 3)] == [True, False, False]
+    assert (rows[2]["detail"], rows[3]["detail"]) == ("all rights reserved", "not measured")
+    with pytest.raises(PolicyError, match=r"compares licence='CC0' with a number; use in or not_in"):
+        chosen([clip(1, licence="CC0")], policy({"name": "a", "measure": "licence", "min": 1}))
+
+
 def test_a_scorers_value_is_a_measure() -> None:
     by = policy({"name": "ugly", "measure": "aesthetic", "min": 5})
     scores = to_table("scores", [score(2, "aesthetic", 4.0), score(1, "aesthetic", 6.0), score(1, "text", 0.5)])

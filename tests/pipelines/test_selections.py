@@ -180,6 +180,15 @@ def test_a_measure_that_nobody_made_fails_a_dry_run_and_is_counted_around_only_w
     assert not Ledger(str(run)).parts("selection"), "a selection is never written with rules left out"
 
 
+def test_a_run_without_clips_is_answered_and_selected_from(tmp_path: Path) -> None:
+    ledger = Ledger(str(tmp_path))
+    ledger.create()
+    for table in ("clips", "scores"):
+        ledger.write(table, UNITS[0], [], "c" * 12)
+    assert selections.make(str(tmp_path), "default")["kept"] == 0
+    assert trial.trial(str(tmp_path), "svd-pretrain")["found"] == {"clips": 0, "hours": 0.0}
+
+
 def test_an_unknown_selection_is_named_with_those_that_there_are(run: Path) -> None:
     selections.make(str(run), _policy(run, "long"))
     with pytest.raises(SelectionError, match=r"'other' has selected nothing in .*; selections there: long"):
