@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from pipelines import footage, plan, select, shards, storage
+from pipelines import caption_account, footage, plan, select, shards, storage
 from pipelines.accounting import Account, account
 from pipelines.config import CurateConfig, check
 from pipelines.ledger import Ledger
@@ -32,6 +32,7 @@ def of(run: str, policy: str | None = None) -> dict[str, Any]:
         "input_s": round(found.input_s, 6),
         "account": _entries(found),
         "failures": [{**row, "uri": redact(row["uri"] or "")} for row in failures],
+        "captions": caption_account.of(run),
         "shards": _shards(run),
     }
 
@@ -66,6 +67,8 @@ def lines(found: dict[str, Any]) -> list[str]:
         text += [f"  {e['fate']:<9} {e['reason']:<24} {e['seconds']:>12.3f} {e['clips']:>8} {e['sources']:>8}"]
     total = sum(e["seconds"] for e in found["account"])
     text += [f"  {'sum':<9} {'':<24} {total:>12.3f} {sum(e['clips'] for e in found['account']):>8}"]
+    if found["captions"]:
+        text += ["", *caption_account.lines(found["captions"])]
     if found["shards"]:
         s = found["shards"]
         text += ["", f"{s['samples']} clips in {s['shards']} shards, {s['bytes'] / 1e6:.1f} MB"]
