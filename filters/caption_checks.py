@@ -36,7 +36,8 @@ class Check(NamedTuple):
     """The measurement, in words."""
 
     def __str__(self) -> str:
-        return f"{self.kind}: said '{self.said[:LONGEST_QUOTE]}', measured '{self.measured}'"
+        said = self.said[:LONGEST_QUOTE].replace(";", ",")  # which parts the checks of a caption
+        return f"{self.kind}: said '{said}', measured '{self.measured}'"
 
 
 # --------------------------------------------------------------------------------------------------- fixed vocabularies

@@ -2,8 +2,8 @@
 
 A caption of a model costs time or money. So a unit begins with what it already has: rows of its table made by the same
 settings and still bound to their clips, whatever selection or run of the command made them, and the journal that a
-killed worker left. Only clips without one are asked about. Every `CLIPS_AT_ONCE` clips what came is put into the
-journal, so a kill or a server that dies costs the captions under way and no more.
+killed worker left. Only clips without one are asked about. What came of every `CLIPS_AT_ONCE` clips is put into the
+journal, so a kill costs the captions of one such group at most, and a server that dies costs none.
 
 Captions made of facts cost nothing and are composed anew, so that a run's history leaves no trace in them.
 """
@@ -26,7 +26,8 @@ from pipelines.work import clip_frames, kept_keys, status
 
 Row = dict[str, Any]
 CLIPS_AT_ONCE = 32
-"""Clips whose frames stand in memory together; what a killed worker may have to ask for again."""
+"""Clips whose frames stand in memory together (twice the requests under way, if these are more): what a killed worker
+may have to ask for again."""
 
 
 class CaptionActor:
@@ -83,7 +84,8 @@ class CaptionActor:
             self._captioner = caption.captioner(self.config, self.actors)
         framed = self.config.source in caption.FRAMED
         clips = _with_scores(ledger, unit, clips)
-        for group in _groups(clip_frames(ledger, unit, clips) if framed else clips):
+        at_once = max(CLIPS_AT_ONCE, 2 * self.config.concurrency if self.config.source == "endpoint" else 0)
+        for group in _groups(clip_frames(ledger, unit, clips) if framed else clips, at_once):
             assert self._captioner is not None
             done = self._captioner.caption(group)
             found = [{**row, "made_by": self.made_by} for row in done.rows]
@@ -111,33 +113,33 @@ def _with_scores(ledger: Ledger, unit: str, clips: list[Row]) -> list[Row]:
     return [{**clip, "scores": scores[clip["key"]]} for clip in clips]
 
 
-def _groups(clips: Iterable[Row]) -> Iterator[list[Row]]:
+def _groups(clips: Iterable[Row], size: int) -> Iterator[list[Row]]:
     clips = iter(clips)
-    while group := list(islice(clips, CLIPS_AT_ONCE)):
+    while group := list(islice(clips, size)):
         yield group
 
 
 class Journal:
-    """The captions of a unit under way, a file for every group: `RUN/captions/<unit>.<made_by>/<first key>.parquet`.
+    """The captions of a unit under way, a file for every group: `RUN/captions/<unit>.<made_by>.<first key>.parquet`.
 
     No reader of the ledger sees them; they go when the unit's part is there.
     """
 
     def __init__(self, run: str, unit: str, made_by: str):
-        self.folder = f"{run.rstrip('/')}/captions/{unit}.{made_by}"
+        self.folder, self.begin = f"{run.rstrip('/')}/captions", f"{unit}.{made_by}."
 
     def add(self, rows: list[Row]) -> None:
         """Keep rows of the table `captions`; the file is there whole or not at all."""
-        with storage.open_write(f"{self.folder}/{rows[0]['key']}.parquet") as file:
+        with storage.open_write(f"{self.folder}/{self.begin}{rows[0]['key']}.parquet") as file:
             pq.write_table(to_table("captions", rows), pa.PythonFile(file, mode="w"), compression="zstd")
 
     def rows(self) -> Iterator[Row]:
         """Yield all rows that were kept."""
-        for uri in storage.list_files(self.folder):
+        for uri in storage.list_files(self.folder, self.begin):
             with storage.open_read(uri) as file:
                 yield from pq.read_table(file, schema=TABLES["captions"]).to_pylist()
 
     def clear(self) -> None:
         """Forget all rows."""
-        for uri in storage.list_files(self.folder):
+        for uri in storage.list_files(self.folder, self.begin):
             storage.remove(uri)

@@ -126,7 +126,7 @@ class CaptionConfig:
     model: str = ""
     """Model name to ask the endpoint for (empty takes its only one); for transformers the folder of the model."""
     api_key_env: str = "RUSHES_API_KEY"
-    """Environment variable that holds the key; the key itself is never saved."""
+    """Environment variable that holds the key, on the machines that ask; the key itself is never saved."""
     actors: int = 0
     """Processes that caption; 0 is one for an endpoint (so that the limits below are the run's), one for each GPU, or a
     single one, for transformers, and one for each CPU for tags."""

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipelines import caption as captions
 from pipelines import weights
 from pipelines.config import CaptionConfig, ScoreConfig
 
@@ -243,13 +244,20 @@ def _as_given(config: ScoreConfig, scorer: str) -> str:
 def _model(name: str, wanted: bool, locate: Callable[[], str]) -> Check:
     try:
         return Check(name=name, ok=True, found=locate())
-    except weights.MissingModel as error:
+    except (weights.MissingModel, captions.CaptionError) as error:
         return Check(name=name, ok=False if wanted else None, found="missing", remedy=str(error))
+
+
+def _local_captioner(config: CaptionConfig) -> str:
+    captions.check(config)
+    return f"{config.model} (a local model of transformers)"
 
 
 def _captioner(config: CaptionConfig) -> Check:
     if config.source == "tags":
         return Check(name="captions", ok=True, found="composed of measured facts and tags (source: tags)")
+    if config.source == "transformers":
+        return _model("captions", True, lambda: _local_captioner(config))
     ready = bool(config.endpoint)
     key = f"key in {config.api_key_env}" if os.environ.get(config.api_key_env) else f"no key in {config.api_key_env}"
     return Check(

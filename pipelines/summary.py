@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from pipelines import footage, plan, select, selections, shards, storage
+from pipelines import caption_account, footage, plan, select, selections, shards, storage
 from pipelines.accounting import Account, account
 from pipelines.config import CurateConfig, check
 from pipelines.ledger import Ledger
@@ -34,6 +34,7 @@ def of(run: str, policy: str | None = None) -> dict[str, Any]:
         "failures": [{**row, "uri": redact(row["uri"] or "")} for row in failures],
         "selections": found.policies,
         "stale": selections.stale(Ledger(run)),
+        "captions": caption_account.of(run),
         "shards": _shards(run, found.policy),
     }
 
@@ -73,6 +74,8 @@ def lines(found: dict[str, Any]) -> list[str]:
         text.insert(1, f"made of an older ledger, select again to bring up to date: {', '.join(found['stale'])}")
     total = sum(e["seconds"] for e in found["account"])
     text += [f"  {'sum':<9} {'':<24} {total:>12.3f} {sum(e['clips'] for e in found['account']):>8}"]
+    if found["captions"]:
+        text += ["", *caption_account.lines(found["captions"])]
     if found["shards"]:
         s = found["shards"]
         text += ["", f"{s['samples']} clips in {s['shards']} shards, {s['bytes'] / 1e6:.1f} MB"]

@@ -12,7 +12,7 @@ from importlib import resources
 from pipelines import accounting, selections, storage
 from pipelines.accounting import Account
 from pipelines.ledger import Ledger
-from pipelines.report import facts, measures, models, sections
+from pipelines.report import captions, facts, measures, models, sections
 from pipelines.report.markup import Html, count, el, seconds, share
 
 _NAMES = {
@@ -23,6 +23,7 @@ _NAMES = {
     "measures": "Measures",
     "clips": "Clips",
     "duplicates": "Duplicates",
+    "captions": "Captions",
     "failures": "Failures",
     "sources": "Sources",
     "shards": "Shards",
@@ -64,6 +65,7 @@ def render(run: str, policy: str | None = None) -> str:
         sections.measures(measures.measures(run, books)),
         sections.strips(cards, facts.tally(books, "clips")),
         sections.duplicates(facts.pairs(books, strips), facts.tally(books, "pairs")),
+        captions.captions(books),
         sections.failures(facts.failures(books), facts.tally(books, "errors")),
         sections.sources(facts.timelines(books), facts.distinct_sources(books), {card.key for card in cards}),
         models.shards(run, books.policy),

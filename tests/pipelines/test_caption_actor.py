@@ -17,7 +17,7 @@ from pipelines.ledger import Ledger, to_table
 
 UNIT = "w0000-00000"
 SOURCE = "0123456789abcdef"
-CONFIG = CaptionConfig(source="endpoint", endpoint="http://127.0.0.1:9/v1", model="m")
+CONFIG = CaptionConfig(source="endpoint", endpoint="http://127.0.0.1:9/v1", model="m", concurrency=2)
 MADE_BY = caption.made_by(CONFIG, [])
 
 

@@ -6,6 +6,8 @@ import base64
 import hashlib
 import json
 import shutil
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,10 +18,10 @@ from typing import Any
 import pytest
 
 from filters.caption import FIELDS
-from pipelines import binding, caption, caption_endpoint, curate, pack, prompt, stages, verify
+from pipelines import binding, caption, caption_actor, caption_endpoint, curate, pack, prompt, stages, verify
 from pipelines.caption_endpoint import EndpointCaptioner
 from pipelines.config import CaptionConfig, CurateConfig, PackConfig, ScoreConfig, SelectConfig, ShotsConfig
-from pipelines.ledger import Ledger, to_table
+from pipelines.ledger import TABLES, Ledger, to_table
 from pipelines.progress import Reporter
 
 Answer = tuple[int, dict[str, str], str]  # status, headers, body
@@ -307,6 +309,41 @@ def test_the_only_model_of_a_server_needs_no_name(server: Server, ask: Any) -> N
     server.models = ["one", "two"]
     with pytest.raises(caption.CaptionError, match=r"offers one, two; name one of them"):
         ask(model="")
+
+
+# --- killed -------------------------------------------------------------------------------------------------------
+
+WORKER = """
+import sys
+from pipelines.caption_actor import CaptionActor
+from pipelines.config import CaptionConfig
+config = CaptionConfig(source="endpoint", endpoint=sys.argv[2], model="m", concurrency=2)
+CaptionActor(sys.argv[1], config, "same")({"unit": "u", "fingerprint": "f"})
+"""
+
+
+def test_a_worker_killed_by_the_system_asks_again_only_for_what_was_under_way(server: Server, tmp_path: Path) -> None:
+    ledger, at_once = Ledger(str(tmp_path / "run")), caption_actor.CLIPS_AT_ONCE
+    ledger.create()
+    clips = [_clip(f"{n:03d}", unit="u", frame_s=[n + 2.5]) for n in range(2 * at_once + 10)]
+    columns = set(TABLES["clips"].names)
+    ledger.write("clips", "u", [{k: v for k, v in clip.items() if k in columns} for clip in clips], "c")
+    pictures = [{"source_id": "s", "time_s": clip["frame_s"][0], "jpeg": clip["jpegs"][0]} for clip in clips]
+    ledger.write("frames", "u", pictures, "f")
+    ledger.write("selection", "u", [{"key": clip["key"], "policy": "p", "kept": True} for clip in clips], "s")
+    server.behave = lambda key, nth: (time.sleep(0.01), _completion(_good(key)))[1]
+    command = [sys.executable, "-c", WORKER, ledger.run, server.url]
+    worker = subprocess.Popen(command)
+    while len(server.asked) < 2 * at_once - 5 and worker.poll() is None:
+        time.sleep(0.005)
+    worker.kill()
+    worker.wait()
+    killed_at = len(server.asked)
+    assert ledger.parts("captions") == [] and killed_at < len(clips)
+    assert subprocess.run(command, check=False).returncode == 0
+    rows = ledger.read("captions").to_pylist()
+    assert [(row["key"], row["short"]) for row in rows] == [(clip["key"], f"short of {clip['key']}") for clip in clips]
+    assert len(server.asked) - len(clips) <= killed_at - at_once, "the first group was not asked for again"
 
 
 # --- a whole run --------------------------------------------------------------------------------------------------
