@@ -151,5 +151,7 @@ def _selection(clips: pa.Table, policy: Policy, verdicts: _Verdicts, pairs: list
         "limit": pa.array(verdicts.limits, mask=np.isnan(verdicts.limits)),
         "detail": pa.array((verdicts.detail.get(clip) for clip in range(len(clips))), pa.string(), size=len(clips)),
         "duration_s": clips["duration_s"],
+        "cluster": pa.nulls(len(clips), pa.int32()),
+        "weight": pa.nulls(len(clips), pa.float64()),
     }
     return pa.table(columns).cast(TABLES["selection"])
