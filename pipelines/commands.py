@@ -320,15 +320,16 @@ def _report(options: Namespace) -> int:
 
 def _verify_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("run", type=str, help="a run with shards")
-    parser.add_argument("--full", action="store_true", help="decode every clip, not a sample")
+    parser.add_argument("--full", action="store_true", help="decode every clip, not a few of each shard")
     _selection(parser, "which one to check")
     parser.add_argument("--json", action="store_true", help="print the problems as JSON")
 
 
 def _verify(options: Namespace) -> int:
     from pipelines import verify
+    from pipelines.progress import Reporter
 
-    problems = verify.verify(options.run, full=options.full, selection=options.selection)
+    problems = verify.verify(options.run, full=options.full, selection=options.selection, reporter=Reporter())
     records = [asdict(problem) for problem in problems]
     _print(
         records, options.json, [str(problem) for problem in problems] or ["the shards agree with manifest and ledger"]

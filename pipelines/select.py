@@ -162,5 +162,7 @@ def _selection(clips: pa.Table, policy: Policy, verdicts: Verdicts, pairs: list[
         "limit": pa.array(verdicts.limits, mask=np.isnan(verdicts.limits)),
         "detail": pa.array(verdicts.texts, pa.string()).take(pa.array(verdicts.words, mask=verdicts.words < 0)),
         "duration_s": clips["duration_s"],
+        "cluster": pa.nulls(len(clips), pa.int32()),
+        "weight": pa.nulls(len(clips), pa.float64()),
     }
     return pa.table(rows).cast(TABLES["selection"])

@@ -4,32 +4,35 @@
         ...
 
 Every byte of every shard is read once and compared with the manifest's SHA-256; what the tar holds is compared with
-its side-car and with the ledger; one clip of each shard is decoded, all of them with `full`.
+its side-car and with the ledger, and each sample with its own facts. The first clip of each shard, the last and a few
+chosen by their keys are decoded, all of them with `full`. Memory holds one sample and what names the others.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
-import json
+import re
 import struct
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, BinaryIO, cast
 
-import av
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines import archive, binding, selections, storage
 from pipelines.clip import is_key
 from pipelines.ledger import Ledger
+from pipelines.progress import Reporter
+from pipelines.samples import Checked
 from pipelines.shards import Manifest, ShardError, ShardInfo, read_manifest, read_sidecar
 
 PACK_AGAIN = "run the same `rushes curate` again; it packs anew what is missing"
 REMOVE = "remove this file and run the same command again"
+DECODED = 3
+"""Clips of a shard that are decoded besides the first and the last."""
 _CHUNK_BYTES = 2**20
+_OTHERS = re.compile(r"manifest\.json|[A-Za-z0-9_-]+/[A-Za-z0-9_-]+_stats\.json|\.nv-meta/[A-Za-z0-9_.-]+")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,13 +50,14 @@ class Problem:
         return f"{self.where}: {self.reason}; {self.remedy}"
 
 
-def verify(run: str, full: bool = False, selection: str = "") -> list[Problem]:
+def verify(run: str, full: bool = False, selection: str = "", *, reporter: Reporter | None = None) -> list[Problem]:
     """Return every problem of a selection's clip shards, of its latent shards if it has any, and against the ledger.
 
     Args:
         run: The run's folder.
-        full: Whether to decode every clip rather than the first of each shard.
+        full: Whether to decode every clip rather than a few of each shard.
         selection: Which one of several; without it the only one, else the current one.
+        reporter: Where progress is shown.
     """
     run = run.rstrip("/")
     try:
@@ -61,14 +65,14 @@ def verify(run: str, full: bool = False, selection: str = "") -> list[Problem]:
     except ShardError as error:
         return [Problem(where=f"{run}/shards", reason=str(error), remedy=PACK_AGAIN)]
     name = root.rsplit("/", 1)[-1]
-    problems = [*verify_shards(root, full)]
+    problems = [*verify_shards(root, full, reporter)]
     if storage.exists(f"{run}/latents/{name}/manifest.json"):
-        problems += verify_shards(f"{run}/latents/{name}", full)
+        problems += verify_shards(f"{run}/latents/{name}", full, reporter)
     slipped = (Problem(where=key, reason=reason, remedy=binding.REMEDY) for key, reason in binding.wrong(Ledger(run)))
     return [*problems, *slipped, *_against_ledger(run, root, name)]
 
 
-def verify_shards(root: str, full: bool = False) -> Iterator[Problem]:
+def verify_shards(root: str, full: bool = False, reporter: Reporter | None = None) -> Iterator[Problem]:
     """Yield every problem of one folder of shards, of whatever kind, by itself."""
     try:
         manifest = read_manifest(root)
@@ -76,38 +80,56 @@ def verify_shards(root: str, full: bool = False) -> Iterator[Problem]:
         yield Problem(where=root, reason=str(error), remedy=PACK_AGAIN)
         return
     yield from _unlisted(root, manifest)
+    found: list[Problem] = []
+    rows = _shard_by_shard(root, manifest, full, found)
+    for _ in rows if reporter is None else reporter.follow("verify", rows, len(manifest.shards), 0):
+        yield from found
+        found.clear()
+
+
+def _shard_by_shard(root: str, manifest: Manifest, full: bool, found: list[Problem]) -> Iterator[dict[str, Any]]:
+    """Add what is found in each shard, and yield a row for the progress."""
     seen: dict[str, str] = {}
     for info in manifest.shards:
         if not storage.exists(f"{root}/{info.path}"):
-            yield Problem(where=info.path, reason="listed in the manifest but missing", remedy=PACK_AGAIN)
+            found.append(Problem(where=info.path, reason="listed in the manifest but missing", remedy=PACK_AGAIN))
+            yield {"items": 0, "seconds": 0.0, "errors": 1}
             continue
-        shard = _Shard(root, info, full)
-        yield from shard.problems()
-        for key in shard.keys:
+        shard = _Shard(root, info, manifest.kind, full)
+        found += shard.problems()
+        for key in shard.rows:
             if key in seen:
-                yield Problem(where=info.path, reason=f"{key} also stands in {seen[key]}", remedy=PACK_AGAIN)
+                found.append(Problem(where=info.path, reason=f"{key} also stands in {seen[key]}", remedy=PACK_AGAIN))
             seen[key] = info.path
+        seconds = info.stats.get("duration_s", {}).get("sum", 0.0)
+        yield {"items": len(shard.rows), "seconds": seconds, "errors": len(found)}
 
 
 def _unlisted(root: str, manifest: Manifest) -> Iterator[Problem]:
-    listed = {f"{root}/{info.path}" for info in manifest.shards}
+    listed = {path for info in manifest.shards for path in (info.path, f"{info.path}.idx", info.sidecar)}
     for uri in storage.list_files(root, recursive=True):
-        if uri.endswith(".tar") and uri not in listed:
-            yield Problem(where=uri, reason="a shard that the manifest does not list", remedy=REMOVE)
+        path = uri.removeprefix(root).lstrip("/")
+        if path not in listed and not _OTHERS.fullmatch(path):
+            kind = "a shard" if path.endswith(".tar") else "a file"
+            yield Problem(where=uri, reason=f"{kind} that the manifest does not list", remedy=REMOVE)
 
 
-@dataclass
 class _Shard:
     """One shard being read: each member is seen once, in order, and then forgotten."""
 
-    root: str
-    info: ShardInfo
-    full: bool
-    keys: list[str] = field(default_factory=list)
-    facts: dict[str, Any] = field(default_factory=dict)
-    rows: dict[str, dict[str, Any]] = field(default_factory=dict)
+    def __init__(self, root: str, info: ShardInfo, kind: str, full: bool):
+        self.root, self.info, self.kind, self.full = root, info, kind, full
+        self.rows: dict[str, dict[str, Any]] = {}
+        self.sample: Checked | None = None
+        self.sidecar: pa.Table | None = None
 
     def problems(self) -> Iterator[Problem]:
+        try:
+            self.sidecar = read_sidecar(self.root, self.info)
+            self.chosen = _chosen(self.sidecar["key"].to_pylist())
+        except (OSError, ValueError, KeyError) as error:
+            yield self._problem(f"its side-car cannot be read: {error}")
+            self.full = True  # nothing tells which clips to choose
         with storage.open_read(f"{self.root}/{self.info.path}") as file:
             hashing = _Hashing(file)
             try:
@@ -116,72 +138,60 @@ class _Shard:
             except archive.ArchiveError as error:
                 yield self._problem(str(error))
             hashing.drain()
+        yield from self._ended()
         if hashing.size_bytes != self.info.size_bytes:
             yield self._problem(f"{hashing.size_bytes} bytes, the manifest says {self.info.size_bytes}")
         elif hashing.sha256.hexdigest() != self.info.sha256:
             yield self._problem("its bytes changed: the SHA-256 is not the manifest's")
-        if len(self.keys) != self.info.samples:
-            yield self._problem(f"{len(self.keys)} samples, the manifest says {self.info.samples}")
+        if len(self.rows) != self.info.samples:
+            yield self._problem(f"{len(self.rows)} samples, the manifest says {self.info.samples}")
         yield from self._side_files()
 
     def _member(self, member: archive.Member) -> Iterator[Problem]:
         key, _, extension = member.name.partition(".")
-        if not is_key(key):
+        if not is_key(key) or not extension.isalnum():
             yield self._problem(f"{member.name!r} is no clip key with an extension")
             return
-        if key not in self.rows:
-            self.keys.append(key)
+        if self.sample is None or key != self.sample.key:
+            yield from self._ended()
+            if key in self.rows:
+                yield self._problem(f"{key} stands in it twice")
+            self.sample = Checked(key, self.kind, self.full or key in self.chosen)
             self.rows[key] = {"offset": member.offset - archive.BLOCK}
-        row = self.rows[key]
-        row |= {f"{extension}_offset": member.offset, f"{extension}_bytes": len(member.data)}
-        yield from self._caption(key, extension, member.data)
-        if self.full or len(self.keys) == 1:
-            yield from self._content(key, extension, member.data, row)
+        self.rows[key] |= {f"{extension}_offset": member.offset, f"{extension}_bytes": len(member.data)}
+        yield from map(self._problem, self.sample.add(extension, member.data))
 
-    def _caption(self, key: str, extension: str, data: bytes) -> Iterator[Problem]:
-        """Check that the text of a sample is the one that was bound to this clip, from the sample alone."""
-        if extension == "json":
-            self.facts = _object(data)
-        elif extension == "txt":
-            own = self.facts.get("key") == key
-            if not own or not binding.holds_in_shard(self.facts, data.decode(errors="replace")):
-                yield self._problem(f"{key}: its caption was not bound to this clip, or was changed")
-
-    def _content(self, key: str, extension: str, data: bytes, row: dict[str, Any]) -> Iterator[Problem]:
-        try:
-            if extension == "mp4":
-                row["decoded"] = _frames(data)
-            elif extension == "npy":
-                row["decoded"] = len(np.load(io.BytesIO(data), allow_pickle=False))
-            elif extension == "json":
-                facts = json.loads(data)
-                expected = len(facts["times_s"]) if self._latent(row) else facts["frames"]
-                if row.get("decoded", expected) != expected:
-                    yield self._problem(f"{key} decodes to {row['decoded']} frames, its facts say {expected}")
-        except (av.error.FFmpegError, ValueError, KeyError, TypeError) as error:
-            yield self._problem(f"{key}.{extension} cannot be read: {error!r}")
-
-    def _latent(self, row: Mapping[str, Any]) -> bool:
-        return "npy_offset" in row
+    def _ended(self) -> Iterator[Problem]:
+        if self.sample is not None:
+            yield from map(self._problem, self.sample.end())
+        self.sample = None
 
     def _side_files(self) -> Iterator[Problem]:
         offsets = [row["offset"] for row in self.rows.values()] + [self.info.size_bytes - len(archive.END)]
         try:
-            table = read_sidecar(self.root, self.info)
             index = storage.read_bytes(f"{self.root}/{self.info.path}.idx")
-        except (OSError, ValueError) as error:
-            yield self._problem(f"its side-car or index cannot be read: {error}")
+        except OSError as error:
+            yield self._problem(f"its index cannot be read: {error}")
+        else:
+            if index != struct.pack(f"<{len(offsets)}Q", *offsets):
+                yield self._problem("its .idx does not match the tar")
+        if self.sidecar is None:
             return
-        if index != struct.pack(f"<{len(offsets)}Q", *offsets):
-            yield self._problem("its .idx does not match the tar")
+        table = self.sidecar
         places = [name for name in table.column_names if name in {n for row in self.rows.values() for n in row}]
         rows = {row.pop("key"): row for row in table.select(["key", *places]).to_pylist()}
         wrong = [key for key, row in rows.items() if row != {name: self.rows.get(key, {}).get(name) for name in row}]
-        if list(rows) != self.keys or wrong:
+        if list(rows) != list(self.rows) or wrong:
             yield self._problem(f"its side-car does not match the tar ({', '.join(wrong[:3]) or 'other keys'})")
 
     def _problem(self, reason: str) -> Problem:
         return Problem(where=f"{self.root}/{self.info.path}", reason=reason, remedy=REMOVE)
+
+
+def _chosen(keys: Sequence[str]) -> set[str]:
+    """Return which clips of a shard are decoded: its borders, and a few drawn by their keys."""
+    drawn = sorted(keys, key=lambda key: hashlib.blake2b(key.encode(), digest_size=8).digest())
+    return {*keys[:1], *keys[-1:], *drawn[:DECODED]}
 
 
 class _Hashing:
@@ -207,21 +217,6 @@ class _Hashing:
     def drain(self) -> None:
         while self.read(_CHUNK_BYTES):
             pass
-
-
-def _object(data: bytes) -> dict[str, Any]:
-    """Return a JSON object; an empty one where there is none."""
-    try:
-        found = json.loads(data)
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _frames(mp4: bytes) -> int:
-    """Return how many frames a clip decodes to, all of them decoded."""
-    with av.open(io.BytesIO(mp4), "r", metadata_errors="ignore") as container:
-        return sum(1 for _ in container.decode(video=0))
 
 
 def _against_ledger(run: str, root: str, name: str) -> Iterator[Problem]:

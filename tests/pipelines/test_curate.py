@@ -170,6 +170,21 @@ def test_another_policy_stands_beside_the_first_and_reads_no_video_again(run: st
     assert pending == {"select": 1}
 
 
+def test_going_back_to_a_policy_takes_its_clips_over_and_gives_the_same_shards(run: str, inputs: Path, tmp_path: Path):
+    changed = str(tmp_path / "changed")
+    shutil.copytree(run, changed)
+    before = content(changed, "encoded", "shards", "ledger/encoded", "ledger/packed")
+    kept = Ledger(changed).read("encoded", ["duration_s"])["duration_s"].to_pylist()
+    policy = tmp_path / "long.yaml"
+    longest = max(kept) - 0.01
+    policy.write_text(f"name: long\nrules:\n  - {{name: long, measure: duration_s, min: {longest}}}\n")
+    strict = replace(CONFIG, select=SelectConfig(policy=str(policy)))
+    curate.curate([str(inputs)], changed, strict, reporter=Reporter(live=False))
+    assert Ledger(changed).read("encoded").num_rows < len(kept)
+    curate.curate([str(inputs)], changed, CONFIG, reporter=Reporter(live=False))
+    assert content(changed, "encoded", "shards", "ledger/encoded", "ledger/packed") == before
+
+
 def test_a_file_in_many_spans_gives_the_clips_of_one(bikes: Path, tmp_path: Path):
     found = []
     for span_s in (2.0, 600.0):

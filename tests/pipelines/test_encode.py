@@ -12,7 +12,7 @@ import av
 import numpy as np
 import pytest
 
-from pipelines import decode, encode
+from pipelines import decode, encode, samples
 from pipelines import footage as room
 from pipelines.config import PackConfig, ScanConfig
 
@@ -161,3 +161,28 @@ def test_an_empty_range_and_a_broken_picture_are_errors(tmp_path: Path, footage:
     path = str(footage / "decord__corrupted.mp4")
     with pytest.raises(decode.DecodeError):
         encode.cut(path, room.probe(path, ScanConfig()), 2.0, 4.0, PACK, WHOLE)
+
+
+@pytest.mark.parametrize("codec", ["hevc", "av1"])
+def test_hdr_stays_ten_bit_and_tagged(footage: Path, codec: str) -> None:
+    path = str(footage / "media__hdr10-av1.mp4")
+    row, pack = room.probe(path, ScanConfig()), PackConfig(codec=codec, copy="never", max_side_px=180)  # type: ignore[arg-type]
+    data, _ = encode.cut(path, row, 0.2, 0.4, pack, WHOLE)
+    with av.open(io.BytesIO(data)) as clip:
+        got = next(clip.decode(video=0))
+    assert got.format.name == "yuv420p10le"
+    source = next(p.frame for p in decode.pictures(path, row, 0.2, 0.4, warm_s=0.0))
+    assert (got.colorspace, got.color_trc, got.color_primaries, got.color_range) == (
+        source.colorspace, source.color_trc, source.color_primaries, source.color_range,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("codec", ["h264", "hevc", "av1"])
+def test_turned_and_odd_sizes_decode_as_their_facts_say_in_every_codec(footage: Path, codec: str) -> None:
+    path = str(footage / "decord__video_90.mov")
+    row = room.probe(path, ScanConfig())
+    data, info = encode.cut(path, row, 0.0, 0.2, PackConfig(codec=codec, max_side_px=75), (0.013, 0, 0, 0.027))  # type: ignore[arg-type]
+    film = samples.decoded(data)
+    assert list(samples.faults(film, info)) == [] and film.width % 2 == film.height % 2 == 0
+    with av.open(io.BytesIO(data)) as clip:
+        assert next(clip.decode(video=0)).rotation == 0

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import struct
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,10 +15,11 @@ import av
 import numpy as np
 import pytest
 
-from pipelines import caption, pack, shards, storage
+from pipelines import archive, caption, pack, shards, storage
 from pipelines.clip import clip_key
 from pipelines.config import PackConfig
 from pipelines.ledger import Ledger, to_table
+from pipelines.progress import Reporter
 from pipelines.shards import Sample, ShardInfo
 from pipelines.verify import verify, verify_shards
 
@@ -140,7 +143,7 @@ def forget_packed(run: Path) -> None:
         (flip, "its bytes changed"),
         (truncate, "the manifest says"),
         (drop_shard, "listed in the manifest but missing"),
-        (drop_sidecar, "side-car or index cannot be read"),
+        (drop_sidecar, "side-car cannot be read"),
         (swap_sidecar, "side-car does not match"),
         (add_shard, "the manifest does not list"),
         (change_manifest, "samples, the manifest says"),
@@ -154,6 +157,89 @@ def forget_packed(run: Path) -> None:
 def test_whatever_changes_is_named(run: Path, damage: Callable[[Path], None], message: str) -> None:
     damage(run)
     assert [str(problem) for problem in verify(str(run)) if message in str(problem)], verify(str(run))
+
+
+Members = list[tuple[str, bytes]]
+
+
+def rewrite(run: Path, change: Callable[[Members], Members]) -> None:
+    """Change what the first shard holds, and make its manifest entry and index true again, as a forger would."""
+    info = first(run)
+    path = run / "shards" / "default" / info.path
+    with tarfile.open(path) as old:
+        members = [(one.name, old.extractfile(one).read()) for one in old.getmembers()]  # type: ignore[union-attr]
+    with path.open("wb") as file:
+        tar, starts = archive.Writer(file), {}
+        for name, data in change(members):
+            starts.setdefault(name.split(".")[0], tar.offset)
+            tar.add(name, data)
+        starts["end"] = tar.offset
+        tar.end()
+    (path.with_name(f"{path.name}.idx")).write_bytes(struct.pack(f"<{len(starts)}Q", *starts.values()))
+    record = json.loads((run / "shards" / "default" / "manifest.json").read_text())
+    record["shards"][0] |= {"sha256": tar.sha256, "size_bytes": tar.offset, "samples": len(starts) - 1}
+    (run / "shards" / "default" / "manifest.json").write_text(json.dumps(record))
+
+
+def swap_videos(members: Members) -> Members:
+    return [(one[0], two[1]) if one[0].endswith("mp4") else one
+            for one, two in zip(members, members[3:] + members[:3], strict=True)]  # fmt: skip
+
+
+def swap_facts(members: Members) -> Members:
+    return [(one[0], two[1]) if one[0].endswith("json") else one
+            for one, two in zip(members, members[3:] + members[:3], strict=True)]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (swap_videos, "is not the video that its json describes"),
+        (swap_facts, "json is of another clip: its key is"),
+        (lambda members: [members[1], members[0], *members[2:]], "a sample has mp4 json txt"),
+        (lambda members: members + members[:3], "stands in it twice"),
+        (lambda members: [*members, ("notes.txt", b"hello")], "'notes.txt' is no clip key with an extension"),
+        (lambda members: [*members, ("../../evil.mp4", b"")], "'../../evil.mp4' is no clip key with an extension"),
+        (lambda members: [*members, ("/etc/passwd", b"")], "'/etc/passwd' is no clip key with an extension"),
+        (lambda members: [*members[:2], (members[2][0], b"Another."), *members[3:]], "txt is not the caption"),
+        (lambda members: [members[0], (members[1][0], b"{]"), *members[2:]], "json cannot be read"),
+        (lambda members: [members[0], (members[1][0], b"[1]"), *members[2:]], "json cannot be read"),
+        (lambda members: [*members[:2], *members[3:]], "has the members mp4 json, a sample has mp4 json txt"),
+    ],
+)
+def test_a_forged_shard_whose_manifest_agrees_is_found(
+    run: Path, change: Callable[[Members], Members], message: str
+) -> None:
+    rewrite(run, lambda members: members)
+    assert verify(str(run)) == [], "the forger's tools do no harm by themselves"
+    rewrite(run, change)
+    found = [str(problem) for problem in verify(str(run))]
+    assert [one for one in found if message in one and "; remove this file" in one], found
+
+
+def test_a_link_in_a_shard_is_found_and_not_followed(run: Path) -> None:
+    path = run / "shards" / "default" / first(run).path
+    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
+        link = tarfile.TarInfo(f"{key(0)}.mp4")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        tar.addfile(link)
+    assert ["is no regular file" in str(problem) for problem in verify(str(run))].count(True) == 1
+
+
+def test_a_foreign_file_among_the_shards_is_found_and_energons_own_are_not(run: Path) -> None:
+    (run / "shards" / "default" / ".nv-meta" / "index.sqlite").write_bytes(b"")
+    assert verify(str(run)) == []
+    (run / "shards" / "default" / "b").mkdir(exist_ok=True)
+    (run / "shards" / "default" / "b" / "clips-000000.tar.bak").write_bytes(b"")
+    assert ["a file that the manifest does not list" in str(problem) for problem in verify(str(run))] == [True]
+
+
+def test_each_problem_is_one_line_and_progress_goes_to_the_log(run: Path, caplog: pytest.LogCaptureFixture) -> None:
+    flip(run)
+    with caplog.at_level("INFO", "rushes"):
+        problems = verify(str(run), reporter=Reporter(live=False))
+    assert problems and all("\n" not in str(problem) and "; " in str(problem) for problem in problems)
+    assert [line for line in caplog.messages if line.startswith("verify")]
 
 
 @pytest.mark.parametrize("position", [0, 100, 600, -600, -1])
@@ -170,16 +256,22 @@ def test_a_clip_that_failed_to_encode_is_not_missed(run: Path) -> None:
 
 def test_a_repeated_key_is_found(tmp_path: Path) -> None:
     root = str(tmp_path)
-    sample = Sample(key(1), [("json", b'{"frames": 4}')])
+    members = [("mp4", mp4(1)), ("json", f'{{"key": "{key(1)}"}}'.encode()), ("txt", b"")]
+    sample = Sample(key(1), members)
     infos = [shards.write_shard(root, bucket, "clips", 0, [sample]) for bucket in "ab"]
     shards.write_manifest(root, infos, kind="clips", fingerprint="abc")
     assert ["also stands in" in str(problem) for problem in verify_shards(root)] == [True]
 
 
 def _set(root: str, members: list[tuple[str, bytes]]) -> str:
-    samples = [Sample(key(0), members), Sample(key(1), members)]
+    samples = []
+    for number in range(2):
+        own = [(name, data.replace(b"{", f'{{"key": "{key(number)}", '.encode()) if name == "json" else data)
+               for name, data in members]  # fmt: skip
+        samples.append(Sample(key(number), [*own, ("txt", b"")]))
     infos = [shards.write_shard(root, "b", "clips", 0, samples)]
-    shards.write_manifest(root, infos, kind="clips", fingerprint="abc")
+    kind = "latents" if members[0][0] == "npy" else "clips"
+    shards.write_manifest(root, infos, kind=kind, fingerprint="abc")
     return root
 
 
@@ -194,8 +286,17 @@ def _npy(array: Any, pickled: bool = False) -> bytes:
     [
         ([("mp4", b"not a video"), ("json", b'{"frames": 4}')], "mp4 cannot be read"),
         ([("mp4", mp4(0, 3)), ("json", b'{"frames": 4}')], "decodes to 3 frames, its facts say 4"),
-        ([("mp4", mp4(0)), ("json", b"{}")], "json cannot be read"),
-        ([("npy", _npy(np.zeros((3, 4, 2, 2)))), ("json", b'{"times_s": [0.0, 0.5]}')], "decodes to 3 frames"),
+        ([("mp4", mp4(0)), ("json", b'{"width": 64}')], "is 32×32, its facts say 64×32"),
+        ([("mp4", mp4(0)), ("json", b'{"fps": 24.0, "duration_s": 1.0}')], "0.000 to 0.125 s, its facts say 1.000 s"),
+        ([("mp4", mp4(0)), ("json", b'{"has_audio": true}')], "has no sound, its facts say otherwise"),
+        ([("mp4", mp4(0)), ("json", b'{"codec": "h264"}')], "is mpeg4, its facts say h264"),
+        ([("mp4", mp4(0)), ("json", b'{"sha256": "00"}')], "is not the video that its json describes"),
+        ([("mp4", mp4(0)), ("json", b'{"caption": "A dog."}')], "txt is not the caption that its json holds"),
+        ([("json", b'{"frames": 4}'), ("mp4", mp4(0))], "has the members json mp4 txt, a sample has mp4 json txt"),
+        (
+            [("npy", _npy(np.zeros((3, 4, 2, 2)))), ("json", b'{"times_s": [0.0, 0.5]}')],
+            "decodes to 3 latents, its facts have 2",
+        ),
         ([("npy", _npy(np.array([{"evil": 1}]), True)), ("json", b'{"times_s": [0.0]}')], "npy cannot be read"),
     ],
 )
@@ -203,8 +304,18 @@ def test_content_that_does_not_decode_as_it_says_is_found(
     tmp_path: Path, members: list[tuple[str, bytes]], message: str
 ) -> None:
     root = _set(str(tmp_path), members)
-    assert [message in str(problem) for problem in verify_shards(root)] == [True], "the first of the shard"
-    assert [message in str(problem) for problem in verify_shards(root, full=True)] == [True, True], "all of it"
+    assert [message in str(problem) for problem in verify_shards(root)] == [True, True], "first and last of the shard"
+    assert [message in str(problem) for problem in verify_shards(root, full=True)] == [True, True]
+
+
+def test_of_a_large_shard_first_last_and_a_few_are_decoded_and_with_full_all(tmp_path: Path) -> None:
+    members = [[("mp4", b"no video"), ("json", f'{{"key": "{key(n)}"}}'.encode()), ("txt", b"")] for n in range(20)]
+    infos = [shards.write_shard(str(tmp_path), "b", "clips", 0, map(Sample, map(key, range(20)), members))]
+    shards.write_manifest(str(tmp_path), infos, kind="clips", fingerprint="abc")
+    found = [str(problem) for problem in verify_shards(str(tmp_path))]
+    assert 3 <= len(found) <= 5 and key(0) in found[0] and key(19) in found[-1]
+    assert found == [str(problem) for problem in verify_shards(str(tmp_path))]
+    assert len(list(verify_shards(str(tmp_path), full=True))) == 20
 
 
 def test_sound_latents_have_no_problem(tmp_path: Path) -> None:
