@@ -27,8 +27,12 @@ LARGEST_STEP = 0.4
 """Share of the whole change that one step may make: more is a cut."""
 UNLIKE = 0.3
 """How unlike the ends are (1 − correlation of cells) at least: else only the light changed."""
-LEFT = 0.12
+FLAT_SPREAD = 4.0
+"""Levels between the cells of a flat picture."""
+LEFT = 0.16
 """What blends of the ends leave unexplained (RMS) at most, as a share of the change from end to end."""
+SHORT_S = 0.5
+"""Shorter ranges must be explained better, in proportion: any short motion is much like a blend."""
 OVERALL = 0.3
 """Median change of a cell by the mean one, at least: text that comes and things that go change a part."""
 PURE = 0.04
@@ -63,9 +67,13 @@ def blends(light: npt.NDArray[np.uint8], time_s: npt.NDArray[np.float64]) -> lis
     if len(time_s) < 2 * LEAST_FRAMES:
         return []
     frame_s = float(np.median(np.diff(time_s)))
-    found = {blend for first, last in _candidates(light, frame_s) if (blend := _explained(light, first, last))}
+    found = {
+        blend
+        for first, last in _candidates(light, frame_s)
+        if (blend := _explained(light, first, last, LEFT * min(1.0, (last - first) * frame_s / SHORT_S)))
+    }
     kept: list[Blend] = []
-    for blend in sorted(found, key=lambda b: (b.left, b.first)):
+    for blend in sorted(found, key=lambda b: (round(b.left / LEFT * 2), b.first - b.last, b.left, b.first)):
         if all(blend.last <= other.first or blend.first >= other.last for other in kept):
             kept.append(blend)
     return sorted(kept)
@@ -74,22 +82,24 @@ def blends(light: npt.NDArray[np.uint8], time_s: npt.NDArray[np.float64]) -> lis
 def _candidates(light: npt.NDArray[np.uint8], frame_s: float) -> Iterator[tuple[int, int]]:
     """Yield ranges of each length that change much, with rest on either side."""
     rest = max(2, round(REST_S / frame_s))
+    light = np.concatenate([light[:1].repeat(rest, axis=0), light, light[-1:].repeat(rest, axis=0)])  # at rest outside
     lengths = sorted({length for seconds in LENGTHS_S if (length := round(seconds / frame_s)) >= LEAST_FRAMES})
     for start in range(0, len(light), CHUNK_FRAMES):
         reach = rest + (lengths[-1] if lengths else 0)
         part = np.asarray(light[max(0, start - rest) : start + CHUNK_FRAMES + reach], np.float32)
         offset = max(0, start - rest)
-        moved = _apart(part, rest)
+        moved, flat = _apart(part, rest), _flat(part)
         for length in lengths:
             if len(part) <= length + 2 * rest:
                 continue
             change = _apart(part, length)[rest : len(part) - length - rest]
             before, after = moved[: len(change)], moved[rest + length : rest + length + len(change)]
-            calm = np.maximum(before, after) <= REST * change
+            calm = (before <= REST * change) | flat[rest : rest + len(change)]
+            calm &= (after <= REST * change) | flat[rest + length : rest + length + len(change)]
             for at in np.flatnonzero(calm & (change >= LEAST_STEP)).tolist():
                 first = offset + rest + at
                 if first < start + CHUNK_FRAMES:
-                    yield first, first + length
+                    yield first - rest, first - rest + length
 
 
 def _apart(light: Light, lag: int) -> Light:
@@ -97,12 +107,19 @@ def _apart(light: Light, lag: int) -> Light:
     return np.asarray(np.abs(light[lag:] - light[:-lag]).mean(axis=(1, 2)), np.float32)
 
 
-def _explained(light: npt.NDArray[np.uint8], first: int, last: int) -> Blend | None:
+def _flat(light: Light) -> npt.NDArray[np.bool_]:
+    """Return which frames are of one tone but for bars and small things: into it and out of it, pictures fade."""
+    low, high = np.percentile(light.reshape(len(light), -1), (35, 80), axis=1)
+    return np.asarray(high - low < FLAT_SPREAD)
+
+
+def _explained(light: npt.NDArray[np.uint8], first: int, last: int, most: float) -> Blend | None:
     inside = np.asarray(light[first : last + 1], np.float64).reshape(last - first + 1, -1)
     start, change = inside[0], inside[-1] - inside[0]
     if np.abs(np.diff(inside, axis=0)).mean(axis=1).max() > LARGEST_STEP * np.abs(change).mean():
         return None
-    if _likeness(inside[0], inside[-1]) > 1 - UNLIKE:
+    moves = np.abs(change) > 1.0  # bars do not
+    if not moves.any() or _likeness(inside[0][moves], inside[-1][moves]) > 1 - UNLIKE:
         return None
     if np.median(np.abs(change)) < OVERALL * np.abs(change).mean():
         return None
@@ -112,18 +129,18 @@ def _explained(light: npt.NDArray[np.uint8], first: int, last: int) -> Blend | N
         return None
     blended = inside - start - weight[:, None] * change
     left = float(np.sqrt((blended**2).mean() / power))
-    if left <= LEFT:
+    if left <= most:
         begun, done = np.flatnonzero(weight <= PURE)[-1], np.flatnonzero(weight >= 1 - PURE)[0]
         return Blend(first + int(begun), first + int(done), "dissolve", left) if done - begun >= LEAST_FRAMES else None
     left = _left_by_wipe(inside)
-    return Blend(first, last, "wipe", left) if left <= LEFT else None
+    return Blend(first, last, "wipe", left) if left <= most else None
 
 
 def _likeness(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> float:
     """Return the correlation of two pictures; 0 where either is flat."""
     a, b = a - a.mean(), b - b.mean()
     spread = float(np.sqrt((a**2).mean() * (b**2).mean()))
-    return float((a * b).mean()) / spread if spread > 1.0 else 0.0
+    return float((a * b).mean()) / spread if min(a.std(), b.std()) > FLAT_SPREAD else 0.0
 
 
 def _left_by_wipe(inside: npt.NDArray[np.float64]) -> float:

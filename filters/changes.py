@@ -130,7 +130,8 @@ class Cells:
         if self._before is not None:
             change = shrunk(np.asarray(cv2.absdiff(luma, self._before[1]), np.uint8))
         levels = np.round(light).astype(np.uint8)
-        doubt = self._stands_out(time_s, change) or self._drifts(time_s, levels.astype(np.int16))
+        drifts = self._drifts(time_s, levels.astype(np.int16))
+        doubt = drifts or self._stands_out(time_s, change)
         self._steps.append((time_s if self._before is None else self._before[0], change))
         self._before = time_s, luma
         fine = np.minimum(np.round(change * FINE), 255).astype(np.uint8)

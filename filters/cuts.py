@@ -28,6 +28,8 @@ SURE = 2.5
 """A frame amid fast motion that changes this many times as much as it must is a cut, whatever the witness says."""
 DOUBT_CONTENT, DOUBT_RATIO, DOUBT_HISTOGRAM, DOUBT_SHARE = 22.0, (1.25, 2.6), 0.06, 0.15
 """What leaves doubt: much change, which stands out a little, in other tones, but in no cells more than around it."""
+POP = 2.0
+"""How many times as much a key frame that comes by the clock may change as the frames around it."""
 STILL_LIGHT, CADENCE_FRAMES = 0.5, 12
 """Added to usual steps (levels), and frames on either side in which the cadence of steps is looked at."""
 BACK = 0.4
@@ -89,6 +91,7 @@ def doubts(signals: Mapping[str, npt.NDArray]) -> npt.NDArray[np.intp]:
 def _jumps(signals: Mapping[str, npt.NDArray], rules: Rules) -> npt.NDArray[np.bool_]:
     """Return which frames show the same place a while later: parts of the picture change as they never do around it."""
     share = outstanding(signals["cell_light"], signals["key"], signals["change"])
+    share[-1:] = 0.0  # of the last frame it is not known how things go on
     found = np.zeros(len(share), np.bool_)
     for at in np.flatnonzero((share >= rules.jump_share) & _peaks(share)).tolist():
         found[at] = not _comes_back(signals, at, rules)
@@ -109,11 +112,13 @@ def outstanding(light: npt.NDArray[np.uint8], key: Series, change: Series) -> np
     """
     found = np.zeros(len(light), np.float64)
     expected = np.maximum(1 + _held(change), _unevenness(change))
+    clocked = _clocked(key)
+    expected[list(clocked)] = np.maximum(expected[list(clocked)], POP)
     for first in range(0, len(light), CHUNK_FRAMES):
         start, end = max(0, first - SIDE_FRAMES - 4), min(len(light), first + CHUNK_FRAMES)
         part = _outstanding(light[start : end + SIDE_FRAMES], expected[start : end + SIDE_FRAMES])
         found[first:end] = part[first - start : end - start]
-    for at, others in _clocked(key).items():
+    for at, others in clocked.items():
         pops = _most_beside(np.stack([_steps(light[[other - 1, other]])[1] for other in others])).max(axis=0)
         own = _steps(light[[at - 1, at]])[1]
         found[at] = min(found[at], float((own > JUMP_RATIO * pops + JUMP_STEP).mean()))
@@ -127,10 +132,9 @@ def _clocked(key: Series) -> dict[int, list[int]]:
     if not len(gaps):
         return {}
     clocked = [int(at) for at, gap in zip(keys[1:], gaps, strict=True) if gap >= gaps.max() - 1]
-    return {
-        at: near for k, at in enumerate(clocked)
-        if (near := clocked[max(0, k - 2) : k] + clocked[k + 1 : k + 3])
-    }  # fmt: skip
+    if len(clocked) < 2:
+        return {}  # the longest of uneven gaps is no clock
+    return {at: clocked[max(0, k - 2) : k] + clocked[k + 1 : k + 3] for k, at in enumerate(clocked)}
 
 
 def _steps(light: npt.NDArray) -> npt.NDArray[np.float32]:
@@ -225,13 +229,10 @@ def _surroundings(values: Series) -> Series:
 
 
 def _peaks(values: Series) -> npt.NDArray[np.bool_]:
-    """Return which frames change at least as much as the two before and more than the two after.
-
-    Never the first, which has none before it, nor the last: what follows it is not known.
-    """
+    """Return which frames change at least as much as the two before and more than the two after; never the first."""
     padded = np.pad(values, 2, constant_values=-1.0)
     peaks = (values >= padded[:-4]) & (values >= padded[1:-3]) & (values > padded[3:-1]) & (values > padded[4:])
-    peaks[0] = peaks[-1] = False
+    peaks[0] = False
     return peaks
 
 

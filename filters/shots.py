@@ -56,7 +56,9 @@ def boundaries(signals: Mapping[str, npt.NDArray], rules: Rules) -> list[Boundar
     if len(signals["time_s"]) < 2:
         return []
     ranges = gradual(signals, rules)
-    found = [cut for cut in cuts(signals, rules) if not any(g.start_s < cut.start_s < g.end_s for g in ranges)]
+    last_s = float(signals["time_s"][-1])
+    closed = [(g.start_s, g.end_s) for g in ranges if g.end_s < last_s]  # what ends there may have been cut off
+    found = [cut for cut in cuts(signals, rules) if not any(a < cut.start_s < b for a, b in closed)]
     return sorted([*ranges, *found], key=lambda boundary: boundary.start_s)
 
 

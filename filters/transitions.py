@@ -17,7 +17,7 @@ FADE_LEAST_S = 0.2
 FADE_LAG = 3
 """Frames over which the slope is taken, which bridges repeated frames and coding noise."""
 
-CROSSED = 2.0
+CROSSED = 1.6
 """How many times as bright (or as dark) the other end of a fade is that the footage begins or ends in."""
 
 Series = npt.NDArray[np.floating]

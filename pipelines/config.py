@@ -75,7 +75,7 @@ class ShotsConfig:
     """Mean + standard deviation of luma (0–255) below which a picture counts as black in a fade; white likewise."""
     fade_max_s: float = 3.0
     """Longest ramp of a fade."""
-    dark_s: float = 3.0
+    dark_s: float = 4.0
     """Black (or white) between two fades that lasts longer is footage of its own."""
     trim_s: float = 0.08
     """Trimmed on either side of a gradual transition."""

@@ -229,6 +229,7 @@ def _models(score: ScoreConfig | None, caption: CaptionConfig | None) -> Iterato
     for names, locate in at_hand.items():
         wanted = any(name in config.scorers for name in names.split(", "))
         yield _model(f"model {names}", wanted, locate)
+    yield _model("model shots witness", True, lambda: weights.transnet().name)
     yield _model("model text encoder", True, lambda: weights.minilm().parent.name)
     yield _captioner(caption or CaptionConfig())
 

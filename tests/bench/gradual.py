@@ -10,9 +10,10 @@ from itertools import pairwise
 from pathlib import Path
 
 import cv2
-import jump_cuts
 import numpy as np
-from jump_cuts import Frames, Take
+
+from tests.bench import jump_cuts
+from tests.bench.jump_cuts import Frames, Take
 
 KINDS = ("dissolve", "wipe", "black", "white")
 AROUND_S = 1.6

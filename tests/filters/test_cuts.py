@@ -1,0 +1,63 @@
+import numpy as np
+import pytest
+
+from filters.cuts import doubts, outstanding
+
+RNG = np.random.default_rng(0)
+PLACE = RNG.integers(60, 180, (9, 16)).astype(np.float64)
+
+
+def film(frames: int, wander: float = 1.0) -> np.ndarray:
+    """A place whose cells flicker a little, with a thing that moves steadily through it."""
+    cells = np.repeat(PLACE[None], frames, axis=0) + RNG.normal(0, wander, (frames, 9, 16))
+    for at in range(frames):
+        cells[at, 2:5, (at // 3) % 14 : (at // 3) % 14 + 2] += 40
+    return np.clip(cells, 0, 255).astype(np.uint8)
+
+
+def shares(cells: np.ndarray, key: tuple[int, ...] = ()) -> np.ndarray:
+    change = np.abs(np.diff(cells.astype(float), axis=0, prepend=cells[:1])).mean(axis=(1, 2))
+    return outstanding(cells, np.isin(np.arange(len(cells)), key), change)
+
+
+def test_a_piece_taken_out_of_a_take_stands_out_where_it_is_joined() -> None:
+    cells = film(80)
+    cells[40:, 4:8, 3:12] = np.roll(cells[40:, 4:8, 3:12], 3, axis=2)
+    share = shares(cells)
+    assert share.argmax() == 40 and share[40] > 0.1
+    assert np.delete(share, 40).max() < 0.05
+
+
+def test_a_step_after_repeated_frames_does_not_stand_out() -> None:
+    ramp = np.clip(PLACE[None] + 3.0 * np.arange(40)[:, None, None], 0, 240).astype(np.uint8)
+    held = ramp.copy()
+    held[20:23] = ramp[19]
+    assert shares(held)[23] == 0.0
+
+
+def test_light_that_comes_on_does_not_stand_out() -> None:
+    cells = film(60)
+    cells[30:] = np.clip(cells[30:] * 1.2 + 10, 0, 255).astype(np.uint8)
+    assert shares(cells)[30] < 0.05
+
+
+def test_key_frames_that_come_by_the_clock_are_compared_with_each_other() -> None:
+    cells = film(100).astype(np.float64)
+    for at in range(24, 100, 24):
+        cells[at:] += RNG.normal(0, 5, (9, 16))
+    cells = np.clip(cells, 0, 255).astype(np.uint8)
+    assert shares(cells)[[24, 48, 72, 96]].max() > 0.05
+    assert shares(cells, key=(0, 24, 48, 72, 96))[[24, 48, 72, 96]].max() < 0.05
+
+
+def test_a_long_film_is_measured_in_parts_without_seams(monkeypatch: pytest.MonkeyPatch) -> None:
+    cells = film(120)
+    cells[64:, 4:8, 3:12] = np.roll(cells[64:, 4:8, 3:12], 3, axis=2)
+    whole = shares(cells)
+    monkeypatch.setattr("filters.cuts.CHUNK_FRAMES", 32)
+    assert np.array_equal(shares(cells), whole)
+
+
+def test_a_still_film_leaves_no_doubt() -> None:
+    still = {name: np.zeros(50) for name in ("content", "histogram", "key", "change")}
+    assert not len(doubts({**still, "cell_light": np.full((50, 9, 16), 90, np.uint8), "time_s": np.arange(50) / 25}))
