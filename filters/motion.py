@@ -1,31 +1,40 @@
-"""Motion from dense optical flow at a fixed rate: what the camera does, and what moves besides.
+"""Motion between two pictures from dense optical flow: what the camera does, and what moves besides.
 
 Speeds are per second and relative to the picture's width, so that they do not depend on size, frame rate or codec.
+A tick depends on its two pictures alone: what holds over a whole clip is found in `filters/camera.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 from jaxtyping import Float
 
-Luma = npt.NDArray[np.uint8]
+from filters.frames import Bars, Luma
+from filters.similarity import GRID_PX, Grid, Image, Vector, fits, grid_of, quantile, squared
 
-GRID_PX = 4
-"""Spacing of the grid on which the camera's motion is fitted."""
-ROUNDS = 6
-"""Rounds of re-weighting; the fit moves by less than a hundredth of a pixel after five."""
-SCALE_PX = 0.35
-"""Residual at which a grid point loses half its weight: about the noise of the flow."""
-OBJECT_PX = 0.75
-"""Residual above which a grid point belongs to something that moves by itself."""
-STILL = 0.012
-"""Camera speed, widths per second, below which a camera stands (a tripod's wobble and the flow's noise)."""
+DIFFER_PX = 0.3
+"""Shift from which a moving camera and a standing one are told apart by the pictures rather than by the flow."""
+AGREE_LUMA = 6.0
+"""Difference of luma at which two pictures agree by half."""
+LOST = 0.9
+"""Agreement below which the flow may have lost a fast pan, so that a start far away is tried."""
+FAR_PX = 5.0
+"""Shift from which a start far away is worth a second flow: nearer ones are found without."""
+BETTER = 1.05
+"""How much better a far start must agree."""
+FLASH_LUMA = 6.0
+"""Change of mean luma from which brightness is levelled before pictures are compared."""
+OBJECT_SPEED = 0.035
+"""Speed against the camera, widths per second, at which a point counts half as moving by itself."""
+OBJECT_SHARE = 0.1
+"""How much this speed grows with the camera's: the flow's error does."""
+LEAST_PX = 16
+"""DIS reads past its buffers in smaller pictures."""
 
 
 class Motion(NamedTuple):
@@ -43,40 +52,82 @@ class Motion(NamedTuple):
     """Mean speed of what moves besides the camera: widths per second, 0 where nothing does."""
     object_area: float
     """Share of the textured picture that moves besides the camera."""
+    residual: float
+    """What the camera's motion leaves over in nine tenths of the textured picture at most: share of the width."""
 
 
-class Camera(NamedTuple):
-    """The camera of a clip; the speeds are means over its ticks, with their sign."""
-
-    label: str
-    """static, pan, tilt, zoom, roll, shake or moving."""
-    speed: float
-    """Mean speed of the camera's motion over the picture: widths per second."""
-    shake: float
-    """Mean change of pan and tilt from tick to tick: widths per second."""
-    pan: float
-    tilt: float
-    zoom: float
-    roll: float
+STILL = Motion(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+"""Nothing moves; also the first picture, which has none before it."""
+_NO_BARS = Bars(0.0, 0.0, 0.0, 0.0)
 
 
-class Flow:
-    """Dense flow between small luma pictures: OpenCV's DIS (Kroeger et al., arXiv 1603.03590), preset fast.
+def between(before: Luma, luma: Luma, dt_s: float, bars: Bars = _NO_BARS) -> Motion:
+    """Return the motion between two small luma pictures of equal size.
 
-    At 128 pixels the fastest preset loses a pan of half a width per second; this one follows it for 0.1 ms more a tick.
+    The camera is a similarity (shift, zoom, roll). It is fitted to the flow from two starts, a typical one and a
+    standing camera, with more say for the edges; which of them is right, the pictures tell. Where neither agrees well,
+    the flow starts again from the shift that phase correlation finds. What the camera leaves over is object motion.
+
+    Args:
+        before: the earlier picture.
+        luma: the later one.
+        dt_s: time between them.
+        bars: black bars, which belong to neither camera nor objects.
     """
+    width_px = before.shape[1] * _shrunk(before, bars)
+    before, luma = _active(before, bars), _active(luma, bars)
+    trust = texture(before)
+    if trust.sum() < 1e-3 * trust.size:
+        return STILL
+    camera, moved, grid = _camera(before, luma, trust)
+    found = _summed(camera, moved, grid, trust, width_px * dt_s, dt_s)
+    # Rounded to far below what can be measured, but above the rounding of sums, which may depend on how an array lies
+    # in memory: the same two pictures must give the same numbers wherever a span begins.
+    return Motion(*(round(float(number), 6) + 0.0 for number in found))
 
-    def __init__(self) -> None:
-        self._dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
 
-    def __call__(self, before: Luma, luma: Luma) -> Float[np.ndarray, "h w 2"]:
-        """Return the displacement in pixels, (right, down), of every pixel of `before`."""
-        return cast(np.ndarray, self._dis.calc(before, luma, cast(Any, None)))
+def _shrunk(luma: Luma, bars: Bars) -> float:
+    """Return by how much a picture is shrunk; else portrait pictures would cost three times as much."""
+    height, width = luma.shape
+    return min(1.0, width / (height * (1 - bars.top - bars.bottom)))
 
 
-def flow(before: Luma, luma: Luma) -> Float[np.ndarray, "h w 2"]:
-    """Return the displacement in pixels, (right, down), of every pixel between two frames; `Flow` for many."""
-    return Flow()(before, luma)
+def _active(luma: Luma, bars: Bars) -> Luma:
+    """Return a picture without its bars, shrunk, and padded where DIS would read past its buffers."""
+    height, width = luma.shape
+    rows = slice(round(bars.top * height), height - round(bars.bottom * height))
+    columns = slice(round(bars.left * width), width - round(bars.right * width))
+    share, luma = _shrunk(luma, bars), np.ascontiguousarray(luma[rows, columns])
+    if share < 1:
+        size = (max(1, round(luma.shape[1] * share)), max(1, round(luma.shape[0] * share)))
+        luma = cast(Luma, cv2.resize(luma, size, interpolation=cv2.INTER_AREA))
+    down, right = (max(0, LEAST_PX - side) for side in luma.shape)
+    return cast(Luma, cv2.copyMakeBorder(luma, 0, down, 0, right, cv2.BORDER_REPLICATE)) if down or right else luma
+
+
+def flow(before: Luma, luma: Luma, start: tuple[float, float] = (0.0, 0.0)) -> Float[np.ndarray, "h w 2"]:
+    """Return the displacement in pixels, (right, down), of every pixel between two pictures of at least 16 × 16.
+
+    OpenCV's DIS (Kroeger et al., arXiv 1603.03590), preset fast, but at half the resolution instead of a quarter:
+    a quarter smears the edges of objects over the ground that tells the camera's motion.
+
+    Args:
+        before: the earlier picture.
+        luma: the later one.
+        start: shift from which to search.
+    """
+    # Always given: without one, an object that was given one before begins where it last did (OpenCV 5.0).
+    first = np.full((*before.shape, 2), start, np.float32)
+    return cast(np.ndarray, _dis(before.shape).calc(before, luma, first))
+
+
+@lru_cache(maxsize=8)
+def _dis(shape: tuple[int, int]) -> cv2.DISOpticalFlow:
+    """Return one per size: used for pictures of several sizes, it writes past its buffers (OpenCV 5.0)."""
+    dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+    dis.setFinestScale(1)
+    dis.setVariationalRefinementIterations(0)
+    return dis
 
 
 def texture(luma: Luma) -> Float[np.ndarray, "h w"]:
@@ -87,129 +138,100 @@ def texture(luma: Luma) -> Float[np.ndarray, "h w"]:
     return energy / (energy + 12.0)
 
 
-def split(field: Float[np.ndarray, "h w 2"], dt_s: float, weight: Float[np.ndarray, "h w"] | None = None) -> Motion:
-    """Split a flow field into the camera's motion and what moves besides.
-
-    The camera is a similarity (shift, zoom, roll) fitted robustly: iteratively re-weighted least squares with
-    Geman–McClure weights, so that what moves by itself loses its say. What the fit leaves over is object motion.
-
-    Args:
-        field: displacements in pixels.
-        dt_s: time between the two frames.
-        weight: trust in each pixel, such as `texture`; all alike by default.
-    """
-    height, width = field.shape[:2]
-    points = _points(height, width)
-    at = (slice(GRID_PX // 2, None, GRID_PX),) * 2
-    moved = np.concatenate([field[at][..., 0].ravel(), field[at][..., 1].ravel()]).astype(np.float64)
-    trust = np.ones(len(moved) // 2) if weight is None else weight[at].ravel().astype(np.float64)
-    if trust.sum() < 1e-6:
-        return Motion(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
-    shift_x, shift_y, zoom, roll = params = _similarity(points, moved, trust)
-    residual = np.sqrt(_squared(points, moved, params))
-    moving = trust * (residual > OBJECT_PX)
-    area = float(moving.sum() / trust.sum())
-    speed = float((moving * residual).sum() / moving.sum()) / width / dt_s if area > 0 else 0.0
-    # Rounded to far below what can be measured, but above the rounding of sums, which may depend on how an array lies
-    # in memory: the same two pictures must give the same numbers wherever a span begins.
-    pan, tilt = -shift_x / width / dt_s, shift_y / width / dt_s  # the picture moves against the camera
-    found = (pan, tilt, zoom / dt_s, roll / dt_s, speed, area)
-    return Motion(*(round(float(number), 6) + 0.0 for number in found))
+def _camera(before: Luma, luma: Luma, trust: Image) -> tuple[Vector, Vector, Grid]:
+    """Return (shift x, shift y, zoom, roll), the flow at the grid as `[2n]`, u then v, and the grid."""
+    grid = grid_of(*before.shape)
+    level, weight = _levelled(before, luma), trust[::2, ::2] * grid.say_pixels
+    moved = _at_grid(flow(before, luma))
+    say = grid.say * _thinned(trust)
+    camera, standing = fits(grid, moved, say)
+    agreement = _agreement(before, level, camera, weight, grid)
+    if np.abs(camera[:2]).max() > DIFFER_PX:
+        rest = standing if np.abs(standing[:2]).max() < 0.5 else np.zeros(4)
+        stands = _agreement(before, level, rest, weight, grid)
+        if stands > agreement:
+            camera, agreement = rest, stands
+    shift = _shift(before, luma) if agreement < LOST else None
+    if shift is not None:
+        again = _at_grid(flow(before, luma, shift))
+        other, _ = fits(grid, again, say)
+        if _agreement(before, level, other, weight, grid) > BETTER * agreement:
+            return other, again, grid
+    return camera, moved, grid
 
 
-@lru_cache(maxsize=16)
-def _points(height: int, width: int) -> npt.NDArray[np.float64]:
-    """Return `[4, 2n]`: what shift x, shift y, zoom and roll do to u, then to v, of each point of the grid."""
-    y, x = np.mgrid[GRID_PX // 2 : height : GRID_PX, GRID_PX // 2 : width : GRID_PX]
-    dx, dy = x.ravel() - (width - 1) / 2, y.ravel() - (height - 1) / 2
-    one, none = np.ones_like(dx), np.zeros_like(dx)
-    return np.stack([np.r_[one, none], np.r_[none, one], np.r_[dx, dy], np.r_[-dy, dx]])
+def _thinned(pixels: npt.NDArray) -> Vector:
+    return pixels[GRID_PX // 2 :: GRID_PX, GRID_PX // 2 :: GRID_PX].ravel().astype(np.float64)
 
 
-def _squared(points: npt.NDArray, moved: npt.NDArray, params: npt.NDArray) -> npt.NDArray[np.float64]:
-    """Return the squared distance of each point's motion from what a similarity gives it."""
-    left = (moved - params @ points).reshape(2, -1)
-    return np.einsum("kn,kn->n", left, left)
+def _at_grid(field: Float[np.ndarray, "h w 2"]) -> Vector:
+    return np.concatenate([_thinned(field[..., 0]), _thinned(field[..., 1])])
 
 
-def _similarity(points: npt.NDArray, moved: npt.NDArray, trust: npt.NDArray) -> npt.NDArray[np.float64]:
-    """Return (shift x, shift y, zoom, roll) of u = sx + zoom·x − roll·y, v = sy + zoom·y + roll·x."""
-    u, v = moved.reshape(2, -1)
-    dx, dy = points[2].reshape(2, -1)
-    order = np.stack([np.ones_like(u), dx, dy, u, v, dx * dx + dy * dy, dx * u + dy * v, dx * v - dy * u])
-    params = np.array([_median(u, trust), _median(v, trust), 0.0, 0.0])
-    scale = 8 * SCALE_PX  # wide at first, so that a zoom is not taken for objects
-    for _ in range(ROUNDS):
-        weight = trust / (1 + _squared(points, moved, params) / scale**2) ** 2
-        scale = max(SCALE_PX, scale / 2)
-        params = _solve((order @ weight).tolist())
-    return params
+def _levelled(before: Luma, luma: Luma) -> Luma:
+    """Return the later picture with the mean and contrast of the earlier one where a flash lies between them."""
+    (mean,), (std,) = (values[0] for values in cv2.meanStdDev(before))
+    (mean_now,), (std_now,) = (values[0] for values in cv2.meanStdDev(luma))
+    if abs(mean - mean_now) <= FLASH_LUMA:
+        return luma
+    table = np.clip(np.rint((np.arange(256) - mean_now) * (std / max(std_now, 1.0)) + mean), 0, 255)
+    return cast(Luma, cv2.LUT(luma, table.astype(np.uint8)))
 
 
-def _solve(sums: Sequence[float]) -> npt.NDArray[np.float64]:
-    """Weighted least squares in closed form: about the weighted centre the unknowns are independent.
-
-    Args:
-        sums: weighted sums of 1, x, y, u, v, x² + y², x·u + y·v and x·v − y·u.
-    """
-    total, x, y, u, v, spread, along, across = sums
-    x, y, u, v = x / total, y / total, u / total, v / total
-    spread = spread - total * (x * x + y * y) + 1e-9
-    zoom = (along - total * (x * u + y * v)) / spread
-    roll = (across - total * (x * v - y * u)) / spread
-    return np.array([u - zoom * x + roll * y, v - zoom * y - roll * x, zoom, roll])
-
-
-def _median(values: npt.NDArray, weight: npt.NDArray) -> float:
-    order = np.argsort(values)
-    total = np.cumsum(weight[order])
-    return float(values[order[np.searchsorted(total, total[-1] / 2)]])
-
-
-def camera(ticks: Mapping[str, npt.NDArray[np.floating]], aspect: float = 16 / 9) -> Camera:
-    """Summarise the camera over the ticks of one clip.
-
-    The first tick of a clip compares it with what stood before and must be left out.
-
-    Args:
-        ticks: arrays `pan`, `tilt`, `zoom`, `roll`, one number per tick.
-        aspect: width by height of the picture.
-    """
-    pan, tilt, zoom, roll = (np.asarray(ticks[name], np.float64) for name in ("pan", "tilt", "zoom", "roll"))
-    if not len(pan):
-        return Camera("static", 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
-    speed = float(camera_speed(pan, tilt, zoom, roll, aspect).mean())
-    shake = float(np.hypot(np.diff(pan), np.diff(tilt)).mean()) if len(pan) > 1 else 0.0
-    means = (float(pan.mean()), float(tilt.mean()), float(zoom.mean()), float(roll.mean()))
-    return Camera(camera_label(*means, speed=speed, shake=shake, aspect=aspect), speed, shake, *means)
+def _agreement(before: Luma, luma: Luma, camera: Vector, weight: Image, grid: Grid) -> float:
+    """Return how well the later picture, brought back by a camera's motion, agrees with the earlier one: 0 to 1."""
+    height, width = before.shape
+    shift_x, shift_y, zoom, roll = (float(number) for number in camera)
+    grow, middle_x, middle_y = 1 + zoom, (width - 1) / 2, (height - 1) / 2
+    to = np.array(
+        [
+            [grow, -roll, middle_x + shift_x - grow * middle_x + roll * middle_y],
+            [roll, grow, middle_y + shift_y - grow * middle_y - roll * middle_x],
+        ]
+    )
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    back = cv2.warpAffine(luma, to, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    off = cv2.blur(cv2.absdiff(back, before), (3, 3))[::2, ::2].astype(np.float32)
+    agree = 1 / (1 + (off / np.float32(AGREE_LUMA)) ** 2)
+    seen = (np.abs(grow * grid.across - roll * grid.down + shift_x) < middle_x) & (
+        np.abs(grow * grid.down + roll * grid.across + shift_y) < middle_y
+    )
+    # What has left the picture counts a little, lest a shift that leaves nothing to compare should win.
+    return float((weight * np.where(seen, agree, np.float32(0.3))).sum() / weight.sum())
 
 
-def camera_speed(
-    pan: npt.NDArray, tilt: npt.NDArray, zoom: npt.NDArray, roll: npt.NDArray, aspect: float = 16 / 9
-) -> npt.NDArray[np.float64]:
-    """Return the root mean square over the picture of the camera's motion, in widths per second."""
-    return np.sqrt(pan**2 + tilt**2 + _reach(aspect) ** 2 * (zoom**2 + roll**2))
+def _shift(before: Luma, luma: Luma) -> tuple[float, float] | None:
+    """Return the whole picture's shift by phase correlation (Kuglin & Hines, 1975) if it is far and plausible."""
+    height, width = before.shape
+    half = (width // 2, height // 2)
+    small = [cv2.resize(p, half, interpolation=cv2.INTER_AREA).astype(np.float32) for p in (before, luma)]
+    (x, y), _ = cv2.phaseCorrelate(small[0], small[1], _window(*half))
+    right, down = round(2 * x), round(2 * y)
+    if np.hypot(right, down) < FAR_PX or abs(right) > 0.6 * width or abs(down) > 0.6 * height:
+        return None
+    return float(right), float(down)
 
 
-def _reach(aspect: float) -> float:
-    """Root mean square distance of a pixel from the centre, in widths."""
-    return float(np.sqrt((1 + aspect**-2) / 12))
+@lru_cache(maxsize=8)
+def _window(width: int, height: int) -> Image:
+    return cast(Image, cv2.createHanningWindow((width, height), cv2.CV_32F))
 
 
-def camera_label(
-    pan: float, tilt: float, zoom: float, roll: float, *, speed: float, shake: float, aspect: float = 16 / 9
-) -> str:
-    """Return static, pan, tilt, zoom, roll, shake or moving from a clip's mean camera motion.
-
-    A steady move adds up over the clip and its largest part names it, if it clearly is the largest; motion that does
-    not add up is shake.
-    """
-    if speed < STILL:
-        return "static"
-    parts = {"pan": abs(pan), "tilt": abs(tilt), "zoom": abs(zoom) * _reach(aspect), "roll": abs(roll) * _reach(aspect)}
-    name = max(parts, key=lambda part: parts[part])
-    steady = float(np.sqrt(sum(part**2 for part in parts.values())))
-    if steady < 0.4 * speed:
-        return "shake" if shake > 0.5 * speed else "moving"
-    others = max(value for part, value in parts.items() if part != name)
-    return name if parts[name] > 1.6 * others else "moving"
+def _summed(
+    camera: Vector, moved: Vector, grid: Grid, trust: Image, width_s: float, dt_s: float
+) -> tuple[float, float, float, float, float, float, float]:
+    """Return the numbers of `Motion` from pixels; `width_s` is one width in pixels times the time."""
+    shift_x, shift_y, zoom, roll = (float(number) for number in camera)
+    share = _thinned(trust)
+    share /= share.sum()
+    residual = np.sqrt(squared(grid, moved, camera))
+    own = float(np.sqrt(shift_x**2 + shift_y**2 + (zoom**2 + roll**2) * np.mean(grid.dx**2 + grid.dy**2)))
+    limit = OBJECT_SPEED * width_s + OBJECT_SHARE * own
+    moving = share * np.clip(residual / limit - 0.5, 0, 1)  # no step, which noise could push a point over
+    area = float(moving.sum())
+    speed = float((moving * residual).sum()) / area / width_s if area > 0 else 0.0
+    # The picture moves against the camera.
+    return (
+        -shift_x / width_s, shift_y / width_s, zoom / dt_s, roll / dt_s, speed, area,
+        quantile(residual, share, 0.9) / width_s * dt_s,
+    )  # fmt: skip

@@ -22,14 +22,13 @@ from filters import changes, frames, hashes, motion
 from pipelines import decode
 from pipelines.config import ScanConfig
 from pipelines.footage import FootageError
-from pipelines.shots import stretches
+from pipelines.shots import SLACK_S, stretches
 
 PER_FRAME = (
     "time_s", "duration_s", *changes.PER_FRAME, "change", "luma_mean", "luma_std", "sharpness",
 )  # fmt: skip
 PER_TICK = (
-    "tick_s", "pan", "tilt", "zoom", "roll", "object_speed", "object_area", "bar_left", "bar_top", "bar_right",
-    "bar_bottom",
+    "tick_s", *motion.Motion._fields, *(f"bar_{side}" for side in frames.Bars._fields),
 )  # fmt: skip
 BATCH = 16
 """Frames that are shrunk before they are measured together: the processor's caches then hold one thing at a time."""
@@ -134,7 +133,7 @@ class _Meter:
         self._measured: Future[None] | None = None
         self._numbers = {name: array("d") for name in (*PER_FRAME, *PER_TICK)}
         self._hashes = array("Q")
-        self._content, self._flow = changes.ContentScorer(), motion.Flow()
+        self._content = changes.ContentScorer()
         self._cells, self._windows = changes.Cells(), changes.Windows()
         self._light, self._change = bytearray(), bytearray()
         self._before: frames.Luma | None = None
@@ -210,15 +209,15 @@ class _Meter:
         if counts:
             bars = frames.bars(luma)
             sides = {f"bar_{side}": share for side, share in bars._asdict().items()}
-            self._note({"tick_s": time_s, **self._motion(time_s, luma)._asdict(), **sides})
+            self._note({"tick_s": time_s, **self._motion(time_s, luma, bars)._asdict(), **sides})
             self._hashes.append(hashes.phash(luma, bars))
         self._tick = time_s, luma
 
-    def _motion(self, time_s: float, luma: frames.Luma) -> motion.Motion:
+    def _motion(self, time_s: float, luma: frames.Luma, bars: frames.Bars) -> motion.Motion:
         if self._tick is None:
-            return motion.Motion(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+            return motion.STILL
         then_s, before = self._tick
-        return motion.split(self._flow(before, luma), time_s - then_s, motion.texture(before))
+        return motion.between(before, luma, time_s - then_s, bars)
 
     def _note(self, numbers: Mapping[str, float]) -> None:
         for name, value in numbers.items():
@@ -243,5 +242,5 @@ class _Meter:
 
 
 def is_step(before_s: float, time_s: float, rate_hz: float) -> bool:
-    """Whether a multiple of 1/rate lies after `before_s` and not after `time_s`."""
-    return math.floor(time_s * rate_hz + 1e-6) > math.floor(before_s * rate_hz + 1e-6)
+    """Whether a multiple of 1/rate lies after `before_s` and not after `time_s`, rounding of timestamps aside."""
+    return math.floor((time_s + SLACK_S) * rate_hz) > math.floor((before_s + SLACK_S) * rate_hz)

@@ -14,16 +14,23 @@ import numpy.typing as npt
 from PIL import Image
 
 from filters import changes, frames, motion
+from filters.camera import Camera, camera, mean
 from filters.shots import Shot, boundaries, clips
 from pipelines.clip import clip_key
 from pipelines.config import ScanConfig, ShotsConfig
 
 GAP_S = 1e-3
 """Frames further apart than they last (by more than rounding) have a hole between them."""
+SLACK_S = 1.1e-3
+"""Matroska rounds times to milliseconds: a frame at 1/3 s must be a tick of 6 Hz there as well."""
 FLAT_STD = 6.0
 """Standard deviation of luma below which a picture is flat: its hash and its bars tell nothing."""
-STILL_AREA = 0.01
-"""Share of the picture that moves by itself below which only the camera moves."""
+STILL_RESIDUAL = 0.0045
+"""What the camera's motion leaves over, share of the width, in a photograph that is panned or zoomed: coding noise."""
+STILL_SPEED = 0.004
+"""Camera speed, widths per second, that a slow zoom over a photograph has and a tripod's wobble does not add up to."""
+STILL_SHAKE = 0.25
+"""Change of the camera's speed from tick to tick, a share of its mean, that no hand keeps below."""
 
 Row = dict[str, Any]
 Arrays = dict[str, npt.NDArray]
@@ -158,21 +165,27 @@ def _light(own: Arrays) -> Row:
 
 
 def _movement(own: Arrays, aspect: float) -> Row:
-    """Sum up the ticks but for the first, which compares with what stood before the clip."""
+    """Sum up the ticks but for the first, which compares with what stood before the clip; each by how long it lasts."""
     ticks = {name: np.asarray(own[name][1:], np.float64) for name in motion.Motion._fields}
-    camera = motion.camera(ticks, aspect)
-    area, speed = ticks["object_area"], ticks["object_speed"]
-    object_area = float(area.mean()) if len(area) else 0.0
-    moved = float((area * speed).mean()) if len(area) else 0.0
-    crop_only = len(area) > 1 and camera.speed >= motion.STILL and float(np.quantile(area, 0.9)) < STILL_AREA
+    lasting_s = np.diff(own["tick_s"])
+    found = camera(ticks, lasting_s, aspect)
+    area = mean(ticks["object_area"], lasting_s)
+    moved = mean(ticks["object_area"] * ticks["object_speed"], lasting_s)
+    residual = float(np.median(ticks["residual"])) if len(lasting_s) else 0.0
     frozen = frames.frozen_share(own["change"], own["duration_s"]) > 0.95
     return {
-        "motion": camera.speed + moved,
-        "camera_speed": camera.speed, "camera": camera.label, "shake": camera.shake,
-        "pan": camera.pan, "tilt": camera.tilt, "zoom": camera.zoom, "roll": camera.roll,
-        "object_speed": moved / object_area if object_area > 0 else 0.0, "object_area": object_area,
-        "still_picture": bool(crop_only or frozen),
+        "motion": found.speed + moved,
+        "camera_speed": found.speed, "camera": found.label, "shake": found.shake,
+        "pan": found.pan, "tilt": found.tilt, "zoom": found.zoom, "roll": found.roll,
+        "object_speed": moved / area if area > 0 else 0.0, "object_area": area, "residual": residual,
+        "still_picture": bool(frozen or _is_moved_photograph(found, residual)),
     }  # fmt: skip
+
+
+def _is_moved_photograph(found: Camera, residual: float) -> bool:
+    """Whether a clip is a pan or zoom over a still picture (Ken Burns): one exact, smooth motion explains all of it."""
+    smooth = found.shake <= STILL_SHAKE * found.speed
+    return found.steady >= STILL_SPEED and smooth and residual < STILL_RESIDUAL
 
 
 def _picture(own: Arrays, source: Mapping[str, Any], scan: ScanConfig, start_s: float) -> Row:
@@ -195,7 +208,7 @@ def _mean(values: npt.NDArray[np.floating]) -> float | None:
 
 def candidates(time_s: npt.NDArray[np.float64], rate_hz: float) -> npt.NDArray[np.bool_]:
     """Return which frames of a source, all of them from its first on, the scan kept as candidates."""
-    step = np.floor(time_s * rate_hz + 1e-6)
+    step = np.floor((time_s + SLACK_S) * rate_hz)
     return np.concatenate([time_s[:1] <= 0, np.diff(step) > 0])
 
 

@@ -17,20 +17,10 @@ SOURCE: dict[str, Any] = {
     "fps": FPS, "bit_rate": 1, "duration_s": 30.0, "audio_codec": "aac", "caption": "a street", "licence": None,
     "rights": None, "extra": None, "hdr": False, "color_range": "tv",
 }  # fmt: skip
-TICK = ("pan", "tilt", "zoom", "roll", "object_speed", "object_area", "bar_left", "bar_top", "bar_right", "bar_bottom")
-FRAME = (
-    "doubt",
-    "key",
-    "content",
-    "hue",
-    "saturation",
-    "luma",
-    "histogram",
-    "change",
-    "luma_mean",
-    "luma_std",
-    "sharpness",
-)
+TICK = ("pan", "tilt", "zoom", "roll", "object_speed", "object_area", "residual", "bar_left", "bar_top", "bar_right",
+        "bar_bottom")  # fmt: skip
+FRAME = ("doubt", "key", "content", "hue", "saturation", "luma", "histogram", "change", "luma_mean", "luma_std",
+         "sharpness")  # fmt: skip
 
 
 def signals(seconds: float = 30.0, cuts: tuple[float, ...] = ()) -> dict[str, Any]:
@@ -124,11 +114,23 @@ def test_a_crop_that_moves_over_a_still_picture_is_told_from_footage() -> None:
     row = signals(10)
     row["pan"] = np.full(len(row["tick_s"]), 0.1)
     assert shots_of(SOURCE, [row], SHOTS, SCAN)[0][0]["still_picture"]
+    row["residual"] = np.full(len(row["tick_s"]), 0.02)
     row["object_area"] = np.full(len(row["tick_s"]), 0.2)
     row["object_speed"] = np.full(len(row["tick_s"]), 0.3)
     clip = shots_of(SOURCE, [row], SHOTS, SCAN)[0][0]
     assert not clip["still_picture"] and clip["camera"] == "pan"
     assert clip["motion"] == pytest.approx(0.1 + 0.06) and clip["object_speed"] == pytest.approx(0.3)
+
+
+def test_a_slow_zoom_over_a_photograph_is_told_from_a_wobbling_tripod_and_a_hand() -> None:
+    row, wobble = signals(10), np.random.default_rng(1).normal(0, 1, 60)
+    row["zoom"] = np.full(60, 0.03)
+    clip = shots_of(SOURCE, [row], SHOTS, SCAN)[0][0]
+    assert clip["still_picture"] and clip["camera"] == "static"
+    row["zoom"], row["pan"] = np.zeros(60), 0.01 * wobble
+    assert not shots_of(SOURCE, [row], SHOTS, SCAN)[0][0]["still_picture"]
+    row["pan"] = 0.1 + 0.05 * wobble
+    assert not shots_of(SOURCE, [row], SHOTS, SCAN)[0][0]["still_picture"]
 
 
 def test_a_source_without_a_frame_has_neither_clips_nor_trims() -> None:
