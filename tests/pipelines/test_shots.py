@@ -17,8 +17,10 @@ SOURCE: dict[str, Any] = {
     "fps": FPS, "bit_rate": 1, "duration_s": 30.0, "audio_codec": "aac", "caption": "a street", "licence": None,
     "rights": None, "extra": None, "hdr": False, "color_range": "tv",
 }  # fmt: skip
-TICK = ("pan", "tilt", "zoom", "roll", "object_speed", "object_area", "bar_left", "bar_top", "bar_right", "bar_bottom")
-FRAME = ("content", "hue", "saturation", "luma", "histogram", "change", "luma_mean", "luma_std", "sharpness")
+TICK = ("pan", "tilt", "zoom", "roll", "object_speed", "object_area", "bar_left", "bar_top", "bar_right", "bar_bottom",
+        "dark", "bright")  # fmt: skip
+FRAME = ("content", "hue", "saturation", "luma", "histogram", "change", "luma_mean", "luma_std", "sharpness", "parity",
+         "blockiness")  # fmt: skip
 
 
 def signals(seconds: float = 30.0, cuts: tuple[float, ...] = ()) -> dict[str, Any]:
