@@ -18,6 +18,12 @@ BAR_LUMA = 14
 """Bars are black in full range; this much is left for the noise of lossy coding."""
 BAR_LIMIT = 0.45
 """Bars that would take more than this of a side are a dark picture."""
+CLIP_LUMA = 4
+"""Levels from black or white within which a pixel is clipped."""
+FLICKER_HZ = 2.0
+"""Slower changes of brightness are events in the scene."""
+FLICKER_LEAST_S = 0.9
+"""Shortest clip whose flicker can be told."""
 SAME_CHANGE = 0.08
 """Mean |Δ| of luma below which two decoded frames are the same picture, coding noise aside."""
 
@@ -127,16 +133,40 @@ def frozen_share(changes: Series, durations_s: Series, least_s: float = 0.5) -> 
     return float(shown_s[shown_s >= least_s].sum() / shown_s.sum())
 
 
-def flicker(luma_mean: Series) -> float:
-    """Return the mean height of zigzags in brightness, 0–255: light that goes up and down from frame to frame.
+def clipped(luma: Luma) -> tuple[float, float]:
+    """Return the shares of a picture's pixels that are as good as black and as good as white: detail lost for good."""
+    return cv2.countNonZero(cv2.inRange(luma, 0, CLIP_LUMA)) / luma.size, (  # type: ignore[call-overload]
+        cv2.countNonZero(cv2.inRange(luma, 255 - CLIP_LUMA, 255)) / luma.size  # type: ignore[call-overload]
+    )
 
-    A fade or a pan into the sun changes brightness in one direction and does not count.
+
+def exposure(luma_mean: Series) -> float | None:
+    """Return by how many stops a clip is brighter than one that averages 18 % grey; negative is under-exposed.
+
+    None for a black clip. Takes luma for a power of 2.2 of the light, as screens do.
     """
-    step = np.diff(np.asarray(luma_mean, np.float64))
-    if len(step) < 2:
-        return 0.0
-    turns = step[1:] * step[:-1] < 0
-    return float(np.where(turns, np.minimum(abs(step[1:]), abs(step[:-1])), 0.0).mean())
+    mean = float(np.mean(luma_mean, dtype=np.float64)) if len(luma_mean) else 0.0
+    return float(2.2 * np.log2(mean / 255) - np.log2(0.18)) if mean >= 1 else None
+
+
+def flicker(luma_mean: Series, time_s: Series) -> float | None:
+    """Return the height, 0–255, of the strongest periodic change of brightness faster than `FLICKER_HZ`.
+
+    It is the same at any frame rate that can show the period. A fade, or a pan into the sun, has no period and hardly
+    counts. None for less than `FLICKER_LEAST_S`, which cannot tell.
+    """
+    count = len(luma_mean)
+    if count < 8 or time_s[-1] - time_s[0] < FLICKER_LEAST_S:
+        return None
+    even_s = np.linspace(time_s[0], time_s[-1], count)
+    level = np.interp(even_s, time_s, np.asarray(luma_mean, np.float64))
+    level -= np.polynomial.Polynomial.fit(even_s, level, 3)(even_s)
+    window = np.hanning(count + 2)[1:-1]
+    size = 4 * count  # padded, so that a period between two lines of the spectrum is not seen too low
+    height = 4 * abs(np.fft.rfft(level * window, size)) / window.sum()
+    height[-8:] /= 2  # nearly alternating frames: the line and its mirror image fall together
+    rate_hz = np.fft.rfftfreq(size, float(even_s[1] - even_s[0]))
+    return float(height[rate_hz >= FLICKER_HZ].max(initial=0.0))
 
 
 def _share(mask: npt.NDArray[np.bool_]) -> float:

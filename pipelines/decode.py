@@ -6,7 +6,6 @@ them, does not depend on where the range begins.
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -21,7 +20,6 @@ from av.container import InputContainer
 from av.video.reformatter import Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
-from PIL import Image
 
 from pipelines import footage
 
@@ -336,6 +334,12 @@ def view(plane: av.video.plane.VideoPlane, bits: int) -> NDArray[Any]:
     return rows[: plane.height, : plane.width]
 
 
+def luma_plane(frame: av.VideoFrame) -> NDArray[Any] | None:
+    """Return the luma of a picture as it was decoded, not turned, without a copy; None where it has no plane of it."""
+    bits = _planar_bits(frame.format.name)
+    return None if bits is None else view(frame.planes[0], bits)
+
+
 def _shrunk(samples: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
     """Return a large plane at another size (width, height), within a level or two of its exact area averages.
 
@@ -447,6 +451,5 @@ def _screen(transfer: str) -> Pixels:
 
 def jpeg(pixels: Pixels, quality: int = 85) -> bytes:
     """Return RGB pixels as JPEG; equal pixels give equal bytes."""
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "JPEG", quality=quality)
-    return buffer.getvalue()
+    _, data = cv2.imencode(".jpg", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
+    return data.tobytes()

@@ -15,20 +15,21 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, cast
 
+import av
 import cv2
 import numpy as np
 
-from filters import changes, frames, hashes, motion
+from filters import changes, coding, frames, hashes, motion
 from pipelines import decode
 from pipelines.config import ScanConfig
 from pipelines.footage import FootageError
 from pipelines.shots import SLACK_S, stretches
 
 PER_FRAME = (
-    "time_s", "duration_s", *changes.PER_FRAME, "change", "luma_mean", "luma_std", "sharpness",
+    "time_s", "duration_s", *changes.PER_FRAME, "change", "luma_mean", "luma_std", "sharpness", "parity", "blockiness",
 )  # fmt: skip
 PER_TICK = (
-    "tick_s", *motion.Motion._fields, *(f"bar_{side}" for side in frames.Bars._fields),
+    "tick_s", *motion.Motion._fields, *(f"bar_{side}" for side in frames.Bars._fields), "dark", "bright",
 )  # fmt: skip
 BATCH = 16
 """Frames that are shrunk before they are measured together: the processor's caches then hold one thing at a time."""
@@ -113,6 +114,9 @@ class _Small:
     counts: bool
     """Whether it lies in the span; those before are only remembered."""
     ticks: bool
+    parity: float
+    blockiness: float
+    """Measured at full resolution of candidate frames, NaN of all others."""
 
 
 class _Meter:
@@ -128,6 +132,7 @@ class _Meter:
         """Whether the tick before the span is known."""
         self.candidates: list[Row] = []
         self._last_s: float | None = None
+        self._last: av.VideoFrame | None = None
         self._batch: list[_Small] = []
         self._pool = ThreadPoolExecutor(1) if beside else None
         self._measured: Future[None] | None = None
@@ -155,16 +160,28 @@ class _Meter:
         luma, bgr = decode.planes(picture.frame, self.scan.width_px, self.source)
         counts = picture.time_s >= self.start_s
         ticks, key = self._steps(picture.time_s, self.scan.tick_hz), picture.frame.key_frame
-        self._batch.append(_Small(picture.time_s, picture.duration_s, luma, bgr, key, counts, ticks))
+        parity = blockiness = math.nan
         if counts and self._steps(picture.time_s, self.scan.candidate_hz):
+            parity, blockiness = self._coding(picture)
             pixels = decode.rgb(picture.frame, self.source, self.scan.candidate_side_px)
             self.candidates.append(
                 {"source_id": self.source["source_id"], "time_s": picture.time_s, "jpeg": decode.jpeg(pixels)}
             )
+        self._batch.append(
+            _Small(picture.time_s, picture.duration_s, luma, bgr, key, counts, ticks, parity, blockiness)
+        )
         self.settled |= ticks
-        self._last_s = picture.time_s
+        self._last_s, self._last = picture.time_s, picture.frame
         if len(self._batch) == BATCH:
             self._send()
+
+    def _coding(self, picture: decode.Picture) -> tuple[float, float]:
+        """Return parity and blockiness of a candidate, NaN for formats that hold no luma plane."""
+        now = decode.luma_plane(picture.frame)
+        before = None if self._last is None else decode.luma_plane(self._last)
+        if now is None:
+            return math.nan, math.nan
+        return math.nan if before is None else coding.parity(before, now), coding.blockiness(now)
 
     def _steps(self, time_s: float, rate_hz: float) -> bool:
         """Whether this is the first frame at or after a multiple of 1/rate."""
@@ -203,13 +220,17 @@ class _Meter:
             "luma_mean": mean,
             "luma_std": std,
             "sharpness": frames.sharpness(small.luma),
+            "parity": small.parity,
+            "blockiness": small.blockiness,
         }
 
     def _on_tick(self, time_s: float, luma: frames.Luma, counts: bool) -> None:
         if counts:
             bars = frames.bars(luma)
             sides = {f"bar_{side}": share for side, share in bars._asdict().items()}
-            self._note({"tick_s": time_s, **self._motion(time_s, luma, bars)._asdict(), **sides})
+            dark, bright = frames.clipped(luma)
+            moved = self._motion(time_s, luma, bars)._asdict()
+            self._note({"tick_s": time_s, **moved, **sides, "dark": dark, "bright": bright})
             self._hashes.append(hashes.phash(luma, bars))
         self._tick = time_s, luma
 

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from filters import changes, frames, motion
+from filters import changes, coding, frames, motion
 from filters.camera import Camera, camera, mean
 from filters.shots import Shot, boundaries, clips
 from pipelines.clip import clip_key
@@ -122,7 +122,14 @@ def witnessed(time_s: npt.NDArray[np.float64], witness: Sequence[Mapping[str, An
     return found
 
 
-_PER_TICK = {"tick_s", "phash", *motion.Motion._fields, *(f"bar_{side}" for side in frames.Bars._fields)}
+_PER_TICK = {
+    "tick_s",
+    "phash",
+    "dark",
+    "bright",
+    *motion.Motion._fields,
+    *(f"bar_{side}" for side in frames.Bars._fields),
+}
 
 
 def _within(whole: Arrays, first: int, end: int, start_s: float, end_s: float) -> Arrays:
@@ -152,15 +159,24 @@ def _clip(source: Mapping[str, Any], shot: Shot, part: Arrays, shots: ShotsConfi
 
 def _light(own: Arrays) -> Row:
     mean, std, change = own["luma_mean"], own["luma_std"], own["change"]
+    blocks = own["blockiness"][np.isfinite(own["blockiness"])]
+    cadence = coding.cadence(change, own["duration_s"])
     return {
         "black": frames.black_share(mean, std),
         "white": frames.white_share(mean, std),
         "frozen": frames.frozen_share(change, own["duration_s"]),
         "duplicate_frames": frames.duplicate_share(change[1:]),
+        "cadence": None if cadence is None else cadence.label,
+        "cadence_fps": None if cadence is None else cadence.fps,
         "luma_mean": _mean(mean),
         "luma_std": _mean(std),
-        "flicker": frames.flicker(mean),
+        "exposure": frames.exposure(mean),
+        "clipped_dark": _mean(own["dark"]),
+        "clipped_bright": _mean(own["bright"]),
+        "flicker": frames.flicker(mean, own["time_s"]),
         "sharpness": float(np.median(own["sharpness"])) if len(mean) else None,
+        "interlaced": coding.interlaced(own["parity"]),
+        "blockiness": float(np.median(blocks)) if len(blocks) else None,
     }
 
 

@@ -60,9 +60,36 @@ def test_a_freeze_counts_whether_coded_as_many_frames_or_one_long_one() -> None:
     assert frames.frozen_share(np.array([0.0]), np.array([2.0])) == 1.0
 
 
-def test_flicker_is_zigzag_not_a_fade() -> None:
-    assert frames.flicker(np.linspace(0, 200, 50)) == 0.0
-    assert frames.flicker(100 + 10.0 * (np.arange(50) % 2)) == pytest.approx(10.0)
+def test_flicker_is_a_period_not_a_fade() -> None:
+    times = np.arange(50) / 25
+    assert frames.flicker(np.linspace(0, 200, 50), times) == pytest.approx(0.0, abs=1e-6)
+    assert frames.flicker(100 + 10.0 * (np.arange(50) % 2), times) == pytest.approx(10.0, rel=0.1)
+    assert frames.flicker(np.full(3, 9.0), times[:3]) is None
+
+
+@pytest.mark.parametrize("fps", [12, 24, 30, 60])
+def test_the_same_flicker_is_the_same_at_any_frame_rate(fps: int) -> None:
+    times = np.arange(4 * fps) / fps
+    assert frames.flicker(120 + 15 * np.sin(2 * np.pi * 3.3 * times), times) == pytest.approx(30, rel=0.08)
+
+
+def test_exposure_counts_stops_and_clipped_pixels() -> None:
+    grey = 255 * 0.18 ** (1 / 2.2)
+    assert frames.exposure(np.full(9, grey)) == pytest.approx(0, abs=1e-6)
+    assert frames.exposure(np.full(9, grey * 2 ** (1 / 2.2))) == pytest.approx(1, abs=1e-6)
+    assert frames.exposure(np.zeros(9)) is None
+    half = np.zeros((72, 128), np.uint8)
+    half[:, :64], half[:, 64:96] = 128, 254
+    assert frames.clipped(half) == (0.25, 0.25)
+
+
+def test_bars_with_noise_are_found_and_a_dark_clip_has_none() -> None:
+    rng = np.random.default_rng(1)
+    boxed = picture()
+    boxed[:9], boxed[-9:] = rng.integers(0, 12, (9, 128)), rng.integers(0, 12, (9, 128))
+    assert frames.bars(boxed) == pytest.approx((0, 0.125, 0, 0.125))
+    night = rng.integers(0, 40, (72, 128)).astype(np.uint8)
+    assert frames.bars(night) == (0, 0, 0, 0)
 
 
 @given(st.lists(st.floats(0, 255, width=32), max_size=50), st.floats(0.01, 2))

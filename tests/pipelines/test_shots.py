@@ -18,9 +18,9 @@ SOURCE: dict[str, Any] = {
     "rights": None, "extra": None, "hdr": False, "color_range": "tv",
 }  # fmt: skip
 TICK = ("pan", "tilt", "zoom", "roll", "object_speed", "object_area", "residual", "bar_left", "bar_top", "bar_right",
-        "bar_bottom")  # fmt: skip
+        "bar_bottom", "dark", "bright")  # fmt: skip
 FRAME = ("doubt", "key", "content", "hue", "saturation", "luma", "histogram", "change", "luma_mean", "luma_std",
-         "sharpness")  # fmt: skip
+         "sharpness", "parity", "blockiness")  # fmt: skip
 
 
 def signals(seconds: float = 30.0, cuts: tuple[float, ...] = ()) -> dict[str, Any]:

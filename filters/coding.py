@@ -1,0 +1,135 @@
+"""What coding and conversion left in a picture: combing of fields, blocks, repeated frames. Needs full resolution.
+
+Luma planes are [h, w] of any unsigned integers, rows as they are shown; series are one number per frame.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+Plane = npt.NDArray[np.unsignedinteger]
+Series = npt.NDArray[np.floating]
+
+COLUMNS = 192
+"""Columns looked at: fields differ in all of them."""
+ROWS = 192
+"""Rows (or columns) along which the grid of blocks is looked at."""
+GRID = 8
+"""Side of the blocks of nearly all codecs."""
+MOVED = 6
+"""Levels (of 255) by which a pixel changes at least where something moves."""
+MOVING_AREA = 0.005
+"""Share of the picture that must move, else nothing can be told of fields."""
+COMBED = 0.3
+"""Doublings by which the two fields of interlaced footage differ in their distance to the frame before, at least."""
+REPEATED = 0.1
+"""A frame repeats the one before if it changes less than this share of what frames of the clip change …"""
+SAME_CHANGE = 0.08
+"""… or less than this, in levels of luma."""
+STANDS_S = 0.5
+"""A picture that stands longer is a freeze and tells nothing of the cadence."""
+
+
+class Cadence(NamedTuple):
+    """How new pictures follow each other."""
+
+    label: str
+    """none, telecine (4 of 5 or 2 of 5 frames are new), doubled (every second is) or irregular."""
+    fps: float
+    """New pictures per second."""
+
+
+def parity(before: Plane, luma: Plane) -> float:
+    """Return how much nearer the even lines stand to the frame before than the odd ones: 0 for progressive footage.
+
+    Interlaced frames hold two moments: lines of the earlier field fit between those of the frame before better than
+    lines of the later one (the idea of FFmpeg's idet filter). Doublings; positive where the top field is first, NaN
+    where nothing moves, so that nothing can be told. Fine texture and stripes look the same to both fields.
+
+    Args:
+        before: the frame before, at full resolution.
+        luma: this frame.
+    """
+    height, width = luma.shape
+    if before.shape != luma.shape or height < 16:
+        return float("nan")
+    columns = slice(None, None, max(1, width // COLUMNS))
+    moved = MOVED if luma.dtype == np.uint8 else MOVED * int(luma.max()) // 255
+    then, now = (plane[: height // 2 * 2, columns].astype(np.int32) for plane in (before, luma))
+    steps = np.abs(now[1:-1] - then[1:-1])
+    moves = steps > max(moved, np.percentile(steps[::4], 75))
+    if moves.mean() < MOVING_AREA:
+        return float("nan")
+    crossed = np.abs(then[:-2] + then[2:] - 2 * now[1:-1]) * moves
+    odd, even = float(crossed[0::2].sum()), float(crossed[1::2].sum())
+    return float(np.log2((odd + 1.0) / (even + 1.0)))
+
+
+def interlaced(parities: Series) -> float | None:
+    """Return the share of telling frames that are combed; None where nothing moves.
+
+    Fields keep their order, so a clip whose frames disagree on it is progressive.
+    """
+    telling = parities[np.isfinite(parities)]
+    if len(telling) < 2:
+        return None
+    return float(max((telling > COMBED).mean(), (telling < -COMBED).mean()))
+
+
+def blockiness(luma: Plane) -> float:
+    """Return by which share neighbours differ more across the edges of 8×8 blocks than elsewhere; about 0 without.
+
+    Footage that was shrunk or enlarged after it was coded has its blocks elsewhere and shows 0. NaN for a picture
+    that is too small or has no texture.
+    """
+    found = [_across(plane) for plane in (luma, luma.T)]
+    edge, inner = (sum(pair[k] for pair in found) for k in (0, 1))
+    return float("nan") if inner < 0.05 else float(edge / inner - 1)
+
+
+def _across(luma: Plane) -> tuple[float, float]:
+    """Return the mean difference of neighbouring columns across the edges of blocks, and amid them."""
+    height, width = luma.shape
+    lines = luma[:: max(1, height // ROWS)]
+    if width < 4 * GRID or len(lines) < 2:
+        return 0.0, 0.0
+    blocks = width // GRID - 1
+    first, amid = GRID - 1, (2, 4)
+
+    def differing(at: int) -> float:
+        left, right = (np.asarray(lines[:, k::GRID][:, :blocks], np.int16) for k in (at, at + 1))
+        return float(np.abs(right - left).mean())
+
+    return differing(first), sum(map(differing, amid)) / len(amid)
+
+
+def cadence(changes: Series, durations_s: Series) -> Cadence | None:
+    """Return how new pictures follow each other; None for a still or too short clip, which cannot tell.
+
+    Field-based pulldown leaves no repeated frames but combed ones: see `parity`.
+
+    Args:
+        changes: change of each frame against the one before; that of the first is not looked at.
+        durations_s: how long each frame is shown.
+    """
+    if len(changes) < 12:
+        return None
+    usual = float(np.quantile(changes[1:], 0.85))
+    new = np.asarray(changes) >= max(SAME_CHANGE, REPEATED * usual)
+    new[0] = True
+    shown_s = np.add.reduceat(np.asarray(durations_s, np.float64), np.flatnonzero(new))
+    moving = np.repeat(shown_s < STANDS_S, np.diff(np.append(np.flatnonzero(new), len(new))))
+    if moving.sum() < 12 or moving.mean() < 0.5:
+        return None
+    repeats = 1 - float(new[moving].mean())
+    fps = float(new[moving].sum() / np.asarray(durations_s, np.float64)[moving].sum())
+    if repeats < 0.04:
+        return Cadence("none", fps)
+    for label, period, shares in (("doubled", 2, (0.5,)), ("telecine", 5, (0.2, 0.6))):
+        steady = float((new[period:] == new[:-period])[moving[period:]].mean()) > 0.9
+        if steady and any(abs(repeats - share) < 0.05 for share in shares):
+            return Cadence(label, fps)
+    return Cadence("irregular", fps)
