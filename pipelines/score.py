@@ -82,7 +82,7 @@ class Scorer:
         self.kinds = {name: SCORERS[name] for name in dict.fromkeys(config.scorers)}
         used = dict.fromkeys(kind.eye for kind in self.kinds.values())
         self.eyes: dict[str, Eye] = {name: eyes.EYES[name](config) for name in used}
-        self.sizes = dict.fromkeys(used, config.batch_frames)
+        self.sizes = {name: eyes.frames_at_once(name, config.batch_frames) for name in used}
         self.notes: list[str] = []
         """What people should know of the way the models ran; whoever reads it empties it."""
 
