@@ -63,7 +63,7 @@ class Kind:
 class FrameError(ValueError):
     """A clip's representative frames are missing or unreadable."""
 
-    code, remedy = "no_frame", "remove the part of its unit from ledger/scan and scan again"
+    code, remedy = "no_frame", "the same command with --retry-failed scans its source again"
 
 
 class ModelError(ValueError):
@@ -93,7 +93,7 @@ class Scorer:
             clips: `key`, `jpegs` (bytes of the representative frames) and, optionally, the measured bars `crop_left`,
                 `crop_top`, `crop_right`, `crop_bottom` as shares of the picture, which are cut off before models look.
 
-        Raises FrameError naming the clip that has no frame or an unreadable one.
+        Raises FrameError naming the clip that has no frame or an unreadable one, ModelError naming a failed network.
         """
         looks = self._look([len(clip["jpegs"]) for clip in clips], _pictures(clips))
         rows = []
