@@ -102,7 +102,7 @@ class ScoreConfig:
     actors: int = 0
     """Actors that hold the models, each with one thread; 0 takes one for each GPU, else one for each core."""
     batch_frames: int = 16
-    """Frames a model sees at once; halved where the memory does not hold them."""
+    """Frames a model sees at once; fewer where that is quicker (EfficientNet-Lite0 on a CPU) or memory is short."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,6 +27,9 @@ Look = dict[str, np.ndarray]
 """What an eye saw: arrays with a row per frame."""
 Eye = Callable[[Sequence[RGB]], Look]
 """A network and its weights, which looks at pictures."""
+CPU_FRAMES = {"lite0": 2, "people": 4}
+"""Frames at once on one core, where more are slower: large activations are mapped anew at every layer, and leave the
+cache. EfficientNet-Lite0 sees 22 frames a second two by two, 13 in sixteens (`tests/bench/test_scores.py`)."""
 UNDEFINED = {"quality"}
 """Fields in which NaN says that a picture has no such value; in any other it says that the network failed."""
 
@@ -36,6 +39,11 @@ def device() -> str:
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def frames_at_once(name: str, most: int) -> int:
+    """Return how many frames an eye is shown at once: `most`, or fewer on a CPU where that is quicker."""
+    return min(most, CPU_FRAMES.get(name, most)) if device() == "cpu" else most
 
 
 def one_thread() -> None:

@@ -63,7 +63,7 @@ class Kind:
 class FrameError(ValueError):
     """A clip's representative frames are missing or unreadable."""
 
-    code, remedy = "no_frame", "remove the part of its unit from ledger/scan and scan again"
+    code, remedy = "no_frame", "the same command with --retry-failed scans its source again"
 
 
 class ModelError(ValueError):
@@ -82,7 +82,7 @@ class Scorer:
         self.kinds = {name: SCORERS[name] for name in dict.fromkeys(config.scorers)}
         used = dict.fromkeys(kind.eye for kind in self.kinds.values())
         self.eyes: dict[str, Eye] = {name: eyes.EYES[name](config) for name in used}
-        self.sizes = dict.fromkeys(used, config.batch_frames)
+        self.sizes = {name: eyes.frames_at_once(name, config.batch_frames) for name in used}
         self.notes: list[str] = []
         """What people should know of the way the models ran; whoever reads it empties it."""
 
@@ -93,7 +93,7 @@ class Scorer:
             clips: `key`, `jpegs` (bytes of the representative frames) and, optionally, the measured bars `crop_left`,
                 `crop_top`, `crop_right`, `crop_bottom` as shares of the picture, which are cut off before models look.
 
-        Raises FrameError naming the clip that has no frame or an unreadable one.
+        Raises FrameError naming the clip that has no frame or an unreadable one, ModelError naming a failed network.
         """
         looks = self._look([len(clip["jpegs"]) for clip in clips], _pictures(clips))
         rows = []

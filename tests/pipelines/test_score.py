@@ -16,7 +16,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from filters import embed, tags
-from pipelines import score
+from pipelines import eyes, score
 from pipelines.config import ScoreConfig
 from pipelines.ledger import to_table
 
@@ -295,3 +295,11 @@ def test_a_clip_model_without_weights_is_never_random(tmp_path: Path) -> None:
     (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": TINY, "preprocess_cfg": {}}))
     with pytest.raises(ValueError, match="cannot be loaded"):
         embed.load_clip(f"local-dir:{tmp_path}", "")
+
+
+def test_on_a_cpu_a_network_is_shown_no_more_frames_than_is_quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(eyes, "device", lambda: "cpu")
+    assert [eyes.frames_at_once("lite0", most) for most in (1, 16)] == [1, 2]
+    assert eyes.frames_at_once("clip", 16) == 16
+    monkeypatch.setattr(eyes, "device", lambda: "cuda")
+    assert eyes.frames_at_once("lite0", 16) == 16
