@@ -33,7 +33,10 @@ class LocalCaptioner:
         self.processor, self.model = _load(config.model)
 
     def caption(self, clips: Sequence[Clip]) -> Captions:
-        """Return captions of clips, and an error for each that got none; see `caption.collected` for what is fatal."""
+        """Return captions of clips, and an error for each that got none; see `caption.collected` for what is fatal.
+
+        Raises CaptionError where the memory does not hold `batch_clips` clips.
+        """
         answers: dict[int, Row | CaptionError] = {}
         asked: list[int] = []
         for place, clip in enumerate(clips):
@@ -74,8 +77,12 @@ class LocalCaptioner:
             text=texts, images=pictures, padding=True, return_tensors="pt",
             add_special_tokens=not (begin and texts[0].startswith(begin)),  # some templates write it themselves
         ).to(self.model.device, dtype=self.model.dtype)  # fmt: skip
-        with torch.inference_mode():
-            tokens = self.model.generate(**inputs, do_sample=False, max_new_tokens=self.answer_tokens)
+        try:
+            with torch.inference_mode():
+                tokens = self.model.generate(**inputs, do_sample=False, max_new_tokens=self.answer_tokens)
+        except torch.OutOfMemoryError as error:
+            reason = f"{self.config.model} ran out of memory with {len(talks)} clips at once"
+            raise CaptionError("memory", reason, "lower --caption.batch_clips or --shots.frames_per_clip") from error
         said = tokens[:, inputs["input_ids"].shape[1] :]
         return list(self.processor.batch_decode(said, skip_special_tokens=True))
 

@@ -130,8 +130,8 @@ class CaptionConfig:
     actors: int = 0
     """Processes that caption; 0 is one for an endpoint (so that the limits below are the run's), one for each GPU, or a
     single one, for transformers, and one for each CPU for tags."""
-    retries: int = 4
-    """Retries of a request, with exponential back-off."""
+    retries: int = 6
+    """Retries of a request, with exponential back-off: half a minute in all before a server counts as down."""
     concurrency: int = 4
     """Requests under way at once for each actor."""
     requests_per_minute: float = 0.0

@@ -12,8 +12,10 @@ from pipelines import caption, caption_actor
 from pipelines.caption import CaptionError, Captions
 from pipelines.caption_actor import CaptionActor, Journal
 from pipelines.clip import clip_key
-from pipelines.config import CaptionConfig
+from pipelines.config import CaptionConfig, CurateConfig
+from pipelines.curate import Job
 from pipelines.ledger import Ledger, to_table
+from pipelines.progress import Reporter
 
 UNIT = "w0000-00000"
 SOURCE = "0123456789abcdef"
@@ -67,11 +69,16 @@ def _clip(number: int, **changes: Any) -> dict[str, Any]:
 def ledger(tmp_path: Path) -> Ledger:
     found = Ledger(str(tmp_path / "run"))
     found.create()
-    found.write("clips", UNIT, [_clip(n) for n in range(20)], "ccc")
-    pictures = [{"source_id": SOURCE, "time_s": n + 0.5, "jpeg": b"Picture %d" % n} for n in range(20)]
-    found.write("frames", UNIT, pictures, "fff")
-    keep(found, range(20))
+    fill(found)
     return found
+
+
+def fill(ledger: Ledger) -> None:
+    """Write twenty clips, their pictures, and a selection that keeps all."""
+    ledger.write("clips", UNIT, [_clip(n) for n in range(20)], "ccc")
+    pictures = [{"source_id": SOURCE, "time_s": n + 0.5, "jpeg": b"Picture %d" % n} for n in range(20)]
+    ledger.write("frames", UNIT, pictures, "fff")
+    keep(ledger, range(20))
 
 
 def keep(ledger: Ledger, numbers: Any) -> None:
@@ -156,7 +163,11 @@ def test_a_clip_that_failed_is_asked_for_alone_when_tried_again(ledger: Ledger, 
     model.fails = {_clip(3)["key"]}
     assert (work(ledger)["items"], len(ledger.read("errors"))) == (19, 1)
     model.fails = set()
-    ledger.write("captions", UNIT, ledger.read_unit("captions", UNIT), "outdated")  # as --retry-failed does
+    job = Job(ledger.run, CurateConfig(caption=CONFIG), Reporter(live=False))
+    job.units = [UNIT]
+    job._forget_failures()  # as --retry-failed does
+    assert ledger.done("captions", "one") == set() and ledger.parts("clips") == [], "to be done again"
+    fill(ledger)
     work(ledger)
     assert said(ledger) == every(range(20)) and model.asked[20:] == [_clip(3)["key"]]
     assert len(ledger.read("errors")) == 0

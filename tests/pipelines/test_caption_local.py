@@ -144,6 +144,15 @@ def test_a_good_answer_becomes_a_row_bound_to_its_clip(captioner: LocalCaptioner
     assert done.rows[0]["model"] == "tiny-llava" and done.rows[0]["camera_motion"] == "static"
 
 
+def test_a_batch_that_memory_does_not_hold_is_told_with_the_remedy(captioner: LocalCaptioner, monkeypatch: Any) -> None:
+    def full(**_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(captioner.model, "generate", full)
+    with pytest.raises(caption.CaptionError, match=r"4 clips at once; lower --caption\.batch_clips"):
+        captioner.caption([_clip(n) for n in range(5)])
+
+
 def test_weights_that_are_not_there_are_not_drawn_at_random(folder: Path, tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
 
