@@ -33,8 +33,9 @@ LEFT = 0.16
 """What blends of the ends leave unexplained (RMS) at most, as a share of the change from end to end."""
 SHORT_S = 0.5
 """Shorter ranges must be explained better, in proportion: any short motion is much like a blend."""
-OVERALL = 0.3
-"""Median change of a cell by the mean one, at least: text that comes and things that go change a part."""
+OVERALL = 0.6
+"""Share of cells that change at all, and median change of these by their mean, at least: things that come and go
+change a part of the picture."""
 PURE = 0.04
 """Weight of the other picture up to which a frame counts as one picture alone."""
 BACKWARD = 0.08
@@ -119,9 +120,9 @@ def _explained(light: npt.NDArray[np.uint8], first: int, last: int, most: float)
     if np.abs(np.diff(inside, axis=0)).mean(axis=1).max() > LARGEST_STEP * np.abs(change).mean():
         return None
     moves = np.abs(change) > 1.0  # bars do not
-    if not moves.any() or _likeness(inside[0][moves], inside[-1][moves]) > 1 - UNLIKE:
+    if moves.mean() < OVERALL or _likeness(inside[0][moves], inside[-1][moves]) > 1 - UNLIKE:
         return None
-    if np.median(np.abs(change)) < OVERALL * np.abs(change).mean():
+    if np.median(np.abs(change[moves])) < OVERALL * np.abs(change[moves]).mean():
         return None
     power = float((change**2).mean())
     weight = (inside - start) @ change / (len(change) * power)

@@ -15,9 +15,10 @@ class Boundary:
     end_s: float
     """First second of the new shot; for a cut the same."""
     kind: str
-    """cut or fade."""
+    """cut, fade, dissolve or wipe."""
     score: float
-    """How sure: for a cut its content change by that of its surroundings, for a fade the depth of luma it crosses."""
+    """How sure: for a cut its content change by that of its surroundings, for a fade the depth of luma it crosses,
+    for a dissolve or wipe the share of the change that it explains."""
 
 
 class Rules(Protocol):

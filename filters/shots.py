@@ -24,9 +24,9 @@ class Shot:
     start_s: float
     end_s: float
     opens_with: str
-    """start, cut, fade or split: what stands at its beginning."""
+    """start, cut, fade, dissolve, wipe or split: what stands at its beginning."""
     closes_with: str
-    """end, cut, fade or split: what stands at its end."""
+    """end, cut, fade, dissolve, wipe or split: what stands at its end."""
     score: float
     """Score of the weaker of its two boundaries; 0 where it has none (start, end, split)."""
 
@@ -42,15 +42,18 @@ class Trim:
 
 
 def boundaries(signals: Mapping[str, npt.NDArray], rules: Rules) -> list[Boundary]:
-    """Return cuts and fades in the order of time.
+    """Return cuts and gradual transitions in the order of time.
 
     A frame is a cut if it changes more than the frames before *and* those after: fast motion and shaking change many
     frames in a row. Standing out clearly is enough; amid fast motion, where it stands out less, the histograms must
-    differ too. Flashes are taken out by what follows them: the same picture, or the brightness of before.
+    differ too, and the witness, where it was asked, must not deny it. Where the picture stays the same on the whole,
+    a jump cut changes parts of it as nothing does around it. Flashes are taken out by what follows them: the same
+    picture, or the brightness of before.
 
     Args:
         signals: arrays of one number per frame (`time_s`, `content`, `hue`, `saturation`, `luma`, `histogram`,
-            `change`, `luma_mean`, `luma_std`) and per tick (`tick_s`, `phash`), without gaps in time.
+            `change`, `luma_mean`, `luma_std`, `key`), the cells `cell_light` `[n, 9, 16]`, and per tick (`tick_s`,
+            `phash`), without gaps in time; optionally `witness_cut`, NaN where the witness was not asked.
         rules: the limits.
     """
     if len(signals["time_s"]) < 2:
