@@ -26,6 +26,7 @@ from pipelines import footage
 MAX_BAD_PACKETS = 25
 PREROLLS_S = (0.0, 2.0, 10.0, 60.0)  # how much further back to seek, try after try, before decoding from the beginning
 LARGE = 9  # times the height of the small picture: above, halving planes is faster than FFmpeg's scaler
+LATE_FRAMES = 10  # pictures out of order that are more than a decoder's slip
 SHORT_S = 0.5  # a stream that ends this much before its header says is cut short
 
 Pixels = NDArray[np.uint8]
@@ -126,6 +127,7 @@ class _Reader:
         self.dropped = False  # pictures were lost since the last sound one
         self.sound_after: float | None = None  # where set: broken until a key frame at or after this timestamp
         self.lost: list[tuple[float, float]] = []
+        self.late: list[float] = []  # where pictures came whose times lie before those of pictures already shown
         self.reached_s: float | None = None  # where the stream ended, once it has
         self.head: tuple[float, av.VideoFrame] | None = None
         self.frames = self._timed()
@@ -196,6 +198,8 @@ class _Reader:
             if time_s > -0.5 * self.tick_s and (last_s is None or time_s > last_s):
                 last_s = time_s
                 yield max(time_s, 0.0), frame
+            elif last_s is not None and time_s < last_s - self.frame_s:
+                self.late.append(last_s)
 
     def _sound(self) -> Iterator[av.VideoFrame]:
         """Yield decoded pictures but for those that a broken packet may have spoilt."""
@@ -256,6 +260,10 @@ class _Reader:
             reason = f"no sound picture for {total_s:.3f} s from {lost[0][0]:.3f} s on ({self.reason or 'damaged'})"
             remedy = "what is sound was used; fetch the file again or re-encode it from the original to get the rest"
             raise DecodeError(code, lost[0][0], reason, remedy, tuple(lost))
+        late = [at_s for at_s in self.late if start_s <= at_s < end_s]
+        if len(late) >= LATE_FRAMES:
+            reason = f"time jumps back at {late[0]:.3f} s: {len(late)} pictures bear times that were shown already"
+            raise DecodeError("timestamps", late[0], reason, "they were left out; remux the file to get them as well")
 
     def _sound_goes_on(self) -> bool:
         """Whether audio or subtitles reach the end that the header gives, so that only the pictures end early."""
