@@ -25,13 +25,17 @@ LOST = 0.9
 """Agreement below which the flow may have lost a fast pan, so that a start far away is tried."""
 FAR_PX = 5.0
 """Shift from which a start far away is worth a second flow: nearer ones are found without."""
+NEAR_PX = 4.0
+"""… as are those this near to what the flow already found."""
 BETTER = 1.05
 """How much better a far start must agree."""
+TURN_PX = 0.7
+"""Displacement by zoom and roll from which the flow is measured again on the picture brought back."""
 FLASH_LUMA = 6.0
 """Change of mean luma from which brightness is levelled before pictures are compared."""
 OBJECT_SPEED = 0.035
 """Speed against the camera, widths per second, at which a point counts half as moving by itself."""
-OBJECT_SHARE = 0.1
+OBJECT_SHARE = 0.2
 """How much this speed grows with the camera's: the flow's error does."""
 LEAST_PX = 16
 """DIS reads past its buffers in smaller pictures."""
@@ -152,12 +156,12 @@ def _camera(before: Luma, luma: Luma, trust: Image) -> tuple[Vector, Vector, Gri
         if stands > agreement:
             camera, agreement = rest, stands
     shift = _shift(before, luma) if agreement < LOST else None
-    if shift is not None:
+    if shift is not None and np.hypot(*(camera[:2] - shift)) > NEAR_PX:
         again = _at_grid(flow(before, luma, shift))
         other, _ = fits(grid, again, say)
         if _agreement(before, level, other, weight, grid) > BETTER * agreement:
-            return other, again, grid
-    return camera, moved, grid
+            camera, moved = other, again
+    return *_turned(before, luma, camera, moved, say, grid), grid
 
 
 def _thinned(pixels: npt.NDArray) -> Vector:
@@ -178,9 +182,9 @@ def _levelled(before: Luma, luma: Luma) -> Luma:
     return cast(Luma, cv2.LUT(luma, table.astype(np.uint8)))
 
 
-def _agreement(before: Luma, luma: Luma, camera: Vector, weight: Image, grid: Grid) -> float:
-    """Return how well the later picture, brought back by a camera's motion, agrees with the earlier one: 0 to 1."""
-    height, width = before.shape
+def _back(luma: Luma, camera: Vector) -> Luma:
+    """Return the later picture as it would be had the camera not moved."""
+    height, width = luma.shape
     shift_x, shift_y, zoom, roll = (float(number) for number in camera)
     grow, middle_x, middle_y = 1 + zoom, (width - 1) / 2, (height - 1) / 2
     to = np.array(
@@ -190,7 +194,26 @@ def _agreement(before: Luma, luma: Luma, camera: Vector, weight: Image, grid: Gr
         ]
     )
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    back = cv2.warpAffine(luma, to, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    return cast(Luma, cv2.warpAffine(luma, to, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE))
+
+
+def _turned(before: Luma, luma: Luma, camera: Vector, moved: Vector, say: Vector, grid: Grid) -> tuple[Vector, Vector]:
+    """Return camera and flow measured again on the picture brought back, if it turns or grows.
+
+    DIS takes each patch to shift only, and so finds a zoom or roll about a tenth too small.
+    """
+    if np.hypot(camera[2], camera[3]) * np.sqrt(np.mean(grid.dx**2 + grid.dy**2)) < TURN_PX:
+        return camera, moved
+    moved = _at_grid(flow(before, _back(luma, camera))) + camera @ grid.effects
+    return fits(grid, moved, say)[0], moved
+
+
+def _agreement(before: Luma, luma: Luma, camera: Vector, weight: Image, grid: Grid) -> float:
+    """Return how well the later picture, brought back by a camera's motion, agrees with the earlier one: 0 to 1."""
+    height, width = before.shape
+    shift_x, shift_y, zoom, roll = (float(number) for number in camera)
+    grow, middle_x, middle_y = 1 + zoom, (width - 1) / 2, (height - 1) / 2
+    back = _back(luma, camera)
     off = cv2.blur(cv2.absdiff(back, before), (3, 3))[::2, ::2].astype(np.float32)
     agree = 1 / (1 + (off / np.float32(AGREE_LUMA)) ** 2)
     seen = (np.abs(grow * grid.across - roll * grid.down + shift_x) < middle_x) & (
@@ -224,7 +247,7 @@ def _summed(
     shift_x, shift_y, zoom, roll = (float(number) for number in camera)
     share = _thinned(trust)
     share /= share.sum()
-    residual = np.sqrt(squared(grid, moved, camera))
+    residual = np.sqrt(squared(grid, moved, camera[:, None])[0])
     own = float(np.sqrt(shift_x**2 + shift_y**2 + (zoom**2 + roll**2) * np.mean(grid.dx**2 + grid.dy**2)))
     limit = OBJECT_SPEED * width_s + OBJECT_SHARE * own
     moving = share * np.clip(residual / limit - 0.5, 0, 1)  # no step, which noise could push a point over

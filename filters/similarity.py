@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +26,8 @@ class Grid(NamedTuple):
 
     dx: Vector
     dy: Vector
+    effects: Vector
+    """`[4, 2n]`: what shift x, shift y, zoom and roll do to u, then to v, of each point."""
     say: Vector
     across: Image
     down: Image
@@ -39,8 +40,11 @@ def grid_of(height: int, width: int) -> Grid:
     y, x = np.mgrid[GRID_PX // 2 : height : GRID_PX, GRID_PX // 2 : width : GRID_PX]
     rows, columns = np.mgrid[0:height:2, 0:width:2]
     middle_x, middle_y = (width - 1) / 2, (height - 1) / 2
+    dx, dy = (x - middle_x).ravel(), (y - middle_y).ravel()
+    one, none = np.ones_like(dx), np.zeros_like(dx)
+    effects = np.stack([np.r_[one, none], np.r_[none, one], np.r_[dx, dy], np.r_[-dy, dx]])
     return Grid(
-        (x - middle_x).ravel(), (y - middle_y).ravel(), _say(x, y, height, width).ravel(),
+        dx, dy, effects, _say(x, y, height, width).ravel(),
         (columns - middle_x).astype(np.float32), (rows - middle_y).astype(np.float32),
         _say(columns, rows, height, width).astype(np.float32),
     )  # fmt: skip
@@ -53,50 +57,52 @@ def _say(x: npt.NDArray, y: npt.NDArray, height: int, width: int) -> Vector:
 
 
 def fits(grid: Grid, moved: Vector, say: Vector) -> tuple[Vector, Vector]:
-    """Return the camera that explains most, and the one nearest to standing."""
-    u, v = moved.reshape(2, -1)
-    typical = _similarity(grid, moved, say, np.array([quantile(u, say), quantile(v, say), 0.0, 0.0]), 8 * SCALE_PX)
-    standing = _similarity(grid, moved, say, np.zeros(4), 3 * SCALE_PX)
-    explained = [float((say / (1 + squared(grid, moved, fit) / SCALE_PX**2)).sum()) for fit in (typical, standing)]
-    return (standing if explained[1] > explained[0] else typical), standing
+    """Return the camera, `[4]`, that explains most of a flow, and the one nearest to standing.
 
+    The camera is (shift x, shift y, zoom, roll) of u = sx + zoom·x − roll·y, v = sy + zoom·y + roll·x, by iteratively
+    re-weighted least squares with Geman–McClure weights. Their scale narrows from wide, so that a zoom is not taken
+    for objects, to the flow's noise, so that objects lose their say.
 
-def squared(grid: Grid, moved: Vector, camera: Vector) -> Vector:
-    """Return the squared distance of each point's motion from what a camera gives it."""
-    shift_x, shift_y, zoom, roll = camera
-    u, v = moved.reshape(2, -1)
-    return (u - shift_x - zoom * grid.dx + roll * grid.dy) ** 2 + (v - shift_y - zoom * grid.dy - roll * grid.dx) ** 2
-
-
-def _similarity(grid: Grid, moved: Vector, say: Vector, start: Vector, scale: float) -> Vector:
-    """Return (shift x, shift y, zoom, roll) of u = sx + zoom·x − roll·y, v = sy + zoom·y + roll·x.
-
-    Iteratively re-weighted least squares with Geman–McClure weights whose scale narrows from wide, so that a zoom is
-    not taken for objects, to the flow's noise, so that objects lose their say.
+    Args:
+        grid: where the flow was taken.
+        moved: `[2n]`, u then v, in pixels.
+        say: weight of each point.
     """
     u, v = moved.reshape(2, -1)
     dx, dy = grid.dx, grid.dy
-    order = np.stack([np.ones_like(u), dx, dy, u, v, dx * dx + dy * dy, dx * u + dy * v, dx * v - dy * u])
-    camera = start
+    order = np.stack([np.ones_like(u), dx, dy, u, v, dx * dx + dy * dy, dx * u + dy * v, dx * v - dy * u]).T
+    cameras = np.zeros((4, 2))
+    cameras[:2, 0] = quantile(u, say), quantile(v, say)
+    scales = SCALE_PX * np.array([[8.0], [3.0]])
     for _ in range(ROUNDS):
-        weight = say / (1 + squared(grid, moved, camera) / scale**2) ** 2
-        scale = max(SCALE_PX, scale / 2)
-        camera = _solve((order @ weight).tolist())
-    return camera
+        weight = say / (1 + squared(grid, moved, cameras) / scales**2) ** 2
+        scales = np.maximum(SCALE_PX, scales / 2)
+        cameras = _solve((weight @ order).T)
+    explained = (say / (1 + squared(grid, moved, cameras) / SCALE_PX**2)).sum(axis=1)
+    typical, standing = cameras.T
+    return (standing if explained[1] > explained[0] else typical), standing
 
 
-def _solve(sums: Sequence[float]) -> Vector:
+def squared(grid: Grid, moved: Vector, cameras: Vector) -> Vector:
+    """Return the squared distance of each point's motion from what cameras, `[4, k]`, give it: `[k, n]`."""
+    left = moved - cameras.T @ grid.effects
+    np.multiply(left, left, out=left)
+    half = left.shape[1] // 2
+    return cast(Vector, left[:, :half] + left[:, half:])
+
+
+def _solve(sums: Vector) -> Vector:
     """Weighted least squares in closed form: about the weighted centre the unknowns are independent.
 
     Args:
-        sums: weighted sums of 1, x, y, u, v, x² + y², x·u + y·v and x·v − y·u.
+        sums: `[8, k]` weighted sums of 1, x, y, u, v, x² + y², x·u + y·v and x·v − y·u.
     """
     total, x, y, u, v, spread, along, across = sums
     x, y, u, v = x / total, y / total, u / total, v / total
     spread = spread - total * (x * x + y * y) + 1e-9
     zoom = (along - total * (x * u + y * v)) / spread
     roll = (across - total * (x * v - y * u)) / spread
-    return np.array([u - zoom * x + roll * y, v - zoom * y - roll * x, zoom, roll])
+    return np.stack([u - zoom * x + roll * y, v - zoom * y - roll * x, zoom, roll])
 
 
 def quantile(values: Vector, weight: Vector, share: float = 0.5) -> float:

@@ -25,11 +25,13 @@ SLACK_S = 1.1e-3
 """Matroska rounds times to milliseconds: a frame at 1/3 s must be a tick of 6 Hz there as well."""
 FLAT_STD = 6.0
 """Standard deviation of luma below which a picture is flat: its hash and its bars tell nothing."""
-STILL_RESIDUAL = 0.0045
-"""What the camera's motion leaves over, share of the width, in a photograph that is panned or zoomed: coding noise."""
+STILL_RESIDUAL = 0.0055
+"""What the camera's motion leaves over in nine tenths of picture and ticks, share of the width: coding noise only."""
+STILL_OBJECTS = 0.0035
+"""Area × speed of objects, widths per second, that coding noise and grain make of a photograph."""
 STILL_SPEED = 0.004
 """Camera speed, widths per second, that a slow zoom over a photograph has and a tripod's wobble does not add up to."""
-STILL_SHAKE = 0.25
+STILL_SHAKE = 0.2
 """Change of the camera's speed from tick to tick, a share of its mean, that no hand keeps below."""
 
 Row = dict[str, Any]
@@ -187,21 +189,24 @@ def _movement(own: Arrays, aspect: float) -> Row:
     found = camera(ticks, lasting_s, aspect)
     area = mean(ticks["object_area"], lasting_s)
     moved = mean(ticks["object_area"] * ticks["object_speed"], lasting_s)
-    residual = float(np.median(ticks["residual"])) if len(lasting_s) else 0.0
+    residual = float(np.quantile(ticks["residual"], 0.9)) if len(lasting_s) else 0.0
     frozen = frames.frozen_share(own["change"], own["duration_s"]) > 0.95
     return {
         "motion": found.speed + moved,
         "camera_speed": found.speed, "camera": found.label, "shake": found.shake,
         "pan": found.pan, "tilt": found.tilt, "zoom": found.zoom, "roll": found.roll,
         "object_speed": moved / area if area > 0 else 0.0, "object_area": area, "residual": residual,
-        "still_picture": bool(frozen or _is_moved_photograph(found, residual)),
+        "still_picture": bool(frozen or _is_moved_photograph(found, residual, moved)),
     }  # fmt: skip
 
 
-def _is_moved_photograph(found: Camera, residual: float) -> bool:
-    """Whether a clip is a pan or zoom over a still picture (Ken Burns): one exact, smooth motion explains all of it."""
-    smooth = found.shake <= STILL_SHAKE * found.speed
-    return found.steady >= STILL_SPEED and smooth and residual < STILL_RESIDUAL
+def _is_moved_photograph(found: Camera, residual: float, objects: float) -> bool:
+    """Whether a clip is a pan or zoom over a still picture (Ken Burns): one exact, smooth motion explains all of it.
+
+    Wrong where nothing else can be seen: a rendered camera before a far, motionless landscape moves as exactly.
+    """
+    smooth = found.steady >= STILL_SPEED and found.shake <= STILL_SHAKE * found.speed
+    return smooth and residual < STILL_RESIDUAL and objects < STILL_OBJECTS
 
 
 def _picture(own: Arrays, source: Mapping[str, Any], scan: ScanConfig, start_s: float) -> Row:
