@@ -50,7 +50,8 @@ def bucket_of(width: int, height: int, fps: float, duration_s: float) -> str:
     """Return the bucket of a clip by shape, lines, rate and length, such as `16x9-480p-24fps-04s`.
 
     Shape and rate are the nearest named ones. Lines (of the shorter side) and length are the largest named ones that
-    the clip reaches, so whatever stands in a bucket has at least what its name says.
+    the clip reaches, so whatever stands in a bucket has at least what its name says. The names are few whatever comes:
+    wider than 21:9 counts as 21:9, fewer than 16 lines as 16, more than 120 fps as 120, longer than 64 s as 64.
     """
     if min(width, height) < 1 or not fps > 0 or not duration_s > 0:
         raise PackError(f"{width}x{height} at {fps} fps for {duration_s} s is no clip; encode it again")
