@@ -29,7 +29,7 @@ Eye = Callable[[Sequence[RGB]], Look]
 """A network and its weights, which looks at pictures."""
 CPU_FRAMES = {"lite0": 2, "people": 4}
 """Frames at once on one core, where more are slower: large activations are mapped anew at every layer, and leave the
-cache. EfficientNet-Lite0 sees 22 frames a second two by two, 13 in sixteens (`tests/bench/test_scores.py`)."""
+cache. EfficientNet-Lite0 sees 20 frames a second two by two, 12 in sixteens (`tests/bench/test_scores.py`)."""
 UNDEFINED = {"quality"}
 """Fields in which NaN says that a picture has no such value; in any other it says that the network failed."""
 
