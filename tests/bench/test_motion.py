@@ -20,7 +20,7 @@ from pipelines import decode
 from pipelines import footage as room
 from pipelines.config import ScanConfig
 from pipelines.scan import scan_span
-from pipelines.shots import _joined, _movement
+from pipelines.shots import _movement, joined
 
 pytestmark = pytest.mark.bench
 Show = Callable[..., None]
@@ -93,8 +93,8 @@ def write(path: Path, pictures: Pictures, length_s: float, variant: Variant) -> 
 
 def measured(path: Path) -> dict[str, float]:
     source = {**room.probe(str(path), ScanConfig()), "wave": 0, "unit": "u"}
-    row, _, _ = scan_span(source, 0, 0.0, math.inf, ScanConfig())
-    found = _movement(_joined([row]), source["width"] / source["height"])
+    row, *_ = scan_span(source, 0, 0.0, math.inf, ScanConfig())
+    found = _movement(joined([row]), source["width"] / source["height"])
     return {
         "motion": found["motion"],
         "camera": found["camera_speed"],

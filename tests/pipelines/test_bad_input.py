@@ -56,7 +56,7 @@ def copied(path: Path, out: Path, skipped_groups: int = 0, **options: str) -> Pa
 def looked_at(path: Path) -> tuple[dict[str, Any], dict[str, Any], list[dict[str, Any]]]:
     """Return source, signals and errors, after making sure that the seconds of clips and trims add up."""
     source = {**footage.probe(str(path), SCAN), "wave": 0, "unit": "u"}
-    row, _, errors = scan_span(source, 0, 0.0, math.inf, SCAN)
+    row, _, errors, _ = scan_span(source, 0, 0.0, math.inf, SCAN)
     clips, trims = shots_of(source, [row], ShotsConfig(), SCAN)
     total = sum(part["end_s"] - part["start_s"] for part in [*clips, *trims])
     assert total == pytest.approx(row["covered_s"], abs=1e-6)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pipelines import encode, footage, pack, storage, work
+from pipelines import caption, encode, footage, pack, storage, work
 from pipelines.clip import clip_key
 from pipelines.config import CurateConfig, PackConfig, ScanConfig
 from pipelines.ledger import Ledger
@@ -151,10 +151,16 @@ def full(*_: Any) -> int:
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
+def captions(ledger: Ledger, wanted: list[str]) -> list[dict[str, Any]]:
+    """Rows of captions bound to their clips."""
+    clips = ledger.read("clips").to_pylist()
+    return [caption.row_of(clip, "endpoint", "m", {"long": "A clip."}) for clip in clips if clip["key"] in wanted]
+
+
 def test_a_full_disk_while_packing_leaves_no_half_shard(run: str, monkeypatch: pytest.MonkeyPatch) -> None:
     work.encode_unit(keep(run, [0, 1, 2]), run=run, config=CONFIG)
     ledger = Ledger(run)
-    ledger.write("captions", UNIT, [{"key": key, "long": "A clip."} for key in keys(run)], "ppp")
+    ledger.write("captions", UNIT, captions(ledger, keys(run)), "ppp")
     plan = {"bucket": "b", "index": 0, "keys": keys(run)[:3]}
     unit = {"unit": "group", "shards": [{"unit": "b-000000", "plan": plan, "fingerprint": "fff"}]}
     real = pack.write_shard.__globals__["archive"].Writer.add
@@ -177,7 +183,7 @@ def test_a_full_disk_while_packing_leaves_no_half_shard(run: str, monkeypatch: p
 def test_weights_reach_the_samples_of_the_policy_that_gave_them(run: str) -> None:
     work.encode_unit(keep(run, [0, 1]), run=run, config=CONFIG)
     ledger, (one, two) = Ledger(run), keys(run)[:2]
-    ledger.write("captions", UNIT, [{"key": key, "long": "A clip."} for key in (one, two)], "ppp")
+    ledger.write("captions", UNIT, captions(ledger, [one, two]), "ppp")
     rows = [{"key": one, "policy": "p", "kept": True, "cluster": 3, "weight": 0.25}]
     rows += [{"key": two, "policy": "p", "kept": True}, {"key": one, "policy": "q", "kept": True, "weight": 9.0}]
     ledger.write("selection", UNIT, rows, "www")
