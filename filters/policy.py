@@ -22,6 +22,7 @@ from typing import Any
 
 import yaml
 
+from filters import duplicates
 from filters.duplicates import DuplicateRules
 
 Value = float | str | bool | None
@@ -204,15 +205,7 @@ def _rule(given: Any, place: int) -> Rule:
 
 
 def _dedup(given: Any) -> DuplicateRules:
-    if given is None:
-        return DuplicateRules()
-    if not isinstance(given, Mapping):
-        raise PolicyError(f"dedup is a mapping, not {given!r}")
-    _known(given, {f.name for f in fields(DuplicateRules)}, "dedup")
-    values: dict[str, Any] = {key: tuple(value) if key == "prefer" else value for key, value in given.items()}
-    rules = DuplicateRules(**values)
-    if not 0 < rules.min_overlap <= 1:
-        raise PolicyError(f"dedup: min_overlap={rules.min_overlap} is not a share between 0 and 1")
-    if rules.min_ticks < 1:
-        raise PolicyError(f"dedup: min_ticks={rules.min_ticks} must be at least 1")
-    return rules
+    try:
+        return duplicates.rules({} if given is None else given)
+    except ValueError as error:
+        raise PolicyError(str(error)) from error

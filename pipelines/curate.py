@@ -16,7 +16,8 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines import actors, footage, pack, plan, runfile, score, select, shards, stages, storage, work
+from filters import sketches
+from pipelines import actors, dedup, footage, pack, plan, runfile, score, select, shards, stages, storage, work
 from pipelines.accounting import Account, account
 from pipelines.config import CurateConfig, check
 from pipelines.ledger import Ledger, fingerprint
@@ -25,7 +26,7 @@ from pipelines.progress import Reporter
 log = logging.getLogger("rushes")
 Row = dict[str, Any]
 MAX_SHARDS_AT_ONCE = 64  # shards whose clips one worker looks up in the ledger together
-REDONE = ("encoded", "captions", "scores", "clips", "trims", "strips", "signals", "frames", "sources")
+REDONE = ("encoded", "captions", "scores", "clips", "sketches", "trims", "strips", "signals", "frames", "sources")
 CHANGED = {
     "code": "changed",
     "reason": "its content is not the one that was planned",
@@ -106,7 +107,7 @@ class Job:
         c = self.config
         sources = fingerprint("sources", c.scan.max_side_px)
         scan = fingerprint("scan", c.scan, sources)
-        shots = fingerprint("shots", c.shots, scan)
+        shots = fingerprint("shots", c.shots, sketches.PARAMETERS, scan)
         score_ = fingerprint("score", sorted(c.score.scorers), c.score.clip_model, c.score.clip_weights,
                              c.score.aesthetic_head, shots)  # fmt: skip
         return {
@@ -202,7 +203,7 @@ class Job:
 
     def shots(self) -> None:
         """Find the clips; no video is read."""
-        self._run(self._stage("shots", ("strips", "trims", "clips"), work.shots_unit))
+        self._run(self._stage("shots", ("strips", "trims", "sketches", "clips"), work.shots_unit))
 
     def score(self) -> None:
         """Let the models look at the representative frames."""
@@ -223,8 +224,12 @@ class Job:
             return
         failed = self.ledger.read("errors", ["key"], where=pc.field("stage") == "score")["key"].to_pylist()
         clips = self.ledger.read("clips", where=~pc.field("key").isin(pa.array(failed, pa.string())))
-        scores = self.ledger.read("scores", ["key", "scorer", "model", "value"])
-        selection, pairs = select.select(clips, scores, self.policy)
+        dedup_ = self.policy.dedup
+        vectors = ["vector"] if dedup_.semantic.scorer or dedup_.balance.scorer else []
+        scores = self.ledger.read("scores", ["key", "scorer", "model", "value", *vectors])
+        selection, pairs = select.select(clips, scores, self.policy, self.ledger.read("sketches"))
+        sources = self.ledger.read("sources", ["source_id", "uri", "wave", "unit", "size_bytes"])
+        pairs = pa.concat_tables([pairs, dedup.same_bytes(sources, self.policy)])
         self.ledger.write("pairs", "all", pairs, prints)
         unit_of = clips["unit"].take(pc.index_in(selection["key"], value_set=clips["key"].combine_chunks()))
         for unit in self.units:

@@ -166,8 +166,39 @@ TABLES: dict[str, pa.Schema] = {
     "trims": _schema(source_id=_s, uri=_s, start_s=_d, end_s=_d, reason=_s),
     # Long form: a scorer owns its rows, so adding a scorer rewrites nothing.
     "scores": _schema(key=_s, scorer=_s, model=_s, value=_d, label=_s, vector=pa.list_(_f)),
-    "selection": _schema(key=_s, policy=_s, kept=_b, stage=_s, rule=_s, value=_d, limit=_d, detail=_s, duration_s=_d),
-    "pairs": _schema(policy=_s, key=_s, kept_key=_s, kind=_s, distance=_d, offset_s=_d, overlap_s=_d, why=_s),
+    # What duplicates are found by, made once: bands of MinHash signatures, and the picture of a still clip.
+    "sketches": _schema(key=_s, bands=pa.list_(pa.uint32()), picture=pa.binary()),
+    # `cluster` and `weight` only where the policy balances.
+    "selection": _schema(
+        key=_s,
+        policy=_s,
+        kept=_b,
+        stage=_s,
+        rule=_s,
+        value=_d,
+        limit=_d,
+        detail=_s,
+        duration_s=_d,
+        cluster=_i,
+        weight=_d,
+    ),
+    # Who was dropped for whom. Level `bytes` pairs sources, which have no keys; time in the kept clip is
+    # speed × time in the dropped one + offset_s; `unit` says what distance and limit count.
+    "pairs": _schema(
+        policy=_s,
+        level=_s,
+        key=_s,
+        kept_key=_s,
+        uri=_s,
+        kept_uri=_s,
+        distance=_d,
+        limit=_d,
+        unit=_s,
+        speed=_d,
+        offset_s=_d,
+        overlap_s=_d,
+        why=_s,
+    ),
     "captions": _schema(
         key=_s,
         source=_s,

@@ -35,6 +35,29 @@ def known(clips: pa.Table, scores: pa.Table) -> set[str]:
     return scorers | set(DERIVED) | (set(clips.column_names) - NOT_MEASURES)
 
 
+def embeddings(scores: pa.Table, scorer: str, keys: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.float32]:
+    """Return the vectors [n, d] of clips from one scorer, in the order of `keys`; a row of NaN for a clip without one.
+
+    Raises ValueError where the vectors come of several models or have several lengths: they cannot be compared.
+    """
+    rows = scores.filter(
+        pc.and_(pc.equal(scores["scorer"], scorer), pc.greater(pc.list_value_length(scores["vector"]), 0))
+    )
+    made = pc.unique(pc.list_value_length(rows["vector"])).to_pylist(), pc.unique(rows["model"]).to_pylist()
+    if max(map(len, made)) > 1:
+        raise ValueError(
+            f"scorer {scorer} has vectors of {', '.join(map(str, sorted(made[0])))} numbers by the models "
+            f"{', '.join(sorted(map(str, made[1])))}, which cannot be compared; score all clips with one model"
+        )
+    if not len(rows):
+        return np.full((len(keys), 1), np.nan, np.float32)
+    vectors = flat(rows["vector"]).flatten().to_numpy(zero_copy_only=False).reshape(len(rows), -1)
+    place = pc.index_in(flat(keys), value_set=flat(rows["key"])).fill_null(-1).to_numpy(zero_copy_only=False)
+    found = vectors.astype(np.float32, copy=False)[place]
+    found[place < 0] = np.nan
+    return found
+
+
 def _derived(name: str, clips: pa.Table) -> npt.NDArray[np.float64]:
     column = {c: numbers(flat(clips[c])) for c in ("width", "height")}
     left, top, right, bottom = (np.nan_to_num(numbers(flat(clips[name]))) for name in CROP)

@@ -15,14 +15,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from filters import policy as policies
-from filters.duplicates import Pair
 from filters.policy import Policy, Rule
+from filters.survivors import Pair
 from pipelines import storage
-from pipelines.dedup import duplicates, pair_rows
+from pipelines.dedup import balance, duplicates, measured, pair_rows
 from pipelines.ledger import TABLES
 from pipelines.measures import CROP, DERIVED, NOT_MEASURES, known, measure, numbers
 
-NEEDED = ("key", "source_id", "duration_s", "width", "height", "bit_rate", "luma_std", "phash", "phash_s", *CROP)
+NEEDED = (
+    "key", "source_id", "uri", "duration_s", "width", "height", "bit_rate", "luma_std", "phash", "phash_s", *CROP,
+)  # fmt: skip
 UNMEASURED = "not measured"
 
 
@@ -49,7 +51,9 @@ def check(policy: Policy, scorers: Sequence[str]) -> None:
             raise policies.missing(rule, there)
 
 
-def select(clips: pa.Table, scores: pa.Table, policy: Policy) -> tuple[pa.Table, pa.Table]:
+def select(
+    clips: pa.Table, scores: pa.Table, policy: Policy, sketches: pa.Table | None = None
+) -> tuple[pa.Table, pa.Table]:
     """Return the rows of the tables `selection` (a row per clip, sorted by key) and `pairs` (a row per duplicate).
 
     Raises MissingMeasure where a rule that is not optional needs a measure or a scorer that is nowhere, and ValueError
@@ -59,6 +63,7 @@ def select(clips: pa.Table, scores: pa.Table, policy: Policy) -> tuple[pa.Table,
         clips: table `clips`.
         scores: table `scores`; a scorer's value is a measure under the scorer's name.
         policy: what to keep.
+        sketches: table `sketches`, which spares the work of making them; the result is the same without it.
     """
     if not len(clips):
         return TABLES["selection"].empty_table(), TABLES["pairs"].empty_table()
@@ -72,8 +77,9 @@ def select(clips: pa.Table, scores: pa.Table, policy: Policy) -> tuple[pa.Table,
         if rule.measure in there:
             verdicts.apply(rule, place, measure(rule.measure, clips, scores))
     survivors = np.flatnonzero(verdicts.failed < 0)
-    pairs = duplicates(clips, scores, survivors, policy.dedup) if policy.dedup.enabled else []
-    return _selection(clips, policy, verdicts, pairs), pair_rows(clips, policy, pairs)
+    pairs = duplicates(clips, scores, survivors, policy.dedup, sketches) if policy.dedup.enabled else []
+    selection = _selection(clips, policy, verdicts, pairs)
+    return _weighted(selection, clips, scores, policy), pair_rows(clips, policy, pairs)
 
 
 def _sorted(clips: pa.Table, policy: Policy) -> pa.Table:
@@ -84,7 +90,7 @@ def _sorted(clips: pa.Table, policy: Policy) -> pa.Table:
         raise ValueError(
             f"{len(twice)} clip keys stand in several rows, such as {twice[0]}; equal sources must be scanned once"
         )
-    wanted = {*NEEDED, *(rule.measure for rule in policy.rules), *(name.lstrip("-") for name in policy.dedup.prefer)}
+    wanted = {*NEEDED, *(rule.measure for rule in policy.rules), *map(measured, policy.dedup.prefer)}
     columns = [name for name in clips.column_names if name in wanted]
     return clips.select(columns).take(pc.sort_indices(clips["key"])).combine_chunks()
 
@@ -116,7 +122,7 @@ class _Verdicts:
         """Mark a clip as dropped for another."""
         self.failed[pair.dropped] = place
         self.values[pair.dropped], self.limits[pair.dropped] = pair.distance, pair.limit
-        self.detail[pair.dropped] = f"{pair.kind} as {kept_key}"
+        self.detail[pair.dropped] = f"{pair.level} of {kept_key}"
 
 
 def _fails(rule: Rule, values: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
@@ -151,5 +157,21 @@ def _selection(clips: pa.Table, policy: Policy, verdicts: _Verdicts, pairs: list
         "limit": pa.array(verdicts.limits, mask=np.isnan(verdicts.limits)),
         "detail": pa.array((verdicts.detail.get(clip) for clip in range(len(clips))), pa.string(), size=len(clips)),
         "duration_s": clips["duration_s"],
+        "cluster": pa.nulls(len(clips), pa.int32()),
+        "weight": pa.nulls(len(clips), pa.float64()),
     }
     return pa.table(columns).cast(TABLES["selection"])
+
+
+def _weighted(selection: pa.Table, clips: pa.Table, scores: pa.Table, policy: Policy) -> pa.Table:
+    """Return the selection with cluster and weight of the kept clips, where the policy balances."""
+    kept = np.flatnonzero(selection["kept"].to_numpy())
+    found = balance(clips, scores, kept, policy.dedup)
+    if found is None:
+        return selection
+    of, weight = np.full(len(clips), -1, np.int32), np.full(len(clips), np.nan)
+    of[kept], weight[kept] = found
+    columns = {"cluster": pa.array(of, mask=of < 0), "weight": pa.array(weight, mask=np.isnan(weight))}
+    for name, values in columns.items():
+        selection = selection.set_column(selection.schema.get_field_index(name), selection.field(name), values)
+    return selection
