@@ -29,6 +29,7 @@ from typing import Any
 
 import yaml
 
+from filters import duplicates
 from filters.duplicates import DuplicateRules
 
 Value = float | str | bool | None
@@ -240,31 +241,7 @@ def _checked(rule: Rule, where: str) -> Rule:
 
 
 def _dedup(given: Any) -> DuplicateRules:
-    if given is None:
-        return DuplicateRules()
-    if not isinstance(given, Mapping):
-        raise PolicyError(f"dedup is a mapping, not {_shown(given)}")
-    _known(given, {f.name for f in fields(DuplicateRules)}, "dedup")
-    for item in fields(DuplicateRules):
-        if item.name in given:
-            _typed(item.name, given[item.name], item.default)
-    values: dict[str, Any] = {str(key): tuple(value) if key == "prefer" else value for key, value in given.items()}
-    rules = DuplicateRules(**values)
-    if not 0 < rules.min_overlap <= 1:
-        raise PolicyError(f"dedup: min_overlap={rules.min_overlap} is not a share between 0 and 1")
-    if rules.min_ticks < 1:
-        raise PolicyError(f"dedup: min_ticks={rules.min_ticks} must be at least 1")
-    return rules
-
-
-def _typed(name: str, value: Any, default: Any) -> None:
-    """Refuse a setting of another type than its default has, before it is compared with numbers somewhere."""
-    if isinstance(default, tuple):
-        right = isinstance(value, list) and all(isinstance(item, str) for item in value)
-    elif isinstance(default, bool | str):
-        right = isinstance(value, type(default))
-    else:
-        right = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    if not right:
-        kind = "a list of names" if isinstance(default, tuple) else f"like {default!r}"
-        raise PolicyError(f"dedup: {name}={_shown(value)} must be {kind}")
+    try:
+        return duplicates.rules({} if given is None else given)
+    except ValueError as error:
+        raise PolicyError(str(error)) from error

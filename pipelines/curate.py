@@ -15,6 +15,7 @@ from typing import Any
 import duckdb
 import pyarrow.compute as pc
 
+from filters import sketches
 from pipelines import (
     actors,
     caption,
@@ -40,8 +41,8 @@ from pipelines.progress import Reporter
 log = logging.getLogger("rushes")
 Row = dict[str, Any]
 MAX_SHARDS_AT_ONCE = 64  # shards whose clips one worker looks up in the ledger together
-REDONE = ("encoded", "captions", "scores", "clips", "trims", "strips", "witness", "signals", "windows", "frames",
-         "sources")  # fmt: skip
+REDONE = ("encoded", "captions", "scores", "clips", "sketches", "trims", "strips", "witness", "signals", "windows",
+          "frames", "sources")  # fmt: skip
 CHANGED = {
     "code": "changed",
     "reason": "its content is not the one that was planned",
@@ -124,7 +125,7 @@ class Job:
         sources = fingerprint("sources", c.scan.max_side_px)
         scan = fingerprint("scan", c.scan, sources)
         witness = fingerprint("witness", c.shots.witness, scan)
-        shots = fingerprint("shots", c.shots, witness)
+        shots = fingerprint("shots", c.shots, sketches.PARAMETERS, witness)
         score_ = fingerprint("score", sorted(c.score.scorers), c.score.clip_model, c.score.clip_weights,
                              c.score.aesthetic_head, shots)  # fmt: skip
         return {
@@ -244,7 +245,7 @@ class Job:
 
     def shots(self) -> None:
         """Find the clips; no video is read."""
-        self._run(self._stage("shots", ("strips", "trims", "clips"), work.shots_unit))
+        self._run(self._stage("shots", ("strips", "trims", "sketches", "clips"), work.shots_unit))
 
     def score(self) -> None:
         """Let the models look at the representative frames."""

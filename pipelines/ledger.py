@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 
 from pipelines import storage
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 _f, _d, _s, _i, _b = pa.float32(), pa.float64(), pa.string(), pa.int32(), pa.bool_()
 
@@ -187,6 +187,8 @@ TABLES: dict[str, pa.Schema] = {
     "trims": _schema(source_id=_s, uri=_s, start_s=_d, end_s=_d, reason=_s),
     # Long form: a scorer owns its rows, so adding a scorer rewrites nothing.
     "scores": _schema(key=_s, scorer=_s, model=_s, value=_d, label=_s, vector=pa.list_(_f)),
+    # What duplicates are found by, made once: bands of MinHash signatures, and the picture of a still clip.
+    "sketches": _schema(key=_s, bands=pa.list_(pa.uint32()), picture=pa.binary()),
     # `cluster` and `weight` only where the policy balances.
     "selection": _schema(
         key=_s,
@@ -201,7 +203,23 @@ TABLES: dict[str, pa.Schema] = {
         cluster=_i,
         weight=_d,
     ),
-    "pairs": _schema(policy=_s, key=_s, kept_key=_s, kind=_s, distance=_d, offset_s=_d, overlap_s=_d, why=_s),
+    # Who was dropped for whom. Level `bytes` pairs sources, which have no keys; time in the kept clip is
+    # speed × time in the dropped one + offset_s; `unit` says what distance and limit count.
+    "pairs": _schema(
+        policy=_s,
+        level=_s,
+        key=_s,
+        kept_key=_s,
+        uri=_s,
+        kept_uri=_s,
+        distance=_d,
+        limit=_d,
+        unit=_s,
+        speed=_d,
+        offset_s=_d,
+        overlap_s=_d,
+        why=_s,
+    ),
     "captions": _schema(
         key=_s,
         source=_s,

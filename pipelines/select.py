@@ -15,15 +15,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from filters import policy as policies
-from filters.duplicates import Pair
 from filters.policy import DUPLICATE, Policy, Rule
+from filters.survivors import Pair
 from filters.verdicts import Verdicts
 from pipelines import storage
-from pipelines.dedup import duplicates, pair_rows
+from pipelines.dedup import balance, duplicates, measured, pair_rows
 from pipelines.ledger import TABLES
 from pipelines.measures import CROP, absent, known, measurable, measure, numbers
 
-NEEDED = ("key", "source_id", "unit", "duration_s", "width", "height", "bit_rate", *CROP)
+NEEDED = ("key", "source_id", "uri", "unit", "duration_s", "width", "height", "bit_rate", *CROP)
 COMPARED = ("luma_std", "phash", "phash_s")
 """What duplicates are told by; hashes are most of the table, so they are read only for that."""
 
@@ -65,7 +65,7 @@ def columns(policy: Policy) -> list[str]:
     """Return the columns of the table `clips` that a policy looks at."""
     wanted = {*NEEDED, *(rule.measure for rule in policy.rules)}
     if policy.dedup.enabled:
-        wanted |= {*COMPARED, *(name.lstrip("-") for name in policy.dedup.prefer)}
+        wanted |= {*COMPARED, *map(measured, policy.dedup.prefer)}
     return [name for name in TABLES["clips"].names if name in wanted]
 
 
@@ -114,21 +114,27 @@ def _apply(rule: Rule, place: int, column: pa.Array, verdicts: Verdicts) -> None
     verdicts.labels(rule, place, codes, encoded.dictionary.to_pylist())
 
 
-def select(clips: pa.Table, scores: pa.Table, policy: Policy) -> tuple[pa.Table, pa.Table]:
+def select(
+    clips: pa.Table, scores: pa.Table, policy: Policy, sketches: pa.Table | None = None
+) -> tuple[pa.Table, pa.Table]:
     """Return the rows of the tables `selection` (a row per clip, sorted by key) and `pairs` (a row per duplicate).
 
-    Arguments and errors are those of `judge`.
+    Arguments and errors are those of `judge`; `sketches` is the table of that name, which spares the work of making
+    them: the result is the same without it.
     """
-    return resolve(judge(clips, scores, policy), scores, policy)
+    return resolve(judge(clips, scores, policy), scores, policy, sketches)
 
 
-def resolve(judged: Judged, scores: pa.Table, policy: Policy) -> tuple[pa.Table, pa.Table]:
+def resolve(
+    judged: Judged, scores: pa.Table, policy: Policy, sketches: pa.Table | None = None
+) -> tuple[pa.Table, pa.Table]:
     """Seek duplicates among the clips that the limits leave and return what `select` does."""
     clips, verdicts = judged.clips, judged.verdicts
     pairs: list[Pair] = []
     if policy.dedup.enabled and len(clips):
-        pairs = duplicates(clips, scores, np.flatnonzero(verdicts.kept), policy.dedup)
-    return _selection(clips, policy, verdicts, pairs), pair_rows(clips, policy, pairs)
+        pairs = duplicates(clips, scores, np.flatnonzero(verdicts.kept), policy.dedup, sketches)
+    selection = _selection(clips, policy, verdicts, pairs)
+    return _weighted(selection, clips, scores, policy), pair_rows(clips, policy, pairs)
 
 
 def _sorted(clips: pa.Table, policy: Policy) -> pa.Table:
@@ -147,7 +153,7 @@ def _sorted(clips: pa.Table, policy: Policy) -> pa.Table:
 def _selection(clips: pa.Table, policy: Policy, verdicts: Verdicts, pairs: list[Pair]) -> pa.Table:
     duplicate = len(policy.rules)
     for pair in pairs:
-        text = f"{pair.kind} as {clips['key'][pair.kept].as_py()}"
+        text = f"{pair.level} of {clips['key'][pair.kept].as_py()}"
         verdicts.drop(pair.dropped, duplicate, pair.distance, pair.limit, text)
     failed, kept = verdicts.failed, verdicts.kept
     names = pa.array([*(rule.name for rule in policy.rules), DUPLICATE], pa.string())
@@ -166,3 +172,17 @@ def _selection(clips: pa.Table, policy: Policy, verdicts: Verdicts, pairs: list[
         "weight": pa.nulls(len(clips), pa.float64()),
     }
     return pa.table(rows).cast(TABLES["selection"])
+
+
+def _weighted(selection: pa.Table, clips: pa.Table, scores: pa.Table, policy: Policy) -> pa.Table:
+    """Return the selection with cluster and weight of the kept clips, where the policy balances."""
+    kept = np.flatnonzero(selection["kept"].to_numpy())
+    found = balance(clips, scores, kept, policy.dedup) if len(kept) else None
+    if found is None:
+        return selection
+    of, weight = np.full(len(clips), -1, np.int32), np.full(len(clips), np.nan)
+    of[kept], weight[kept] = found
+    columns = {"cluster": pa.array(of, mask=of < 0), "weight": pa.array(weight, mask=np.isnan(weight))}
+    for name, values in columns.items():
+        selection = selection.set_column(selection.schema.get_field_index(name), selection.field(name), values)
+    return selection

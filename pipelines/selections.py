@@ -23,8 +23,8 @@ import yaml
 
 from filters import policy as policies
 from filters.policy import Policy
+from pipelines import dedup, shards, storage
 from pipelines import select as selecting
-from pipelines import shards, storage
 from pipelines.ledger import Ledger, fingerprint
 from pipelines.measures import measurable
 
@@ -143,10 +143,12 @@ def unfinished(ledger: Ledger) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Material:
-    """What a policy looks at: the clips of a ledger that could be scored, and their scores."""
+    """What a policy looks at: the clips of a ledger that could be scored, their scores and their sketches."""
 
     clips: pa.Table
     scores: pa.Table
+    sketches: pa.Table | None
+    """None where the policy seeks no duplicates."""
     there: frozenset[str]
     """All measures that some clip has."""
 
@@ -160,10 +162,16 @@ def material(ledger: Ledger, policy: Policy) -> Material:
         where=~pc.field("key").isin(pa.array(failed, pa.string())) if failed else None,
     )
     scorers = {name for name in pc.unique(ledger.read("scores", ["scorer"])["scorer"]).to_pylist() if name}
-    asked = {rule.measure for rule in policy.rules} | {name.lstrip("-") for name in policy.dedup.prefer}
+    vectors = {policy.dedup.semantic.scorer, policy.dedup.balance.scorer} - {""}
+    asked = {rule.measure for rule in policy.rules} | {dedup.measured(name) for name in policy.dedup.prefer} | vectors
     wanted = pa.array(sorted(scorers & asked), pa.string())
-    scores = ledger.read("scores", SCORES, where=pc.field("scorer").isin(wanted))
-    return Material(clips=clips, scores=scores, there=frozenset(measurable(scorers)))
+    scores = ledger.read("scores", [*SCORES, *(["vector"] if vectors else [])], where=pc.field("scorer").isin(wanted))
+    return Material(
+        clips=clips,
+        scores=scores,
+        sketches=ledger.read("sketches") if policy.dedup.enabled else None,
+        there=frozenset(measurable(scorers)),
+    )
 
 
 def make(run: str, name: str = "") -> dict[str, Any]:
@@ -185,7 +193,7 @@ def make(run: str, name: str = "") -> dict[str, Any]:
             select(ledger, policy, text)
     rows = ledger.read("selection", ["kept", "duration_s"], where=pc.field("policy") == policy.name)
     hours = (pc.sum(rows.filter(rows["kept"])["duration_s"]).as_py() or 0.0) / 3600
-    pairs = sum(ledger.dataset_of("pairs", part).count_rows() for part in ledger.parts("pairs", policy.name))
+    pairs = ledger.read("pairs", ["policy"], where=(pc.field("policy") == policy.name) & (pc.field("level") != "bytes"))
     return {
         "run": run,
         "policy": policy.name,
@@ -193,7 +201,7 @@ def make(run: str, name: str = "") -> dict[str, Any]:
         "clips": len(rows),
         "kept": pc.sum(rows["kept"]).as_py() or 0,
         "kept_hours": hours,
-        "duplicates": pairs,
+        "duplicates": len(pairs),
         "selections": names(ledger),
         "current": current(run),
         "pack": where,
@@ -224,8 +232,10 @@ def select(ledger: Ledger, policy: Policy, text: str) -> tuple[int, int, int]:
         )  # fmt: skip
     seen = material(ledger, policy)
     judged = selecting.judge(seen.clips, seen.scores, policy, seen.there)
-    selection, pairs = selecting.resolve(judged, seen.scores, policy)
-    write(ledger, policy, text, selection, pairs, judged.clips)
+    selection, pairs = selecting.resolve(judged, seen.scores, policy, seen.sketches)
+    sources = ledger.read("sources", ["source_id", "uri", "wave", "unit", "size_bytes"])
+    every = pa.concat_tables([pairs, dedup.same_bytes(sources, policy)])
+    write(ledger, policy, text, selection, every, judged.clips)
     return pc.sum(selection["kept"]).as_py() or 0, len(selection), len(pairs)
 
 

@@ -72,7 +72,7 @@ def _counted(
 ) -> dict[str, Any]:  # fmt: skip
     judged = select.judge(seen.clips, seen.scores, policy, seen.there, [rule.name for rule in absent])
     clock.lap("limits")
-    selection, _ = select.resolve(judged, seen.scores, policy)
+    selection, _ = select.resolve(judged, seen.scores, policy, seen.sketches)
     clock.lap("duplicates")
     seconds, kept = numbers(selection["duration_s"].combine_chunks()), _mask(selection["kept"])
     reasons = selection["rule"].combine_chunks()

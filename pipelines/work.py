@@ -14,11 +14,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol
 
+import pyarrow as pa
 import pyarrow.dataset as ds
 
-from pipelines import encode, footage, pack, runfile, scan, shots, storage
+from pipelines import dedup, encode, footage, pack, runfile, scan, shots, storage
 from pipelines.config import CurateConfig
-from pipelines.ledger import Ledger
+from pipelines.ledger import TABLES, Ledger, to_table
 
 log = logging.getLogger("rushes")
 
@@ -186,11 +187,12 @@ def signals_of(ledger: Ledger, unit: Row) -> Iterator[tuple[Row, list[Row]]]:
 
 
 def shots_unit(unit: Row, *, run: str, config: CurateConfig) -> Row:
-    """Join the spans of each source and find its clips: tables `clips`, `trims` and `strips`. Decodes nothing."""
+    """Join the spans of each source: tables `clips`, `sketches`, `trims` and `strips`. Decodes nothing."""
     ledger, name = Ledger(run), unit["unit"]
     clips: list[Row] = []
     trims: list[Row] = []
     strips: list[Row] = []
+    sketches: list[pa.Table] = [TABLES["sketches"].empty_table()]
     errors: list[Row] = []
     for source, spans in signals_of(ledger, unit):
         covered = sum(row["covered_s"] for row in spans)
@@ -199,12 +201,15 @@ def shots_unit(unit: Row, *, run: str, config: CurateConfig) -> Row:
             found, trimmed = shots.shots_of(source, spans, config.shots, config.scan, said)
             found = [{**row, "wave": source["wave"], "unit": name} for row in found]
             pictures = candidates(ledger, name, source["source_id"])
+            middle = {row["key"]: pictures[times[len(times) // 2]] for row in found if (times := row["frame_s"])}
+            sketches.append(dedup.sketch(to_table("clips", found), middle))
             strips.extend(_strips(pictures, found, config.shots.strip_frames))
             clips.extend(found)
             trims.extend(trimmed)
     write_errors(ledger, "shots", unit, errors)
     ledger.write("strips", name, strips, unit["fingerprint"])
     ledger.write("trims", name, trims, unit["fingerprint"])
+    ledger.write("sketches", name, pa.concat_tables(sketches), unit["fingerprint"])
     ledger.write("clips", name, clips, unit["fingerprint"])
     return status(unit, len(clips), sum(row["duration_s"] for row in clips), len(errors))
 

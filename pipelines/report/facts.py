@@ -49,7 +49,7 @@ class Pair:
 
     kept: Card
     dropped: Card
-    kind: str
+    level: str
     distance: float | None
     offset_s: float | None
     overlap_s: float | None
@@ -140,7 +140,7 @@ def pairs(books: Books, strips: Strips, limit: int = PAIRS) -> list[Pair]:
         Pair(
             kept=known[row["kept_key"]],
             dropped=known[row["key"]],
-            **{name: row[name] for name in ("kind", "distance", "offset_s", "overlap_s", "why")},
+            **{name: row[name] for name in ("level", "distance", "offset_s", "overlap_s", "why")},
         )
         for row in found
         if row["key"] in known and row["kept_key"] in known

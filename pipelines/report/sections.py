@@ -376,7 +376,7 @@ def duplicates(pairs: Sequence[Pair], total: int) -> Html:
 
 def _pair(pair: Pair) -> Html:
     facts = [
-        pair.kind and {"same": "same shot", "excerpt": "excerpt of it"}.get(pair.kind, words(pair.kind)),
+        pair.level and {"copy": "same shot", "excerpt": "excerpt of it"}.get(pair.level, words(pair.level)),
         pair.distance is not None and f"{number(round(pair.distance, 2))} bits apart",
         pair.overlap_s is not None and f"{seconds(pair.overlap_s)} in common",
         pair.offset_s is not None and abs(pair.offset_s) > 0.005 and f"offset {pair.offset_s:+.2f} s",

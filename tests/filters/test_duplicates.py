@@ -1,23 +1,12 @@
 from __future__ import annotations
 
-import itertools
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from filters.duplicates import (
-    CROWD,
-    DuplicateRules,
-    Index,
-    Match,
-    informative,
-    resolve,
-    shingles,
-    spread,
-    verify,
-)
+from filters.duplicates import DuplicateRules, Match, compare, rules
+from filters.matching import Sequences, align, joined, sequences, spread
 
 RULES = DuplicateRules()
 
@@ -45,14 +34,25 @@ def times(hashes: np.ndarray, late_s: float = 0.0) -> np.ndarray:
     return np.arange(len(hashes)) / 6 + late_s
 
 
-def look(a: np.ndarray, b: np.ndarray, **options: bool) -> Match | None:
-    return verify(a, times(a), b, times(b), RULES, **options)
+def clips(*shots: np.ndarray, at: list[np.ndarray] | None = None) -> Sequences:
+    when = [times(one) for one in shots] if at is None else at
+    return sequences(np.concatenate(shots), np.concatenate(when), np.cumsum([0, *map(len, shots)]))
+
+
+def look(a: np.ndarray, b: np.ndarray, same_source: bool = False, by: DuplicateRules = RULES) -> Match | None:
+    return compare(clips(a, b), np.array([[0, 1]]), np.array([0, 0 if same_source else 1]), by).get((0, 1))
+
+
+def at_speed(hashes: np.ndarray, speed: float) -> np.ndarray:
+    """What the ticks show of a shot that runs faster."""
+    ticks = np.rint(np.arange(int((len(hashes) - 1) / speed) + 1) * speed).astype(int)
+    return hashes[ticks]
 
 
 def test_a_copy_by_another_encoder_matches_at_offset_zero() -> None:
     a = shot(1, 30)
     found = look(a, encoded(a))
-    assert found is not None and found.inner == "" and found.offset_s == pytest.approx(0)
+    assert found is not None and found.inner == "" and found.offset_s == pytest.approx(0) and found.speed == 1
     assert found.distance == pytest.approx(2) and found.overlap_s == pytest.approx(5)
 
 
@@ -69,8 +69,19 @@ def test_an_excerpt_is_found_with_its_offset(start: int) -> None:
 def test_ticks_that_come_late_do_not_break_the_alignment() -> None:
     film = shot(3, 40)
     late = np.arange(20) / 6 + np.tile([0.0, 0.03, 0.06, 0.02], 5)
-    found = verify(film, times(film), encoded(film[10:30]), late, RULES)
-    assert found is not None and found.offset_s == pytest.approx(10 / 6, abs=0.05) and found.distance < 3
+    seq = clips(film, encoded(film[10:30]), at=[times(film), late])
+    found = compare(seq, np.array([[0, 1]]), np.array([0, 1]), RULES)[0, 1]
+    assert found.offset_s == pytest.approx(10 / 6, abs=0.05) and found.distance < 3
+
+
+@pytest.mark.parametrize("speed", [0.8, 0.9, 1.1, 1.25])
+def test_a_copy_that_runs_at_another_speed_is_found_with_its_speed(speed: float) -> None:
+    film = shot(4, 72, swaps=2)
+    found = look(film, encoded(at_speed(film, speed)))
+    assert found is not None and found.speed == pytest.approx(speed, rel=0.015)
+    assert abs(found.offset_s) < 0.5 and found.inner == ""
+    plain = look(film, encoded(at_speed(film, speed)), by=DuplicateRules(max_speed=1.0))
+    assert plain is None or (plain.speed == 1 and plain.distance > found.distance + 3)
 
 
 @given(st.integers(0, 10_000), st.integers(0, 10_000))
@@ -79,10 +90,13 @@ def test_different_shots_never_match(one: int, two: int) -> None:
     assert one == two or look(shot(one, 20), shot(two + 20_000, 30)) is None
 
 
-def test_still_pictures_that_differ_in_a_word_stay_apart() -> None:
+def test_still_pictures_that_differ_in_a_word_stay_apart_and_equal_ones_must_be_looked_at() -> None:
     still = np.repeat(shot(4, 1), 20)
     assert look(still, still ^ np.uint64(0b11)) is None
-    assert look(still, still) is not None
+    found = look(still, still)
+    assert found is not None and found.still
+    moving = look(shot(4, 20), shot(4, 20))
+    assert moving is not None and not moving.still
 
 
 def test_look_alikes_of_one_still_camera_are_not_duplicates() -> None:
@@ -92,11 +106,33 @@ def test_look_alikes_of_one_still_camera_are_not_duplicates() -> None:
     assert look(moving, encoded(moving), same_source=True) is not None
 
 
-def test_black_and_flat_pictures_prove_nothing() -> None:
-    black = np.zeros(40, np.uint64)
-    assert not informative(black).any() and look(black, black) is None
-    faded = np.concatenate([black[:37], shot(6, 3)])
-    assert look(faded, faded) is None
+def two_takes(seed: int, ticks: int = 30) -> tuple[np.ndarray, np.ndarray]:
+    """A still camera before which something else moves each time: the same six bits change, at other moments."""
+    rng, base = np.random.default_rng(seed), shot(seed, 1)[0]
+    places = rng.permutation(64)[:6].astype(np.uint64)
+    takes = []
+    for _ in range(2):
+        moved = rng.random((ticks, 6)) < 0.5
+        takes.append(base ^ np.bitwise_or.reduce(np.where(moved, np.uint64(1) << places, np.uint64(0)), axis=1))
+    return takes[0], takes[1]
+
+
+@given(st.integers(0, 10_000))
+@settings(max_examples=40, deadline=None)
+def test_two_takes_of_one_scene_lie_near_and_do_not_match(seed: int) -> None:
+    a, b = two_takes(seed)
+    near = align(clips(a, b), np.array([[0, 1]]), RULES.min_ticks, RULES.min_overlap)
+    assert near.distance[0] < 4 and near.own[0] > 2
+    assert look(a, b) is None and look(a, encoded(a, flips=1)) is not None
+
+
+def test_a_logo_that_stands_all_the_time_is_borne_where_the_changes_agree() -> None:
+    film = shot(6, 30)
+    logo = np.bitwise_or.reduce(np.uint64(1) << np.arange(0, 64, 6, dtype=np.uint64))  # eleven bits
+    found = look(film, encoded(film) ^ logo)
+    assert found is not None and found.distance > RULES.base_bits + 3
+    still = np.repeat(shot(6, 1), 30)
+    assert look(still, still ^ logo) is None
 
 
 def test_a_short_overlap_is_no_match() -> None:
@@ -104,105 +140,55 @@ def test_a_short_overlap_is_no_match() -> None:
     assert look(film[:20], film[15:35]) is None
 
 
+def test_black_pictures_do_not_count() -> None:
+    black = np.zeros(40, np.uint64)
+    assert look(black, black) is None
+    faded = np.concatenate([black[:37], shot(6, 3)])
+    assert look(faded, faded) is None
+
+
+@given(st.integers(0, 1000), st.integers(2, 12))
+@settings(max_examples=20, deadline=None)
+def test_pairs_match_alike_alone_and_in_company(seed: int, others: int) -> None:
+    film = shot(seed, 30)
+    company = clips(film, encoded(film[6:24], seed), *(shot(seed + 1 + n, 5 + 7 * n) for n in range(others)))
+    pairs = np.array([[a, b] for a in range(others + 2) for b in range(a + 1, others + 2)])
+    together = compare(company, pairs, np.arange(others + 2), RULES)
+    assert together == {(0, 1): look(film, encoded(film[6:24], seed))}
+
+
+def test_clips_in_parts_are_the_clips_at_once() -> None:
+    shots = [shot(1, 9), np.zeros(4, np.uint64), shot(2, 0), shot(3, 12)]
+    whole, parts = clips(*shots), joined([clips(*shots[:2]), clips(*shots[2:])])
+    for name in ("hashes", "slots", "starts", "first_s"):
+        assert np.array_equal(getattr(whole, name), getattr(parts, name)), name
+
+
 def test_spread_is_the_mean_distance_between_pictures() -> None:
-    assert spread(np.array([0b00, 0b11, 0b01], np.uint64)) == pytest.approx((2 + 1 + 1) / 3)
-    assert spread(np.array([7], np.uint64)) == 0.0
+    three = shot(9, 1)[0] ^ np.array([0b00, 0b11, 0b01], np.uint64)
+    assert spread(clips(three, np.repeat(three[:1], 5), three[:1])).tolist() == pytest.approx([4 / 3, 0.0, 0.0])
 
 
-@given(st.integers(0, 2**64 - 1), st.sets(st.integers(0, 63), max_size=3))
-def test_hashes_that_differ_in_three_bits_share_a_shingle(value: int, flipped: set[int]) -> None:
-    other = value ^ sum(1 << bit for bit in flipped)
-    a, b = (shingles(np.array([v], np.uint64)) for v in (value, other))
-    assert a & b and len(a) == 4
+@pytest.mark.parametrize(
+    ("given_", "wrong"),
+    [
+        ({"min_overlap": 0}, "min_overlap=0"),
+        ({"max_speed": 3}, "max_speed=3"),
+        ({"semantic": {"min_cosin": 0.9}}, "no key min_cosin"),
+        ({"semantic": {"scorer": "embedding", "min_cosine": 2}}, "no cosine"),
+        ({"balance": {"scorer": "embedding", "clusters": 0}}, "clusters=0"),
+        ({"kind": 1}, "no key kind"),
+        ([], "is a mapping"),
+    ],
+)
+def test_wrong_rules_are_refused_with_their_place(given_: dict[str, object], wrong: str) -> None:
+    with pytest.raises(ValueError, match=wrong):
+        rules(given_)
 
 
-def test_the_index_proposes_copies_and_excerpts_and_little_else() -> None:
-    films = [shot(seed, 30) for seed in range(60)]
-    clips = [*films, *(encoded(f, seed) for seed, f in enumerate(films)), *(encoded(f[9:21], 99) for f in films)]
-    index = Index()
-    for number, hashes in enumerate(clips):
-        index.add(number, hashes)
-    found = {tuple(pair) for pair in index.candidates().tolist()}
-    copies, excerpts = ({(n, n + more) for n in range(60)} for more in (60, 120))
-    assert copies <= found
-    assert len(excerpts & found) >= 54  # two seconds, between the windows, with new noise on each tick
-    assert all(a % 60 == b % 60 for a, b in found)
-
-
-def test_the_order_of_adding_changes_nothing() -> None:
-    clips = [encoded(shot(seed % 7, 20), seed) for seed in range(40)]
-    proposed = []
-    for order in (range(40), reversed(range(40))):
-        index = Index()
-        for number in order:
-            index.add(number, clips[number])
-        proposed.append(index.candidates().tolist())
-    assert proposed[0] == proposed[1] and proposed[0]
-
-
-def test_a_crowd_of_equal_clips_costs_a_star_and_a_chain() -> None:
-    index, count = Index(), CROWD * 10
-    for number in range(count):
-        index.add(number, np.repeat(shot(8, 1), 12))
-    pairs = index.candidates()
-    assert len(pairs) == 2 * count - 3
-    assert set(pairs.ravel().tolist()) == set(range(count))
-
-
-def test_an_index_of_nothing_proposes_nothing() -> None:
-    index = Index()
-    index.add(0, np.zeros(10, np.uint64))
-    assert index.candidates().shape == (0, 2)
-
-
-def match(inner: str = "", offset_s: float = 0.0, distance: float = 1.0) -> Match:
-    return Match(distance=distance, limit=3.0, offset_s=offset_s, overlap_s=2.0, inner=inner)
-
-
-def test_the_best_of_several_copies_stays() -> None:
-    pairs = resolve([2, 0, 1], {0: 5.0, 1: 5.0, 2: 5.0}, {(0, 1): match(), (0, 2): match(), (1, 2): match()})
-    assert {(p.dropped, p.kept, p.kind) for p in pairs} == {(0, 2, "same"), (1, 2, "same")}
-
-
-def test_what_contains_an_excerpt_stays_even_if_it_is_worse() -> None:
-    pairs = resolve([1, 0], {0: 10.0, 1: 2.0}, {(0, 1): match("b", offset_s=3.0)})
-    assert [(p.dropped, p.kept, p.kind, p.offset_s) for p in pairs] == [(1, 0, "excerpt", 3.0)]
-
-
-def test_two_excerpts_of_one_film_both_go_and_the_film_stays() -> None:
-    found = {(0, 1): match("b", 1.0), (0, 2): match("b", 7.0)}
-    pairs = resolve([1, 2, 0], {0: 10.0, 1: 2.0, 2: 2.0}, found)
-    assert {(p.dropped, p.kept) for p in pairs} == {(1, 0), (2, 0)}
-
-
-def test_an_excerpt_of_a_dropped_copy_points_to_the_copy_that_stays() -> None:
-    found = {(0, 1): match(offset_s=0.5), (1, 2): match("b", offset_s=3.0)}  # 0 ~ 1 ⊃ 2
-    pairs = {p.dropped: p for p in resolve([0, 1, 2], {0: 10.0, 1: 10.0, 2: 2.0}, found)}
-    assert pairs[2].kept == 0 and pairs[2].via == 1 and pairs[2].offset_s == pytest.approx(3.5)
-    assert pairs[1].kept == 0 and pairs[1].via is None
-
-
-def test_an_excerpt_that_lies_outside_the_copy_that_stays_is_kept() -> None:
-    found = {(0, 1): match(offset_s=-2.0), (1, 2): match("b", offset_s=0.0)}  # 0 lacks the first two seconds of 1
-    pairs = resolve([0, 1, 2], {0: 8.0, 1: 10.0, 2: 2.0}, found)
-    assert [p.dropped for p in pairs] == [1]
-
-
-@given(st.data())
-@settings(max_examples=150, deadline=None)
-def test_any_set_of_matches_leaves_every_dropped_clip_a_kept_one(data: st.DataObject) -> None:
-    count = data.draw(st.integers(2, 8))
-    clips = list(range(count))
-    durations = {c: data.draw(st.sampled_from([2.0, 4.0, 8.0])) for c in clips}
-    couples = data.draw(st.lists(st.sampled_from(list(itertools.combinations(clips, 2))), unique=True))
-    found = {}
-    for a, b in couples:
-        inner = "" if durations[a] == durations[b] else "a" if durations[a] < durations[b] else "b"
-        found[a, b] = match(data.draw(st.sampled_from(["", inner])), data.draw(st.floats(-2, 2)))
-    order = data.draw(st.permutations(clips))
-    pairs = resolve(order, durations, found)
-    dropped = [p.dropped for p in pairs]
-    assert len(dropped) == len(set(dropped))
-    assert not {p.kept for p in pairs} & set(dropped)
-    shuffled = dict(data.draw(st.permutations(list(found.items()))))
-    assert resolve(order, durations, shuffled) == pairs
+def test_rules_are_read_with_their_parts() -> None:
+    made = rules(
+        {"prefer": ["quality"], "semantic": {"scorer": "clip"}, "balance": {"scorer": "clip", "clusters": "auto"}}
+    )
+    assert made.prefer == ("quality",) and made.semantic.scorer == "clip" and made.balance.clusters is None
+    assert rules({"balance": {"scorer": "clip", "clusters": 9}}).balance.clusters == 9

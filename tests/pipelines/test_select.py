@@ -1,22 +1,16 @@
 from __future__ import annotations
 
-import itertools
-import json
 import math
-from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import av
-import cv2
 import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from filters.hashes import phash
 from filters.policy import MissingMeasure, Policy, PolicyError, Rule, load, preset
 from pipelines.ledger import TABLES, to_table
 from pipelines.select import read_policy, select
@@ -132,9 +126,9 @@ def test_the_copy_with_most_pixels_stays_and_the_pair_says_so() -> None:
     assert selection["kept"].to_pylist() == [False, True, False, True]
     assert selection["stage"].to_pylist() == ["duplicates", None, "duplicates", None]
     rows = pairs.to_pylist()
-    assert {(row["key"][:16][-1], row["kept_key"][:16][-1], row["kind"]) for row in rows} == {
-        ("1", "2", "same"),
-        ("3", "2", "same"),
+    assert {(row["key"][:16][-1], row["kept_key"][:16][-1], row["level"]) for row in rows} == {
+        ("1", "2", "copy"),
+        ("3", "2", "copy"),
     }
     assert "1920×1080" in rows[0]["why"] and rows[0]["policy"] == "everything"
 
@@ -142,7 +136,7 @@ def test_the_copy_with_most_pixels_stays_and_the_pair_says_so() -> None:
 def test_bars_do_not_count_as_pixels() -> None:
     boxed = clip(1, 9, width=700, height=400, crop_top=0.2, crop_bottom=0.2)
     rows = chosen([boxed, clip(2, 9)], EVERYTHING)
-    assert rows[2]["kept"] and rows[1]["detail"] == f"same as {2:016x}-000000000"
+    assert rows[2]["kept"] and rows[1]["detail"] == f"copy of {2:016x}-000000000"
 
 
 def test_the_policy_chooses_which_copy_is_preferred() -> None:
@@ -160,7 +154,7 @@ def test_an_excerpt_yields_to_the_film_though_it_is_sharper() -> None:
     part = clip(2, 9, phash=hashes(9, 60)[18:36], duration_s=3.0, width=1920, height=1080)
     _, pairs = select(to_table("clips", [film, part]), NO_SCORES, EVERYTHING)
     (row,) = pairs.to_pylist()
-    assert (row["key"][:16][-1], row["kept_key"][:16][-1], row["kind"]) == ("2", "1", "excerpt")
+    assert (row["key"][:16][-1], row["kept_key"][:16][-1], row["level"]) == ("2", "1", "excerpt")
     assert row["offset_s"] == pytest.approx(3.0, abs=1e-3)
 
 
@@ -276,99 +270,3 @@ def test_a_policy_is_found_by_preset_or_path(tmp_path: Path) -> None:
         read_policy("mine")
     with pytest.raises(PolicyError, match="there is no policy file"):
         read_policy(str(tmp_path / "other.yaml"))
-
-
-ALIKE = {
-    "PySceneDetect__counter.mp4",
-    "sample-videos__again.mkv",
-    "sample-videos__help.mkv",
-    "sample-videos__yes.mkv",
-    "sample-videos__bottle-detection.mp4",
-    "sample-videos__car-detection.mp4",
-    "torchcodec__nasa_13013.mp4",
-}
-"""Still cameras, one person in one room, numbered cards: no file of these shows what another shows."""
-
-
-def ticks(path: Path) -> Iterator[tuple[float, int, float]]:
-    """Time, hash and contrast of the pictures at 6 Hz, as the scan measures them."""
-    with av.open(str(path), metadata_errors="ignore") as container:
-        stream = container.streams.video[0]
-        start, tick = None, 0
-        try:
-            for frame in container.decode(stream):
-                start = frame.time if start is None else start
-                at = frame.time - start
-                if at >= tick / 6 - 1e-6:
-                    tick = int((at + 1e-6) * 6) + 1
-                    luma = frame.reformat(width=128, height=max(2, 128 * frame.height // frame.width), format="gray")
-                    yield at, phash(luma.to_ndarray()), float(luma.to_ndarray().std())
-        except av.error.InvalidDataError:
-            return  # a broken file gives what it has
-
-
-def shots(name: str, label: dict[str, Any], rows: list[tuple[float, int, float]], number: int) -> list[dict[str, Any]]:
-    """Clips of a file, cut where the label says."""
-    end = rows[-1][0] + 1 / 6
-    edges = [0.0, *(cut["time"] for cut in label.get("cuts", [])), end]
-    found = []
-    for start, stop in itertools.pairwise(edges):
-        inside = [(at - start, value, std) for at, value, std in rows if start - 0.01 <= at < stop - 0.01]
-        if stop - start >= 1 and inside:
-            std = float(np.mean([row[2] for row in inside]))
-            facts = {"key": f"{number:016x}-{round(start * 1000):09d}", "phash_s": [row[0] for row in inside]}
-            clip_ = clip(number, phash=[row[1] for row in inside], duration_s=stop - start, luma_std=std)
-            found.append(clip_ | facts | {"uri": name})
-    return found
-
-
-@pytest.fixture(scope="module")
-def labelled(footage: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Clips of the labelled groups and of files that look alike but are not the same, and the labels by file."""
-    cv2.setNumThreads(1)
-    labels = json.loads((footage / "labels.json").read_text())["files"]
-    clips: list[dict[str, Any]] = []
-    for number, (name, label) in enumerate(sorted(labels.items())):
-        if "dup_group" not in label and name not in ALIKE:
-            continue
-        rows = list(ticks(footage / name))
-        facts = {"width": label["probe"]["w"], "height": label["probe"]["h"]}
-        clips += [row | facts for row in shots(name, label, rows, number)] if rows else []
-    return clips, labels
-
-
-def test_the_labelled_duplicates_are_found_and_nothing_else_is_merged(
-    labelled: tuple[list[dict[str, Any]], dict[str, Any]],
-) -> None:
-    clips, labels = labelled
-    selection, pairs = select(to_table("clips", clips), NO_SCORES, EVERYTHING)
-    names = {row["key"]: row["uri"] for row in clips}
-    merged = {(names[row["key"]], names[row["kept_key"]]) for row in pairs.to_pylist()}
-    group = {name: label.get("dup_group") for name, label in labels.items()}
-    wrong = [(a, b) for a, b in merged if group[a] is None or group[a] != group[b]]
-    assert not wrong
-    kept: dict[str, set[str]] = {}
-    for row in selection.to_pylist():
-        if row["kept"]:
-            kept.setdefault(group[names[row["key"]]] or "", set()).add(names[row["key"]])
-    single_shots = {"lego_small", "mdn_crystal", "mdn_elf", "mdn_frog", "mdn_rabbit", "mdn_flower", "p5_fingers"}
-    assert {name: len(kept[name]) for name in single_shots | {"carphone"}} == dict.fromkeys(
-        single_shots | {"carphone"}, 1
-    )
-    touched = {name for pair in merged for name in pair}
-    assert {name for name, found in group.items() if found} <= touched
-    for name in ("sample-videos__again.mkv", "sample-videos__help.mkv", "sample-videos__yes.mkv"):
-        assert name in kept[""]
-
-
-def test_labelled_excerpts_are_found_with_their_offset(labelled: tuple[list[dict[str, Any]], dict[str, Any]]) -> None:
-    clips, labels = labelled
-    for name, label in labels.items():
-        if "subclip_of" not in label or label.get("cuts"):
-            continue
-        whole = label["subclip_of"]["file"]
-        start_s = label["subclip_of"]["first_frame"] / float(labels[whole]["probe"]["avg"])
-        two = [row for row in clips if row["uri"] in (name, whole)]
-        _, pairs = select(to_table("clips", two), NO_SCORES, EVERYTHING)
-        (row,) = [row for row in pairs.to_pylist() if row["kind"] == "excerpt"]
-        assert row["offset_s"] == pytest.approx(start_s, abs=1 / 6), name

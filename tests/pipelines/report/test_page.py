@@ -58,7 +58,7 @@ def run(tmp_path: Path) -> Path:
             {"key": keys[2], "stage": "duplicates", "rule": "duplicate", "detail": EVIL, **verdict},
         ],
         "pairs": [
-            {"policy": "default", "key": keys[2], "kept_key": keys[0], "kind": "same", "distance": 2.5, "why": "more"}
+            {"policy": "default", "key": keys[2], "kept_key": keys[0], "level": "copy", "distance": 2.5, "why": "more"}
         ],
         "captions": [{"key": keys[0], "short": "A street <b>at dusk</b>.", "source": "tags"}],
         "packed": [{"key": keys[0], "policy": "default", "bucket": "16x9", "shard": "16x9/clips-000000.tar"}],

@@ -1,0 +1,202 @@
+"""Which clips stay: of several copies the best one, of a film and its excerpts the film, of look-alikes the best one.
+
+The result follows from the set of matches and the order of preference alone, not from the order of finding them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from filters.duplicates import Match
+
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pair:
+    """One dropped clip and the one that stays for it."""
+
+    dropped: int
+    kept: int
+    level: str
+    """`copy`, `excerpt` or `semantic`."""
+    distance: float
+    """Bits of 64; of a semantic pair 1 − cosine."""
+    limit: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Shown(Pair):
+    """A pair of clips that show the same; time in `kept` = `speed` × time in `dropped` + `offset_s`."""
+
+    speed: float
+    offset_s: float
+    overlap_s: float
+    via: int | None
+    """The copy through which the two were matched, where no direct match is known."""
+
+
+def resolve(
+    order: Sequence[int], durations: Mapping[int, float], matches: Mapping[tuple[int, int], Match]
+) -> list[Shown]:
+    """Return which clips are dropped for which: of several copies the first in `order` stays, and what contains them.
+
+    A clip is dropped only for a kept clip that shows it, directly or through one copy. The result depends on the set of
+    matches alone, not on the order in which they were found.
+
+    Args:
+        order: clips, best first.
+        durations: seconds of each clip.
+        matches: by (a, b); offsets as in `Match`.
+    """
+    links = _links(matches)
+    rank = {clip: place for place, clip in enumerate(order)}
+    towards: dict[int, Shown] = {}
+    for best in order:  # copies of a shot: a star round the best one
+        if best not in towards:
+            for pair in sorted((p for p in links.get(best, []) if p.level == "copy"), key=lambda p: rank[p.dropped]):
+                if rank[pair.dropped] > rank[best]:
+                    towards.setdefault(pair.dropped, pair)
+    containers = _containers(links, rank, durations)
+    for clip in sorted((c for c in containers if c not in towards), key=lambda c: (-durations[c], rank[c])):
+        for pair in containers[clip]:
+            step = _follow(pair, towards, matches)
+            if step.kept != clip and _inside(step, durations):
+                towards[clip] = step
+                break
+    return [_follow(towards[clip], towards, matches) for clip in order if clip in towards]
+
+
+def _links(matches: Mapping[tuple[int, int], Match]) -> dict[int, list[Shown]]:
+    """Return, for each clip, the pairs in which it could stay."""
+    links: dict[int, list[Shown]] = {}
+    for a, b in sorted(matches):
+        for dropped, kept in ((a, b), (b, a)):
+            pair = _direct(matches, dropped, kept)
+            if pair is not None:
+                links.setdefault(kept, []).append(pair)
+    return links
+
+
+def _direct(matches: Mapping[tuple[int, int], Match], dropped: int, kept: int) -> Shown | None:
+    """Return the pair that a match allows; None if there is no match, or if the kept clip would be the excerpt."""
+    match, kept_is_a = matches.get((kept, dropped)), True
+    if match is None:
+        match, kept_is_a = matches.get((dropped, kept)), False
+    if match is None:
+        return None
+    if match.inner == ("a" if kept_is_a else "b"):
+        return None
+    speed, offset_s = match.speed, match.offset_s
+    if not kept_is_a:
+        speed, offset_s = 1 / speed, -offset_s / speed
+    return Shown(
+        dropped=dropped,
+        kept=kept,
+        level="excerpt" if match.inner else "copy",
+        distance=match.distance,
+        limit=match.limit,
+        speed=speed,
+        offset_s=offset_s + 0.0,
+        overlap_s=match.overlap_s,
+        via=None,
+    )
+
+
+def _containers(
+    links: Mapping[int, Iterable[Shown]], rank: Mapping[int, int], durations: Mapping[int, float]
+) -> dict[int, list[Shown]]:
+    """Return, for each excerpt, the pairs with what contains it, longest container first."""
+    found: dict[int, list[Shown]] = {}
+    for pairs in links.values():
+        for pair in pairs:
+            if pair.level == "excerpt":
+                found.setdefault(pair.dropped, []).append(pair)
+    for some in found.values():
+        some.sort(key=lambda pair: (-durations[pair.kept], rank[pair.kept]))
+    return found
+
+
+def _follow(pair: Shown, towards: Mapping[int, Shown], matches: Mapping[tuple[int, int], Match]) -> Shown:
+    """Return the pair with the clip that stays in the end; the distance of a way of several steps is their sum."""
+    seen = {pair.dropped}
+    while pair.kept in towards and pair.kept not in seen:
+        seen.add(pair.kept)
+        step = towards[pair.kept]
+        direct = _direct(matches, pair.dropped, step.kept)
+        pair = direct or replace(
+            pair,
+            kept=step.kept,
+            level="excerpt" if "excerpt" in (pair.level, step.level) else "copy",
+            distance=pair.distance + step.distance,
+            limit=pair.limit + step.limit,
+            speed=step.speed * pair.speed,
+            offset_s=step.speed * pair.offset_s + step.offset_s,
+            via=pair.kept if pair.via is None else pair.via,
+        )
+    return pair
+
+
+def _inside(pair: Shown, durations: Mapping[int, float], slack_s: float = 0.5) -> bool:
+    """Whether the dropped clip lies within the kept one, but for the slack that ticks and differing cuts need."""
+    shown_s = pair.speed * durations[pair.dropped]
+    missing = max(0.0, -pair.offset_s) + max(0.0, pair.offset_s + shown_s - durations[pair.kept])
+    return missing <= max(slack_s, 0.25 * shown_s)
+
+
+def groups(matches: Iterable[tuple[int, int]]) -> list[list[int]]:
+    """Return the clips that are linked by matches, each group sorted, by their first clip."""
+    root: dict[int, int] = {}
+
+    def find(clip: int) -> int:
+        while root.setdefault(clip, clip) != clip:
+            root[clip] = root[root[clip]]
+            clip = root[clip]
+        return clip
+
+    for a, b in sorted(matches):
+        low, high = sorted((find(a), find(b)))
+        root[high] = low
+    found: dict[int, list[int]] = {}
+    for clip in sorted(root):
+        found.setdefault(find(clip), []).append(clip)
+    return list(found.values())
+
+
+def closure(
+    matches: Mapping[tuple[int, int], Match], rank: Ints, seconds: npt.NDArray[np.float64]
+) -> Iterator[tuple[int, int]]:
+    """Yield, for each group of linked clips, the unmatched pairs with its best and its longest: LSH may miss some."""
+    for group in groups(matches):
+        best = min(group, key=lambda clip: rank[clip])
+        longest = min(group, key=lambda clip: (-seconds[clip], rank[clip]))
+        for chief in sorted({best, longest}):
+            yield from (
+                couple
+                for clip in group
+                if clip != chief and (couple := (min(chief, clip), max(chief, clip))) not in matches
+            )
+
+
+def nearest(pairs: Ints, cosine: npt.NDArray[np.float64], rank: Ints, limit: float) -> list[Pair]:
+    """Return the pairs of clips that are dropped for a better one near in meaning; what stays is near no better one.
+
+    Args:
+        pairs: [n, 2] clips that are near enough.
+        cosine: [n] how near.
+        rank: [clips] place of each clip in the order of preference.
+        limit: least cosine that counts as near.
+    """
+    better, worse = np.where(rank[pairs[:, 0]] < rank[pairs[:, 1]], pairs.T, pairs.T[::-1])
+    gone: dict[int, Pair] = {}
+    for at in np.lexsort((rank[better], -cosine, rank[worse])).tolist():  # the better ones are settled first
+        kept, dropped = int(better[at]), int(worse[at])
+        if kept not in gone and dropped not in gone:
+            gone[dropped] = Pair(
+                dropped=dropped, kept=kept, level="semantic", distance=float(1 - cosine[at]), limit=1 - limit
+            )
+    return list(gone.values())
