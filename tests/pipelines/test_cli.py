@@ -54,7 +54,7 @@ def test_a_wrong_input_is_one_sentence_and_leaves_no_run(
 def test_a_wrong_input_leaves_the_settings_of_a_run_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = tmp_path / "run"
     (run / "ledger").mkdir(parents=True)
-    (run / "ledger" / "version.json").write_text('{"rushes_schema": 1}')
+    (run / "ledger" / "version.json").write_text('{"rushes_schema": 2}')
     (run / "config.yaml").write_text("# as it was\n")
     code, _ = says(capsys, "curate", tmp_path / "missing.mp4", "--out", run, "--pack.crf", "30")
     assert (code, (run / "config.yaml").read_text()) == (2, "# as it was\n")
