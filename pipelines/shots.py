@@ -25,7 +25,7 @@ SLACK_S = 1.1e-3
 """Matroska rounds times to milliseconds: a frame at 1/3 s must be a tick of 6 Hz there as well."""
 FLAT_STD = 6.0
 """Standard deviation of luma below which a picture is flat: its hash and its bars tell nothing."""
-STILL_RESIDUAL = 0.0055
+STILL_RESIDUAL = 0.003
 """What the camera's motion leaves over in nine tenths of picture and ticks, share of the width: coding noise only."""
 STILL_OBJECTS = 0.0035
 """Area × speed of objects, widths per second, that coding noise and grain make of a photograph."""
@@ -203,8 +203,12 @@ def _movement(own: Arrays, aspect: float) -> Row:
 def _is_moved_photograph(found: Camera, residual: float, objects: float) -> bool:
     """Whether a clip is a pan or zoom over a still picture (Ken Burns): one exact, smooth motion explains all of it.
 
-    Wrong where nothing else can be seen: a rendered camera before a far, motionless landscape moves as exactly.
+    Dropping footage is worse than keeping a photograph: a picture on which the camera hardly moves (label static) is
+    kept, and so is one whose coding noise reaches the limit. Wrong where nothing else can be seen: a rendered camera
+    before a far, motionless landscape moves as exactly.
     """
+    if found.label == "static":
+        return False
     smooth = found.steady >= STILL_SPEED and found.shake <= STILL_SHAKE * found.speed
     return smooth and residual < STILL_RESIDUAL and objects < STILL_OBJECTS
 

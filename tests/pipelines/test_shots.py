@@ -124,13 +124,28 @@ def test_a_crop_that_moves_over_a_still_picture_is_told_from_footage() -> None:
 
 def test_a_slow_zoom_over_a_photograph_is_told_from_a_wobbling_tripod_and_a_hand() -> None:
     row, wobble = signals(10), np.random.default_rng(1).normal(0, 1, 60)
-    row["zoom"] = np.full(60, 0.03)
+    row["zoom"] = np.full(60, 0.06)
     clip = shots_of(SOURCE, [row], SHOTS, SCAN)[0][0]
-    assert clip["still_picture"] and clip["camera"] == "static"
+    assert clip["still_picture"] and clip["camera"] == "zoom"
     row["zoom"], row["pan"] = np.zeros(60), 0.01 * wobble
     assert not shots_of(SOURCE, [row], SHOTS, SCAN)[0][0]["still_picture"]
     row["pan"] = 0.1 + 0.05 * wobble
     assert not shots_of(SOURCE, [row], SHOTS, SCAN)[0][0]["still_picture"]
+
+
+def test_a_move_too_slow_to_be_told_from_a_standing_camera_is_kept_as_footage() -> None:
+    row = signals(10)
+    row["zoom"] = np.full(60, 0.03)
+    clip = shots_of(SOURCE, [row], SHOTS, SCAN)[0][0]
+    assert clip["camera"] == "static" and not clip["still_picture"]
+
+
+@pytest.mark.parametrize(("residual", "still"), [(0.0018, True), (0.0037, False)])
+def test_a_move_that_leaves_more_than_coding_noise_is_footage(residual: float, still: bool) -> None:
+    row = signals(10)
+    row["tilt"] = np.full(60, 0.05)
+    row["residual"] = np.full(60, residual)
+    assert shots_of(SOURCE, [row], SHOTS, SCAN)[0][0]["still_picture"] is still
 
 
 def test_a_source_without_a_frame_has_neither_clips_nor_trims() -> None:
