@@ -5,7 +5,7 @@ Luma planes are [h, w] of any unsigned integers, rows as they are shown; series 
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -68,7 +68,7 @@ def parity(before: Plane, luma: Plane) -> float:
     return float(np.log2((odd + 1.0) / (even + 1.0)))
 
 
-def _strips(plane: Plane) -> npt.NDArray[np.signedinteger]:
+def _strips(plane: Plane) -> npt.NDArray[Any]:
     """Return an even number of rows of strips of a plane, of a type that holds the sum of four samples."""
     height, width = plane.shape
     step = width // STRIPS

@@ -101,7 +101,8 @@ def _active(luma: Luma, bars: Bars) -> Luma:
     height, width = luma.shape
     rows = slice(round(bars.top * height), height - round(bars.bottom * height))
     columns = slice(round(bars.left * width), width - round(bars.right * width))
-    share, luma = _shrunk(luma, bars), np.ascontiguousarray(luma[rows, columns])
+    inner = luma[rows, columns]
+    share, luma = _shrunk(luma, bars), np.ascontiguousarray(inner if inner.size else luma)
     if share < 1:
         size = (max(1, round(luma.shape[1] * share)), max(1, round(luma.shape[0] * share)))
         luma = cast(Luma, cv2.resize(luma, size, interpolation=cv2.INTER_AREA))

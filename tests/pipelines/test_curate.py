@@ -81,8 +81,11 @@ def test_the_failure_names_file_reason_and_remedy(run: str):
 
 def test_the_better_copy_survives_and_the_pair_table_says_so(run: str):
     uris = {row["key"]: Path(row["uri"]).name for row in Ledger(run).read("clips", ["key", "uri"]).to_pylist()}
-    pairs = [(uris[row["key"]], uris[row["kept_key"]]) for row in Ledger(run).read("pairs").to_pylist()]
+    rows = Ledger(run).read("pairs").to_pylist()
+    pairs = [(uris[row["key"]], uris[row["kept_key"]]) for row in rows if row["level"] == "copy"]
     assert pairs == [("car_distorted.mp4", "car.mp4")]
+    same = [(Path(row["uri"]).name, Path(row["kept_uri"]).name) for row in rows if row["level"] == "bytes"]
+    assert same == [("same_bytes.mp4", "bikes.mp4")] and len(rows) == 2
 
 
 def test_the_shards_agree_with_manifest_and_ledger(run: str):
