@@ -26,6 +26,8 @@ WINDOW, HOP = 12, 6
 """Ticks of a window and between windows: two seconds and one at the usual 6 Hz, so that short excerpts are found."""
 CROWD = 24
 """Buckets with more clips than this are linked to their first one and in a chain, which keeps the cost linear."""
+FINER = (1, 7, 13)
+"""Other bands, counted from the one that a crowd shares, by which its members are told apart."""
 NEAR_BITS = 10
 """Two windows are worth a close look if half of the one's pictures lie this near to some picture of the other."""
 
@@ -132,7 +134,7 @@ def candidates(sketches: Sketches) -> Ints:
     found = np.empty(0, np.int64)
     for band in range(BANDS):
         fresh = [found]
-        for left, right in _collisions(sketches.bands[:, band], owners):
+        for left, right in _collisions(sketches.bands, band, owners):
             code = (owners[left] << 32) | owners[right]
             new = np.flatnonzero(~_known(code, found))
             fresh.append(np.unique(code[new[near(left[new], right[new])]]))
@@ -166,28 +168,63 @@ class _Near:
         return self.hashes[self.starts[which, None] + steps]
 
 
-def _collisions(values: npt.NDArray[np.uint32], owners: Ints, block: int = 100_000) -> Iterator[tuple[Ints, Ints]]:
-    """Yield blocks of pairs of windows with equal values, of different clips: all pairs of a small bucket, star and
-    chain of a crowd. Of a clip that is in a bucket several times, the first window stands for it.
+def _collisions(bands_: npt.NDArray[np.uint32], band: int, owners: Ints) -> Iterator[tuple[Ints, Ints]]:
+    """Yield blocks of pairs of windows that share a band, of different clips: all pairs of a small bucket, star and
+    chain of a crowd. Those of a crowd that share another band as well are paired, too, if they are few.
     """
-    packed = np.sort(values.astype(np.uint64) << np.uint64(32) | np.arange(len(values), dtype=np.uint64))
+    buckets = _buckets(bands_[:, band], np.arange(len(owners)), owners)
+    yield from _couples(buckets.of(buckets.sizes <= CROWD))
+    crowds = buckets.of(buckets.sizes > CROWD)
+    first = np.repeat(crowds.heads, crowds.sizes)
+    turn = crowds.turns()
+    for here, left in ((turn >= 1, np.arange(len(turn)) - 1), (turn > 1, first)):
+        yield from _blocks(crowds.windows[left[here]], crowds.windows[here])
+    for step in FINER:
+        both = _mix(bands_[crowds.windows, band]) ^ bands_[crowds.windows, (band + step) % BANDS]
+        finer = _buckets(both, crowds.windows, owners)
+        yield from _couples(finer.of(finer.sizes <= CROWD))
+
+
+@dataclass(frozen=True)
+class _Buckets:
+    """Windows, bucket after bucket; of a clip that is in one several times, the first window stands for it."""
+
+    windows: Ints
+    sizes: Ints
+
+    @property
+    def heads(self) -> Ints:
+        return np.cumsum(self.sizes) - self.sizes
+
+    def turns(self) -> Ints:
+        """Return the place of each window in its bucket."""
+        return np.arange(len(self.windows)) - np.repeat(self.heads, self.sizes)
+
+    def of(self, wanted: npt.NDArray[np.bool_]) -> _Buckets:
+        return _Buckets(self.windows[np.repeat(wanted, self.sizes)], self.sizes[wanted])
+
+
+def _buckets(values: npt.NDArray[np.uint32], windows_: Ints, owners: Ints) -> _Buckets:
+    """Return the buckets of windows with equal values that hold more than one clip."""
+    packed = np.sort(values.astype(np.uint64) << np.uint64(32) | windows_.astype(np.uint64))
     value, window = (packed >> np.uint64(32)).astype(np.uint32), (packed & np.uint64(0xFFFFFFFF)).astype(np.int64)
-    first = np.r_[True, (value[1:] != value[:-1]) | (owners[window[1:]] != owners[window[:-1]])][: len(value)]
+    first = np.ones(len(value), np.bool_)
+    first[1:] = (value[1:] != value[:-1]) | (owners[window[1:]] != owners[window[:-1]])
     value, window = value[first], window[first]
-    edges = np.flatnonzero(np.r_[True, value[1:] != value[:-1], True]) if len(value) else np.zeros(1, np.int64)
-    shared = np.diff(edges) > 1
-    sizes, heads = np.diff(edges)[shared], edges[:-1][shared]
-    size, head = np.repeat(sizes, sizes), np.repeat(heads, sizes)
-    turn = np.arange(len(size)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    for gap in range(1, CROWD):  # the partner that stands `gap` places before
-        here = (turn >= gap) & ((size <= CROWD) | (gap == 1))
-        if not here.any():
-            break
-        yield from _blocks(window[head[here] + turn[here] - gap], window[head[here] + turn[here]], block)
-    star = (size > CROWD) & (turn > 1)
-    yield from _blocks(window[head[star]], window[head[star] + turn[star]], block)
+    edges = np.flatnonzero(np.r_[len(value) > 0, value[1:] != value[:-1], len(value) > 0])
+    sizes = np.diff(edges)
+    found = _Buckets(window, sizes)
+    return found.of(sizes > 1)
 
 
-def _blocks(left: Ints, right: Ints, block: int) -> Iterator[tuple[Ints, Ints]]:
+def _couples(buckets: _Buckets) -> Iterator[tuple[Ints, Ints]]:
+    """Yield all pairs of each bucket, the earlier window first."""
+    turn = buckets.turns()
+    for gap in range(1, int(buckets.sizes.max(initial=1))):
+        later = np.flatnonzero(turn >= gap)
+        yield from _blocks(buckets.windows[later - gap], buckets.windows[later])
+
+
+def _blocks(left: Ints, right: Ints, block: int = 100_000) -> Iterator[tuple[Ints, Ints]]:
     for start in range(0, len(left), block):
         yield left[start : start + block], right[start : start + block]
