@@ -202,8 +202,8 @@ def _rule(given: Any, place: int) -> Rule:
     for key in ("name", "measure"):
         if not isinstance(values.get(key), str) or not values[key]:
             raise PolicyError(f"{where} needs a {key}, which is text")
-    if values["name"] == DUPLICATE:
-        raise PolicyError(f"{where}: the name {DUPLICATE} is taken by the duplicates; choose another")
+    if values["name"] in (DUPLICATE, "kept"):
+        raise PolicyError(f"{where}: the name {values['name']} means something else in every account; choose another")
     for key in ("min", "max", "keep_highest", "keep_lowest"):
         number = values.get(key)
         if number is not None and (isinstance(number, bool) or not isinstance(number, int | float)):

@@ -291,7 +291,12 @@ class Job:
         shards_ = self._shard_units()
         done = {(part.unit, part.fingerprint) for part in self.ledger.parts("packed")}
         root = pack.shards_root(self.run, self.policy.name)
-        pending = [row for row in shards_ if (row["unit"], row["fingerprint"]) not in done]
+        there = {uri.removeprefix(f"{root}/") for uri in storage.list_files(root, recursive=True)}
+        pending = [  # one whose tar or side-car was removed by hand is made anew, too
+            row for row in shards_
+            if (row["unit"], row["fingerprint"]) not in done
+            or not {row["path"], row["path"].removesuffix(".tar") + ".parquet"} <= there
+        ]  # fmt: skip
         size = min(MAX_SHARDS_AT_ONCE, math.ceil(len(pending) / (4 * stages.cpus()))) if pending else 1
         groups = {
             f"group-{at:06d}": {"unit": f"group-{at:06d}", "shards": pending[at : at + size], "fingerprint": ""}

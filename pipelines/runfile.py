@@ -14,7 +14,7 @@ import yaml
 
 from pipelines import storage
 
-_CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
+_CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@|(?<![^\s\"'(])[^\s/@:\"']+:[^\s/@\"']+@")
 _QUERY_SECRET = re.compile(r"(?i)([?&](?:x-amz-[a-z-]*|[\w-]*(?:signature|sig|token|key|secret|password))=)[^&#\s]+")
 _LEFT_OUT = re.compile(r"://…@|[?&][^=&#\s]+=…")
 _INPUT = "# input: "

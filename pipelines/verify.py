@@ -28,7 +28,7 @@ from pipelines.samples import Checked
 from pipelines.shards import Manifest, ShardError, ShardInfo, read_manifest, read_sidecar
 
 PACK_AGAIN = "run the same `rushes curate` again; it packs anew what is missing"
-REMOVE = "remove this file and run the same command again"
+REMOVE = "remove this file and run `rushes curate` with the policy of its folder again"
 DECODED = 3
 """Clips of a shard that are decoded besides the first and the last."""
 _CHUNK_BYTES = 2**20
@@ -60,6 +60,8 @@ def verify(run: str, full: bool = False, selection: str = "", *, reporter: Repor
         reporter: Where progress is shown.
     """
     run = run.rstrip("/")
+    if not Ledger(run).check() and not storage.exists(f"{run}/shards"):
+        raise ValueError(f"{run} is no run of rushes; make one with `rushes curate FOOTAGE --out {run}`")
     try:
         root = selections.folder(run, "shards", selection)
     except ShardError as error:
