@@ -29,7 +29,7 @@ SURE = 2.5
 DOUBT_CONTENT, DOUBT_RATIO, DOUBT_HISTOGRAM, DOUBT_SHARE = 22.0, (1.25, 2.6), 0.06, 0.15
 """What leaves doubt: much change, which stands out a little, in other tones, but in no cells more than around it."""
 POP_LUMA = 0.4
-"""Share of a key frame's content change that its luma has at least: else colours alone popped, as coding makes them."""
+"""Share of a key frame's content change that its luma has at least, or its histogram must differ: else coding popped."""
 BAR = 20
 """Light of cells in bars at most."""
 UNLIKE, OTHER = 1.3, (0.9, 1.8)
@@ -65,7 +65,7 @@ def _hard(signals: Mapping[str, npt.NDArray], rules: Rules) -> npt.NDArray[np.bo
     """Return which frames show another picture than the one before."""
     content, ratio = np.asarray(signals["content"], np.float64), _ratio(signals)
     clear = (content >= rules.cut_content_calm) & (ratio >= rules.cut_ratio)
-    clear &= (signals["key"] == 0) | (signals["luma"] >= POP_LUMA * content)
+    clear &= ~_colour_pops(signals, content, rules)
     full = content / _picture_share(signals["cell_light"])
     busy = (full >= rules.cut_content) & (ratio >= rules.cut_ratio_busy)
     busy &= signals["histogram"] >= rules.cut_histogram
@@ -82,6 +82,13 @@ def _hard(signals: Mapping[str, npt.NDArray], rules: Rules) -> npt.NDArray[np.bo
         flash = _same_picture(signals, at, rules) or _flash(signals, at, rules) or _comes_back(signals, at, rules)
         found[at] = not flash and bool(clear[at] or not _jumps_back(signals, at, rules))
     return found
+
+
+def _colour_pops(signals: Mapping[str, npt.NDArray], content: Series, rules: Rules) -> npt.NDArray[np.bool_]:
+    """Return which key frames after predicted ones change in colour alone, in the same tones of luma."""
+    key = np.asarray(signals["key"]) > 0
+    pops = key & ~np.concatenate([[True], key[:-1]])  # where every frame is a key frame, none of them pops
+    return pops & (signals["luma"] < POP_LUMA * content) & (signals["histogram"] < rules.cut_histogram)
 
 
 def _picture_share(light: npt.NDArray[np.uint8]) -> Series:
