@@ -29,7 +29,7 @@ SURE = 2.5
 DOUBT_CONTENT, DOUBT_RATIO, DOUBT_HISTOGRAM, DOUBT_SHARE = 22.0, (1.25, 2.6), 0.06, 0.15
 """What leaves doubt: much change, which stands out a little, in other tones, but in no cells more than around it."""
 POP_LUMA = 0.4
-"""Share of a key frame's content change that its luma has at least, or its histogram must differ: else coding popped."""
+"""Share of a key frame's content change that its luma has at least, or its tones must differ: else coding popped."""
 BAR = 20
 """Light of cells in bars at most."""
 UNLIKE, OTHER = 1.3, (0.9, 1.8)
