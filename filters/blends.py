@@ -29,6 +29,8 @@ UNLIKE = 0.3
 """How unlike the ends are (1 − correlation of cells) at least: else only the light changed."""
 FLAT_SPREAD = 4.0
 """Levels between the cells of a flat picture."""
+WHITE, WHITE_SPREAD = 160.0, 6.0
+"""Light of an almost white picture at least, and levels between its median cell and its brighter ones."""
 LEFT = 0.16
 """What blends of the ends leave unexplained (RMS) at most, as a share of the change from end to end."""
 SHORT_S = 0.5
@@ -112,6 +114,12 @@ def _flat(light: Light) -> npt.NDArray[np.bool_]:
     """Return which frames are of one tone but for bars and small things: into it and out of it, pictures fade."""
     low, high = np.percentile(light.reshape(len(light), -1), (35, 80), axis=1)
     return np.asarray(high - low < FLAT_SPREAD)
+
+
+def is_light(light: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
+    """Return which frames `[n, 9, 16]` are almost white but for bars and small things."""
+    middle, high = np.percentile(light.reshape(len(light), -1), (50, 80), axis=1)
+    return np.asarray((high - middle < WHITE_SPREAD) & (high >= WHITE))
 
 
 def _explained(light: npt.NDArray[np.uint8], first: int, last: int, most: float) -> Blend | None:

@@ -28,6 +28,13 @@ SURE = 2.5
 """A frame amid fast motion that changes this many times as much as it must is a cut, whatever the witness says."""
 DOUBT_CONTENT, DOUBT_RATIO, DOUBT_HISTOGRAM, DOUBT_SHARE = 22.0, (1.25, 2.6), 0.06, 0.15
 """What leaves doubt: much change, which stands out a little, in other tones, but in no cells more than around it."""
+POP_LUMA = 0.4
+"""Share of a key frame's content change that its luma has at least, or its tones must differ: else coding popped."""
+BAR = 20
+"""Light of cells in bars at most."""
+UNLIKE, OTHER = 1.3, (0.9, 1.8)
+"""Amid fast motion, how many times as unlike the one before (1 − correlation of cells) a frame is as those around it at
+least; how unlike, and how many times, it is where it is a cut whatever the witness says."""
 POP = 2.0
 """How many times as much a key frame that comes by the clock may change as the frames around it."""
 STILL_LIGHT, CADENCE_FRAMES = 0.5, 12
@@ -58,10 +65,16 @@ def _hard(signals: Mapping[str, npt.NDArray], rules: Rules) -> npt.NDArray[np.bo
     """Return which frames show another picture than the one before."""
     content, ratio = np.asarray(signals["content"], np.float64), _ratio(signals)
     clear = (content >= rules.cut_content_calm) & (ratio >= rules.cut_ratio)
-    busy = (content >= rules.cut_content) & (ratio >= rules.cut_ratio_busy)
+    clear &= ~_colour_pops(signals, content, rules)
+    full = content / _picture_share(signals["cell_light"])
+    busy = (full >= rules.cut_content) & (ratio >= rules.cut_ratio_busy)
     busy &= signals["histogram"] >= rules.cut_histogram
     said = asked(signals)
-    busy &= np.isnan(said) | (said >= rules.witness_cut) | (content >= SURE * rules.cut_content)
+    for at in np.flatnonzero(busy & ~clear & _peaks(content)).tolist():
+        unlike, usual = _unlikeness(signals["cell_light"], at)
+        other = unlike >= OTHER[0] and unlike >= OTHER[1] * usual
+        sure = other or content[at] >= SURE * rules.cut_content or said[at] >= 2 * rules.witness_cut
+        busy[at] = sure or (not said[at] < rules.witness_cut and unlike >= UNLIKE * usual)
     level = np.asarray(signals["luma_mean"], np.float64) + signals["luma_std"]
     light = np.maximum(level, np.concatenate([level[:1], level[:-1]])) >= rules.fade_luma
     found = np.zeros(len(content), np.bool_)
@@ -69,6 +82,40 @@ def _hard(signals: Mapping[str, npt.NDArray], rules: Rules) -> npt.NDArray[np.bo
         flash = _same_picture(signals, at, rules) or _flash(signals, at, rules) or _comes_back(signals, at, rules)
         found[at] = not flash and bool(clear[at] or not _jumps_back(signals, at, rules))
     return found
+
+
+def _colour_pops(signals: Mapping[str, npt.NDArray], content: Series, rules: Rules) -> npt.NDArray[np.bool_]:
+    """Return which key frames after predicted ones change in colour alone, in the same tones of luma."""
+    key = np.asarray(signals["key"]) > 0
+    pops = key & ~np.concatenate([[True], key[:-1]])  # where every frame is a key frame, none of them pops
+    return pops & (signals["luma"] < POP_LUMA * content) & (signals["histogram"] < rules.cut_histogram)
+
+
+def _picture_share(light: npt.NDArray[np.uint8]) -> Series:
+    """Return which share of each frame's cells is not in bars: rows and columns at the edges, black around it."""
+    rows, columns = (_around_most(light.max(axis=axis)) > BAR for axis in (2, 1))
+    share = np.ones(len(light))
+    for inside in (rows, columns):
+        share *= 1 - (np.argmax(inside, axis=1) + np.argmax(inside[:, ::-1], axis=1)) / inside.shape[1]
+    return np.clip(share, 0.5, 1.0)
+
+
+def _around_most(values: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Return the largest of each number within `SIDE_FRAMES` of each frame."""
+    padded = np.pad(values, ((SIDE_FRAMES, SIDE_FRAMES), (0, 0)), mode="edge")
+    return np.asarray(np.lib.stride_tricks.sliding_window_view(padded, 2 * SIDE_FRAMES + 1, axis=0).max(axis=-1))
+
+
+def _unlikeness(light: npt.NDArray[np.uint8], at: int) -> tuple[float, float]:
+    """Return how unlike the frame before a frame is, and the most that frames around it are unlike theirs."""
+    first, end = max(0, at - SIDE_FRAMES - 1), min(len(light), at + SIDE_FRAMES + 1)
+    cells = np.asarray(light[first:end], np.float64).reshape(end - first, -1)
+    cells = cells[:, cells.max(axis=0) > BAR]
+    cells -= cells.mean(axis=1, keepdims=True) if cells.size else 0.0
+    power = np.sqrt((cells**2).sum(axis=1))
+    likeness = (cells[1:] * cells[:-1]).sum(axis=1) / np.maximum(power[1:] * power[:-1], 1.0)
+    unlike, own = 1 - likeness, at - first - 1
+    return float(unlike[own]), float(np.delete(unlike, own).max(initial=0.0))
 
 
 def asked(signals: Mapping[str, npt.NDArray]) -> Series:

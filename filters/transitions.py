@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from filters.blends import blends
+from filters.blends import Blend, blends, is_light
 from filters.boundary import Boundary, Rules
 
 FADE_SLOPE = 6.0
@@ -17,6 +17,10 @@ FADE_LEAST_S = 0.2
 FADE_LAG = 3
 """Frames over which the slope is taken, which bridges repeated frames and coding noise."""
 
+ASSENT = 0.6
+"""How sure the witness must be, in some frame of a dissolve, that the frame is part of a transition."""
+PART = 0.5
+"""How sure it is of the frames with which a dissolve that it assents to goes on beyond its ends."""
 CROSSED = 1.6
 """How many times as bright (or as dark) the other end of a fade is that the footage begins or ends in."""
 
@@ -24,14 +28,35 @@ Series = npt.NDArray[np.floating]
 
 
 def gradual(signals: Mapping[str, npt.NDArray], rules: Rules) -> list[Boundary]:
-    """Return fades, dissolves and wipes in the order of time; where they overlap, the fade, which is the surer."""
+    """Return fades, dissolves and wipes in the order of time; where they overlap, the fade, which is the surer.
+
+    A camera that turns, or a large thing that leaves, may look in cells as a dissolve does; so one from picture to
+    picture needs the witness's assent where it was asked. Of wipes and of what fades from or to white it knows little.
+    """
     found = fades(signals, rules)
     time_s = signals["time_s"]
+    part = signals.get("witness_part", np.full(len(time_s), np.nan))
     for blend in blends(signals["cell_light"], time_s):
-        start_s, end_s = float(time_s[blend.first]), float(time_s[blend.last])
+        first, last = blend.first, blend.last
+        if blend.kind == "dissolve" and not is_light(signals["cell_light"][[first, last]]).any():
+            said = part[first : last + 1]
+            if not np.isnan(said).all() and np.nanmax(said) < ASSENT:
+                continue
+            first, last = _part_around(part, blend)
+        start_s, end_s = float(time_s[first]), float(time_s[last])
         if all(end_s <= fade.start_s or start_s >= fade.end_s for fade in found):
             found.append(Boundary(start_s=start_s, end_s=end_s, kind=blend.kind, score=1 - blend.left))
     return sorted(found, key=lambda boundary: boundary.start_s)
+
+
+def _part_around(part: Series, blend: Blend) -> tuple[int, int]:
+    """Return a dissolve with the frames beside it that the witness takes for its parts."""
+    first, last = blend.first, blend.last
+    while first > 0 and part[first - 1] >= PART:
+        first -= 1
+    while last + 1 < len(part) and part[last + 1] >= PART:
+        last += 1
+    return first, last
 
 
 def fades(signals: Mapping[str, npt.NDArray], rules: Rules) -> list[Boundary]:

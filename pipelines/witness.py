@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from filters import cuts, transnet
+from filters import blends, cuts, transnet
 from filters.changes import WITNESS_PX
 from pipelines import weights
 from pipelines.eyes import device
@@ -55,7 +55,10 @@ class Witness:
 
 def doubts(whole: Mapping[str, npt.NDArray]) -> list[int]:
     """Return the frames, rising, that the witness shall be asked about."""
-    return [at for at in cuts.doubts(whole).tolist() if whole["doubt"][at]]
+    asked = set(cuts.doubts(whole).tolist())
+    for blend in blends.blends(whole["cell_light"], whole["time_s"]):
+        asked |= set(range(blend.first, blend.last + 1)) if blend.kind == "dissolve" else set()
+    return sorted(at for at in asked if whole["doubt"][at])
 
 
 def windows(doubtful: Sequence[int], frames: int) -> list[int]:

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from filters.cuts import doubts, outstanding
+from filters.cuts import cuts, doubts, outstanding
+from pipelines.config import ShotsConfig
 
 RNG = np.random.default_rng(0)
 PLACE = RNG.integers(60, 180, (9, 16)).astype(np.float64)
@@ -61,3 +62,15 @@ def test_a_long_film_is_measured_in_parts_without_seams(monkeypatch: pytest.Monk
 def test_a_still_film_leaves_no_doubt() -> None:
     still = {name: np.zeros(50) for name in ("content", "histogram", "key", "change")}
     assert not len(doubts({**still, "cell_light": np.full((50, 9, 16), 90, np.uint8), "time_s": np.arange(50) / 25}))
+
+
+def test_colours_that_pop_at_a_key_frame_are_no_cut_but_those_of_footage_all_in_key_frames_are() -> None:
+    count = 60
+    signals = {name: np.full(count, 1.0) for name in ("content", "hue", "saturation", "luma", "change")}
+    signals |= {"time_s": np.arange(count) / 25, "histogram": np.zeros(count), "key": np.zeros(count)}
+    signals |= {"luma_mean": np.full(count, 90.0), "luma_std": np.full(count, 40.0)}
+    signals |= {"cell_light": np.full((count, 9, 16), 90, np.uint8), "tick_s": np.arange(10) * 0.24}
+    signals["phash"] = np.random.default_rng(0).integers(0, 2**63, 10, np.uint64)
+    signals["content"][24], signals["hue"][24], signals["key"][[0, 24]] = 40.0, 110.0, 1
+    assert not cuts(signals, ShotsConfig())
+    assert [round(cut.start_s * 25) for cut in cuts({**signals, "key": np.ones(count)}, ShotsConfig())] == [24]
