@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -14,8 +14,6 @@ from scenedetect import ContentDetector, FrameTimecode, StatsManager
 BINS = 64
 CELLS = (9, 16)
 """Rows and columns of cells into which every picture is divided, whatever its shape."""
-FINE = 4.0
-"""Steps of a level in which changes of cells are kept, up to 255 of them: small ones tell more than large ones."""
 LOOK_BACK_S = 0.6
 """How far back a picture is compared to find what changes gradually."""
 DOUBT_FRAMES = 4
@@ -30,8 +28,6 @@ WITNESS_PX = (48, 27)
 """Size of the pictures that TransNetV2 looks at."""
 KEEP_FRAMES = 75
 """Frames before and after a doubtful one whose small pictures are kept: as far as its window reaches, and more."""
-CELLWISE = ("cell_light", "cell_change")
-"""Names of what is kept of each frame in cells."""
 PER_FRAME = ("content", "hue", "saturation", "luma", "histogram", "doubt", "key")
 """Names of the numbers of a frame that stand in the ledger."""
 
@@ -78,7 +74,7 @@ class ContentScorer:
         self._code = FrameTimecode(0, fps=1000.0)
         self._histogram: npt.NDArray[np.float32] | None = None
 
-    def push(self, luma: npt.NDArray[np.uint8], bgr: npt.NDArray[np.uint8]) -> dict[str, float]:
+    def push(self, luma: Pixels, bgr: Pixels) -> dict[str, float]:
         """Return content, hue, saturation, luma (0–255) and histogram (0–2) of a frame; all 0 on the first."""
         self._detector.process_frame(self._code, bgr)
         found = self._stats.latest
@@ -103,58 +99,53 @@ def histogram_distance(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -
     return max(0.0, 1.0 - float(cv2.compareHist(a, b, cv2.HISTCMP_CORREL)))
 
 
-class Step(NamedTuple):
-    """What one frame shows in cells, and whether somebody should look closer."""
-
-    light: bytes
-    """Mean luma of each cell, row by row."""
-    change: bytes
-    """Mean change of the luma of each cell against the frame before, in quarters of a level."""
-    is_doubtful: bool
-
-
 class Cells:
-    """Light and change of each cell of every frame, and which frames are worth a witness's look.
+    """Which frames are worth a witness's look, from the light of their cells.
 
     What is said of a frame depends on the one before and on those of the `LOOK_BACK_S` before it alone.
     """
 
     def __init__(self) -> None:
-        self._before: tuple[float, Pixels] | None = None
-        self._lights: deque[tuple[float, npt.NDArray[np.int16]]] = deque()
-        self._steps: deque[tuple[float, npt.NDArray[np.float32]]] = deque(maxlen=DOUBT_FRAMES)
+        self._times = np.empty(0)
+        self._lights = np.empty((0, *CELLS), np.int16)
 
-    def push(self, time_s: float, luma: Pixels) -> Step:
-        """Measure a frame."""
-        light, change = shrunk(luma), np.zeros(CELLS, np.float32)
-        if self._before is not None:
-            change = shrunk(np.asarray(cv2.absdiff(luma, self._before[1]), np.uint8))
-        levels = np.round(light).astype(np.uint8)
-        drifts = self._drifts(time_s, levels.astype(np.int16))
-        doubt = drifts or self._stands_out(time_s, change)
-        self._steps.append((time_s if self._before is None else self._before[0], change))
-        self._before = time_s, luma
-        fine = np.minimum(np.round(change * FINE), 255).astype(np.uint8)
-        return Step(light=levels.tobytes(), change=fine.tobytes(), is_doubtful=doubt)
+    def push(self, times: Sequence[float], lights: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
+        """Return which of some frames are doubtful.
 
-    def _stands_out(self, time_s: float, change: npt.NDArray[np.float32]) -> bool:
-        if float(change.mean()) < DOUBT_STEP:
-            return False
-        recent = [step for since_s, step in self._steps if since_s >= time_s - LOOK_BACK_S]
-        usual = np.mean(recent, axis=0) if recent else np.zeros(CELLS, np.float32)
-        out = change > DOUBT_RATIO * usual + DOUBT_STEP
-        return bool(out.mean() > 0.05 or change.mean() > DOUBT_RATIO * usual.mean())
-
-    def _drifts(self, time_s: float, light: npt.NDArray[np.int16]) -> bool:
-        self._lights.append((time_s, light))
-        while self._lights[0][0] < time_s - LOOK_BACK_S:
-            self._lights.popleft()
-        return float(np.abs(light - self._lights[0][1]).mean()) > DOUBT_DRIFT
+        Args:
+            times: of the frames, which follow those of the call before.
+            lights: `cells` of each, `[n, 9, 16]`.
+        """
+        known = len(self._times)
+        time_s = np.concatenate([self._times, times])
+        light = np.concatenate([self._lights, lights.astype(np.int16)])
+        first = np.minimum(np.searchsorted(time_s, time_s - LOOK_BACK_S), np.arange(len(time_s)))
+        drifts = np.abs(light - light[first]).mean(axis=(1, 2)) > DOUBT_DRIFT
+        found = (drifts | _stand_out(light, first))[known:]
+        kept = min(int(first[-1]), len(time_s) - 1)
+        self._times, self._lights = time_s[kept:], light[kept:]
+        return found
 
 
-def shrunk(luma: Pixels) -> npt.NDArray[np.float32]:
-    """Return the mean of each cell."""
-    return np.asarray(cv2.resize(luma.astype(np.float32), CELLS[::-1], interpolation=cv2.INTER_AREA), np.float32)
+def _stand_out(light: npt.NDArray[np.int16], first: npt.NDArray[np.intp]) -> npt.NDArray[np.bool_]:
+    """Return which frames change more than the `DOUBT_FRAMES` steps before, of those since frame `first`."""
+    step = np.zeros(light.shape, np.float32)
+    step[1:] = np.abs(np.diff(light, axis=0))
+    total, count = np.zeros_like(step), np.zeros(len(step), np.float32)
+    for lag in range(1, DOUBT_FRAMES + 1):
+        recent = np.arange(len(step)) - lag - 1 >= first
+        recent[: lag + 1] = False
+        total[recent] += step[np.flatnonzero(recent) - lag]
+        count += recent
+    usual = total / np.maximum(count, 1)[:, None, None]
+    out = (step > DOUBT_RATIO * usual + DOUBT_STEP).mean(axis=(1, 2)) > 0.05
+    mean = step.mean(axis=(1, 2))
+    return np.asarray((mean >= DOUBT_STEP) & (out | (mean > DOUBT_RATIO * usual.mean(axis=(1, 2)))))
+
+
+def cells(luma: Pixels) -> npt.NDArray[np.uint8]:
+    """Return the mean light of each cell, `[9, 16]`."""
+    return cast(npt.NDArray[np.uint8], cv2.resize(luma, CELLS[::-1], interpolation=cv2.INTER_AREA))
 
 
 class Windows:
@@ -164,22 +155,25 @@ class Windows:
     """
 
     def __init__(self) -> None:
-        self._waiting: deque[tuple[float, bytes]] = deque(maxlen=KEEP_FRAMES)
+        self._waiting: deque[tuple[float, Pixels]] = deque(maxlen=KEEP_FRAMES)
         self._more = KEEP_FRAMES
         self.kept: list[tuple[float, bytes]] = []
 
     def push(self, time_s: float, bgr: Pixels, is_doubtful: bool) -> None:
-        """Take a frame."""
-        small = cv2.resize(bgr, WITNESS_PX, interpolation=cv2.INTER_AREA)
-        self._waiting.append((time_s, cv2.cvtColor(small, cv2.COLOR_BGR2RGB).tobytes()))
+        """Take a frame, `[h, w, 3]`."""
+        self._waiting.append((time_s, bgr))
         if is_doubtful:
             self._more = KEEP_FRAMES + 1
         if self._more > 0:
             self._more -= 1
-            self.kept += self._waiting
-            self._waiting.clear()
+            self.end()
 
     def end(self) -> None:
         """Keep the last frames as well."""
-        self.kept += self._waiting
+        self.kept += [(time_s, _for_witness(bgr)) for time_s, bgr in self._waiting]
         self._waiting.clear()
+
+
+def _for_witness(bgr: Pixels) -> bytes:
+    small = cv2.resize(bgr, WITNESS_PX, interpolation=cv2.INTER_LINEAR)
+    return cv2.cvtColor(small, cv2.COLOR_BGR2RGB).tobytes()

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
 Plane = npt.NDArray[np.unsignedinteger]
 Series = npt.NDArray[np.floating]
 
-STRIPS, STRIP_PX = 12, 16
-"""Columns looked at, side by side in strips, for what is read of memory is whole lines of 64 bytes."""
-ROWS = 192
-"""Rows (or columns) along which the grid of blocks is looked at."""
+BANDS, BAND_ROWS, COLUMNS = 6, 16, 480
+"""Rows looked at, one below the other in bands, and about how many pixels of each."""
+LINES = 48
+"""Rows in which the columns of the grid of blocks are looked at, and edges of blocks between rows."""
 GRID = 8
 """Side of the blocks of nearly all codecs."""
 MOVED = 6
@@ -56,27 +57,28 @@ def parity(before: Plane, luma: Plane) -> float:
     if before.shape != luma.shape or len(luma) < 16:
         return float("nan")
     moved = MOVED if luma.dtype == np.uint8 else MOVED * int(luma.max()) // 255
-    then, now = _strips(before), _strips(luma)
-    steps = np.abs(now[1:-1] - then[1:-1])
-    sample = steps[::4, ::4].ravel()
+    then, now = _bands(before), _bands(luma)
+    steps = np.abs(now[:, 1:-1] - then[:, 1:-1])
+    sample = steps[:, ::4, ::4].ravel()
     nearly_all = 3 * len(sample) // 4
     moves = steps > max(moved, int(np.partition(sample, nearly_all)[nearly_all]))
     if np.count_nonzero(moves) < MOVING_AREA * moves.size:
         return float("nan")
-    crossed = np.abs(then[:-2] + then[2:] - 2 * now[1:-1]) * moves
-    odd, even = float(crossed[0::2].sum(dtype=np.int64)), float(crossed[1::2].sum(dtype=np.int64))
+    crossed = np.abs(then[:, :-2] + then[:, 2:] - 2 * now[:, 1:-1]) * moves
+    odd, even = (float(crossed[:, first::2].sum(dtype=np.int64)) for first in (0, 1))
     return float(np.log2((odd + 1.0) / (even + 1.0)))
 
 
-def _strips(plane: Plane) -> npt.NDArray[Any]:
-    """Return an even number of rows of strips of a plane, of a type that holds the sum of four samples."""
+def _bands(plane: Plane) -> npt.NDArray[Any]:
+    """Return bands of rows of a plane, `[bands, rows, columns]`, of a type that holds the sum of four samples.
+
+    Each band begins with an even row. Memory is read along rows, so bands cost less than columns.
+    """
     height, width = plane.shape
-    step = width // STRIPS
-    kind = np.int16 if plane.dtype == np.uint8 else np.int32
-    if step <= STRIP_PX:
-        return plane[: height // 2 * 2].astype(kind)
-    strips = plane[: height // 2 * 2, : step * STRIPS].reshape(-1, STRIPS, step)[:, :, :STRIP_PX]
-    return strips.astype(kind).reshape(len(strips), -1)
+    bands = max(1, min(BANDS, height // BAND_ROWS))
+    step = height // bands // 2 * 2
+    rows = plane[: step * bands].reshape(bands, step, width)[:, :BAND_ROWS, :: max(1, width // COLUMNS)]
+    return rows.astype(np.int16 if plane.dtype == np.uint8 else np.int32)
 
 
 def interlaced(parities: Series) -> float | None:
@@ -96,25 +98,24 @@ def blockiness(luma: Plane) -> float:
     Footage that was shrunk or enlarged after it was coded has its blocks elsewhere and shows 0. NaN for a picture
     that is too small or has no texture.
     """
-    found = [_across(plane) for plane in (luma, luma.T)]
+    lines = luma[:: max(1, len(luma) // LINES)]
+    every = max(1, len(luma) // GRID // LINES)
+    found = [_between(np.ascontiguousarray(lines.T), 1), _between(luma, every)]
     edge, inner = (sum(pair[k] for pair in found) for k in (0, 1))
     return float("nan") if inner < 0.05 else float(edge / inner - 1)
 
 
-def _across(luma: Plane) -> tuple[float, float]:
-    """Return the mean difference of neighbouring columns across the edges of blocks, and amid them."""
-    height, width = luma.shape
-    lines = luma[:: max(1, height // ROWS)]
-    if width < 4 * GRID or len(lines) < 2:
+def _between(luma: Plane, every: int) -> tuple[float, float]:
+    """Return the mean difference of neighbouring rows across the edges of blocks (some of them), and amid them."""
+    blocks, width = len(luma) // GRID - 1, luma.shape[1]
+    if blocks < 3 or width < 2:
         return 0.0, 0.0
-    blocks = width // GRID - 1
-    first, amid = GRID - 1, (2, 4)
 
     def differing(at: int) -> float:
-        left, right = (np.asarray(lines[:, k::GRID][:, :blocks], np.int16) for k in (at, at + 1))
-        return float(np.abs(right - left).mean())
+        above, below = (luma[k : k + blocks * GRID : GRID * every] for k in (at, at + 1))
+        return float(cv2.norm(above, below, cv2.NORM_L1)) / above.size
 
-    return differing(first), sum(map(differing, amid)) / len(amid)
+    return differing(GRID - 1), (differing(2) + differing(4)) / 2
 
 
 def cadence(changes: Series, durations_s: Series) -> Cadence | None:

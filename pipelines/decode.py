@@ -25,7 +25,7 @@ from pipelines import footage
 
 MAX_BAD_PACKETS = 25
 PREROLLS_S = (0.0, 2.0, 10.0, 60.0)  # how much further back to seek, try after try, before decoding from the beginning
-LARGE = 9  # times the height of the small picture: above, halving planes is faster than FFmpeg's scaler
+LARGE = 4  # times the height of the small picture: from there on, its rows are picked rather than scaled by FFmpeg
 LATE_FRAMES = 10  # pictures out of order that are more than a decoder's slip
 SHORT_S = 0.5  # a stream that ends this much before its header says is cut short
 
@@ -280,50 +280,51 @@ def _text(error: Exception) -> str:
     return str(getattr(error, "strerror", None) or error).lower()
 
 
-def planes(frame: av.VideoFrame, width_px: int, source: Mapping[str, Any]) -> tuple[Pixels, Pixels]:
-    """Return a picture's luma `[h, w]` and colour `[h, w, 3]` (BGR), shrunk once from the decoder's own planes.
+def small(frame: av.VideoFrame, width_px: int, source: Mapping[str, Any]) -> tuple[Pixels, Pixels]:
+    """Return a picture's luma `[h, w]` and its colour `[h/2, w/2, 3]` (BGR), shrunk from the decoder's own planes.
 
-    Both are 8 bit, full range and upright, `width_px` wide at the display aspect with an even height; HDR stays in
-    its code values. No full-size colour conversion takes place.
+    Both are 8 bit, full range and upright; the luma is `width_px` wide at the display aspect with an even height. HDR
+    stays in its code values. No full-size colour conversion takes place.
     """
     height_px = max(2, round(width_px * min(source["height"] / source["width"], 8.0) / 2) * 2)
     turned = source["rotation_deg"] in {90, 270}
     size = (height_px, width_px) if turned else (width_px, height_px)
-    small, full, space = _own(frame, size) or _converted(frame, size)
-    luma = small[0] if full else cast(Pixels, cv2.LUT(small[0], _full_range()))
-    colour = cv2.transform(cv2.merge(small), _to_bgr(full, space))
+    (luma, *chroma), full, space = _own(frame, size) or _converted(frame, size)
+    colour = cv2.transform(cv2.merge([_halved(luma), *chroma]), _to_bgr(full, space))
+    luma = luma if full else cast(Pixels, cv2.LUT(luma, _full_range()))
     return _upright(luma, source), _upright(cast(Pixels, colour), source)
 
 
 def _own(frame: av.VideoFrame, size: tuple[int, int]) -> tuple[list[Pixels], bool, int] | None:
-    """Return Y, U and V of a large picture, shrunk without FFmpeg's scaler, whether full range, and their colour space.
+    """Return Y and, half as wide and high, U and V of a picture, whether full range, and their colour space.
 
-    None where the picture is small, or not three planes of bytes or little-endian words.
+    Shrinks a large picture without FFmpeg's scaler. None where the picture is small, or not three planes of bytes or
+    little-endian words.
     """
     name = frame.format.name
     bits = _planar_bits(name)
     if bits is None or frame.height < LARGE * size[1]:
         return None
+    half = (size[0] // 2, size[1] // 2)
     luma, *chroma = (view(plane, bits) for plane in frame.planes)
-    small = [_shrunk(luma, size), *(_shrunk_roughly(plane, size) for plane in chroma)]
-    if bits > 8:
-        small = [cv2.convertScaleAbs(plane, alpha=2.0 ** (8 - bits)) for plane in small]
-    return small, name.startswith("yuvj") or int(frame.color_range) == 2, int(frame.colorspace)
+    found = [_shrunk(luma, size, bits), *(_shrunk(plane, half, bits) for plane in chroma)]
+    return found, name.startswith("yuvj") or int(frame.color_range) == 2, int(frame.colorspace)
 
 
 def _converted(frame: av.VideoFrame, size: tuple[int, int]) -> tuple[list[Pixels], bool, int]:
     """Return what `_own` does, of a picture of any size and format."""
     grey = len(frame.format.components) == 1 and not frame.format.has_palette  # to YUV, it would change its range
-    kind = "yuvj444p" if frame.format.name.startswith("yuvj") else "yuv444p"
-    small_frame = _scaler("planes").reformat(
+    kind = "yuvj420p" if frame.format.name.startswith("yuvj") else "yuv420p"
+    scaled = _scaler("small").reformat(
         frame, width=size[0], height=size[1], format="gray" if grey else kind,
         interpolation=Interpolation.AREA, threads=1,
     )  # fmt: skip
-    small = [_pixels(plane) for plane in small_frame.planes]
-    small += [np.full_like(small[0], 128)] * (3 - len(small))
-    tagged = small_frame if frame.format.is_rgb or frame.format.has_palette else frame
+    luma, *chroma = (_pixels(plane) for plane in scaled.planes)
+    found = [luma, *(plane[: size[1] // 2, : size[0] // 2] for plane in chroma)]  # of an odd width, half is less
+    found += [np.full((size[1] // 2, size[0] // 2), 128, np.uint8)] * (3 - len(found))
+    tagged = scaled if frame.format.is_rgb or frame.format.has_palette else frame
     full = tagged.format.name.startswith("yuvj") or int(tagged.color_range) == 2
-    return small, full, int(small_frame.colorspace)
+    return found, full, int(scaled.colorspace)
 
 
 @lru_cache(maxsize=64)
@@ -348,30 +349,22 @@ def luma_plane(frame: av.VideoFrame) -> NDArray[Any] | None:
     return None if bits is None else view(frame.planes[0], bits)
 
 
-def _shrunk(samples: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
-    """Return a large plane at another size (width, height), within a level or two of its exact area averages.
+def _shrunk(samples: NDArray[Any], size: tuple[int, int], bits: int) -> Pixels:
+    """Return a large plane at another size (width, height) in 8 bits, within a level or so of its area averages.
 
-    Reading memory is what takes the time, so of every row of the result four rows are read. Halving is what
-    processors do fastest; the uneven rest is interpolated at twice the size, and the last halving evens that out.
+    Reading memory is what takes the time, so of every row of the result two rows are read. Halving is what processors
+    do fastest; the rest is averaged along the rows.
     """
-    width, height = size
-    samples = _some_rows(samples, 4 * height)
-    while samples.shape[0] >= 4 * height and samples.shape[1] >= 4 * width:
-        samples = _halved(samples)
-    return _halved(cv2.resize(samples, (2 * width, 2 * height), interpolation=cv2.INTER_LINEAR))
+    rows = samples[_some_rows(len(samples), 2 * size[1])]
+    if bits > 8:
+        rows = cast(Any, cv2.convertScaleAbs(rows, alpha=2.0 ** (8 - bits)))
+    return cast(Pixels, cv2.resize(_halved(rows), size, interpolation=cv2.INTER_AREA))
 
 
-def _shrunk_roughly(samples: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
-    """Return `_shrunk` of a plane of colour, which has little detail to keep, in half the time."""
-    samples = _some_rows(samples, 3 * size[1])
-    while samples.shape[0] >= 2 * size[1] and samples.shape[1] >= 2 * size[0]:
-        samples = _halved(samples)
-    return cv2.resize(samples, size, interpolation=cv2.INTER_LINEAR)
-
-
-def _some_rows(samples: NDArray[Any], least: int) -> NDArray[Any]:
-    step = max(1, samples.shape[0] // least)
-    return samples[step // 2 :: step]
+@lru_cache(maxsize=64)
+def _some_rows(count: int, wanted: int) -> NDArray[np.intp]:
+    """Return the numbers of some rows of a picture, evenly spread."""
+    return ((np.arange(wanted) + 0.5) * count / wanted).astype(np.intp)
 
 
 def _halved(samples: NDArray[Any]) -> NDArray[Any]:
@@ -436,10 +429,10 @@ def rgb(frame: av.VideoFrame, source: Mapping[str, Any], max_side_px: int) -> Pi
     scaled = _scaler("rgb").reformat(
         frame, width=size[0], height=size[1], format=kind, interpolation=Interpolation.AREA, threads=1
     )
-    small = scaled.to_ndarray()
+    pixels = scaled.to_ndarray()
     if source["hdr"]:
-        small = _screen(source["color_transfer"])[small]
-    return _upright(np.ascontiguousarray(small, dtype=np.uint8), source)
+        pixels = _screen(source["color_transfer"])[pixels]
+    return _upright(np.ascontiguousarray(pixels, dtype=np.uint8), source)
 
 
 @lru_cache(maxsize=2)

@@ -112,7 +112,6 @@ TABLES: dict[str, pa.Schema] = {
         bright=pa.list_(_f),
         phash=pa.list_(pa.uint64()),
         cell_light=pa.binary(),
-        cell_change=pa.binary(),
     ),
     # Small pictures (48×27 RGB) of the frames around doubtful ones, for the witness of shots.
     "windows": _schema(source_id=_s, time_s=_d, rgb=pa.binary()),

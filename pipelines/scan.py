@@ -12,8 +12,7 @@ from array import array
 from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import av
 import cv2
@@ -25,8 +24,10 @@ from pipelines.config import ScanConfig
 from pipelines.footage import FootageError
 from pipelines.shots import SLACK_S, stretches
 
+PER_CANDIDATE = ("sharpness", "parity", "blockiness")
+"""Measured of candidate frames alone, NaN of all others."""
 PER_FRAME = (
-    "time_s", "duration_s", *changes.PER_FRAME, "change", "luma_mean", "luma_std", "sharpness", "parity", "blockiness",
+    "time_s", "duration_s", *changes.PER_FRAME, "change", "luma_mean", "luma_std", *PER_CANDIDATE,
 )  # fmt: skip
 PER_TICK = (
     "tick_s", *motion.Motion._fields, *(f"bar_{side}" for side in frames.Bars._fields), "dark", "bright",
@@ -37,6 +38,8 @@ MAX_THREADS = 4
 """More give little to films of common sizes and hold more frames in memory."""
 WARM_S = (1.0, 8.0, math.inf)
 """How much before a span is decoded to know the tick before it; more only where a picture is shown that long."""
+NO_DETAIL = dict.fromkeys(PER_CANDIDATE, math.nan)
+NO_MOTION = motion.Motion(*[math.nan] * len(motion.Motion._fields))
 
 Row = dict[str, Any]
 
@@ -101,8 +104,7 @@ def _error(source: Mapping[str, Any], start_s: float, seconds: float, code: str,
     }  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class _Small:
+class _Small(NamedTuple):
     """A frame when it has been shrunk."""
 
     time_s: float
@@ -114,9 +116,10 @@ class _Small:
     counts: bool
     """Whether it lies in the span; those before are only remembered."""
     ticks: bool
-    parity: float
-    blockiness: float
-    """Measured at full resolution of candidate frames, NaN of all others."""
+    moves: bool
+    """Whether motion is measured since the tick before."""
+    detail: Mapping[str, float]
+    """The measures of a candidate frame."""
 
 
 class _Meter:
@@ -140,9 +143,9 @@ class _Meter:
         self._hashes = array("Q")
         self._content = changes.ContentScorer()
         self._cells, self._windows = changes.Cells(), changes.Windows()
-        self._light, self._change = bytearray(), bytearray()
+        self._light = bytearray()
         self._before: frames.Luma | None = None
-        self._tick: tuple[float, frames.Luma] | None = None
+        self._tick: _Small | None = None
 
     def __enter__(self) -> _Meter:
         return self
@@ -157,31 +160,30 @@ class _Meter:
 
     def push(self, picture: decode.Picture) -> None:
         """Shrink one picture and keep it as JPEG if it is a candidate."""
-        luma, bgr = decode.planes(picture.frame, self.scan.width_px, self.source)
-        counts = picture.time_s >= self.start_s
-        ticks, key = self._steps(picture.time_s, self.scan.tick_hz), picture.frame.key_frame
-        parity = blockiness = math.nan
-        if counts and self._steps(picture.time_s, self.scan.candidate_hz):
-            parity, blockiness = self._coding(picture)
-            pixels = decode.rgb(picture.frame, self.source, self.scan.candidate_side_px)
-            self.candidates.append(
-                {"source_id": self.source["source_id"], "time_s": picture.time_s, "jpeg": decode.jpeg(pixels)}
-            )
-        self._batch.append(
-            _Small(picture.time_s, picture.duration_s, luma, bgr, key, counts, ticks, parity, blockiness)
-        )
+        time_s, frame = picture.time_s, picture.frame
+        luma, bgr = decode.small(frame, self.scan.width_px, self.source)
+        counts, detail = time_s >= self.start_s, NO_DETAIL
+        ticks = self._steps(time_s, self.scan.tick_hz)
+        moves = ticks and self._steps(time_s, self.scan.motion_hz)
+        if counts and self._steps(time_s, self.scan.candidate_hz):
+            detail = self._detail(frame, luma)
+            jpeg = decode.jpeg(decode.rgb(frame, self.source, self.scan.candidate_side_px))
+            self.candidates.append({"source_id": self.source["source_id"], "time_s": time_s, "jpeg": jpeg})
+        self._batch.append(_Small(time_s, picture.duration_s, luma, bgr, frame.key_frame, counts, ticks, moves, detail))
         self.settled |= ticks
-        self._last_s, self._last = picture.time_s, picture.frame
+        self._last_s, self._last = time_s, frame
         if len(self._batch) == BATCH:
             self._send()
 
-    def _coding(self, picture: decode.Picture) -> tuple[float, float]:
-        """Return parity and blockiness of a candidate, NaN for formats that hold no luma plane."""
-        now = decode.luma_plane(picture.frame)
+    def _detail(self, frame: av.VideoFrame, luma: frames.Luma) -> dict[str, float]:
+        """Return the measures of a candidate; NaN for what formats that hold no luma plane cannot tell."""
+        now = decode.luma_plane(frame)
         before = None if self._last is None else decode.luma_plane(self._last)
-        if now is None:
-            return math.nan, math.nan
-        return math.nan if before is None else coding.parity(before, now), coding.blockiness(now)
+        return {
+            "sharpness": frames.sharpness(luma),
+            "parity": math.nan if now is None or before is None else coding.parity(before, now),
+            "blockiness": math.nan if now is None else coding.blockiness(now),
+        }
 
     def _steps(self, time_s: float, rate_hz: float) -> bool:
         """Whether this is the first frame at or after a multiple of 1/rate."""
@@ -199,15 +201,18 @@ class _Meter:
         self._measured = self._pool.submit(self._measure, batch)
 
     def _measure(self, batch: Sequence[_Small]) -> None:
-        for small in batch:
-            numbers, step = self._frame(small), self._cells.push(small.time_s, small.luma)
+        if not batch:
+            return
+        cells = np.stack([changes.cells(small.luma) for small in batch])
+        doubtful = self._cells.push([small.time_s for small in batch], cells).tolist()
+        for small, light, doubt in zip(batch, cells, doubtful, strict=True):
+            content = self._content.push(small.luma, small.bgr)
             if small.counts:
-                self._note({**numbers, "doubt": float(step.is_doubtful), "key": float(small.key)})
-                self._light += step.light
-                self._change += step.change
-                self._windows.push(small.time_s, small.bgr, step.is_doubtful)
+                self._note({**content, "doubt": float(doubt), **self._frame(small)})
+                self._light += light.tobytes()
+                self._windows.push(small.time_s, small.bgr, doubt)
             if small.ticks:
-                self._on_tick(small.time_s, small.luma, small.counts)
+                self._on_tick(small)
             self._before = small.luma
 
     def _frame(self, small: _Small) -> dict[str, float]:
@@ -215,30 +220,25 @@ class _Meter:
         return {
             "time_s": small.time_s,
             "duration_s": small.duration_s,
-            **self._content.push(small.luma, small.bgr),
+            "key": float(small.key),
             "change": 0.0 if self._before is None else frames.change(self._before, small.luma),
             "luma_mean": mean,
             "luma_std": std,
-            "sharpness": frames.sharpness(small.luma),
-            "parity": small.parity,
-            "blockiness": small.blockiness,
+            **small.detail,
         }
 
-    def _on_tick(self, time_s: float, luma: frames.Luma, counts: bool) -> None:
-        if counts:
-            bars = frames.bars(luma)
-            sides = {f"bar_{side}": share for side, share in bars._asdict().items()}
-            dark, bright = frames.clipped(luma)
-            moved = self._motion(time_s, luma, bars)._asdict()
-            self._note({"tick_s": time_s, **moved, **sides, "dark": dark, "bright": bright})
-            self._hashes.append(hashes.phash(luma, bars))
-        self._tick = time_s, luma
-
-    def _motion(self, time_s: float, luma: frames.Luma, bars: frames.Bars) -> motion.Motion:
-        if self._tick is None:
-            return motion.STILL
-        then_s, before = self._tick
-        return motion.between(before, luma, time_s - then_s, bars)
+    def _on_tick(self, small: _Small) -> None:
+        before, self._tick = self._tick, small
+        if not small.counts:
+            return
+        bars = frames.bars(small.luma)
+        sides = {f"bar_{side}": share for side, share in bars._asdict().items()}
+        dark, bright = frames.clipped(small.luma)
+        moved = NO_MOTION
+        if before is not None and small.moves:
+            moved = motion.between(before.luma, small.luma, small.time_s - before.time_s, bars)
+        self._note({"tick_s": small.time_s, **moved._asdict(), **sides, "dark": dark, "bright": bright})
+        self._hashes.append(hashes.phash(small.luma, bars))
 
     def _note(self, numbers: Mapping[str, float]) -> None:
         for name, value in numbers.items():
@@ -253,7 +253,7 @@ class _Meter:
             "source_id": source_id, "span": span, "start_s": self.start_s, "end_s": end_s,
             "frames": len(times["time_s"]), "covered_s": covered_s,
             **times, **series, "phash": np.array(self._hashes, np.uint64),
-            "cell_light": bytes(self._light), "cell_change": bytes(self._change),
+            "cell_light": bytes(self._light),
         }  # fmt: skip
 
     def windows(self) -> list[Row]:

@@ -109,7 +109,7 @@ def joined(signals: Sequence[Mapping[str, Any]], names: Sequence[str] = ()) -> A
 
 
 def _array(name: str, values: Any) -> npt.NDArray:
-    if name in changes.CELLWISE:
+    if name == "cell_light":
         return np.frombuffer(values, np.uint8).reshape(-1, *changes.CELLS)
     kinds = {"phash": np.uint64, "time_s": np.float64, "tick_s": np.float64}
     return np.asarray(values, kinds.get(name, np.float32))
@@ -161,7 +161,6 @@ def _clip(source: Mapping[str, Any], shot: Shot, part: Arrays, shots: ShotsConfi
 
 def _light(own: Arrays) -> Row:
     mean, std, change = own["luma_mean"], own["luma_std"], own["change"]
-    blocks = own["blockiness"][np.isfinite(own["blockiness"])]
     cadence = coding.cadence(change, own["duration_s"])
     return {
         "black": frames.black_share(mean, std),
@@ -176,16 +175,20 @@ def _light(own: Arrays) -> Row:
         "clipped_dark": _mean(own["dark"]),
         "clipped_bright": _mean(own["bright"]),
         "flicker": frames.flicker(mean, own["time_s"]),
-        "sharpness": float(np.median(own["sharpness"])) if len(mean) else None,
+        "sharpness": _median(own["sharpness"]),
         "interlaced": coding.interlaced(own["parity"]),
-        "blockiness": float(np.median(blocks)) if len(blocks) else None,
+        "blockiness": _median(own["blockiness"]),
     }
 
 
 def _movement(own: Arrays, aspect: float) -> Row:
-    """Sum up the ticks but for the first, which compares with what stood before the clip; each by how long it lasts."""
-    ticks = {name: np.asarray(own[name][1:], np.float64) for name in motion.Motion._fields}
-    lasting_s = np.diff(own["tick_s"])
+    """Sum up where motion was measured, each by how long it took.
+
+    The first tick is left out: it compares with what stood before the clip.
+    """
+    measured = np.flatnonzero(np.isfinite(own["pan"][1:])) + 1
+    ticks = {name: np.asarray(own[name][measured], np.float64) for name in motion.Motion._fields}
+    lasting_s = own["tick_s"][measured] - own["tick_s"][measured - 1]
     found = camera(ticks, lasting_s, aspect)
     area = mean(ticks["object_area"], lasting_s)
     moved = mean(ticks["object_area"] * ticks["object_speed"], lasting_s)
@@ -225,6 +228,12 @@ def _picture(own: Arrays, source: Mapping[str, Any], scan: ScanConfig, start_s: 
         "phash": own["phash"][telling].tolist(),
         "phash_s": (own["tick_s"][telling] - start_s).tolist(),
     }
+
+
+def _median(values: npt.NDArray[np.floating]) -> float | None:
+    """Return the median of what was measured; None where nothing was."""
+    told = values[np.isfinite(values)]
+    return float(np.median(told)) if len(told) else None
 
 
 def _mean(values: npt.NDArray[np.floating]) -> float | None:

@@ -19,7 +19,7 @@ AT_ONCE = 4
 """Windows that the network sees in one batch."""
 NAMES = (
     "time_s", "duration_s", "content", "hue", "saturation", "luma", "histogram", "doubt", "key", "change",
-    "luma_mean", "luma_std", "tick_s", "phash", "cell_light", "cell_change",
+    "luma_mean", "luma_std", "tick_s", "phash", "cell_light",
 )  # fmt: skip
 """Columns of `signals` that say where there is doubt."""
 

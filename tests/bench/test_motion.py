@@ -145,7 +145,7 @@ def test_cost_of_a_tick(footage: Path, show: Show) -> None:
             continue
         source = room.probe(str(footage / file), ScanConfig())
         luma = [
-            decode.planes(p.frame, ScanConfig().width_px, source)[0]
+            decode.small(p.frame, ScanConfig().width_px, source)[0]
             for p in decode.pictures(str(footage / file), source, start_s, start_s + length_s, 0.0)
         ]
         rounds = [cost_ms(luma[::5]) for _ in range(5)]

@@ -1,24 +1,37 @@
 import numpy as np
 
-from filters.changes import CELLS, KEEP_FRAMES, Cells, Windows
+from filters.changes import CELLS, KEEP_FRAMES, Cells, Windows, cells
 
 
-def step(seen: bytes) -> np.ndarray:
-    return np.frombuffer(seen, np.uint8).reshape(CELLS)
+def test_cells_hold_mean_light() -> None:
+    luma = np.full((72, 128), 40, np.uint8)
+    luma[:8, :8] = 50
+    luma[8:16, :4] = 60
+    found = cells(luma)
+    assert found.shape == CELLS and found.dtype == np.uint8
+    assert (found[0, 0], found[1, 0], found[1, 1]) == (50, 50, 40)
 
 
-def test_cells_hold_mean_light_and_change_in_quarters_of_a_level() -> None:
-    cells, dark = Cells(), np.full((72, 128), 40, np.uint8)
-    light = dark.copy()
-    light[:8, :8] = 50
-    assert set(cells.push(0.0, dark).change) == {0}
-    found = cells.push(0.04, light)
-    assert step(found.light)[0, 0] == 50 and step(found.light)[1, 1] == 40
-    assert step(found.change)[0, 0] == 40 and step(found.change)[1:].max() == 0
+def doubt(lights: np.ndarray, batch: int, first: int = 0) -> np.ndarray:
+    watch = Cells()
+    parts = [lights[at : at + batch] for at in range(first, len(lights), batch)]
+    times = np.arange(first, len(lights)) / 25
+    return np.concatenate([watch.push(times[k * batch : k * batch + len(p)], p) for k, p in enumerate(parts)])
+
+
+def test_a_cut_is_doubtful_and_steady_motion_is_not() -> None:
+    texture = np.random.default_rng(0).integers(0, 255, CELLS, dtype=np.uint8)
+    film = np.full((40, *CELLS), 100, np.uint8)
+    film[20:] = texture
+    assert np.flatnonzero(doubt(film, 16)).tolist() == list(range(20, 35)), "for as long as the picture before is near"
+    moving = np.full((40, *CELLS), 100, np.uint8)
+    for at in range(40):
+        moving[at, :, at % 16] += 30
+    assert not doubt(moving, 16)[6:].any()
 
 
 def test_pictures_are_kept_around_doubt_and_at_either_end_only() -> None:
-    windows, bgr = Windows(), np.zeros((72, 128, 3), np.uint8)
+    windows, bgr = Windows(), np.zeros((36, 64, 3), np.uint8)
     for at in range(1000):
         windows.push(at / 25, bgr, at == 500)
     windows.end()
@@ -29,9 +42,11 @@ def test_pictures_are_kept_around_doubt_and_at_either_end_only() -> None:
 
 
 def test_doubt_depends_on_the_last_moments_alone() -> None:
-    noise = np.random.default_rng(0).integers(0, 255, (60, 72, 128), dtype=np.uint8)
-    noise[::7] = noise[0]
-    whole, late = Cells(), Cells()
-    told = [whole.push(at / 25, luma).is_doubtful for at, luma in enumerate(noise)]
-    again = [late.push(at / 25, noise[at]).is_doubtful for at in range(30, 60)]
-    assert told[46:] == again[16:]
+    lights = np.random.default_rng(0).integers(100, 120, (60, *CELLS), dtype=np.uint8)
+    lights[::7] = lights[0]
+    lights[40:] += 30
+    told = doubt(lights, 16)
+    assert 0 < told.sum() < 60
+    for batch, first in ((1, 0), (7, 0), (60, 0), (16, 20), (5, 21)):
+        again = doubt(lights, batch, first)
+        assert (told[first + 16 :] == again[16:]).all()

@@ -184,23 +184,24 @@ SQUARE = {"width": 64, "height": 48, "rotation_deg": 0, "hdr": False}
 @pytest.mark.parametrize("fmt", ["yuv420p", "yuv422p", "yuv444p", "yuv420p10le", "yuv422p10le", "gray", "nv12"])
 def test_studio_black_and_white_become_0_and_255_in_every_format(fmt: str) -> None:
     for value, wanted in ((16, 0), (235, 255), (126, 128)):
-        luma, bgr = decode.planes(grey(value, fmt), 32, SQUARE)
-        assert luma.shape == (24, 32) and bgr.shape == (24, 32, 3)
+        luma, bgr = decode.small(grey(value, fmt), 32, SQUARE)
+        assert luma.shape == (24, 32) and bgr.shape == (12, 16, 3)
         assert (
             abs(int(luma.mean()) - wanted) <= 1 and np.abs(bgr.astype(int) - wanted).max() <= 3
         )  # deep formats are dithered
 
 
 def test_full_range_is_left_as_it_is() -> None:
-    assert decode.planes(grey(200, "yuvj420p"), 32, SQUARE)[0].mean() == 200
+    assert decode.small(grey(200, "yuvj420p"), 32, SQUARE)[0].mean() == 200
 
 
 def test_small_colours_are_those_of_a_full_conversion(bunny: Path) -> None:
     row = room.probe(str(bunny), SCAN)
     frame = next(decode.pictures(str(bunny), row, 2.0)).frame
-    luma, bgr = decode.planes(frame, 128, row)
+    luma, bgr = decode.small(frame, 128, row)
     full = cv2.resize(frame.to_ndarray(format="bgr24"), (128, 72), interpolation=cv2.INTER_AREA)
-    assert np.abs(full.astype(int) - bgr).mean() < 4
+    half = cv2.resize(full, (64, 36), interpolation=cv2.INTER_AREA)
+    assert np.abs(half.astype(int) - bgr).mean() < 4
     assert np.abs(cv2.cvtColor(full, cv2.COLOR_BGR2GRAY).astype(int) - luma).mean() < 4
 
 
@@ -212,11 +213,36 @@ def test_pictures_are_turned_upright() -> None:
     for turn, corner in ((0, (0, 0)), (90, (0, -1)), (180, (-1, -1)), (270, (-1, 0))):
         wide, high = (48, 64) if turn in {90, 270} else (64, 48)
         row = {"width": wide, "height": high, "rotation_deg": turn, "hdr": False}
-        luma, bgr = decode.planes(frame, 32, row)
+        luma, bgr = decode.small(frame, 32, row)
         assert luma[corner] == 255 and (luma == 255).mean() == pytest.approx(0.25, abs=0.06)
         image = decode.rgb(frame, row, 48)
         assert image.shape[:2] == ((48, 36) if turn in {90, 270} else (36, 48)) and image[corner].min() > 250
-        assert bgr.shape[:2] == luma.shape
+        assert bgr.shape[:2] == (luma.shape[0] // 2, luma.shape[1] // 2)
+
+
+@pytest.mark.parametrize(
+    ("fmt", "size"), [("yuv420p", (640, 480)), ("yuv420p10le", (720, 1280)), ("yuv444p", (1366, 768))]
+)
+def test_a_large_picture_is_shrunk_to_its_area_averages(fmt: str, size: tuple[int, int]) -> None:
+    width, height = size
+    y, x = np.mgrid[0:height, 0:width]
+    waves = 128 + 60 * np.sin(x / width * 40) + 40 * np.sin(y / height * 30)
+    frame = av.VideoFrame.from_ndarray(np.repeat(waves[..., None], 3, axis=2).astype(np.uint8), "rgb24").reformat(
+        format=fmt
+    )
+    row = {"width": width, "height": height, "rotation_deg": 0, "hdr": False}
+    luma, bgr = decode.small(frame, 128, row)
+    wanted = cv2.resize(waves, luma.shape[::-1], interpolation=cv2.INTER_AREA)
+    assert np.abs(luma - wanted).mean() < 1.5 and np.abs(luma - wanted).max() < 12
+    assert np.abs(bgr - cv2.resize(wanted, bgr.shape[1::-1], interpolation=cv2.INTER_AREA)[..., None]).mean() < 2
+
+
+def test_an_odd_width_is_as_good_as_any(bunny: Path) -> None:
+    row = room.probe(str(bunny), SCAN)
+    frame = next(decode.pictures(str(bunny), row, 2.0)).frame
+    for width in (17, 33):
+        luma, bgr = decode.small(frame, width, row)
+        assert bgr.shape[:2] == (luma.shape[0] // 2, width // 2)
 
 
 def test_hdr_is_brought_to_the_range_of_a_screen(footage: Path) -> None:
