@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from jaxtyping import Float
 
-from filters.frames import Bars, Luma
+from filters.frames import SAME_CHANGE, Bars, Luma, change
 from filters.similarity import GRID_PX, Grid, Image, Vector, fits, grid_of, quantile, squared
 
 DIFFER_PX = 0.3
@@ -78,6 +78,8 @@ def between(before: Luma, luma: Luma, dt_s: float, bars: Bars = _NO_BARS) -> Mot
         dt_s: time between them.
         bars: black bars, which belong to neither camera nor objects.
     """
+    if change(before, luma) < SAME_CHANGE:
+        return STILL
     width_px = before.shape[1] * _shrunk(before, bars)
     before, luma = _active(before, bars), _active(luma, bars)
     trust = texture(before)
@@ -122,7 +124,9 @@ def flow(before: Luma, luma: Luma, start: tuple[float, float] = (0.0, 0.0)) -> F
         start: shift from which to search.
     """
     # Always given: without one, an object that was given one before begins where it last did (OpenCV 5.0).
-    first = np.full((*before.shape, 2), start, np.float32)
+    first = np.zeros((*before.shape, 2), np.float32)
+    if any(start):
+        first += np.array(start, np.float32)
     return cast(np.ndarray, _dis(before.shape).calc(before, luma, first))
 
 

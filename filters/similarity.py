@@ -14,7 +14,9 @@ Image = npt.NDArray[np.float32]
 GRID_PX = 4
 """Spacing of the grid on which the camera's motion is fitted."""
 ROUNDS = 6
-"""Rounds of re-weighting; the fit moves by less than a hundredth of a pixel after five."""
+"""Rounds of re-weighting at most; the fit moves by less than a hundredth of a pixel after five."""
+SETTLED_PX = 0.002
+"""Change of the shift in a round, at the last scale, after which no further one is made."""
 SCALE_PX = 0.35
 """Residual at which a grid point loses half its weight: about the noise of the flow."""
 EDGE_SAY = 6.0
@@ -76,8 +78,10 @@ def fits(grid: Grid, moved: Vector, say: Vector) -> tuple[Vector, Vector]:
     scales = SCALE_PX * np.array([[8.0], [3.0]])
     for _ in range(ROUNDS):
         weight = say / (1 + squared(grid, moved, cameras) / scales**2) ** 2
+        cameras, last = np.array([_solved(*sums) for sums in (weight @ order).tolist()]).T, cameras
+        if scales.max() == SCALE_PX and np.abs(cameras - last)[:2].max() < SETTLED_PX:
+            break
         scales = np.maximum(SCALE_PX, scales / 2)
-        cameras = _solve((weight @ order).T)
     explained = (say / (1 + squared(grid, moved, cameras) / SCALE_PX**2)).sum(axis=1)
     typical, standing = cameras.T
     return (standing if explained[1] > explained[0] else typical), standing
@@ -91,18 +95,18 @@ def squared(grid: Grid, moved: Vector, cameras: Vector) -> Vector:
     return cast(Vector, left[:, :half] + left[:, half:])
 
 
-def _solve(sums: Vector) -> Vector:
+def _solved(
+    total: float, x: float, y: float, u: float, v: float, spread: float, along: float, across: float
+) -> tuple[float, float, float, float]:
     """Weighted least squares in closed form: about the weighted centre the unknowns are independent.
 
-    Args:
-        sums: `[8, k]` weighted sums of 1, x, y, u, v, x² + y², x·u + y·v and x·v − y·u.
+    Takes the weighted sums of 1, x, y, u, v, x² + y², x·u + y·v and x·v − y·u.
     """
-    total, x, y, u, v, spread, along, across = sums
     x, y, u, v = x / total, y / total, u / total, v / total
     spread = spread - total * (x * x + y * y) + 1e-9
     zoom = (along - total * (x * u + y * v)) / spread
     roll = (across - total * (x * v - y * u)) / spread
-    return np.stack([u - zoom * x + roll * y, v - zoom * y - roll * x, zoom, roll])
+    return u - zoom * x + roll * y, v - zoom * y - roll * x, zoom, roll
 
 
 def quantile(values: Vector, weight: Vector, share: float = 0.5) -> float:

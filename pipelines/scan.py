@@ -34,6 +34,8 @@ PER_TICK = (
 )  # fmt: skip
 BATCH = 16
 """Frames that are shrunk before they are measured together: the processor's caches then hold one thing at a time."""
+HELD_PX = 7_000_000
+"""Pixels of decoded frames that are held before these are shrunk, for the same reason; more leave the caches again."""
 MAX_THREADS = 4
 """More give little to films of common sizes and hold more frames in memory."""
 WARM_S = (1.0, 8.0, math.inf)
@@ -104,6 +106,21 @@ def _error(source: Mapping[str, Any], start_s: float, seconds: float, code: str,
     }  # fmt: skip
 
 
+class _Held(NamedTuple):
+    """A frame that waits for being shrunk."""
+
+    picture: decode.Picture
+    before: decode.Picture | None
+    """The one before, which only candidates need."""
+    counts: bool
+    """Whether it lies in the span; those before are only remembered."""
+    ticks: bool
+    moves: bool
+    """Whether motion is measured since the tick before."""
+    shows: bool
+    """Whether it is a candidate."""
+
+
 class _Small(NamedTuple):
     """A frame when it has been shrunk."""
 
@@ -114,19 +131,28 @@ class _Small(NamedTuple):
     key: bool
     """Whether it is a key frame of the stream."""
     counts: bool
-    """Whether it lies in the span; those before are only remembered."""
     ticks: bool
     moves: bool
-    """Whether motion is measured since the tick before."""
     detail: Mapping[str, float]
     """The measures of a candidate frame."""
+
+
+def _detail(frame: av.VideoFrame, before: decode.Picture | None, luma: frames.Luma) -> dict[str, float]:
+    """Return the measures of a candidate; NaN for what formats that hold no luma plane cannot tell."""
+    now = decode.luma_plane(frame)
+    then = None if before is None else decode.luma_plane(before.frame)
+    return {
+        "sharpness": frames.sharpness(luma),
+        "parity": math.nan if now is None or then is None else coding.parity(then, now),
+        "blockiness": math.nan if now is None else coding.blockiness(now),
+    }
 
 
 class _Meter:
     """The measures of one span and the little that they remember of the frames before.
 
-    `push` shrinks what is decoded, batch by batch `_measure` looks at it: in a thread of its own where there is a
-    processor for it, so that the decoder need not wait.
+    `push` holds what is decoded, which is shrunk batch by batch; then `_measure` looks at it: in a thread of its own
+    where there is a processor for it, so that the decoder need not wait.
     """
 
     def __init__(self, scan: ScanConfig, source: Mapping[str, Any], start_s: float, beside: bool = False):
@@ -134,8 +160,8 @@ class _Meter:
         self.settled = start_s <= 0
         """Whether the tick before the span is known."""
         self.candidates: list[Row] = []
-        self._last_s: float | None = None
-        self._last: av.VideoFrame | None = None
+        self._last: decode.Picture | None = None
+        self._held: list[_Held] = []
         self._batch: list[_Small] = []
         self._pool = ThreadPoolExecutor(1) if beside else None
         self._measured: Future[None] | None = None
@@ -152,6 +178,7 @@ class _Meter:
 
     def __exit__(self, *_: object) -> None:
         """Measure what is left, whatever ended the reading."""
+        self._shrink()
         self._send()
         if self._measured is not None:
             self._measured.result()
@@ -159,37 +186,47 @@ class _Meter:
             self._pool.shutdown()
 
     def push(self, picture: decode.Picture) -> None:
-        """Shrink one picture and keep it as JPEG if it is a candidate."""
-        time_s, frame = picture.time_s, picture.frame
-        luma, bgr = decode.small(frame, self.scan.width_px, self.source)
-        counts, detail = time_s >= self.start_s, NO_DETAIL
+        """Take one picture.
+
+        Pictures are held until there are some: decoding and measuring by turns, frame by frame, each would find the
+        processor's caches full of what the other works with.
+        """
+        time_s, counts = picture.time_s, picture.time_s >= self.start_s
         ticks = self._steps(time_s, self.scan.tick_hz)
         moves = ticks and self._steps(time_s, self.scan.motion_hz)
-        if counts and self._steps(time_s, self.scan.candidate_hz):
-            detail = self._detail(frame, luma)
-            jpeg = decode.jpeg(decode.rgb(frame, self.source, self.scan.candidate_side_px))
-            self.candidates.append({"source_id": self.source["source_id"], "time_s": time_s, "jpeg": jpeg})
-        self._batch.append(_Small(time_s, picture.duration_s, luma, bgr, frame.key_frame, counts, ticks, moves, detail))
+        shows = counts and self._steps(time_s, self.scan.candidate_hz)
+        self._held.append(_Held(picture, self._last, counts, ticks, moves, shows))
         self.settled |= ticks
-        self._last_s, self._last = time_s, frame
-        if len(self._batch) == BATCH:
-            self._send()
+        self._last = picture
+        if len(self._held) == BATCH or len(self._held) * picture.frame.width * picture.frame.height >= HELD_PX:
+            self._shrink()
 
-    def _detail(self, frame: av.VideoFrame, luma: frames.Luma) -> dict[str, float]:
-        """Return the measures of a candidate; NaN for what formats that hold no luma plane cannot tell."""
-        now = decode.luma_plane(frame)
-        before = None if self._last is None else decode.luma_plane(self._last)
-        return {
-            "sharpness": frames.sharpness(luma),
-            "parity": math.nan if now is None or before is None else coding.parity(before, now),
-            "blockiness": math.nan if now is None else coding.blockiness(now),
-        }
+    def _shrink(self) -> None:
+        """Shrink what is held, and measure it when there is enough."""
+        for held in self._held:
+            self._batch.append(self._shrunk(held))
+            if len(self._batch) == BATCH:
+                self._send()
+        self._held.clear()
+
+    def _shrunk(self, held: _Held) -> _Small:
+        """Shrink one picture and keep it as JPEG if it is a candidate."""
+        picture, frame = held.picture, held.picture.frame
+        luma, bgr = decode.small(frame, self.scan.width_px, self.source)
+        detail = NO_DETAIL
+        if held.shows:
+            detail = _detail(frame, held.before, luma)
+            jpeg = decode.jpeg(decode.rgb(frame, self.source, self.scan.candidate_side_px))
+            self.candidates.append({"source_id": self.source["source_id"], "time_s": picture.time_s, "jpeg": jpeg})
+        return _Small(
+            picture.time_s, picture.duration_s, luma, bgr, frame.key_frame, held.counts, held.ticks, held.moves, detail
+        )
 
     def _steps(self, time_s: float, rate_hz: float) -> bool:
         """Whether this is the first frame at or after a multiple of 1/rate."""
-        if self._last_s is None:
+        if self._last is None:
             return time_s <= 0  # the first of the source; of any other the frame before is not known
-        return is_step(self._last_s, time_s, rate_hz)
+        return is_step(self._last.time_s, time_s, rate_hz)
 
     def _send(self) -> None:
         batch, self._batch = self._batch, []

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scenedetect import ContentDetector, FrameTimecode, HistogramDetector, StatsManager
 
-from filters.changes import BINS, CELLS, Cells, ContentScorer, histogram
+from filters.changes import BINS, ContentScorer, cells, histogram
 from filters.frames import change, light
 from filters.hashes import phash
 from filters.shots import Boundary, boundaries, clips
@@ -24,14 +24,14 @@ def picture(seed: int, low: int = 20, high: int = 235) -> np.ndarray:
 
 
 def measured(film: list[np.ndarray]) -> dict[str, Any]:
-    scorer, cells, rows, ticks, before = ContentScorer(), Cells(), [], [], None
+    scorer, rows, ticks, before = ContentScorer(), [], [], None
     seen = []
     for at, bgr in enumerate(film):
         luma = cv2.cvtColor(bgr, cv2.COLOR_BGR2GRAY)
         mean, std = light(luma)
         moved = 0.0 if before is None else change(before, luma)
         before = luma
-        seen.append(np.frombuffer(cells.push(at / FPS, luma).light, np.uint8).reshape(CELLS))
+        seen.append(cells(luma))
         rows.append(
             {**scorer.push(luma, bgr), "change": moved, "luma_mean": mean, "luma_std": std, "key": at % 12 == 0}
         )
