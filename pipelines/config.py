@@ -34,9 +34,7 @@ class ScanConfig:
     width_px: int = 128
     """Width to which luma and chroma are shrunk once; every measure works on that."""
     tick_hz: float = 6.0
-    """Rate of border and hash measurements (ticks); independent of the frame rate."""
-    motion_hz: float = 3.0
-    """Rate of motion measurements, each between a tick and the tick before it; tick_hz is a multiple of it."""
+    """Rate of ticks, independent of the frame rate: borders and hashes at each, motion at two of every four."""
     candidate_hz: float = 2.0
     """Rate at which candidate frames for models and strips are kept."""
     candidate_side_px: int = 320
@@ -221,7 +219,6 @@ RANGES: dict[str, tuple[float, float]] = {
     "inputs.units_per_wave": (1, 99_999),
     "scan.width_px": (16, 1024),
     "scan.tick_hz": (0.1, 120),
-    "scan.motion_hz": (0.1, 120),
     "scan.candidate_hz": (0.01, 120),
     "scan.candidate_side_px": (16, 8192),
     "scan.span_s": (1, math.inf),
@@ -252,12 +249,6 @@ def check(config: CurateConfig) -> None:
         value = getattr(getattr(config, group), setting)
         if not low <= value <= high:
             raise ValueError(f"{name} is {value}; it must be from {low} to {high}")
-    every = config.scan.tick_hz / config.scan.motion_hz
-    if abs(every - round(every)) > 1e-6 or every < 1:
-        raise ValueError(
-            f"scan.motion_hz is {config.scan.motion_hz} and scan.tick_hz {config.scan.tick_hz}; motion is measured at "
-            "ticks, so tick_hz must be 1, 2, 3 … times motion_hz"
-        )
     if config.shots.min_clip_s > config.shots.max_clip_s:
         raise ValueError(
             f"shots.min_clip_s is {config.shots.min_clip_s}, more than shots.max_clip_s ({config.shots.max_clip_s}): "

@@ -36,6 +36,9 @@ BATCH = 16
 """Frames that are shrunk before they are measured together: the processor's caches then hold one thing at a time."""
 HELD_PX = 7_000_000
 """Pixels of decoded frames that are held before these are shrunk, for the same reason; more leave the caches again."""
+MOTION_EVERY, MOTION_TICKS = 4, (1, 2)
+"""Motion takes most of the time, so it is measured at two of every four ticks; at two that follow each other, for then
+shaking shows, and where ticks fall between frames a long step comes with a short one."""
 MAX_THREADS = 4
 """More give little to films of common sizes and hold more frames in memory."""
 WARM_S = (1.0, 8.0, math.inf)
@@ -193,7 +196,7 @@ class _Meter:
         """
         time_s, counts = picture.time_s, picture.time_s >= self.start_s
         ticks = self._steps(time_s, self.scan.tick_hz)
-        moves = ticks and self._steps(time_s, self.scan.motion_hz)
+        moves = ticks and self._moves(time_s)
         shows = counts and self._steps(time_s, self.scan.candidate_hz)
         self._held.append(_Held(picture, self._last, counts, ticks, moves, shows))
         self.settled |= ticks
@@ -227,6 +230,12 @@ class _Meter:
         if self._last is None:
             return time_s <= 0  # the first of the source; of any other the frame before is not known
         return is_step(self._last.time_s, time_s, rate_hz)
+
+    def _moves(self, time_s: float) -> bool:
+        """Whether motion is measured at this tick: in every fourth and the next; in all where frames are scarcer."""
+        before_s = -1.0 if self._last is None else self._last.time_s
+        before, now = (math.floor((at_s + SLACK_S) * self.scan.tick_hz) for at_s in (before_s, time_s))
+        return now % MOTION_EVERY in MOTION_TICKS or now - before > 1
 
     def _send(self) -> None:
         batch, self._batch = self._batch, []
