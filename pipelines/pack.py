@@ -22,8 +22,8 @@ from filters.caption import FIELDS
 from pipelines import archive, binding, storage
 from pipelines.config import PackConfig
 from pipelines.ledger import TABLES, Ledger
-from pipelines.runfile import redact
 from pipelines.shards import Sample, ShardInfo, plan_shards, write_shard
+from pipelines.storage import redact
 
 ASPECTS = ((9, 21), (9, 16), (3, 4), (1, 1), (4, 3), (16, 9), (21, 9))
 LINES = (16, 32, 64, 96, 144, 240, 360, 480, 720, 1080, 1440, 2160)

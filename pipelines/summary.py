@@ -9,7 +9,7 @@ from pipelines import caption_account, footage, plan, select, selections, shards
 from pipelines.accounting import Account, account
 from pipelines.config import CurateConfig, check
 from pipelines.ledger import Ledger
-from pipelines.runfile import redact
+from pipelines.storage import redact
 
 MAX_FAILURES = 50
 _FAILURE = ["stage", "uri", "key", "seconds", "code", "reason", "remedy"]
