@@ -112,7 +112,8 @@ def _select_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--out", type=str, required=True, help="folder or s3:// URI of the run")
     parser.add_argument(
         "--policy", type=str, default="",
-        help="a preset, the path of a YAML file, or a selection of the run; that of config.yaml if not given",
+        help="a preset, the path of a YAML file, or a selection of the run; that of config.yaml if not given. "
+        "Edited under its own name a policy replaces its selection; the name of a preset is refused to other rules",
     )  # fmt: skip
     parser.add_argument("--dry-run", action="store_true", help="say what would be kept and dropped, and write nothing")
     parser.add_argument("--against", type=str, default="", help="selection that a dry run compares with")

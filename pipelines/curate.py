@@ -149,6 +149,8 @@ class Job:
             score.check(self.config.score)
         if last >= STAGES.index("select"):
             select.check(self.policy, self.config.score.scorers)
+            if reason := selections.clash(self.ledger, self.policy):
+                raise selections.SelectionError(reason)
         if last >= STAGES.index("caption"):
             caption.check(self.config.caption)
 

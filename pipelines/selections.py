@@ -223,14 +223,18 @@ def lines(found: dict[str, Any]) -> list[str]:
 def select(ledger: Ledger, policy: Policy, text: str) -> tuple[int, int, int]:
     """Let a policy select from a ledger and write its selection; return clips kept, clips judged and duplicates.
 
-    A policy that bears the name of a selection of other content replaces that one, and says so in the log.
+    A policy that bears the name of a selection of other content replaces that one, and says so in the log; see `clash`
+    for the names that it may not bear.
     """
+    if reason := clash(ledger, policy):
+        raise SelectionError(reason)
     if changed := differs(ledger, policy):
         log.warning(
             "select    %s selected here by other rules before; that selection is replaced (changed: %s)",
             policy.name, ", ".join(changed),
         )  # fmt: skip
     seen = material(ledger, policy)
+    selecting.check_names(policy, seen.there)
     judged = selecting.judge(seen.clips, seen.scores, policy, seen.there)
     selection, pairs = selecting.resolve(judged, seen.scores, policy, seen.sketches)
     sources = ledger.read("sources", ["source_id", "uri", "wave", "unit", "size_bytes"])
@@ -262,6 +266,23 @@ def write(ledger: Ledger, policy: Policy, text: str, selection: pa.Table, pairs:
     for part in ledger.parts("selection"):  # of units that are no more
         if _policy_of(part.unit) == policy.name and part.unit not in current_:
             storage.remove(part.uri)
+
+
+def clash(ledger: Ledger, policy: Policy) -> str:
+    """Return why a policy may not select under its name, empty where it may.
+
+    Whoever edits a policy and selects again wants the selection replaced. The name of a preset, though, stands for the
+    preset's rules: nobody would look for others behind it. Only what selected under it here before may do so again.
+    """
+    if policy.name not in policies.presets():
+        return ""
+    rightful = policies.preset(policy.name), saved(ledger.run, policy.name)
+    if any(one is not None and (one.rules, one.dedup) == (policy.rules, policy.dedup) for one in rightful):
+        return ""
+    return (
+        f"the policy bears the name of the preset {policy.name}, but its rules are others; give it a name of its own, "
+        "so that its selection stands beside the preset's"
+    )
 
 
 def differs(ledger: Ledger, policy: Policy) -> list[str]:

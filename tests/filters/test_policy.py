@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from filters.policy import BASES, PolicyError, Rule, load, preset, presets
+from filters.policy import BASES, RESERVED, PolicyError, Rule, load, preset, presets
 
 TWO = """
 name: two
@@ -49,7 +49,12 @@ def test_bounds_are_inclusive(value: float, one: float, two: float) -> None:
     ("policy", "words"),
     [
         ("name: [", "not valid YAML"),
-        ("name: x\nrules: []\nrules: []", r"the key rules comes twice[^$]*line 3"),
+        ("name: x\nrules: []\nrules: []", r"^line 3, column 1: .*the key rules comes twice\)$"),
+        (
+            "name: x\nrules:\n  - {name: a, min: 3\n  - {name: b",
+            r"^line 4, column 5: the policy is not valid YAML \([^\n]*\)$",
+        ),
+        ("name: x\n\tabout: y", r"^line 2, column 1: .*found character '\\t'[^\n]*$"),
         ("- 1", "a policy is a mapping"),
         ({"rules": []}, "no name"),
         ({"name": "x", "limits": []}, "no key limits"),
@@ -91,6 +96,12 @@ def test_bounds_are_inclusive(value: float, one: float, two: float) -> None:
 def test_a_malformed_policy_is_refused_with_the_place_and_the_remedy(policy: object, words: str) -> None:
     with pytest.raises(PolicyError, match=words):
         load(policy)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", sorted(RESERVED | {"Kept", " found"}))
+def test_a_rule_may_not_be_named_like_what_an_account_says_itself(name: str) -> None:
+    with pytest.raises(PolicyError, match="means something else in every account"):
+        load({"name": "x", "rules": [{"name": name, "measure": "m", "min": 3}]})
 
 
 def test_comparing_a_label_with_a_number_is_refused() -> None:

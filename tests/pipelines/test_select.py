@@ -263,6 +263,9 @@ def test_a_policy_is_found_by_preset_or_path(tmp_path: Path) -> None:
     (tmp_path / "bad.yaml").write_text("name: bad\nrules: [{name: dark, measure: luma_mean}]\n")
     with pytest.raises(PolicyError, match=r"bad\.yaml: rule 1 \(dark\) sets no limit"):
         read_policy(str(tmp_path / "bad.yaml"))
+    (tmp_path / "torn.yaml").write_text("name: torn\nrules:\n  - {name: dark\n")
+    with pytest.raises(PolicyError, match=r"torn\.yaml:4:1: the policy is not valid YAML \([^\n]*\)$"):
+        read_policy(str(tmp_path / "torn.yaml"))
     (tmp_path / "latin.yaml").write_bytes(b"name: caf\xe9")
     with pytest.raises(PolicyError, match=r"latin\.yaml is not UTF-8"):
         read_policy(str(tmp_path / "latin.yaml"))
