@@ -102,6 +102,14 @@ def source(run: str, name: str) -> str:
     return own if given not in policies.presets() and "/" not in given and storage.exists(own) else given
 
 
+def pack_command(run: str, name: str) -> str:
+    """Return the command that selects, if anything changed, and packs one selection of a run, whichever is current."""
+    given = name
+    if name in policies.presets() and saved(run, name) not in (None, policies.preset(name)):
+        given = f"{run.rstrip('/')}/policies/{name}.yaml"
+    return f"rushes pack --out {run.rstrip('/')} --select.policy {given}"
+
+
 def saved(run: str, name: str) -> Policy | None:
     """Return the policy under whose name a selection stands, as it was then; None where its text is gone."""
     uri = f"{run.rstrip('/')}/policies/{name}.yaml"
@@ -180,8 +188,7 @@ def make(run: str, name: str = "") -> dict[str, Any]:
     Raises SelectionError where units are not scored yet, MissingMeasure where a rule's measure is nowhere.
     """
     ledger = Ledger(storage.absolute(run))
-    if not ledger.check():
-        raise ValueError(f"{run} is not a run of rushes; make one with `rushes curate INPUT --out {run}`")
+    ledger.require()
     where = source(run, name)
     text = selecting.policy_text(where)
     policy = selecting.read_policy(where)
@@ -204,7 +211,7 @@ def make(run: str, name: str = "") -> dict[str, Any]:
         "duplicates": len(pairs),
         "selections": names(ledger),
         "current": current(run),
-        "pack": where,
+        "pack": pack_command(run, policy.name),
     }
 
 
@@ -215,8 +222,7 @@ def lines(found: dict[str, Any]) -> list[str]:
         f"{found['policy']} {word}: {found['kept']} of {found['clips']} clips, {found['kept_hours']:.4f} h, "
         f"{found['duplicates']} duplicates",
         f"selections in {found['run']}: {', '.join(found['selections'])} (current: {found['current'] or 'none'})",
-        f"shards of it: rushes curate --config {found['run']}/config.yaml --out {found['run']} "
-        f"--select.policy {found['pack']}",
+        f"shards of it: {found['pack']}",
     ]
 
 

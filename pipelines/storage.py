@@ -290,6 +290,7 @@ class _Upload:
 
 def _reason(error: OSError) -> str:
     remedies = {
+        2: "no folder can be made there; choose another --out",
         28: "no space left; free some space and run the same command again, finished units are kept",
         30: "the target is read-only; choose a writable --out",
         13: "permission denied; check the rights on the target or the credentials",
@@ -297,7 +298,8 @@ def _reason(error: OSError) -> str:
         20: "a file stands where a folder should be; choose another --out",
         122: "the disk quota is exceeded; free some space and run the same command again",
     }
-    return remedies.get(error.errno or 0, str(error))
+    said = error.strerror or str(error)
+    return remedies.get(error.errno or 0, f"{said}; check the path, or choose another --out")
 
 
 def list_files(folder: str, prefix: str = "", recursive: bool = False) -> list[str]:

@@ -47,8 +47,7 @@ def trial(
         raise ValueError(f"cannot list {examples} clips; give a number from 0")
     clock = _Clock()
     ledger = Ledger(run)
-    if not ledger.check():
-        raise ValueError(f"{run} is not a run of rushes; make one with `rushes curate INPUT --out {run}`")
+    ledger.require()
     policy = select.read_policy(selections.source(run, name))
     seen = selections.material(ledger, policy)
     clock.lap("read")

@@ -130,10 +130,34 @@ def test_a_selection_that_is_not_there_is_named_with_those_that_are(
             shards.write_manifest(f"{tmp_path}/{kind}/{name}", [], kind="clips", fingerprint="")
     storage.write_bytes(f"{tmp_path}/model/config.json", b'{"fingerprint": "x"}')
     tokenizer = ["--tokenizer", str(tmp_path / "model")] if command == "latents" else []
-    for chosen, words in ((["--selection", "c"], "no selection 'c': a, b"), ([], "several selections: a, b")):
-        code = main([*command.split(), str(tmp_path), *tokenizer, *chosen])
-        said = capsys.readouterr()
-        assert code == (1 if command == "verify" else 2) and words in said.err + said.out
+    missing = "'c' has selected nothing in .*: a, b" if command == "verify" else "no selection 'c': a, b"
+    for chosen, words in ((["--selection", "c"], missing), ([], "several selections: a, b")):
+        code, line = says(capsys, *command.split(), tmp_path, *tokenizer, *chosen)
+        assert code == 2 and re.search(words, line)
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["verify RUN", "report RUN", "select --out RUN --dry-run", "select --out RUN", "latents RUN", "pack --out RUN"],
+)
+def test_a_folder_that_is_no_run_of_ours_meets_the_same_words_everywhere(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = command.replace("RUN", str(tmp_path)).split()
+    (tmp_path / "shards").mkdir()
+    code, line = says(capsys, *arguments)
+    assert code == 2 and f"{tmp_path} is no run of rushes; " in line
+    storage.write_bytes(f"{tmp_path}/ledger/version.json", b'{"rushes_schema": 1}')
+    storage.write_bytes(f"{tmp_path}/config.yaml", b"")
+    code, line = says(capsys, *arguments)
+    assert code == 2 and f"{tmp_path} was written with ledger schema 1, this version writes" in line
+
+
+def test_a_place_where_no_folder_can_be_is_one_sentence_with_a_remedy(
+    movie: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, line = says(capsys, "curate", movie, "--out", "/proc/none")
+    assert code == 1 and line.endswith("cannot write /proc/none: no folder can be made there; choose another --out")
 
 
 def test_a_dry_run_writes_nothing_and_its_json_parses(
