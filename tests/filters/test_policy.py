@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from filters.frames import flicker
 from filters.policy import BASES, RESERVED, PolicyError, Rule, load, preset, presets
 
 TWO = """
@@ -135,3 +137,16 @@ def test_every_limit_of_a_preset_says_where_it_comes_from(name: str) -> None:
 
 def test_the_default_needs_no_model_that_does_not_come_with_the_package() -> None:
     assert not {rule.measure for rule in preset("default").rules} & {"aesthetic", "clip", "text"}
+
+
+def test_the_default_drops_a_broken_exposure_and_keeps_a_mild_one_and_explosions() -> None:
+    (rule,) = (rule for rule in preset("default").rules if rule.name == "flicker")
+    time_s = np.arange(0, 3, 1 / 25)
+    for depth, passes in ((0.05, True), (0.10, False)):
+        assert rule.passes(flicker(100 * (1 + depth * np.sin(2 * np.pi * 10 * time_s)), time_s)) == passes
+    assert rule.passes(17.2)
+
+
+@pytest.mark.parametrize("name", presets())
+def test_a_preset_keeps_of_two_copies_the_larger_the_richer_the_better_looking_the_longer(name: str) -> None:
+    assert preset(name).dedup.prefer == ("pixels", "bit_rate", "quality?", "duration_s")
