@@ -235,7 +235,7 @@ def test_an_unknown_selection_is_named_with_those_that_there_are(run: Path) -> N
     selections.make(str(run), _policy(run, "long"))
     with pytest.raises(SelectionError, match=r"'other' has selected nothing in .*; selections there: long"):
         trial.trial(str(run), _policy(run, "long"), against="other")
-    with pytest.raises(ValueError, match="is not a run of rushes"):
+    with pytest.raises(ValueError, match="is no run of rushes"):
         trial.trial(str(run.parent / "nowhere"), "default")
 
 
