@@ -102,9 +102,13 @@ def _selection(parser: ArgumentParser, what: str) -> None:
 
 
 def _set_of(options: Namespace, kind: str = "shards") -> str:
-    """Return the folder of the shards or latents of the selection that is meant."""
-    from pipelines import selections
+    """Return the folder of the shards or latents of the selection that is meant; they may stand without a ledger."""
+    from pipelines import selections, storage
+    from pipelines.ledger import Ledger
 
+    ledger = Ledger(options.run)
+    if not ledger.check() and not storage.exists(f"{ledger.run}/{kind}"):
+        ledger.require()
     return selections.folder(options.run, kind, options.selection)
 
 

@@ -138,13 +138,21 @@ def test_a_selection_that_is_not_there_is_named_with_those_that_are(
 
 @pytest.mark.parametrize(
     "command",
-    ["verify RUN", "report RUN", "select --out RUN --dry-run", "select --out RUN", "latents RUN", "pack --out RUN"],
+    [
+        "verify RUN",
+        "report RUN",
+        "select --out RUN --dry-run",
+        "select --out RUN",
+        "latents RUN",
+        "pack --out RUN",
+        "tokenizer train RUN",
+        "dit train RUN",
+    ],
 )
 def test_a_folder_that_is_no_run_of_ours_meets_the_same_words_everywhere(
     command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = command.replace("RUN", str(tmp_path)).split()
-    (tmp_path / "shards").mkdir()
     code, line = says(capsys, *arguments)
     assert code == 2 and f"{tmp_path} is no run of rushes; " in line
     storage.write_bytes(f"{tmp_path}/ledger/version.json", b'{"rushes_schema": 1}')
