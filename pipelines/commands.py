@@ -124,7 +124,8 @@ def _select_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--list", type=int, default=0, help="name so many newly kept and newly dropped clips")
     parser.add_argument(
         "--skip-unmeasured", action="store_true",
-        help="let a dry run count without the rules whose measure no clip has: upper bounds",
+        help="let a dry run count without the rules whose measure was not made: upper bounds; a name that is no "
+        "measure at all stays an error",
     )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print the outcome as JSON")
 

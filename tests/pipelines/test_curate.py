@@ -164,6 +164,11 @@ def test_another_policy_stands_beside_the_first_and_reads_no_video_again(run: st
     assert (made.extra["selection"], made.samples) == ("strict", len(kept["strict"]))
     assert Path(kept_part).exists() and selections.folder(both, "latents") == f"{both}/latents/strict"
     assert verify.verify(both, full=True) == []
+    for tar in Path(both, "latents", "strict").rglob("*.tar"):
+        tar.unlink()
+    assert {p.remedy for p in verify.verify(both)} == {f"run `rushes latents {both} --selection strict`"}
+    encode_latents.run(both, str(tmp_path / "tokenizer"), small, CONFIG.ray, Reporter(live=False))
+    assert verify.verify(both) == []
 
     extra = tmp_path / "more.mp4"
     shutil.copy(inputs / "car.mp4", extra)
