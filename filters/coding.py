@@ -27,18 +27,20 @@ MOVING_AREA = 0.005
 COMBED = 0.3
 """Doublings by which the two fields of interlaced footage differ in their distance to the frame before, at least."""
 REPEATED = 0.1
-"""A frame repeats the one before if it changes less than this share of what frames of the clip change …"""
-SAME_CHANGE = 0.08
-"""… or less than this, in levels of luma."""
-STANDS_S = 0.5
-"""A picture that stands longer is a freeze and tells nothing of the cadence."""
+"""A frame repeats the one before if it changes less than this share of what frames on either side of it change …"""
+SAME_CHANGE, SURELY = 0.08, 0.3
+"""… or less than so many levels of luma, and less than this share of it, since repeats are coded with some noise."""
+BESIDE = 3
+"""Frames on either side that are looked at: animation on fours still has a new one among them."""
+REPEATS = 0.1
+"""Share of repeats from which a clip has a cadence at all; fewer are hiccups, as where 24 frames a second became 25."""
 
 
 class Cadence(NamedTuple):
     """How new pictures follow each other."""
 
     label: str
-    """none, telecine (4 of 5 or 2 of 5 frames are new), doubled (every second is) or irregular."""
+    """none (few repeats), telecine (4 of 5 or 2 of 5 frames are new), doubled (every second is) or irregular."""
     fps: float
     """New pictures per second."""
 
@@ -129,19 +131,33 @@ def cadence(changes: Series, durations_s: Series) -> Cadence | None:
     """
     if len(changes) < 12:
         return None
-    usual = float(np.quantile(changes[1:], 0.85))
-    new = np.asarray(changes) >= max(SAME_CHANGE, REPEATED * usual)
-    new[0] = True
-    shown_s = np.add.reduceat(np.asarray(durations_s, np.float64), np.flatnonzero(new))
-    moving = np.repeat(shown_s < STANDS_S, np.diff(np.append(np.flatnonzero(new), len(new))))
-    if moving.sum() < 12 or moving.mean() < 0.5:
+    changed, shown_s = np.array(changes, np.float64), np.asarray(durations_s, np.float64)
+    level = _beside(changed)
+    repeated = (changed < REPEATED * level) | ((changed < SAME_CHANGE) & (changed < SURELY * level))
+    repeated[0] = False
+    telling = repeated | (changed >= SAME_CHANGE) | (level >= SAME_CHANGE / SURELY)  # a standing picture tells nothing
+    if telling.sum() < 12 or telling.mean() < 0.5:
         return None
-    repeats = 1 - float(new[moving].mean())
-    fps = float(new[moving].sum() / np.asarray(durations_s, np.float64)[moving].sum())
-    if repeats < 0.04:
+    repeats = float(repeated[telling].mean())
+    fps = float((~repeated & telling).sum() / shown_s[telling].sum())
+    if repeats < REPEATS:
         return Cadence("none", fps)
     for label, period, shares in (("doubled", 2, (0.5,)), ("telecine", 5, (0.2, 0.6))):
-        steady = float((new[period:] == new[:-period])[moving[period:]].mean()) > 0.9
-        if steady and any(abs(repeats - share) < 0.05 for share in shares):
+        both = telling[period:] & telling[:-period]
+        alike = (repeated[period:] == repeated[:-period])[both]
+        if both.any() and alike.mean() > 0.9 and any(abs(repeats - share) < 0.05 for share in shares):
             return Cadence(label, fps)
     return Cadence("irregular", fps)
+
+
+def _beside(changes: Series) -> Series:
+    """Return the largest change among the few frames before each, or among those after it, whichever is less.
+
+    A slow stretch between fast ones is no repeat, nor is a pause: both must move. The first frame and what lies beyond
+    the ends are unknown, so the other side decides there.
+    """
+    known = np.concatenate([np.full(BESIDE + 1, np.inf), changes[1:], np.full(BESIDE, np.inf)])
+    after = np.lib.stride_tricks.sliding_window_view(known, BESIDE).max(axis=1)
+    count = len(changes)
+    level = np.minimum(after[:count], after[BESIDE + 1 : BESIDE + 1 + count])
+    return np.where(np.isfinite(level), level, 0.0)

@@ -36,6 +36,10 @@ Value = float | str | bool | None
 BASES = ("published", "unverified", "ours")
 DUPLICATE = "duplicate"
 """The reason that dropped duplicates show."""
+RESERVED = frozenset(
+    {DUPLICATE, "exact_duplicate", "unnamed", "kept", "dropped", "trimmed", "failed", "pending", "found", "sum"}
+)
+"""What an account says of its own; as the name of a rule it would be read for that."""
 _shown = reprlib.repr  # a policy may come from anywhere: a message quotes no more of it than a line
 _RENAMED = {"in": "among", "not_in": "not_among"}
 
@@ -129,8 +133,11 @@ def load(policy: str | Mapping[str, Any]) -> Policy:
     if isinstance(policy, str):
         try:
             policy = yaml.load(policy, _Once)
+        except yaml.MarkedYAMLError as error:
+            raise PolicyError(_unread(error)) from error
         except (yaml.YAMLError, RecursionError) as error:
-            raise PolicyError(f"the policy is not valid YAML: {error}") from error
+            said = " ".join(str(error).split()) or "it is nested too deep"
+            raise PolicyError(f"the policy is not valid YAML: {said}") from error
     if not isinstance(policy, Mapping):
         raise PolicyError(f"a policy is a mapping with name, about, rules and dedup, not {type(policy).__name__}")
     _known(policy, {"name", "about", "rules", "dedup"}, "the policy")
@@ -150,6 +157,14 @@ def load(policy: str | Mapping[str, Any]) -> Policy:
     return Policy(
         name=str(policy["name"]), about=str(policy.get("about", "")), rules=parsed, dedup=_dedup(policy.get("dedup"))
     )
+
+
+def _unread(error: yaml.MarkedYAMLError) -> str:
+    """Return in one sentence what keeps YAML from being read, and where: the parser's own text takes many lines."""
+    said = "; ".join(" ".join(part.split()) for part in (error.context, error.problem) if part)
+    mark = error.problem_mark or error.context_mark
+    where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+    return f"{where}the policy is not valid YAML ({said})"
 
 
 class _Once(yaml.SafeLoader):
@@ -202,7 +217,7 @@ def _rule(given: Any, place: int) -> Rule:
     for key in ("name", "measure"):
         if not isinstance(values.get(key), str) or not values[key]:
             raise PolicyError(f"{where} needs a {key}, which is text")
-    if values["name"] in (DUPLICATE, "kept"):
+    if values["name"].strip().lower() in RESERVED:
         raise PolicyError(f"{where}: the name {values['name']} means something else in every account; choose another")
     for key in ("min", "max", "keep_highest", "keep_lowest"):
         number = values.get(key)

@@ -23,7 +23,7 @@ from pipelines import binding
 from pipelines.config import CaptionConfig
 from pipelines.ledger import fingerprint
 from pipelines.prompt import PROMPT_DIGEST, Clip, found
-from pipelines.runfile import redact
+from pipelines.storage import redact
 
 Row = dict[str, Any]
 FRAMED = ("endpoint", "transformers")

@@ -21,7 +21,7 @@ from pipelines.caption import REFUSAL, RETRY, CaptionError, Captions, Row, answe
 from pipelines.config import CaptionConfig
 from pipelines.gate import LONGEST_WAIT_S, Gate, asked_wait_s
 from pipelines.prompt import Clip
-from pipelines.runfile import redact
+from pipelines.storage import redact
 
 FIRST_WAIT_S = 0.5  # before the first new try; it doubles with each
 ANSWER_TOKENS = 1024

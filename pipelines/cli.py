@@ -39,8 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command = next(command for command in COMMANDS if command.name == name)
         options = parsers[name].parse_args(command.words(arguments[len(name.split()) :]))
     except argparse.ArgumentError as error:
-        print(f"rushes: error: {_flat(error)} (see: rushes {name and name + ' '}--help)", file=sys.stderr)
-        return USAGE
+        return _say(f"{_flat(error)} (see: rushes {name and name + ' '}--help)", USAGE)
     except (ValueError, OSError) as error:  # a run whose saved settings cannot be had
         return _say(error, FAILED if isinstance(error, OSError) else USAGE)
     return _run(command, parsers[name], options)
@@ -93,16 +92,16 @@ def _check_groups(parser: ArgumentParser, options: Namespace) -> None:
             raise ValueError(f"{name} holds {', '.join(vars(default))}, not one value: {options[name]!r}")
 
 
-def _say(error: BaseException, code: int) -> int:
-    if os.environ.get("RUSHES_DEBUG"):
+def _say(error: BaseException | str, code: int) -> int:
+    if os.environ.get("RUSHES_DEBUG") and isinstance(error, BaseException):
         raise error
-    from pipelines.runfile import redact
+    from pipelines.storage import redact
 
     print(f"rushes: error: {redact(_flat(error))}", file=sys.stderr)
     return code
 
 
-def _flat(error: BaseException) -> str:
+def _flat(error: BaseException | str) -> str:
     return " ".join(str(error).split())
 
 

@@ -102,9 +102,13 @@ def _selection(parser: ArgumentParser, what: str) -> None:
 
 
 def _set_of(options: Namespace, kind: str = "shards") -> str:
-    """Return the folder of the shards or latents of the selection that is meant."""
-    from pipelines import selections
+    """Return the folder of the shards or latents of the selection that is meant; they may stand without a ledger."""
+    from pipelines import selections, storage
+    from pipelines.ledger import Ledger
 
+    ledger = Ledger(options.run)
+    if not ledger.check() and not storage.exists(f"{ledger.run}/{kind}"):
+        ledger.require()
     return selections.folder(options.run, kind, options.selection)
 
 
@@ -112,14 +116,16 @@ def _select_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--out", type=str, required=True, help="folder or s3:// URI of the run")
     parser.add_argument(
         "--policy", type=str, default="",
-        help="a preset, the path of a YAML file, or a selection of the run; that of config.yaml if not given",
+        help="a preset, the path of a YAML file, or a selection of the run; that of config.yaml if not given. "
+        "Edited under its own name a policy replaces its selection; the name of a preset is refused to other rules",
     )  # fmt: skip
     parser.add_argument("--dry-run", action="store_true", help="say what would be kept and dropped, and write nothing")
     parser.add_argument("--against", type=str, default="", help="selection that a dry run compares with")
     parser.add_argument("--list", type=int, default=0, help="name so many newly kept and newly dropped clips")
     parser.add_argument(
         "--skip-unmeasured", action="store_true",
-        help="let a dry run count without the rules whose measure no clip has: upper bounds",
+        help="let a dry run count without the rules whose measure was not made: upper bounds; a name that is no "
+        "measure at all stays an error",
     )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print the outcome as JSON")
 

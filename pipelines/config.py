@@ -110,7 +110,8 @@ class SelectConfig:
     """Which clips stay."""
 
     policy: str = "default"
-    """A preset's name or the path of a YAML file."""
+    """A preset's name, the path of a YAML file, or a selection that the run has. The `name` in the file is that of its
+    selection: edited under its own name a policy replaces it, and the name of a preset is refused to other rules."""
 
 
 @dataclass(frozen=True, kw_only=True)

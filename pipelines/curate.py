@@ -115,7 +115,8 @@ class Job:
     def __init__(self, run: str, config: CurateConfig, reporter: Reporter):
         self.run, self.config, self.reporter = storage.absolute(run), config, reporter
         self.ledger = Ledger(self.run)
-        self.policy = select.read_policy(config.select.policy)
+        self.policy_at = selections.source(self.run, config.select.policy)
+        self.policy = select.read_policy(self.policy_at)
         self.prints = self._fingerprints()
         self.units: list[str] = []
         self.excluded: dict[str, list[str]] = {}
@@ -149,6 +150,8 @@ class Job:
             score.check(self.config.score)
         if last >= STAGES.index("select"):
             select.check(self.policy, self.config.score.scorers)
+            if reason := selections.clash(self.ledger, self.policy):
+                raise selections.SelectionError(reason)
         if last >= STAGES.index("caption"):
             caption.check(self.config.caption)
 
@@ -261,11 +264,12 @@ class Job:
         if selections.is_done(self.ledger, self.policy, prints):
             self.reporter.skipped("select", len(self.units))
         else:
-            found = selections.select(self.ledger, self.policy, select.policy_text(self.config.select.policy))
+            found = selections.select(self.ledger, self.policy, select.policy_text(self.policy_at))
             log.info("select    %d of %d clips kept, %d duplicates", *found)
         self.prints["select"] = prints
         if others := [name for name in selections.stale(self.ledger) if name != self.policy.name]:
-            log.warning("select    made of an older ledger: %s; curate them with --select.policy", ", ".join(others))
+            commands = "; ".join(selections.pack_command(self.run, name) for name in others)
+            log.warning("select    made of an older ledger: %s; bring up to date with: %s", ", ".join(others), commands)
 
     def caption(self) -> None:
         """Describe the kept clips."""

@@ -47,7 +47,7 @@ def run(
     _check(config)
     run_, reporter = run_.rstrip("/"), reporter or Reporter()
     ledger = Ledger(run_)
-    ledger.check()
+    ledger.require()
     root = selections.folder(run_, "shards", selection)
     selection = root.rsplit("/", 1)[-1]
     out, prefix = f"{run_}/latents/{selection}", f"{selection}."
@@ -58,7 +58,12 @@ def run(
         units[name] = {"unit": name, "shard": shard.path, "fingerprint": fingerprint(print_, config, shard.sha256)}
     failed = {part.unit for part in ledger.parts("errors")}
     done = {(part.unit, part.fingerprint) for part in ledger.parts("latents") if f"latents-{part.unit}" not in failed}
-    pending = [row for name, row in units.items() if (name, row["fingerprint"]) not in done]
+    there = {uri.removeprefix(f"{out}/") for uri in storage.list_files(out, recursive=True)}
+    pending = [  # one whose tar or side-car was removed by hand is made anew, too
+        row for name, row in units.items()
+        if (name, row["fingerprint"]) not in done
+        or not {row["shard"], row["shard"].removesuffix(".tar") + ".parquet"} <= there
+    ]  # fmt: skip
     before = len(units) - len(pending)
     if pending:
         stages.start(ray)
@@ -140,7 +145,7 @@ class LatentsActor:
                 self.roots[0], shard, self.roots[1], self.model, budget, side_px=self.config.side_px
             )
         except shards.ShardError as error:
-            remedy = "remove it and run `rushes curate` again, which packs it anew"
+            remedy = f"remove it and run `{selections.pack_command(self.run, self.selection)}`, which packs it anew"
             return None, [{"code": "damaged", "reason": str(error), "remedy": remedy}]
 
     def _row(self, info: shards.ShardInfo) -> Row:

@@ -6,10 +6,8 @@ turned. Content decides what a file is, never its suffix.
 
 from __future__ import annotations
 
-import csv
 import glob
 import hashlib
-import io
 import json
 import math
 import os
@@ -22,12 +20,10 @@ from typing import Any, BinaryIO, cast
 import av
 import av.error
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
-from pipelines import clip, storage
+from pipelines import clip, lists, storage
 from pipelines.config import InputConfig, ScanConfig
 
 VIDEO_SUFFIXES = frozenset(
@@ -403,6 +399,7 @@ def _uri_of(parent: str, path: str) -> str:
 
 
 def _row(uri: str, info: Mapping[str, Any], **columns: str | None) -> dict[str, Any]:
+    storage.check_uri(uri)  # an entry of a list is opened much later, by a worker
     if not uri.isascii() and uri != uri.encode(errors="replace").decode():
         raise ValueError(f"{uri!r}: the name is not UTF-8, so no table can hold it; rename the file")
     changed = info.get("mtime", info.get("ETag", info.get("LastModified")))
@@ -420,12 +417,11 @@ def _listed(uri: str, config: InputConfig) -> Iterator[dict[str, Any]]:
         "rights": config.rights_column,
     }
     folder = uri.rsplit("/", 1)[0]
-    for number, record in enumerate(_records(uri)):
+    number = -1
+    for number, record in enumerate(lists.records(uri, config.uri_column)):
         target = record.get(config.uri_column)
         if config.uri_column not in record:
-            has = ", ".join(map(str, record)) or "none"
-            raise ValueError(f"{uri} has no column {config.uri_column!r} in row {number}; it has {has}; "
-                             "set inputs.uri_column to one of them")  # fmt: skip
+            raise lists.no_column(f"{uri}, row {number},", config.uri_column, record)
         if not isinstance(target, str) or not target.strip():
             raise ValueError(f"{uri}: row {number} names no video in column {config.uri_column!r}; fill or remove it")
         target = target.strip()
@@ -439,37 +435,10 @@ def _listed(uri: str, config: InputConfig) -> Iterator[dict[str, Any]]:
         rest = {key: value for key, value in record.items() if key not in named.values() and value is not None}
         extra = json.dumps(rest, sort_keys=True, ensure_ascii=False, default=str) if rest else None
         yield _row(target, info, **texts, extra=extra)
+    if number < 0:
+        raise ValueError(f"{uri} lists no video: it has no row; add one for each, or leave the list out")
 
 
 def _text(value: Any) -> str | None:
     text = None if value is None else str(value).strip()
     return text or None
-
-
-def _records(uri: str) -> Iterator[dict[str, Any]]:
-    """Yield the records of a CSV, JSONL or Parquet list, a few at a time."""
-    suffix = PurePosixPath(uri).suffix.lower()
-    try:
-        with storage.open_read(uri) as file:
-            if suffix == ".parquet":
-                for batch in pq.ParquetFile(file).iter_batches(batch_size=4096):
-                    yield from batch.to_pylist()
-                return
-            lines = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
-            if suffix == ".csv":
-                for cells in csv.DictReader(lines, strict=True):
-                    yield {key: value for key, value in cells.items() if key is not None}
-                return
-            for line in lines:
-                if line.strip():
-                    yield _object(line)
-    except (OSError, UnicodeDecodeError, csv.Error, pa.ArrowException, json.JSONDecodeError) as error:
-        kind = {".csv": "CSV (UTF-8)", ".parquet": "Parquet"}.get(suffix, "JSON lines (UTF-8)")
-        raise ValueError(f"{uri} cannot be read as {kind}: {error}; write it again or correct its suffix") from error
-
-
-def _object(line: str) -> dict[str, Any]:
-    value = json.loads(line)
-    if not isinstance(value, dict):
-        raise json.JSONDecodeError("a line is not an object", line, 0)
-    return value

@@ -280,6 +280,10 @@ class SchemaMismatch(ValueError):
     """A run folder was written by another version of the schema."""
 
 
+class NoRun(ValueError):
+    """A folder is no run; the message says how one is made."""
+
+
 def fingerprint(*parts: Any) -> str:
     """Return 12 hex digits that change when any of the given configurations or values changes."""
 
@@ -327,6 +331,11 @@ class Ledger:
                 f"nothing was changed. Use another --out, or the version of rushes that made it"
             )
         return True
+
+    def require(self) -> None:
+        """Raise NoRun where the folder is no run, and SchemaMismatch as `check` does."""
+        if not self.check():
+            raise NoRun(f"{self.run} is no run of rushes; make one with `rushes curate FOOTAGE --out {self.run}`")
 
     def parts(self, table: str, unit: str | None = None) -> list[Part]:
         """Return the finished parts of a table, of one unit, or of units that begin alike (`w0000*`), sorted by unit.

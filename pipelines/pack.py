@@ -22,8 +22,8 @@ from filters.caption import FIELDS
 from pipelines import archive, binding, storage
 from pipelines.config import PackConfig
 from pipelines.ledger import TABLES, Ledger
-from pipelines.runfile import redact
 from pipelines.shards import Sample, ShardInfo, plan_shards, write_shard
+from pipelines.storage import redact
 
 ASPECTS = ((9, 21), (9, 16), (3, 4), (1, 1), (4, 3), (16, 9), (21, 9))
 LINES = (16, 32, 64, 96, 144, 240, 360, 480, 720, 1080, 1440, 2160)
@@ -173,7 +173,10 @@ def sample_of(
     if strange := [row["key"] for row in scores if row["key"] != key]:
         raise PackError(f"a score of {strange[0]} was joined to {key}")
     if len(mp4) != encoded["size_bytes"] or hashlib.sha256(mp4).hexdigest() != encoded["sha256"]:
-        raise PackError(f"{key}: the encoded clip is not the one that the ledger describes; remove the run's encoded/")
+        raise PackError(
+            f"{key}: the encoded clip is gone or not the one that the ledger describes; remove the file "
+            f"ledger/encoded/part-{encoded['unit']}.*.parquet of the run and run the same command again: it cuts anew"
+        )
     facts = facts_of(clip, encoded, caption, scores, balance)
     text = json.dumps(facts, sort_keys=True, ensure_ascii=False, allow_nan=False)
     return Sample(key, [("mp4", mp4), ("json", text.encode()), ("txt", _text(caption).encode())])
@@ -337,7 +340,10 @@ def assemble(
 
 
 def _sample(row: Joined) -> Sample:
-    mp4 = storage.read_range(row.tar, row.encoded["offset"], row.encoded["size_bytes"])
+    try:
+        mp4 = storage.read_range(row.tar, row.encoded["offset"], row.encoded["size_bytes"])
+    except FileNotFoundError:
+        mp4 = b""
     return sample_of(row.clip, row.caption, row.encoded, mp4, row.scores, row.balance)
 
 

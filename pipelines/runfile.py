@@ -14,15 +14,8 @@ import yaml
 
 from pipelines import storage
 
-_CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@|(?<![^\s\"'(])[^\s/@:\"']+:[^\s/@\"']+@")
-_QUERY_SECRET = re.compile(r"(?i)([?&](?:x-amz-[a-z-]*|[\w-]*(?:signature|sig|token|key|secret|password))=)[^&#\s]+")
 _LEFT_OUT = re.compile(r"://…@|[?&][^=&#\s]+=…")
 _INPUT = "# input: "
-
-
-def redact(text: str) -> str:
-    """Return text without the credentials that a URI can carry, in front of its host or in its query."""
-    return _QUERY_SECRET.sub(r"\1…", _CREDENTIALS.sub("…@", text))
 
 
 def save(run: str, config: Any, inputs: Sequence[str] = (), name: str = "config.yaml") -> None:
@@ -30,7 +23,7 @@ def save(run: str, config: Any, inputs: Sequence[str] = (), name: str = "config.
     facts = {"rushes": version("rushes"), "git": git_hash() or "not a checkout"}
     lines = [f"# {key}: {value}" for key, value in facts.items()]
     before = [line for line in (saved(run, name) or "").splitlines() if line.startswith(_INPUT)]
-    lines += dict.fromkeys([*before, *(f"{_INPUT}{redact(uri)}" for uri in inputs)])
+    lines += dict.fromkeys([*before, *(f"{_INPUT}{storage.redact(uri)}" for uri in inputs)])
     text = yaml.safe_dump(_redacted(asdict(config)), sort_keys=False, allow_unicode=True)
     storage.write_bytes(f"{run.rstrip('/')}/{name}", "\n".join([*lines, text]).encode())
 
@@ -56,7 +49,7 @@ def _redacted(value: Any) -> Any:
         return {name: _redacted(inner) for name, inner in value.items()}
     if isinstance(value, list | tuple):
         return [_redacted(inner) for inner in value]
-    return redact(value) if isinstance(value, str) else value
+    return storage.redact(value) if isinstance(value, str) else value
 
 
 def git_hash() -> str | None:

@@ -7,6 +7,8 @@ their hashes. The result depends on the rows, not on their order.
 
 from __future__ import annotations
 
+import difflib
+import re
 from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 
@@ -34,7 +36,8 @@ def read_policy(name: str) -> Policy:
     try:
         return policies.load(text)
     except policies.PolicyError as error:
-        raise policies.PolicyError(f"{name}: {error}") from error
+        said = re.sub(r"^line (\d+), column (\d+)(?=:)", r"\1:\2", str(error))  # file:line:column, as editors take it
+        raise policies.PolicyError(f"{name}:{said}" if said != str(error) else f"{name}: {said}") from error
 
 
 def policy_text(name: str) -> str:
@@ -50,10 +53,36 @@ def policy_text(name: str) -> str:
 
 
 def check(policy: Policy, scorers: Sequence[str]) -> None:
-    """Make sure that every rule finds its measure, before anything runs. Raises MissingMeasure, which names it."""
+    """Make sure that every rule finds its measure, before anything runs.
+
+    Raises PolicyError for a measure that there never is, MissingMeasure for one that these scorers do not make.
+    """
+    check_names(policy)
     there = measurable(scorers)
     for rule in unmeasured(policy, there):
         raise absent(rule, there)
+
+
+def check_names(policy: Policy, there: Iterable[str] = ()) -> None:
+    """Raise PolicyError for a measure that no run can have, with the names that are nearest to it.
+
+    `optional` is no excuse: such a rule would pass every clip, unseen.
+
+    Args:
+        policy: what to check.
+        there: measures that clips have, whatever made them.
+    """
+    from pipelines.score import SCORERS
+
+    possible = measurable(SCORERS) | set(there)
+    asked = [(f"rule {rule.name}", rule.measure) for rule in policy.rules]
+    asked += [("dedup.prefer", measured(name)) for name in policy.dedup.prefer]
+    asked += [(f"dedup.{kind}.scorer", getattr(policy.dedup, kind).scorer) for kind in ("semantic", "balance")]
+    for where, name in asked:
+        if name and name not in possible:
+            near = difflib.get_close_matches(name, possible, n=3)
+            said = f"did you mean {' or '.join(near)}?" if near else f"measures are {', '.join(sorted(possible))}"
+            raise policies.PolicyError(f"policy {policy.name}: {where} needs {name!r}, which is no measure; {said}")
 
 
 def unmeasured(policy: Policy, there: Set[str]) -> list[Rule]:

@@ -102,6 +102,14 @@ def source(run: str, name: str) -> str:
     return own if given not in policies.presets() and "/" not in given and storage.exists(own) else given
 
 
+def pack_command(run: str, name: str) -> str:
+    """Return the command that selects, if anything changed, and packs one selection of a run, whichever is current."""
+    given = name
+    if name in policies.presets() and saved(run, name) not in (None, policies.preset(name)):
+        given = f"{run.rstrip('/')}/policies/{name}.yaml"
+    return f"rushes pack --out {run.rstrip('/')} --select.policy {given}"
+
+
 def saved(run: str, name: str) -> Policy | None:
     """Return the policy under whose name a selection stands, as it was then; None where its text is gone."""
     uri = f"{run.rstrip('/')}/policies/{name}.yaml"
@@ -180,8 +188,7 @@ def make(run: str, name: str = "") -> dict[str, Any]:
     Raises SelectionError where units are not scored yet, MissingMeasure where a rule's measure is nowhere.
     """
     ledger = Ledger(storage.absolute(run))
-    if not ledger.check():
-        raise ValueError(f"{run} is not a run of rushes; make one with `rushes curate INPUT --out {run}`")
+    ledger.require()
     where = source(run, name)
     text = selecting.policy_text(where)
     policy = selecting.read_policy(where)
@@ -204,7 +211,7 @@ def make(run: str, name: str = "") -> dict[str, Any]:
         "duplicates": len(pairs),
         "selections": names(ledger),
         "current": current(run),
-        "pack": where,
+        "pack": pack_command(run, policy.name),
     }
 
 
@@ -215,22 +222,25 @@ def lines(found: dict[str, Any]) -> list[str]:
         f"{found['policy']} {word}: {found['kept']} of {found['clips']} clips, {found['kept_hours']:.4f} h, "
         f"{found['duplicates']} duplicates",
         f"selections in {found['run']}: {', '.join(found['selections'])} (current: {found['current'] or 'none'})",
-        f"shards of it: rushes curate --config {found['run']}/config.yaml --out {found['run']} "
-        f"--select.policy {found['pack']}",
+        f"shards of it: {found['pack']}",
     ]
 
 
 def select(ledger: Ledger, policy: Policy, text: str) -> tuple[int, int, int]:
     """Let a policy select from a ledger and write its selection; return clips kept, clips judged and duplicates.
 
-    A policy that bears the name of a selection of other content replaces that one, and says so in the log.
+    A policy that bears the name of a selection of other content replaces that one, and says so in the log; see `clash`
+    for the names that it may not bear.
     """
+    if reason := clash(ledger, policy):
+        raise SelectionError(reason)
     if changed := differs(ledger, policy):
         log.warning(
             "select    %s selected here by other rules before; that selection is replaced (changed: %s)",
             policy.name, ", ".join(changed),
         )  # fmt: skip
     seen = material(ledger, policy)
+    selecting.check_names(policy, seen.there)
     judged = selecting.judge(seen.clips, seen.scores, policy, seen.there)
     selection, pairs = selecting.resolve(judged, seen.scores, policy, seen.sketches)
     sources = ledger.read("sources", ["source_id", "uri", "wave", "unit", "size_bytes"])
@@ -262,6 +272,23 @@ def write(ledger: Ledger, policy: Policy, text: str, selection: pa.Table, pairs:
     for part in ledger.parts("selection"):  # of units that are no more
         if _policy_of(part.unit) == policy.name and part.unit not in current_:
             storage.remove(part.uri)
+
+
+def clash(ledger: Ledger, policy: Policy) -> str:
+    """Return why a policy may not select under its name, empty where it may.
+
+    Whoever edits a policy and selects again wants the selection replaced. The name of a preset, though, stands for the
+    preset's rules: nobody would look for others behind it. Only what selected under it here before may do so again.
+    """
+    if policy.name not in policies.presets():
+        return ""
+    rightful = policies.preset(policy.name), saved(ledger.run, policy.name)
+    if any(one is not None and (one.rules, one.dedup) == (policy.rules, policy.dedup) for one in rightful):
+        return ""
+    return (
+        f"the policy bears the name of the preset {policy.name}, but its rules are others; give it a name of its own, "
+        "so that its selection stands beside the preset's"
+    )
 
 
 def differs(ledger: Ledger, policy: Policy) -> list[str]:

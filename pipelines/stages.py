@@ -12,7 +12,11 @@ from __future__ import annotations
 import inspect
 import logging
 import os
+import re
+import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import ray
@@ -25,6 +29,7 @@ log = logging.getLogger("rushes")
 
 Row = dict[str, Any]
 MAX_ATTEMPTS = 2
+_NATIVE_INFO = re.compile(rb"\[[-\d :,.]+ I \d+ \d+\] ")
 
 
 def start(config: RayConfig) -> None:
@@ -33,19 +38,38 @@ def start(config: RayConfig) -> None:
         return
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # dead workers are told in our own words
+    logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)  # that the cluster is guarded is no news
     common: Row = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": False}
     address = config.address or os.environ.get("RAY_ADDRESS", "")  # set inside a Ray job
-    if address:
-        ray.init(address=address, **common)
-    else:
-        store = max(config.object_store_mb, 80) * 2**20
-        ray.init(num_cpus=os.cpu_count(), include_dashboard=False, object_store_memory=store, **common)
+    with _without_greetings():
+        if address:
+            ray.init(address=address, **common)
+        else:
+            store = max(config.object_store_mb, 80) * 2**20
+            ray.init(num_cpus=os.cpu_count(), include_dashboard=False, object_store_memory=store, **common)
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.execution_options.verbose_progress = False
     context.execution_options.preserve_order = False
     for name in ("ray.data", "ray.data._internal"):
         logging.getLogger(name).setLevel(logging.ERROR)
+
+
+@contextmanager
+def _without_greetings() -> Iterator[None]:
+    """Keep Ray's native lines of level INFO, which no logger holds back, from stderr; all else is passed on."""
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as caught:
+        before = os.dup(2)
+        os.dup2(caught.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(before, 2)
+            os.close(before)
+            caught.seek(0)
+            os.write(2, b"".join(line for line in caught if not _NATIVE_INFO.match(line)))
 
 
 def stop() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -20,6 +21,12 @@ from botocore.exceptions import BotoCoreError
 
 WRITE_BYTES = 2**20  # small writes are gathered up to here
 PUT_BYTES = 64 * 2**20  # up to here an object is put in one request
+_CREDENTIALS = re.compile(
+    r"(?<=://)[^/@:\s]+:(?!\d+(?:/|\s|$))[^@\s]*@"  # a secret key may hold slashes; a port is no secret
+    r"|(?<=://)[^/@\s]+@|(?<![^\s\"'(])[^\s/@:\"']+:[^\s/@\"']+@"
+)
+_QUERY_SECRET = re.compile(r"(?i)([?&](?:x-amz-[a-z-]*|[\w-]*(?:signature|sig|token|key|secret|password))=)[^&#\s]+")
+_SIGNED = re.compile(r"(?i)[?&](?:x-amz-(?:signature|credential|security-token)|signature|awsaccesskeyid)=")
 
 
 class StorageError(RuntimeError):
@@ -41,9 +48,45 @@ def absolute(uri: str) -> str:
     return os.path.abspath(local_path(uri)) if is_local(uri) else uri.rstrip("/")  # noqa: PTH100 - ".." goes too
 
 
+def redact(text: str) -> str:
+    """Return text without the credentials that a URI can carry, in front of its host or in its query."""
+    return _QUERY_SECRET.sub(r"\1…", _CREDENTIALS.sub("…@", text))
+
+
+def check_uri(uri: str) -> None:
+    """Raise ValueError for a URI that can never be opened here: of the web, or with credentials in it.
+
+    The message shows none of them. What is found in a store's name would be told by its client in an error.
+    """
+    scheme, separator, rest = uri.partition("://")
+    if not separator or scheme == "file":
+        return
+    if scheme in ("http", "https"):
+        raise ValueError(
+            f"{redact(uri)}: {scheme}:// is not read or written; download the file and name it, or name its bucket "
+            "as s3:// (another store's address goes into AWS_ENDPOINT_URL)"
+        )
+    host = rest.split("/", 1)[0]
+    if "@" in host or (":" in host and not host.startswith("arn:")):
+        shown = f"{scheme}://…@{rest.rpartition('@')[2]}" if "@" in rest else f"{scheme}://…"
+        raise ValueError(
+            f"{redact(shown)}: credentials do not belong into a URI, which is saved and shown; take them out and give "
+            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment, or AWS_PROFILE"
+        )
+    if _SIGNED.search(rest):
+        raise ValueError(
+            f"{redact(uri)}: a signed link is no name of an object; leave out what begins with the question mark and "
+            "give AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment, or AWS_PROFILE"
+        )
+
+
 def filesystem(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
-    """Return the fsspec file system of a URI and the path inside it."""
-    fs, path = fsspec.core.url_to_fs(uri if "://" in uri else str(Path(uri).absolute()))
+    """Return the fsspec file system of a URI and the path inside it. Raises ValueError for one that has none."""
+    check_uri(uri)
+    try:
+        fs, path = fsspec.core.url_to_fs(uri if "://" in uri else str(Path(uri).absolute()))
+    except (ImportError, ValueError) as error:
+        raise ValueError(f"{redact(uri)} is neither a path nor an s3:// URI ({error}); give one of these") from error
     return fs, path
 
 
@@ -77,12 +120,14 @@ def reaching(uri: str) -> Iterator[None]:
         yield
     except BotoCoreError as error:
         raise StorageError(
-            f"cannot reach {uri}: {error}; check AWS_ENDPOINT_URL, AWS_DEFAULT_REGION and the credentials"
+            f"cannot reach {redact(uri)}: {redact(str(error))}; "
+            "check AWS_ENDPOINT_URL, AWS_DEFAULT_REGION and the credentials"
         ) from error
     except PermissionError as error:
         if is_local(uri):
             raise
-        raise StorageError(f"no access to {uri}: {error}; check the credentials and what they may do") from error
+        said = f"no access to {redact(uri)}: {redact(str(error))}; check the credentials and what they may do"
+        raise StorageError(said) from error
 
 
 def exists(uri: str) -> bool:
@@ -245,6 +290,7 @@ class _Upload:
 
 def _reason(error: OSError) -> str:
     remedies = {
+        2: "no folder can be made there; choose another --out",
         28: "no space left; free some space and run the same command again, finished units are kept",
         30: "the target is read-only; choose a writable --out",
         13: "permission denied; check the rights on the target or the credentials",
@@ -252,7 +298,8 @@ def _reason(error: OSError) -> str:
         20: "a file stands where a folder should be; choose another --out",
         122: "the disk quota is exceeded; free some space and run the same command again",
     }
-    return remedies.get(error.errno or 0, str(error))
+    said = error.strerror or str(error)
+    return remedies.get(error.errno or 0, f"{said}; check the path, or choose another --out")
 
 
 def list_files(folder: str, prefix: str = "", recursive: bool = False) -> list[str]:

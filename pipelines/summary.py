@@ -9,7 +9,7 @@ from pipelines import caption_account, footage, plan, select, selections, shards
 from pipelines.accounting import Account, account
 from pipelines.config import CurateConfig, check
 from pipelines.ledger import Ledger
-from pipelines.runfile import redact
+from pipelines.storage import redact
 
 MAX_FAILURES = 50
 _FAILURE = ["stage", "uri", "key", "seconds", "code", "reason", "remedy"]
@@ -20,8 +20,7 @@ def of(run: str, policy: str | None = None) -> dict[str, Any]:
 
     Raises ValueError where the folder is not a run.
     """
-    if not Ledger(run).check():
-        raise ValueError(f"{run} is not a run of rushes; make one with `rushes curate INPUT --out {run}`")
+    Ledger(run).require()
     found = account(run, policy)
     found.check()
     failures = Ledger(run).read("errors", _FAILURE).sort_by([("uri", "ascending"), ("stage", "ascending")]).to_pylist()
@@ -71,7 +70,10 @@ def lines(found: dict[str, Any]) -> list[str]:
     if others:
         text[0] += f" (other selections: {', '.join(others)})"
     if found["stale"]:
-        text.insert(1, f"made of an older ledger, select again to bring up to date: {', '.join(found['stale'])}")
+        commands = (selections.pack_command(found["run"], name) for name in found["stale"])
+        text.insert(
+            1, f"made of an older ledger: {', '.join(found['stale'])}; bring up to date with: {'; '.join(commands)}"
+        )
     total = sum(e["seconds"] for e in found["account"])
     text += [f"  {'sum':<9} {'':<24} {total:>12.3f} {sum(e['clips'] for e in found['account']):>8}"]
     if found["captions"]:
@@ -99,9 +101,12 @@ def _failure_lines(failures: Sequence[dict[str, Any]]) -> list[str]:
 def dry_run(inputs: Sequence[str], run: str, config: CurateConfig) -> dict[str, Any]:
     """Return what a curate command would work on, without writing anything."""
     check(config)
-    select.check(select.read_policy(config.select.policy), config.score.scorers)
+    policy = select.read_policy(selections.source(run, config.select.policy))
+    select.check(policy, config.score.scorers)
     ledger = Ledger(run)
     ledger.check()
+    if reason := selections.clash(ledger, policy):
+        raise selections.SelectionError(reason)
     count, size_bytes, known = 0, 0, 0
     before = {uri for batch in ledger.batches("plan", ["uri"]) for uri in batch.column("uri").to_pylist()}
     for row in footage.expand(inputs, config.inputs):

@@ -40,17 +40,18 @@ def trial(
             bound, and says so.
         examples: how many keys of newly kept and of newly dropped clips to list.
 
-    Raises ValueError for a folder that is no run, PolicyError, and SelectionError for an unknown `against`.
+    Raises ValueError for a folder that is no run, PolicyError, also for a measure that there never is, and
+    SelectionError for an unknown `against`.
     """
     if examples < 0:
         raise ValueError(f"cannot list {examples} clips; give a number from 0")
     clock = _Clock()
     ledger = Ledger(run)
-    if not ledger.check():
-        raise ValueError(f"{run} is not a run of rushes; make one with `rushes curate INPUT --out {run}`")
+    ledger.require()
     policy = select.read_policy(selections.source(run, name))
     seen = selections.material(ledger, policy)
     clock.lap("read")
+    select.check_names(policy, seen.there)
     absent = select.unmeasured(policy, set(seen.there)) if len(seen.clips) else []
     found: dict[str, Any] = {
         "run": run, "policy": policy.name, "about": policy.about,
@@ -144,7 +145,9 @@ def _is(reasons: pa.Array, name: str) -> Mask:
 
 def _notes(ledger: Ledger, policy: Policy) -> list[str]:
     notes = [selections.unfinished(ledger)]
-    if changed := selections.differs(ledger, policy):
+    if reason := selections.clash(ledger, policy):
+        notes.append(f"it could be tried but not selected by: {reason}")
+    elif changed := selections.differs(ledger, policy):
         notes.append(
             f"a selection of other rules bears the name {policy.name} here and would be replaced "
             f"(changed: {', '.join(changed)}); give the policy another name to keep both"

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import re
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO, cast
 
@@ -25,10 +25,8 @@ from pipelines.clip import is_key
 from pipelines.ledger import Ledger
 from pipelines.progress import Reporter
 from pipelines.samples import Checked
-from pipelines.shards import Manifest, ShardError, ShardInfo, read_manifest, read_sidecar
+from pipelines.shards import Manifest, ShardError, ShardInfo, read_manifest, read_sidecar, sets
 
-PACK_AGAIN = "run the same `rushes curate` again; it packs anew what is missing"
-REMOVE = "remove this file and run `rushes curate` with the policy of its folder again"
 DECODED = 3
 """Clips of a shard that are decoded besides the first and the last."""
 _CHUNK_BYTES = 2**20
@@ -58,69 +56,106 @@ def verify(run: str, full: bool = False, selection: str = "", *, reporter: Repor
         full: Whether to decode every clip rather than a few of each shard.
         selection: Which one of several; without it the only one, else the current one.
         reporter: Where progress is shown.
+
+    Raises NoRun or SchemaMismatch where there is no run of ours, SelectionError or ShardError for a selection that it
+    does not have.
     """
-    run = run.rstrip("/")
-    if not Ledger(run).check() and not storage.exists(f"{run}/shards"):
-        raise ValueError(f"{run} is no run of rushes; make one with `rushes curate FOOTAGE --out {run}`")
-    try:
-        root = selections.folder(run, "shards", selection)
-    except ShardError as error:
-        return [Problem(where=f"{run}/shards", reason=str(error), remedy=PACK_AGAIN)]
-    name = root.rsplit("/", 1)[-1]
-    problems = [*verify_shards(root, full, reporter)]
+    run, ledger = run.rstrip("/"), Ledger(run)
+    ledger.require()
+    name = _meant(ledger, selection)
+    root, again = f"{run}/shards/{name}", selections.pack_command(run, name)
+    if not storage.exists(f"{root}/manifest.json"):
+        reason = "its manifest.json is missing: nothing was packed yet, or packing has not finished"
+        return [Problem(where=root, reason=reason, remedy=f"run `{again}`")]
+    packed = ledger.read("packed", columns=["key", "shard", "sha256"], where=pc.field("policy") == name)
+    problems = [*verify_shards(root, full, reporter, again=again, packed=packed)]
     if storage.exists(f"{run}/latents/{name}/manifest.json"):
-        problems += verify_shards(f"{run}/latents/{name}", full, reporter)
-    slipped = (Problem(where=key, reason=reason, remedy=binding.REMEDY) for key, reason in binding.wrong(Ledger(run)))
-    return [*problems, *slipped, *_against_ledger(run, root, name)]
+        encode = f"rushes latents {run} --selection {name}"
+        problems += verify_shards(f"{run}/latents/{name}", full, reporter, again=encode)
+    remedy = f"remove the part files of ledger/captions that were changed and run `{again}`"
+    slipped = (Problem(where=key, reason=reason, remedy=remedy) for key, reason in binding.wrong(ledger))
+    return [*problems, *slipped, *_against_ledger(ledger, root, name, packed, again)]
 
 
-def verify_shards(root: str, full: bool = False, reporter: Reporter | None = None) -> Iterator[Problem]:
-    """Yield every problem of one folder of shards, of whatever kind, by itself."""
+def _meant(ledger: Ledger, wanted: str) -> str:
+    """Return the selection to check: the wanted one, packed or not, else what `selections.folder` takes."""
+    selected, packed = selections.names(ledger), sets(f"{ledger.run}/shards")
+    if wanted or not packed:
+        there = sorted({*selected, *packed})
+        return selections.choose(ledger.run, there, wanted) or selections.current(ledger.run) or "default"
+    return selections.folder(ledger.run).rsplit("/", 1)[-1]
+
+
+def verify_shards(
+    root: str, full: bool = False, reporter: Reporter | None = None, *, again: str = "rushes curate",
+    packed: pa.Table | None = None,
+) -> Iterator[Problem]:  # fmt: skip
+    """Yield every problem of one folder of shards, of whatever kind, by itself.
+
+    Args:
+        root: The folder.
+        full: Whether to decode every sample.
+        reporter: Where progress is shown.
+        again: The command that makes anew what is missing there.
+        packed: Columns key, shard and sha256 of what the ledger says was packed there, if it is known.
+    """
     try:
         manifest = read_manifest(root)
     except ShardError as error:
-        yield Problem(where=root, reason=str(error), remedy=PACK_AGAIN)
+        yield Problem(where=root, reason=str(error), remedy=f"run `{again}`")
         return
-    yield from _unlisted(root, manifest)
+    yield from _unlisted(root, manifest, again)
     found: list[Problem] = []
-    rows = _shard_by_shard(root, manifest, full, found)
+    rows = _shard_by_shard(root, manifest, full, found, again, packed)
     for _ in rows if reporter is None else reporter.follow("verify", rows, len(manifest.shards), 0):
         yield from found
         found.clear()
 
 
-def _shard_by_shard(root: str, manifest: Manifest, full: bool, found: list[Problem]) -> Iterator[dict[str, Any]]:
+def _shard_by_shard(
+    root: str, manifest: Manifest, full: bool, found: list[Problem], again: str, packed: pa.Table | None
+) -> Iterator[dict[str, Any]]:
     """Add what is found in each shard, and yield a row for the progress."""
     seen: dict[str, str] = {}
     for info in manifest.shards:
         if not storage.exists(f"{root}/{info.path}"):
-            found.append(Problem(where=info.path, reason="listed in the manifest but missing", remedy=PACK_AGAIN))
+            found.append(Problem(where=info.path, reason="listed in the manifest but missing", remedy=f"run `{again}`"))
             yield {"items": 0, "seconds": 0.0, "errors": 1}
             continue
-        shard = _Shard(root, info, manifest.kind, full)
+        shard = _Shard(root, info, manifest.kind, full, again, _packed_in(info, packed))
         found += shard.problems()
         for key in shard.rows:
             if key in seen:
-                found.append(Problem(where=info.path, reason=f"{key} also stands in {seen[key]}", remedy=PACK_AGAIN))
+                reason = f"{key} also stands in {seen[key]}"
+                found.append(Problem(where=info.path, reason=reason, remedy=f"run `{again}`"))
             seen[key] = info.path
         seconds = info.stats.get("duration_s", {}).get("sum", 0.0)
         yield {"items": len(shard.rows), "seconds": seconds, "errors": len(found)}
 
 
-def _unlisted(root: str, manifest: Manifest) -> Iterator[Problem]:
+def _packed_in(info: ShardInfo, packed: pa.Table | None) -> dict[str, str]:
+    """Return the SHA-256 of the mp4 of each clip that the ledger packed into a shard."""
+    if packed is None:
+        return {}
+    rows = packed.filter(pc.equal(packed["shard"], info.path))
+    return dict(zip(rows["key"].to_pylist(), rows["sha256"].to_pylist(), strict=True))
+
+
+def _unlisted(root: str, manifest: Manifest, again: str) -> Iterator[Problem]:
     listed = {path for info in manifest.shards for path in (info.path, f"{info.path}.idx", info.sidecar)}
     for uri in storage.list_files(root, recursive=True):
         path = uri.removeprefix(root).lstrip("/")
         if path not in listed and not _OTHERS.fullmatch(path):
             kind = "a shard" if path.endswith(".tar") else "a file"
-            yield Problem(where=uri, reason=f"{kind} that the manifest does not list", remedy=REMOVE)
+            reason = f"{kind} that the manifest does not list"
+            yield Problem(where=uri, reason=reason, remedy=f"remove this file and run `{again}`")
 
 
 class _Shard:
     """One shard being read: each member is seen once, in order, and then forgotten."""
 
-    def __init__(self, root: str, info: ShardInfo, kind: str, full: bool):
-        self.root, self.info, self.kind, self.full = root, info, kind, full
+    def __init__(self, root: str, info: ShardInfo, kind: str, full: bool, again: str, packed: Mapping[str, str]):
+        self.root, self.info, self.kind, self.full, self.again, self.packed = root, info, kind, full, again, packed
         self.rows: dict[str, dict[str, Any]] = {}
         self.sample: Checked | None = None
         self.sidecar: pa.Table | None = None
@@ -166,6 +201,10 @@ class _Shard:
     def _ended(self) -> Iterator[Problem]:
         if self.sample is not None:
             yield from map(self._problem, self.sample.end())
+            key, video = self.sample.key, self.sample.sha256
+            agrees = video and video == self.sample.facts.get("sha256", video)  # else it is told already
+            if agrees and video != (self.packed.get(key) or video):
+                yield self._problem(f"{key}.mp4 is not the video that the ledger packed: the SHA-256 is another")
         self.sample = None
 
     def _side_files(self) -> Iterator[Problem]:
@@ -187,7 +226,9 @@ class _Shard:
             yield self._problem(f"its side-car does not match the tar ({', '.join(wrong[:3]) or 'other keys'})")
 
     def _problem(self, reason: str) -> Problem:
-        return Problem(where=f"{self.root}/{self.info.path}", reason=reason, remedy=REMOVE)
+        return Problem(
+            where=f"{self.root}/{self.info.path}", reason=reason, remedy=f"remove this file and run `{self.again}`"
+        )
 
 
 def _chosen(keys: Sequence[str]) -> set[str]:
@@ -221,31 +262,30 @@ class _Hashing:
             pass
 
 
-def _against_ledger(run: str, root: str, name: str) -> Iterator[Problem]:
+def _against_ledger(ledger: Ledger, root: str, name: str, packed: pa.Table, again: str) -> Iterator[Problem]:
     """Compare the clips in the side-cars with those that the ledger packed, and those with the ones it kept."""
-    ledger = Ledger(run)
-    packed = ledger.read("packed", columns=["key", "shard"], where=pc.field("policy") == name)
+    remedy = f"run `{again}`"
     try:
         sidecars = [(info.path, _keys(root, info)) for info in read_manifest(root).shards]
     except (OSError, ValueError):
         return  # told already, shard by shard
     found = {key: path for path, table in sidecars for key in table["key"].to_pylist()}
-    yield from _captions_against(ledger, [table for _, table in sidecars])
+    yield from _captions_against(ledger, [table for _, table in sidecars], remedy)
     said = dict(zip(packed["key"].to_pylist(), packed["shard"].to_pylist(), strict=True))
     for key in sorted(said.keys() | found.keys()):
         if said.get(key) != found.get(key):
             places = f"the ledger says {said.get(key, 'nowhere')}, the side-cars {found.get(key, 'nowhere')}"
-            yield Problem(where=key, reason=f"packed where? {places}", remedy=PACK_AGAIN)
+            yield Problem(where=key, reason=f"packed where? {places}", remedy=remedy)
     own = pc.field("kept") & (pc.field("policy") == name)
     selection = ledger.read("selection", columns=["key"], where=own)
     kept, failed = set(selection["key"].to_pylist()), set(ledger.read("errors", columns=["key"])["key"].to_pylist())
     for key in sorted(kept - said.keys() - failed):
-        yield Problem(where=key, reason="kept by the selection but in no shard", remedy=PACK_AGAIN)
+        yield Problem(where=key, reason="kept by the selection but in no shard", remedy=remedy)
     for key in sorted(said.keys() - kept):
-        yield Problem(where=key, reason="in a shard but not kept by the selection", remedy=PACK_AGAIN)
+        yield Problem(where=key, reason="in a shard but not kept by the selection", remedy=remedy)
 
 
-def _captions_against(ledger: Ledger, sidecars: Sequence[pa.Table]) -> Iterator[Problem]:
+def _captions_against(ledger: Ledger, sidecars: Sequence[pa.Table], remedy: str) -> Iterator[Problem]:
     """Compare the captions in the shards with those of the ledger, by their digests."""
     captions = ledger.read("captions", columns=["key", "bound"])
     bound = dict(zip(captions["key"].to_pylist(), captions["bound"].to_pylist(), strict=True))
@@ -254,7 +294,7 @@ def _captions_against(ledger: Ledger, sidecars: Sequence[pa.Table]) -> Iterator[
             for key, packed in zip(table["key"].to_pylist(), table["caption_bound"].to_pylist(), strict=True):
                 if bound.get(key, packed) != packed:
                     reason = "its shard holds another caption than the ledger"
-                    yield Problem(where=key, reason=reason, remedy=PACK_AGAIN)
+                    yield Problem(where=key, reason=reason, remedy=remedy)
 
 
 def _keys(root: str, info: ShardInfo) -> pa.Table:

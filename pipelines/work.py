@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 import pyarrow.dataset as ds
 
-from pipelines import dedup, encode, footage, pack, runfile, scan, shots, storage
+from pipelines import dedup, encode, footage, pack, scan, shots, storage
 from pipelines.config import CurateConfig
 from pipelines.ledger import TABLES, Ledger, to_table
 
@@ -60,7 +60,7 @@ def explain(error: Exception) -> Row:
     remedy = "then try again with --retry-failed" if unreached else "unexpected: please report it with the file"
     return {
         "code": getattr(error, "code", type(error).__name__),
-        "reason": runfile.redact(str(getattr(error, "reason", "") or error or type(error).__name__)),
+        "reason": storage.redact(str(getattr(error, "reason", "") or error or type(error).__name__)),
         "remedy": getattr(error, "remedy", remedy),
     }
 

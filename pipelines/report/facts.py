@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from pipelines.accounting import Account, Books
 from pipelines.ledger import Ledger
-from pipelines.runfile import redact
+from pipelines.storage import redact
 
 CARDS = 200
 PAIRS = 24

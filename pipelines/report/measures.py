@@ -38,26 +38,41 @@ _DERIVED = {
     "pixels": f"round({_SHOWN_WIDTH} * {_SHOWN_HEIGHT})",
     "aspect": f"{_SHOWN_WIDTH} / ({_SHOWN_HEIGHT})",
 }
-_TITLES = {
-    "quality": ("Quality", ""),
+TITLES = {
+    "quality": ("Quality", "100 − BRISQUE, 100 is clean"),
+    "aesthetic": ("Aesthetic", "LAION score, about 1–10"),
+    "text": ("Overlay text", "share of the picture"),
+    "nsfw": ("Nudity", "sureness of the surest part, 0–1"),
+    "faces": ("Faces", "share of the picture"),
+    "embedding": ("Likeness", "mean cosine of the clip's frames"),
+    "clip": ("CLIP likeness", "mean cosine of the frames"),
     "min_side_px": ("Shorter side", "pixels inside the bars"),
     "pixels": ("Picture size", "pixels inside the bars"),
     "aspect": ("Aspect", "width by height"),
-    "pan": ("Pan", "frame widths a second"),
-    "tilt": ("Tilt", "frame widths a second"),
-    "shake": ("Shake", "frame widths a second"),
-    "flicker": ("Flicker", "change of mean luma"),
     "duration_s": ("Clip length", "seconds"),
     "motion": ("Motion", "frame widths a second"),
     "camera_speed": ("Camera speed", "frame widths a second"),
+    "pan": ("Pan", "frame widths a second, right is positive"),
+    "tilt": ("Tilt", "frame widths a second, up is positive"),
+    "zoom": ("Zoom", "growth a second, 0.1 is 10 %"),
+    "roll": ("Roll", "radians a second, clockwise is positive"),
+    "shake": ("Shake", "frame widths a second"),
     "object_speed": ("Object speed", "frame widths a second"),
     "object_area": ("Moving area", "share of the picture"),
+    "residual": ("Motion left over", "frame widths beside the camera's"),
     "black": ("Black frames", "share of frames"),
     "white": ("White frames", "share of frames"),
-    "frozen": ("Frozen frames", "share of frames"),
+    "frozen": ("Frozen", "share of time"),
     "duplicate_frames": ("Duplicate frames", "share of frames"),
+    "cadence_fps": ("New pictures", "pictures a second"),
     "luma_mean": ("Brightness", "mean luma, 0–255"),
     "luma_std": ("Contrast", "deviation of luma, 0–255"),
+    "exposure": ("Exposure", "stops over 18 % grey"),
+    "clipped_dark": ("Lost in the dark", "share of pixels"),
+    "clipped_bright": ("Burnt out", "share of pixels"),
+    "flicker": ("Flicker", "height of the strongest period, 0–255"),
+    "interlaced": ("Interlaced", "share of moving frames"),
+    "blockiness": ("Blockiness", "excess at 8×8 edges, 0 is none"),
     "sharpness": ("Sharpness", "variance of the Laplacian"),
     "cut_score": ("Cut score", "strength of the opening cut"),
     "bit_rate": ("Bit rate", "bits a second"),
@@ -84,11 +99,18 @@ def measures(run: str, books: Books) -> list[Measure]:
     found = []
     for name, value in _columns(books):
         bounds = [limit for measure, limit in drawn if measure == name]
-        title, unit = _TITLES.get(name, (name.replace("_", " ").capitalize(), ""))
+        title, unit = TITLES.get(name, (name.replace("_", " ").capitalize(), ""))
         data = _histogram(books, value, [limit.value for limit in bounds], unit.startswith("share"))
         if data is not None and (bounds or name not in _ONLY_LIMITED):
             found.append(Measure(name=name, title=title, unit=unit, histogram=data, limits=bounds))
     return sorted(found, key=lambda measure: not measure.limits)
+
+
+def drawable() -> list[str]:
+    """Return the columns of the table `clips` that one would draw: numbers, but for places and settings."""
+    kinds = {field.name: field.type for field in TABLES["clips"]}
+    numeric = [name for name, kind in kinds.items() if pa.types.is_floating(kind) or pa.types.is_integer(kind)]
+    return [name for name in numeric if name not in _NOT_MEASURES]
 
 
 def _columns(books: Books) -> Iterator[tuple[str, str]]:
@@ -97,10 +119,8 @@ def _columns(books: Books) -> Iterator[tuple[str, str]]:
     for (scorer,) in books.connection.execute(query).fetchall():
         quoted = scorer.replace("'", "''")
         yield scorer, f"(select key, value from scores where scorer = '{quoted}')"
-    for field in TABLES["clips"]:
-        numeric = pa.types.is_floating(field.type) or pa.types.is_integer(field.type)
-        if numeric and field.name not in _NOT_MEASURES:
-            yield field.name, f"(select key, {field.name}::double as value from clips)"
+    for name in drawable():
+        yield name, f"(select key, {name}::double as value from clips)"
     for name, formula in _DERIVED.items():
         columns = "width, height, " + ", ".join(f"coalesce({c}, 0) as {c}" for c in _CROPS)
         yield name, f"(select key, {formula} as value from (select key, {columns} from clips))"

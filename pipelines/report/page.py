@@ -42,8 +42,7 @@ def write(run: str, out: str = "report/index.html", policy: str | None = None) -
 
     Raises ValueError if `run` is no run folder, was written by another schema version or lacks the policy.
     """
-    if not Ledger(run).check():
-        raise ValueError(f"{run} is no run folder (it has no ledger); give the --out of a curate command")
+    Ledger(run).require()
     uri = out if "://" in out or out.startswith("/") else f"{run.rstrip('/')}/{out}"
     storage.write_bytes(uri, render(run, policy).encode())
     return uri

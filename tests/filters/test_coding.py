@@ -5,6 +5,8 @@ import av
 import cv2
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from filters import coding
 from filters.frames import change
@@ -100,3 +102,30 @@ def test_cadence_tells_how_frames_are_repeated(
 def test_a_still_clip_has_no_cadence() -> None:
     assert coding.cadence(np.zeros(60), np.full(60, 1 / 30)) is None
     assert coding.cadence(np.array([0.0, 4.0]), np.full(2, 1 / 30)) is None
+
+
+def test_a_pause_amid_doubled_frames_leaves_them_doubled(bikes: Path) -> None:
+    found = coding.cadence(*repeated(lumas(bikes, 60), (2, 2, 2, 2, 2, 2, 2, 9)))
+    assert found is not None and found.label == "doubled"
+
+
+def test_fast_and_slow_motion_in_one_clip_are_no_repeats() -> None:
+    """As ordinary footage goes: a slow stretch changes by a hundredth of what a fast one does."""
+    phase = np.linspace(0, 6 * np.pi, 240)
+    changes = 10 ** (1 + np.sin(phase)) * np.random.default_rng(0).uniform(0.8, 1.2, 240)
+    assert coding.cadence(changes / 10, np.full(240, 1 / 30)) == coding.Cadence("none", pytest.approx(30))
+
+
+def test_24_frames_a_second_made_25_have_few_repeats_and_none_is_no_cadence(bunny: Path) -> None:
+    found = coding.cadence(*repeated(lumas(bunny, 125), (1,)))  # the clip itself was made so
+    assert found is not None and found.label == "none"
+    assert found.fps == pytest.approx(30 * 24 / 25, rel=0.01)
+
+
+@given(
+    st.lists(st.floats(0, 50), min_size=0, max_size=80),
+    st.floats(0.01, 0.2),
+)
+def test_any_series_has_a_cadence_that_its_frames_can_have(changes: list[float], step_s: float) -> None:
+    found = coding.cadence(np.array(changes), np.full(len(changes), step_s))
+    assert found is None or (0 < found.fps <= 1.0001 / step_s and found.label != "")

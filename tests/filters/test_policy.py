@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from filters.policy import BASES, PolicyError, Rule, load, preset, presets
+from filters.frames import flicker
+from filters.policy import BASES, RESERVED, PolicyError, Rule, load, preset, presets
 
 TWO = """
 name: two
@@ -49,7 +51,12 @@ def test_bounds_are_inclusive(value: float, one: float, two: float) -> None:
     ("policy", "words"),
     [
         ("name: [", "not valid YAML"),
-        ("name: x\nrules: []\nrules: []", r"the key rules comes twice[^$]*line 3"),
+        ("name: x\nrules: []\nrules: []", r"^line 3, column 1: .*the key rules comes twice\)$"),
+        (
+            "name: x\nrules:\n  - {name: a, min: 3\n  - {name: b",
+            r"^line 4, column 5: the policy is not valid YAML \([^\n]*\)$",
+        ),
+        ("name: x\n\tabout: y", r"^line 2, column 1: .*found character '\\t'[^\n]*$"),
         ("- 1", "a policy is a mapping"),
         ({"rules": []}, "no name"),
         ({"name": "x", "limits": []}, "no key limits"),
@@ -93,6 +100,12 @@ def test_a_malformed_policy_is_refused_with_the_place_and_the_remedy(policy: obj
         load(policy)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("name", sorted(RESERVED | {"Kept", " found"}))
+def test_a_rule_may_not_be_named_like_what_an_account_says_itself(name: str) -> None:
+    with pytest.raises(PolicyError, match="means something else in every account"):
+        load({"name": "x", "rules": [{"name": name, "measure": "m", "min": 3}]})
+
+
 def test_comparing_a_label_with_a_number_is_refused() -> None:
     for limit, words in (({"min": 3}, "use in or not_in"), ({"keep_highest": 0.5}, "must be a number")):
         rule = load({"name": "x", "rules": [{"name": "a", "measure": "camera", **limit}]}).rules[0]
@@ -124,3 +137,16 @@ def test_every_limit_of_a_preset_says_where_it_comes_from(name: str) -> None:
 
 def test_the_default_needs_no_model_that_does_not_come_with_the_package() -> None:
     assert not {rule.measure for rule in preset("default").rules} & {"aesthetic", "clip", "text"}
+
+
+def test_the_default_drops_a_broken_exposure_and_keeps_a_mild_one_and_explosions() -> None:
+    (rule,) = (rule for rule in preset("default").rules if rule.name == "flicker")
+    time_s = np.arange(0, 3, 1 / 25)
+    for depth, passes in ((0.05, True), (0.10, False)):
+        assert rule.passes(flicker(100 * (1 + depth * np.sin(2 * np.pi * 10 * time_s)), time_s)) == passes
+    assert rule.passes(17.2)
+
+
+@pytest.mark.parametrize("name", presets())
+def test_a_preset_keeps_of_two_copies_the_larger_the_richer_the_better_looking_the_longer(name: str) -> None:
+    assert preset(name).dedup.prefer == ("pixels", "bit_rate", "quality?", "duration_s")

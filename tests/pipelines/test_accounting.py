@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.accounting import AccountingError, account
+from filters.policy import RESERVED
+from pipelines.accounting import EXACT_DUPLICATE, FATES, AccountingError, account
 from pipelines.ledger import Ledger
 
 
@@ -199,3 +200,7 @@ def test_any_tiling_of_a_source_sums_to_its_length_under_each_selection(
         assert second.seconds("trimmed") == found.seconds("trimmed") and second.seconds("failed") == found.seconds(
             "failed"
         )
+
+
+def test_no_rule_can_bear_a_name_that_the_account_uses_itself() -> None:
+    assert {*FATES, EXACT_DUPLICATE} <= RESERVED

@@ -36,6 +36,9 @@ def says(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, s
         ("list.csv", "has no column 'uri'.*inputs.uri_column"),
         ("broken.parquet", "cannot be read as Parquet"),
         ("broken.jsonl", "cannot be read as JSON lines"),
+        ("nothing.csv", "nothing.csv is empty"),
+        ("header.csv", "header.csv lists no video"),
+        ("twice.csv", "twice.csv has several columns named 'uri'"),
     ],
 )
 def test_a_wrong_input_is_one_sentence_and_leaves_no_run(
@@ -43,12 +46,42 @@ def test_a_wrong_input_is_one_sentence_and_leaves_no_run(
 ) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "list.csv").write_text("video\na.mp4\n")
+    (tmp_path / "nothing.csv").write_text("")
+    (tmp_path / "header.csv").write_text("uri\n")
+    (tmp_path / "twice.csv").write_text("uri,uri\na.mp4,b.mp4\n")
     (tmp_path / "broken.parquet").write_bytes(b"PAR1 no more")
     (tmp_path / "broken.jsonl").write_text('{"uri": ')
     code, line = says(capsys, "curate", tmp_path / wrong, "--out", tmp_path / "run")
     assert code == 2
     assert re.search(words, line), line
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("uri", "words"),
+    [
+        ("s3://IDSECRET:PWSECRET@bucket/a.mp4?X-Amz-Signature=SIGSECRET", "AWS_ACCESS_KEY_ID.*in the environment"),
+        ("s3://IDSECRET:PW/SECRET@bucket/a.mp4", "s3://…@bucket/a.mp4.*: credentials do not belong into a URI"),
+        ("s3://bucket/a.mp4?X-Amz-Signature=SIGSECRET", "a signed link is no name of an object"),
+        ("https://me:PWSECRET@host/a.mp4?token=SIGSECRET", r"https:// is not read or written; download the file"),
+        ("foo://me:PWSECRET@host/a.mp4", "credentials do not belong into a URI"),
+        ("gs://bucket/a.mp4", "neither a path nor an s3:// URI"),
+    ],
+)
+def test_a_uri_that_cannot_be_read_is_refused_and_its_secrets_are_never_said(
+    uri: str, words: str, movie: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    for arguments in (["curate", uri, "--out", out], ["curate", movie, "--out", uri], ["verify", uri], ["report", uri]):
+        code, line = says(capsys, *arguments)
+        assert code == 2 and re.search(words, line), line
+        assert not re.search("(ID|PW|SIG)SECRET", line)
+    assert not out.exists()
+
+
+def test_a_word_that_is_no_option_is_said_without_its_secrets(capsys: pytest.CaptureFixture[str]) -> None:
+    code, line = says(capsys, "report", "run", "s3://id:PWSECRET@bucket/run")
+    assert code == 2 and "PWSECRET" not in line
 
 
 def test_a_wrong_input_leaves_the_settings_of_a_run_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -97,10 +130,42 @@ def test_a_selection_that_is_not_there_is_named_with_those_that_are(
             shards.write_manifest(f"{tmp_path}/{kind}/{name}", [], kind="clips", fingerprint="")
     storage.write_bytes(f"{tmp_path}/model/config.json", b'{"fingerprint": "x"}')
     tokenizer = ["--tokenizer", str(tmp_path / "model")] if command == "latents" else []
-    for chosen, words in ((["--selection", "c"], "no selection 'c': a, b"), ([], "several selections: a, b")):
-        code = main([*command.split(), str(tmp_path), *tokenizer, *chosen])
-        said = capsys.readouterr()
-        assert code == (1 if command == "verify" else 2) and words in said.err + said.out
+    missing = "'c' has selected nothing in .*: a, b" if command == "verify" else "no selection 'c': a, b"
+    for chosen, words in ((["--selection", "c"], missing), ([], "several selections: a, b")):
+        code, line = says(capsys, *command.split(), tmp_path, *tokenizer, *chosen)
+        assert code == 2 and re.search(words, line)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "verify RUN",
+        "report RUN",
+        "select --out RUN --dry-run",
+        "select --out RUN",
+        "latents RUN",
+        "pack --out RUN",
+        "tokenizer train RUN",
+        "dit train RUN",
+    ],
+)
+def test_a_folder_that_is_no_run_of_ours_meets_the_same_words_everywhere(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = command.replace("RUN", str(tmp_path)).split()
+    code, line = says(capsys, *arguments)
+    assert code == 2 and f"{tmp_path} is no run of rushes; " in line
+    storage.write_bytes(f"{tmp_path}/ledger/version.json", b'{"rushes_schema": 1}')
+    storage.write_bytes(f"{tmp_path}/config.yaml", b"")
+    code, line = says(capsys, *arguments)
+    assert code == 2 and f"{tmp_path} was written with ledger schema 1, this version writes" in line
+
+
+def test_a_place_where_no_folder_can_be_is_one_sentence_with_a_remedy(
+    movie: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, line = says(capsys, "curate", movie, "--out", "/proc/none")
+    assert code == 1 and line.endswith("cannot write /proc/none: no folder can be made there; choose another --out")
 
 
 def test_a_dry_run_writes_nothing_and_its_json_parses(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -16,6 +17,7 @@ import pytest
 import torch
 
 from pipelines import accounting, curate, encode_latents, selections, shards, stages, summary, verify
+from pipelines.cli import main
 from pipelines.config import CurateConfig, LatentsConfig, PackConfig, ScanConfig, ScoreConfig, SelectConfig, ShotsConfig
 from pipelines.ledger import Ledger
 from pipelines.progress import Reporter
@@ -162,6 +164,11 @@ def test_another_policy_stands_beside_the_first_and_reads_no_video_again(run: st
     assert (made.extra["selection"], made.samples) == ("strict", len(kept["strict"]))
     assert Path(kept_part).exists() and selections.folder(both, "latents") == f"{both}/latents/strict"
     assert verify.verify(both, full=True) == []
+    for tar in Path(both, "latents", "strict").rglob("*.tar"):
+        tar.unlink()
+    assert {p.remedy for p in verify.verify(both)} == {f"run `rushes latents {both} --selection strict`"}
+    encode_latents.run(both, str(tmp_path / "tokenizer"), small, CONFIG.ray, Reporter(live=False))
+    assert verify.verify(both) == []
 
     extra = tmp_path / "more.mp4"
     shutil.copy(inputs / "car.mp4", extra)
@@ -171,6 +178,17 @@ def test_another_policy_stands_beside_the_first_and_reads_no_video_again(run: st
     accounting.account(both, "default").check()
     pending = {e.reason: e.clips for e in accounting.account(both, "default").entries if e.fate == "pending"}
     assert pending == {"select": 1}
+
+    (shard, *_) = sorted(Path(both, "shards", "default").rglob("*.tar"))
+    data = bytearray(shard.read_bytes())
+    data[len(data) // 2] ^= 1
+    shard.write_bytes(data)
+    problems = verify.verify(both, selection="default")
+    assert problems and {problem.where for problem in problems} == {str(shard)}
+    shard.unlink()  # the remedy, word for word, though the other selection is current and this one is stale
+    command = re.fullmatch("remove this file and run `rushes (.*)`", problems[0].remedy)
+    assert command is not None and main(command[1].split()) == 3  # the broken input is still one
+    assert verify.verify(both, full=True, selection="default") == [] and selections.stale(Ledger(both)) == []
 
 
 def test_going_back_to_a_policy_takes_its_clips_over_and_gives_the_same_shards(run: str, inputs: Path, tmp_path: Path):

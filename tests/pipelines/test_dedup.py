@@ -15,43 +15,10 @@ import pytest
 from filters.hashes import phash
 from filters.policy import MissingMeasure, load
 from pipelines import dedup
-from pipelines.ledger import TABLES, to_table
+from pipelines.ledger import to_table
 from pipelines.measures import embeddings
 from pipelines.select import select
-
-EVERYTHING = load({"name": "everything"})
-NO_SCORES = TABLES["scores"].empty_table()
-
-
-def hashes(seed: int, ticks: int = 24) -> list[int]:
-    rng = np.random.default_rng(seed)
-    bits = rng.permutation(np.arange(64) < 32)
-    rows = []
-    for _ in range(ticks):
-        rows.append(int(np.packbits(bits).view(">u8")[0]))
-        on, off = rng.choice(np.flatnonzero(bits), 3), rng.choice(np.flatnonzero(~bits), 3)
-        bits[on], bits[off] = False, True
-    return rows
-
-
-def clip(number: int, content: int | None = None, **facts: Any) -> dict[str, Any]:
-    row = {
-        "key": f"{number:016x}-000000000",
-        "source_id": f"{number:016x}",
-        "duration_s": 4.0,
-        "width": 640,
-        "height": 360,
-        "fps": 25.0,
-        "bit_rate": 1_000_000,
-        "luma_mean": 100.0,
-        "luma_std": 40.0,
-        "sharpness": 50.0,
-        "camera": "static",
-        "still_picture": False,
-        "phash": hashes(number if content is None else content),
-    }
-    row |= facts
-    return row | {"phash_s": [tick / 6 for tick in range(len(row["phash"]))]}
+from tests.pipelines.conftest import EVERYTHING, NO_SCORES, clip, hashes
 
 
 def jpeg(words: str) -> bytes:

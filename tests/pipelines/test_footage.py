@@ -255,7 +255,7 @@ def test_lists_carry_their_columns_along(shelf: Path, suffix: str) -> None:
 
 def test_a_wrong_column_name_is_met_with_the_names_there_are(shelf: Path) -> None:
     (shelf / "inputs.csv").write_text("path,text\nb.mp4,x\n")
-    with pytest.raises(ValueError, match=r"no column 'uri' in row 0; it has path, text; set inputs\.uri_column"):
+    with pytest.raises(ValueError, match=r"no column 'uri'; it has path, text; set inputs\.uri_column"):
         uris(shelf / "inputs.csv")
     assert uris(shelf / "inputs.csv", config=InputConfig(uri_column="path")) == [str(shelf / "b.mp4")]
 
@@ -268,14 +268,27 @@ def test_a_wrong_column_name_is_met_with_the_names_there_are(shelf: Path) -> Non
         ("a.csv", b"uri\n\xff\xfe\n", "cannot be read as CSV"),
         ("a.parquet", b"no parquet", "cannot be read as Parquet"),
         ("b.csv", b"uri,x\n ,1\n", "names no video"),
-        ("c.csv", b"", "holds no video"),
+        ("c.csv", b"", r"is empty; a list begins with a row of names, such as: uri,caption"),
+        ("c.csv", b"uri,caption\n", "lists no video: it has no row"),
+        ("c.jsonl", b"\n", "lists no video: it has no row"),
+        ("d.csv", b"uri,x,uri\na.mp4,1,b.mp4\n", "several columns named 'uri'; give each a name of its own"),
+        ("d.jsonl", b'{"uri": "a.mp4", "uri": "b.mp4"}\n', "a name stands twice in one object"),
+        ("e.csv", b"uri\ns3://me:pass@bucket/a.mp4\n", "s3://…@bucket/a.mp4: credentials do not belong into a URI"),
+        ("e.csv", b"uri\nhttps://host/a.mp4\n", "https:// is not read or written; download the file"),
     ],
 )
 def test_an_unreadable_list_is_one_clear_sentence(tmp_path: Path, name: str, content: bytes, words: str) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match=words) as caught:
         uris(tmp_path / name)
-    assert str(tmp_path / name) in str(caught.value)
+    assert name.startswith("e") or str(tmp_path / name) in str(caught.value)
+
+
+def test_a_parquet_list_with_a_column_twice_is_refused(tmp_path: Path) -> None:
+    table = pa.Table.from_arrays([pa.array(["a.mp4"]), pa.array(["b.mp4"])], names=["uri", "uri"])
+    pq.write_table(table, tmp_path / "twice.parquet")
+    with pytest.raises(ValueError, match=r"twice\.parquet has several columns named 'uri'"):
+        uris(tmp_path / "twice.parquet")
 
 
 def test_missing_inputs_and_empty_folders_are_errors(tmp_path: Path) -> None:

@@ -50,7 +50,11 @@ def caption(number: int, of: dict[str, Any] | None = None) -> dict[str, Any]:
 
 def encoded_row(number: int, **changes: Any) -> dict[str, Any]:
     digest = hashlib.sha256(mp4(number)).hexdigest()
-    return info() | {"key": key(number), "size_bytes": len(mp4(number)), "sha256": digest, "bucket": "b"} | changes
+    return (
+        info()
+        | {"unit": "w0-u0", "key": key(number), "size_bytes": len(mp4(number)), "sha256": digest, "bucket": "b"}
+        | changes
+    )
 
 
 def table(*rows: dict[str, Any]) -> pa.Table:
@@ -166,7 +170,7 @@ def test_a_caption_of_another_clip_is_refused() -> None:
 
 
 def test_bytes_that_are_not_the_ledgers_are_refused() -> None:
-    with pytest.raises(PackError, match="is not the one that the ledger describes"):
+    with pytest.raises(PackError, match="is gone or not the one that the ledger describes"):
         pack.sample_of(clip(1), caption(1), encoded_row(1), mp4(2))
 
 
@@ -207,6 +211,16 @@ def test_shards_are_assembled_from_the_encoded_tars_of_all_units(run: str) -> No
     rows = [row for plan, one in zip(plans, infos, strict=True) for row in pack.packed_rows(plan, one, joined, "p")]
     assert to_table("packed", rows).num_rows == 12 and rows[0]["index"] == 0
     assert pack.assemble(run, plans[0], SMALL, "p") == infos[0], "alone or together, a shard is the same"
+
+
+def test_an_encoded_tar_that_is_gone_or_damaged_is_named_with_what_cuts_it_anew(run: str) -> None:
+    ledger = fill(run, units=1)
+    (plan, *_) = pack.shard_plan(ledger.read("encoded"), ledger.read("selection"), SMALL)
+    tar = pack.encoded_uri(run, "w0-u0", "eee")
+    for harm in (lambda: storage.write_bytes(tar, bytes(len(storage.read_bytes(tar)))), lambda: storage.remove(tar)):
+        harm()
+        with pytest.raises(PackError, match=r"gone or .* ledger/encoded/part-w0-u0\.\*\.parquet .* cuts anew"):
+            pack.assemble(run, plan, SMALL, "p")
 
 
 def test_a_clip_that_lacks_its_caption_is_named(run: str) -> None:

@@ -5,7 +5,6 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
@@ -14,40 +13,7 @@ from hypothesis import strategies as st
 from filters.policy import MissingMeasure, Policy, PolicyError, Rule, load, preset
 from pipelines.ledger import TABLES, to_table
 from pipelines.select import read_policy, select
-
-EVERYTHING = load({"name": "everything"})
-NO_SCORES = TABLES["scores"].empty_table()
-
-
-def hashes(seed: int, ticks: int = 24) -> list[int]:
-    rng = np.random.default_rng(seed)
-    bits = rng.permutation(np.arange(64) < 32)
-    rows = []
-    for _ in range(ticks):
-        rows.append(int(np.packbits(bits).view(">u8")[0]))
-        on, off = rng.choice(np.flatnonzero(bits), 3), rng.choice(np.flatnonzero(~bits), 3)
-        bits[on], bits[off] = False, True
-    return rows
-
-
-def clip(number: int, content: int | None = None, **facts: Any) -> dict[str, Any]:
-    row = {
-        "key": f"{number:016x}-000000000",
-        "source_id": f"{number:016x}",
-        "duration_s": 4.0,
-        "width": 640,
-        "height": 360,
-        "fps": 25.0,
-        "bit_rate": 1_000_000,
-        "luma_mean": 100.0,
-        "luma_std": 40.0,
-        "sharpness": 50.0,
-        "camera": "static",
-        "still_picture": False,
-        "phash": hashes(number if content is None else content),
-    }
-    row |= facts
-    return row | {"phash_s": [tick / 6 for tick in range(len(row["phash"]))]}
+from tests.pipelines.conftest import EVERYTHING, NO_SCORES, clip, hashes
 
 
 def score(number: int, scorer: str, value: float | None) -> dict[str, Any]:
@@ -263,6 +229,9 @@ def test_a_policy_is_found_by_preset_or_path(tmp_path: Path) -> None:
     (tmp_path / "bad.yaml").write_text("name: bad\nrules: [{name: dark, measure: luma_mean}]\n")
     with pytest.raises(PolicyError, match=r"bad\.yaml: rule 1 \(dark\) sets no limit"):
         read_policy(str(tmp_path / "bad.yaml"))
+    (tmp_path / "torn.yaml").write_text("name: torn\nrules:\n  - {name: dark\n")
+    with pytest.raises(PolicyError, match=r"torn\.yaml:4:1: the policy is not valid YAML \([^\n]*\)$"):
+        read_policy(str(tmp_path / "torn.yaml"))
     (tmp_path / "latin.yaml").write_bytes(b"name: caf\xe9")
     with pytest.raises(PolicyError, match=r"latin\.yaml is not UTF-8"):
         read_policy(str(tmp_path / "latin.yaml"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -180,6 +181,47 @@ def test_a_measure_that_nobody_made_fails_a_dry_run_and_is_counted_around_only_w
     assert not Ledger(str(run)).parts("selection"), "a selection is never written with rules left out"
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (
+            "rules: [{name: a, measure: qualty, min: 3}]",
+            r"rule a needs 'qualty', which is no measure; did you mean quality",
+        ),
+        ("rules: [{name: a, measure: qualty, min: 3, optional: true}]", "did you mean quality"),
+        ("dedup: {prefer: [pixel]}", "dedup.prefer needs 'pixel', which is no measure; did you mean pixels"),
+        ("dedup: {semantic: {scorer: embeding}}", "dedup.semantic.scorer needs 'embeding'.*did you mean embedding"),
+        ("rules: [{name: a, measure: xyzzy, min: 3}]", "which is no measure; measures are aesthetic, aspect, "),
+    ],
+)
+def test_a_measure_that_there_never_is_is_wrong_usage_however_it_is_asked(
+    text: str, words: str, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (run.parent / "bad.yaml").write_text(f"name: bad\n{text}\n")
+    command = ["select", "--out", str(run), "--policy", _policy(run, "bad")]
+    for more in ([], ["--dry-run"], ["--dry-run", "--skip-unmeasured"]):
+        assert main([*command, *more]) == 2
+        assert re.search(words, capsys.readouterr().err)
+    assert not Ledger(str(run)).parts("selection")
+
+
+def test_the_name_of_a_preset_is_refused_to_other_rules(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    selections.make(str(run), "default")
+    before = Ledger(str(run)).parts("selection")
+    (run.parent / "mine.yaml").write_text(LONG.replace("name: long", "name: default", 1))
+    command = ["select", "--out", str(run), "--policy", _policy(run, "mine")]
+    assert main(command) == 2 and "bears the name of the preset default" in capsys.readouterr().err
+    assert Ledger(str(run)).parts("selection") == before
+    assert main([*command, "--dry-run"]) == 0 and "give it a name of its own" in capsys.readouterr().out
+    assert not selections.make(str(run), f"{run}/policies/default.yaml")["new"]
+
+
+def test_what_selected_under_the_name_of_a_preset_before_may_do_so_again(run: Path) -> None:
+    selections.make(str(run), "default")
+    (run / "policies" / "default.yaml").write_text(LONG.replace("name: long", "name: default", 1))  # an older release
+    assert selections.make(str(run), f"{run}/policies/default.yaml")["kept"] == 4
+
+
 def test_a_run_without_clips_is_answered_and_selected_from(tmp_path: Path) -> None:
     ledger = Ledger(str(tmp_path))
     ledger.create()
@@ -193,7 +235,7 @@ def test_an_unknown_selection_is_named_with_those_that_there_are(run: Path) -> N
     selections.make(str(run), _policy(run, "long"))
     with pytest.raises(SelectionError, match=r"'other' has selected nothing in .*; selections there: long"):
         trial.trial(str(run), _policy(run, "long"), against="other")
-    with pytest.raises(ValueError, match="is not a run of rushes"):
+    with pytest.raises(ValueError, match="is no run of rushes"):
         trial.trial(str(run.parent / "nowhere"), "default")
 
 

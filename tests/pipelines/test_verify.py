@@ -191,9 +191,24 @@ def swap_facts(members: Members) -> Members:
             for one, two in zip(members, members[3:] + members[:3], strict=True)]  # fmt: skip
 
 
+def forge_videos(members: Members) -> Members:
+    """Swap the videos of two clips and make their facts true again: only the ledger can tell."""
+    videos = [data for name, data in swap_videos(members) if name.endswith("mp4")]
+    digests = iter([hashlib.sha256(data).hexdigest() for data in videos])
+    changed = [
+        (name, json.dumps(json.loads(data) | {"sha256": next(digests)}).encode())
+        if name.endswith("json")
+        else (name, data)
+        for name, data in swap_videos(members)
+    ]
+    assert {len(data) for data in videos} == {len(data) for name, data in members if name.endswith("mp4")}
+    return changed
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        (forge_videos, "is not the video that the ledger packed"),
         (swap_videos, "is not the video that its json describes"),
         (swap_facts, "json is of another clip: its key is"),
         (lambda members: [members[1], members[0], *members[2:]], "a sample has mp4 json txt"),
@@ -214,7 +229,7 @@ def test_a_forged_shard_whose_manifest_agrees_is_found(
     assert verify(str(run)) == [], "the forger's tools do no harm by themselves"
     rewrite(run, change)
     found = [str(problem) for problem in verify(str(run))]
-    assert [one for one in found if message in one and "; remove this file" in one], found
+    assert [one for one in found if message in one and "; remove this file and run `rushes pack --out" in one], found
 
 
 def test_a_link_in_a_shard_is_found_and_not_followed(run: Path) -> None:
@@ -335,3 +350,20 @@ def test_a_run_in_an_object_store_is_verified_there(s3: str) -> None:
     assert [problem.reason for problem in verify_shards(root)] == [
         "its bytes changed: the SHA-256 is not the manifest's"
     ]
+
+
+def test_what_is_selected_but_not_packed_is_named_with_the_command_that_packs_it(run: Path) -> None:
+    rows = [{"key": key(0), "policy": "mine", "kept": True}]
+    Ledger(str(run)).write("selection", f"{UNIT}-mine", rows, "fff")
+    (problem,) = verify(str(run), selection="mine")
+    assert str(problem) == (
+        f"{run}/shards/mine: its manifest.json is missing: nothing was packed yet, or packing has not finished; "
+        f"run `rushes pack --out {run} --select.policy mine`"
+    )
+
+
+def test_the_command_named_is_of_the_selection_checked_whichever_is_current(run: Path) -> None:
+    (run / "config.yaml").write_text("select: {policy: svd-pretrain}\n")
+    flip(run)
+    (problem,) = verify(str(run), selection="default")
+    assert problem.remedy == f"remove this file and run `rushes pack --out {run} --select.policy default`"

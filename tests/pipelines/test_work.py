@@ -6,7 +6,7 @@ import errno
 
 import pytest
 
-from pipelines import pack, runfile, storage, work
+from pipelines import pack, storage, work
 
 
 def test_what_goes_wrong_with_one_source_is_a_row_without_its_password() -> None:
@@ -28,13 +28,16 @@ def test_a_full_disk_is_no_fault_of_the_clip(number: int) -> None:
     ("text", "clean"),
     [
         ("s3://id:secret@bucket/a.mp4", "s3://…@bucket/a.mp4"),
+        ("s3://id:sec/ret+x@bucket/a.mp4", "s3://…@bucket/a.mp4"),  # a secret key may hold slashes
+        ('bad bucket "id:secret@bucket"', 'bad bucket "…@bucket"'),  # as a library quotes it
+        ("http://host:9000/a@2x.mp4", "http://host:9000/a@2x.mp4"),
         ("https://h/a.mp4?X-Amz-Signature=ab&part=1", "https://h/a.mp4?X-Amz-Signature=…&part=1"),
         ("https://h/a.mp4?v=1&access_token=ab#t", "https://h/a.mp4?v=1&access_token=…#t"),
         ("s3://bucket/key=3/a.mp4", "s3://bucket/key=3/a.mp4"),  # a folder named so, not a query
     ],
 )
 def test_passwords_go_and_paths_stay(text: str, clean: str) -> None:
-    assert runfile.redact(text) == clean
+    assert storage.redact(text) == clean
 
 
 @pytest.mark.parametrize("error", [storage.StorageError("no space left"), pack.PackError("no clip of its own")])

@@ -227,7 +227,7 @@ def test_strips_stop_when_the_page_would_become_too_heavy(run: Path) -> None:
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no run folder"):
+    with pytest.raises(ValueError, match="is no run of rushes"):
         write(str(tmp_path))
 
 
