@@ -1,0 +1,64 @@
+"""A run whose processes are killed ends in the bytes of one that nobody disturbed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import ray
+
+from pipelines import curate
+from tests.pipelines import held
+from tests.pipelines.small_run import ALL, FLAGS, content
+
+
+@pytest.fixture(scope="module")
+def hold(undisturbed: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[held.Hold]:
+    with held.ray(tmp_path_factory.mktemp("hold")) as found:
+        yield found
+
+
+def driver(inputs: Path, run: Path) -> subprocess.Popen[bytes]:
+    """The command, on the Ray that is held."""
+    command = [sys.executable, "-m", "pipelines.cli", "curate", str(inputs), "--out", str(run), *FLAGS]
+    environment = os.environ | {"RAY_ADDRESS": ray.get_runtime_context().gcs_address}
+    with run.with_suffix(".log").open("ab") as log:
+        return subprocess.Popen(command, stderr=log, stdout=log, start_new_session=True, env=environment)
+
+
+# What is about to be written when each stage is killed. One such file is there already, so that of its units (five, of
+# the scan three) one is done and one half written: of the scan, say, its pictures are there and its signals are not.
+MOMENTS = {
+    "sources": "ledger/sources",
+    "scan": "ledger/windows",
+    "witness": "ledger/witness",
+    "shots": "ledger/sketches",
+    "score": "ledger/scores",
+    "select": "ledger/selection",
+    "caption": "ledger/captions",
+    "encode": "encoded",
+    "pack": "ledger/packed",
+}
+
+
+def test_a_run_killed_in_every_stage_ends_in_the_same_bytes(
+    undisturbed: str, inputs: Path, hold: held.Hold, tmp_path: Path
+) -> None:
+    run = tmp_path / "killed"
+    assert list(MOMENTS) == list(curate.STAGES)
+    for stage, table in MOMENTS.items():
+        hold.set(f"{run}/{table}/*", passing=True)
+        process = driver(inputs, run)
+        hold.wait(process)
+        held.kill(process)
+        hold.release()
+        names = [file.name for file in (run / table).iterdir()]
+        assert any(name.endswith(".part") for name in names), f"{stage} was killed while it wrote"
+        assert any(not name.endswith(".part") for name in names), f"{stage} had done a part of its work"
+    done = driver(inputs, run)
+    assert done.wait() == 3, run.with_suffix(".log").read_text()
+    assert content(run, *ALL) == content(undisturbed, *ALL)
