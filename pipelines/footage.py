@@ -57,7 +57,7 @@ class FootageError(ValueError):
 
     Attributes:
         code: missing, empty, not_video, still_picture, playlist, no_video_stream, no_index, unreadable, encrypted,
-            too_large or changed.
+            too_large, changed or crashed.
         reason: What was found.
         remedy: What to do.
     """

@@ -93,9 +93,12 @@ def run_actors(
     """Yield the status row of each unit; `actor(**arguments)` is built once a process and called with a unit.
 
     The pool has a fixed size: one actor for each GPU where there are some, else one for each CPU, at most one a unit.
+    An actor that names an argument `crashes` is given the count of attempts.
     """
     if not units:
         return
+    if "crashes" in inspect.signature(actor).parameters:
+        arguments = {**arguments, "crashes": Attempts()}
     found = gpus() if use_gpu else 0
     size = min(len(units), actors or found or cpus())
     dataset = ray.data.from_items(list(units), override_num_blocks=len(units))
@@ -125,7 +128,7 @@ class Attempts:
 
 
 class _Counter:
-    """The state behind `Attempts`; holds only the items under way."""
+    """The state behind `Attempts`; holds only the items under way, and those that were given up."""
 
     def __init__(self) -> None:
         self.begun: dict[str, int] = {}

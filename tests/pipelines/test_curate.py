@@ -236,3 +236,20 @@ def test_what_kills_its_worker_twice_is_refused_and_stops_nothing_else(run: str)
     units = [{"unit": name} for name in ("first", "second", "third", "fourth")]
     rows = {row["unit"]: row["refused"] for row in stages.run_units(units, _dies_on_the_third, {})}
     assert rows == {"first": False, "second": False, "third": True, "fourth": False}
+
+
+class _ActorThatDies:
+    """An actor that dies of the third unit, whenever it is asked for it."""
+
+    def __init__(self, crashes) -> None:
+        self.crashes = crashes
+
+    def __call__(self, unit: dict) -> dict:
+        return _dies_on_the_third(unit, crashes=self.crashes)
+
+
+def test_what_kills_its_actor_twice_is_refused_and_stops_nothing_else(run: str):
+    stages.start(CONFIG.ray)
+    units = [{"unit": name} for name in ("first", "second", "third", "fourth")]
+    rows = {row["unit"]: row["refused"] for row in stages.run_actors(units, _ActorThatDies, {})}
+    assert rows == {"first": False, "second": False, "third": True, "fourth": False}

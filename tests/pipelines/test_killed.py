@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 import ray
 
@@ -61,4 +63,26 @@ def test_a_run_killed_in_every_stage_ends_in_the_same_bytes(
         assert any(not name.endswith(".part") for name in names), f"{stage} had done a part of its work"
     done = driver(inputs, run)
     assert done.wait() == 3, run.with_suffix(".log").read_text()
+    assert content(run, *ALL) == content(undisturbed, *ALL)
+
+
+def test_a_worker_killed_in_mid_stage_is_replaced_and_the_bytes_are_the_same(
+    undisturbed: str, inputs: Path, hold: held.Hold, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(undisturbed, run)
+    for table in ("frames", "windows", "signals", "encoded"):  # what the stages below have to do again
+        shutil.rmtree(run / "ledger" / table)
+    shutil.rmtree(run / "encoded")
+    hold.set(f"{run}/{MOMENTS['scan']}/*")
+    process = driver(inputs, run)
+    for stage, later in (("scan", "encode"), ("encode", "")):
+        worker = psutil.Process(hold.wait(process))
+        assert worker in held.workers(), f"{stage} is at work in a worker of Ray"
+        worker.kill()
+        if later:
+            hold.set(f"{run}/{MOMENTS[later]}/*")
+        else:
+            hold.release()
+    assert process.wait() == 3, run.with_suffix(".log").read_text()
     assert content(run, *ALL) == content(undisturbed, *ALL)
