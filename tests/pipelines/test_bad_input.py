@@ -1,5 +1,6 @@
 """Odd and broken files, made in code: each gives a correct result or one clear error, and the seconds add up."""
 
+import io
 import math
 from collections.abc import Sequence
 from fractions import Fraction
@@ -11,8 +12,8 @@ import cv2
 import numpy as np
 import pytest
 
-from pipelines import footage
-from pipelines.config import ScanConfig, ShotsConfig
+from pipelines import encode, footage
+from pipelines.config import PackConfig, ScanConfig, ShotsConfig
 from pipelines.scan import scan_span
 from pipelines.shots import shots_of
 
@@ -104,6 +105,22 @@ def test_size_and_format_may_change_in_the_middle(tmp_path: Path) -> None:
         (tmp_path / f"both{name}").write_bytes(small + write(tmp_path / name, other, fmt=fmt).read_bytes())
         _, row, errors = looked_at(tmp_path / f"both{name}")
         assert row["frames"] == 80 and not errors
+
+
+@pytest.mark.parametrize("grows", [True, False])
+def test_a_clip_behind_a_change_of_size_shows_the_whole_picture(tmp_path: Path, grows: bool) -> None:
+    small, large = pan(30), pan(30, 640, 360)
+    first, then = (small, large) if grows else (large, small)
+    path = tmp_path / "both.h264"
+    path.write_bytes(b"".join(write(tmp_path / f"{n}.h264", film).read_bytes() for n, film in enumerate((first, then))))
+    source, _, _ = looked_at(path)
+    data, facts = encode.cut(str(path), source, 0.8, 2.4, PackConfig(), (0.0, 0.0, 0.0, 0.0))
+    assert (facts["width"], facts["height"], facts["frames"]) == (*first[0].shape[1::-1], 40)
+    with av.open(io.BytesIO(data)) as container:
+        shown = [frame.to_ndarray(format="bgr24") for frame in container.decode(video=0)]
+    for at, picture in ((0, first[20]), (10, then[0]), (39, then[29])):
+        whole = cv2.resize(picture, (160, 90), interpolation=cv2.INTER_AREA).astype(int)
+        assert np.abs(cv2.resize(shown[at], (160, 90), interpolation=cv2.INTER_AREA) - whole).mean() < 10
 
 
 def test_missing_and_wrapping_timestamps_are_read_whole(tmp_path: Path) -> None:
