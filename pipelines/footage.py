@@ -113,7 +113,8 @@ def _why_not(uri: str, error: Exception) -> FootageError:
         return FootageError(uri, "not_video", "a folder, not a file", "give it as an input of its own")
     if not isinstance(error, av.error.InvalidDataError):
         reason = f"cannot be read ({getattr(error, 'strerror', None) or error})"
-        return FootageError(uri, "unreadable", reason, "check the rights on it and the connection, then run again")
+        remedy = "check the rights on it and the connection, then use --retry-failed"
+        return FootageError(uri, "unreadable", reason, remedy)
     with _open_small(uri) as (file, size_bytes):
         head = file.read(4096)
     if size_bytes == 0:
