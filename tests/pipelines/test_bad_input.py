@@ -15,7 +15,8 @@ import pytest
 from pipelines import encode, footage
 from pipelines.config import PackConfig, ScanConfig, ShotsConfig
 from pipelines.scan import scan_span
-from pipelines.shots import shots_of
+from pipelines.shots import joined, shots_of
+from pipelines.witness import doubts
 
 SCAN = ScanConfig()
 SCENE = cv2.resize(np.random.default_rng(0).integers(0, 255, (30, 60, 3), np.uint8), (960, 540))
@@ -55,9 +56,13 @@ def copied(path: Path, out: Path, skipped_groups: int = 0, **options: str) -> Pa
 
 
 def looked_at(path: Path) -> tuple[dict[str, Any], dict[str, Any], list[dict[str, Any]]]:
-    """Return source, signals and errors, after making sure that the seconds of clips and trims add up."""
+    """Return source, signals and errors, after making sure that the seconds of clips and trims add up.
+
+    The witness is asked of whatever was scanned, so its question must not fail either.
+    """
     source = {**footage.probe(str(path), SCAN), "wave": 0, "unit": "u"}
     row, _, errors, _ = scan_span(source, 0, 0.0, math.inf, SCAN)
+    assert all(0 <= at < row["frames"] for at in doubts(joined([row])))
     clips, trims = shots_of(source, [row], ShotsConfig(), SCAN)
     total = sum(part["end_s"] - part["start_s"] for part in [*clips, *trims])
     assert total == pytest.approx(row["covered_s"], abs=1e-6)
@@ -71,10 +76,11 @@ def test_an_empty_file_is_named_as_such(tmp_path: Path) -> None:
         footage.probe(str(tmp_path / "empty.mp4"), SCAN)
 
 
-def test_two_frames_a_single_pixel_and_a_single_colour_are_measured(tmp_path: Path) -> None:
+def test_one_and_two_frames_a_single_pixel_and_a_single_colour_are_measured(tmp_path: Path) -> None:
     plain = [np.full((180, 320, 3), 90, np.uint8)] * 50
     pixel = [np.full((1, 1, 3), k, np.uint8) for k in range(30)]
     for path, frames in (
+        (write(tmp_path / "one.mp4", pan(1)), 1),
         (write(tmp_path / "two.mp4", pan(2)), 2),
         (write(tmp_path / "pixel.mkv", pixel, "ffv1", "bgr0"), 30),
         (write(tmp_path / "plain.mp4", plain), 50),
