@@ -12,7 +12,9 @@ from __future__ import annotations
 import inspect
 import logging
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
 import ray
@@ -52,6 +54,19 @@ def stop() -> None:
     """Leave Ray."""
     if ray.is_initialized():
         ray.shutdown()
+
+
+@contextmanager
+def apart() -> Iterator[None]:
+    """Keep stdout for data: Ray prints there when a worker dies, some of it only when it is left, as it is at the end.
+
+    Whatever is printed in the block goes to stderr instead.
+    """
+    with redirect_stdout(sys.stderr):
+        try:
+            yield
+        finally:
+            stop()
 
 
 def cpus() -> int:

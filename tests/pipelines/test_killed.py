@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -25,11 +26,11 @@ def hold(undisturbed: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 
 def driver(inputs: Path, run: Path) -> subprocess.Popen[bytes]:
-    """The command, on the Ray that is held."""
-    command = [sys.executable, "-m", "pipelines.cli", "curate", str(inputs), "--out", str(run), *FLAGS]
+    """The command, on the Ray that is held; what it prints and logs stands beside the run."""
+    command = [sys.executable, "-m", "pipelines.cli", "curate", str(inputs), "--out", str(run), "--json", *FLAGS]
     environment = os.environ | {"RAY_ADDRESS": ray.get_runtime_context().gcs_address}
-    with run.with_suffix(".log").open("ab") as log:
-        return subprocess.Popen(command, stderr=log, stdout=log, start_new_session=True, env=environment)
+    with run.with_suffix(".log").open("ab") as log, run.with_suffix(".json").open("wb") as out:
+        return subprocess.Popen(command, stderr=log, stdout=out, start_new_session=True, env=environment)
 
 
 # What is about to be written when each stage is killed. One such file is there already, so that of its units (five, of
@@ -86,3 +87,5 @@ def test_a_worker_killed_in_mid_stage_is_replaced_and_the_bytes_are_the_same(
             hold.release()
     assert process.wait() == 3, run.with_suffix(".log").read_text()
     assert content(run, *ALL) == content(undisturbed, *ALL)
+    told = json.loads(run.with_suffix(".json").read_text())  # what Ray says of dead workers is not among it
+    assert told["shards"]["samples"] == 6 and "A worker died" in run.with_suffix(".log").read_text()
