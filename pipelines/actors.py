@@ -11,7 +11,7 @@ import pyarrow.dataset as ds
 from pipelines import eyes, score, storage, witness
 from pipelines.config import ScoreConfig
 from pipelines.ledger import Ledger
-from pipelines.work import clip_frames, guard, signals_of, status, write_errors
+from pipelines.work import Crashes, begun, clip_frames, guard, signals_of, status, write_errors
 
 Row = dict[str, Any]
 CLIPS_AT_ONCE = 32  # clips whose frames stand in memory together
@@ -32,8 +32,8 @@ _CLIP = [
 class ScoreActor:
     """Scores the clips of units: table `scores`."""
 
-    def __init__(self, run: str, config: ScoreConfig):
-        self.run, self.config = run, config
+    def __init__(self, run: str, config: ScoreConfig, crashes: Crashes | None = None):
+        self.run, self.config, self.crashes = run, config, crashes
         self.scorer: score.Scorer | None = None  # built at the first unit, whose row can say what is wrong with it
 
     def __call__(self, unit: Row) -> Row:
@@ -65,7 +65,8 @@ class ScoreActor:
     def _group(self, scorer: score.Scorer, group: list[Row], errors: list[Row]) -> list[Row]:
         found: list[Row] = []
         failed: list[Row] = []
-        with guard(failed):
+        item = f"{group[0]['key']} and {len(group) - 1} more"
+        with guard(failed), begun(self.crashes, item, group[0]["uri"], "looking at"):
             found = scorer(group)
         if failed and len(group) > 1:  # one clip spoils its batch: find out which
             return [row for clip in group for row in self._group(scorer, [clip], errors)]
@@ -76,8 +77,8 @@ class ScoreActor:
 class WitnessActor:
     """Looks at the doubtful windows of units: table `witness`."""
 
-    def __init__(self, run: str):
-        self.run, self.witness = run, witness.Witness()
+    def __init__(self, run: str, crashes: Crashes | None = None):
+        self.run, self.witness, self.crashes = run, witness.Witness(), crashes
 
     def __call__(self, unit: Row) -> Row:
         """Look at one unit; a source that cannot be looked at becomes an error row, and is decided without it."""
@@ -86,7 +87,8 @@ class WitnessActor:
         errors: list[Row] = []
         for source, spans in signals_of(ledger, unit):
             of = ds.field("source_id") == source["source_id"]
-            with guard(errors, uri=source["uri"], source_id=source["source_id"], start_s=0.0, seconds=0.0):
+            uri, where = source["uri"], {"source_id": source["source_id"], "start_s": 0.0, "seconds": 0.0}
+            with guard(errors, uri=uri, **where), begun(self.crashes, uri, uri, "looking at cuts in"):
                 kept = ledger.read_unit("windows", name, ["time_s", "rgb"], where=of)
                 pictures = dict(zip(kept["time_s"].to_pylist(), kept["rgb"].to_pylist(), strict=True))
                 rows.extend(self.witness(spans, pictures))

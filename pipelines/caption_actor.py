@@ -19,10 +19,11 @@ import pyarrow.parquet as pq
 
 from pipelines import binding, caption, storage
 from pipelines.actors import finish
-from pipelines.caption import Captioner, CaptionError
+from pipelines.caption import Captioner, CaptionError, Captions, failed
 from pipelines.config import CaptionConfig
+from pipelines.footage import FootageError
 from pipelines.ledger import TABLES, Ledger, to_table
-from pipelines.work import clip_frames, kept_keys, status
+from pipelines.work import Crashes, begun, clip_frames, kept_keys, status
 
 Row = dict[str, Any]
 CLIPS_AT_ONCE = 32
@@ -33,7 +34,7 @@ may have to ask for again."""
 class CaptionActor:
     """Captions the kept clips of units: table `captions`."""
 
-    def __init__(self, run: str, config: CaptionConfig, made_by: str, actors: int = 1):
+    def __init__(self, run: str, config: CaptionConfig, made_by: str, actors: int = 1, crashes: Crashes | None = None):
         """Remember the settings; the model is made when the first clip needs it.
 
         Args:
@@ -41,8 +42,10 @@ class CaptionActor:
             config: the settings.
             made_by: `caption.made_by` of them, which marks captions that need not be made again.
             actors: how many of these are at work and share the rate of requests.
+            crashes: counts clips that are begun; only a model in this process can kill it by what it is shown.
         """
         self.run, self.config, self.made_by, self.actors = run, config, made_by, actors
+        self.crashes = crashes if config.source == "transformers" else None
         self._captioner: Captioner | None = None
 
     def __call__(self, unit: Row) -> Row:
@@ -86,8 +89,7 @@ class CaptionActor:
         clips = _with_scores(ledger, unit, clips)
         at_once = max(CLIPS_AT_ONCE, 2 * self.config.concurrency if self.config.source == "endpoint" else 0)
         for group in _groups(clip_frames(ledger, unit, clips) if framed else clips, at_once):
-            assert self._captioner is not None
-            done = self._captioner.caption(group)
+            done = self._ask(group)
             found = [{**row, "made_by": self.made_by} for row in done.rows]
             if framed and found:
                 journal.add(found)
@@ -96,6 +98,24 @@ class CaptionActor:
             if done.fatal:
                 raise done.fatal
         return rows
+
+    def _ask(self, group: list[Row]) -> Captions:
+        """Return the captions of a group; one that killed its worker twice is asked about clip by clip."""
+        assert self._captioner is not None
+        item = f"{group[0]['key']} and {len(group) - 1} more"
+        try:
+            with begun(self.crashes, item, group[0]["uri"], "captioning"):
+                return self._captioner.caption(group)
+        except FootageError as error:
+            if len(group) == 1:
+                return Captions(errors=[failed(group[0], CaptionError(error.code, error.reason, error.remedy))])
+        done = Captions()
+        for clip in group:
+            one = self._ask([clip])
+            done.rows, done.errors, done.fatal = done.rows + one.rows, done.errors + one.errors, one.fatal
+            if done.fatal:
+                break
+        return done
 
 
 def _still(clip: Row, row: Row) -> bool:

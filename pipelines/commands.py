@@ -84,10 +84,11 @@ def _curate(options: Namespace) -> int:
         found = summary.dry_run(options.footage, options.out, config)
         _print(found, options.json, summary.dry_run_lines(found))
         return DONE
-    from pipelines import curate
+    from pipelines import curate, stages
     from pipelines.report import page
 
-    curate.curate(options.footage, options.out, config, through=options.through, retry_failed=options.retry_failed)
+    with stages.apart():
+        curate.curate(options.footage, options.out, config, through=options.through, retry_failed=options.retry_failed)
     found = summary.of(options.out)
     found["report"] = page.write(options.out)
     _print(found, options.json, summary.lines(found))
@@ -205,10 +206,11 @@ def _latents_arguments(parser: ArgumentParser) -> None:
 
 
 def _latents(options: Namespace) -> int:
-    from pipelines import encode_latents
+    from pipelines import encode_latents, stages
 
-    manifest = encode_latents.run(options.run, _tokenizer_of(options), _of(LatentsConfig, options), options.ray,
-                                  selection=options.selection)  # fmt: skip
+    with stages.apart():
+        manifest = encode_latents.run(options.run, _tokenizer_of(options), _of(LatentsConfig, options), options.ray,
+                                      selection=options.selection)  # fmt: skip
     name = manifest.extra["selection"]
     print(f"{manifest.samples} latents in {len(manifest.shards)} shards below {options.run.rstrip('/')}/latents/{name}")
     return PARTLY if encode_latents.failures(options.run, name) else DONE

@@ -106,6 +106,7 @@ def curate(
         stages.start(config.ray)
         for name in STAGES[: STAGES.index(through) + 1]:
             getattr(job, name)()
+        storage.sweep(job.run)  # what workers that died had begun to write
     return account(run)
 
 

@@ -190,6 +190,7 @@ class _Film:
         rate = Fraction(source["fps"]).limit_denominator(1001)
         self.stream: VideoStream = cast(VideoStream, out.add_stream(encoder, rate=rate))
         self.first, self.shape = first, shape
+        self.coded = source["coded_width"], source["coded_height"]
         self.time_base = _time_base(first.frame.time_base)
         self.pixel_format = "yuv420p10le" if source["bit_depth"] > 8 and pack.codec != "h264" else "yuv420p"
         self.layout: tuple[int, int, str] | None = None
@@ -245,6 +246,8 @@ class _Film:
         graph = av.filter.Graph()
         graph.threads = 1
         steps = [("crop", f"{width}:{height}:{x}:{y}"), ("scale", scale), ("format", self.pixel_format)]
+        if (frame.width, frame.height) != self.coded:  # a stream may change its size in the middle
+            steps.insert(0, ("scale", f"{self.coded[0]}:{self.coded[1]}:flags=bicubic+accurate_rnd+bitexact"))
         for turn in reversed(self.shape.turn.rstrip(",").split(",") if self.shape.turn else []):
             name, _, value = turn.partition("=")
             steps.insert(0, (name, value))

@@ -28,9 +28,9 @@ from pipelines.config import InputConfig, ScanConfig
 
 VIDEO_SUFFIXES = frozenset(
     {
-        ".3g2", ".3gp", ".asf", ".avi", ".divx", ".dv", ".f4v", ".flv", ".m2ts", ".m2v", ".m4v", ".mj2", ".mkv", ".mov",
-        ".mp4", ".mpe", ".mpeg", ".mpg", ".mts", ".mxf", ".ogm", ".ogv", ".qt", ".rm", ".rmvb", ".ts", ".vob", ".webm",
-        ".wmv", ".y4m",
+        ".264", ".265", ".3g2", ".3gp", ".asf", ".avi", ".divx", ".dv", ".f4v", ".flv", ".h264", ".h265", ".hevc",
+        ".ivf", ".m2ts", ".m2v", ".m4v", ".mj2", ".mkv", ".mov", ".mp4", ".mpe", ".mpeg", ".mpg", ".mts", ".mxf",
+        ".nut", ".ogm", ".ogv", ".qt", ".rm", ".rmvb", ".ts", ".vob", ".webm", ".wmv", ".y4m",
     }
 )  # fmt: skip
 LIST_SUFFIXES = frozenset({".csv", ".jsonl", ".ndjson", ".parquet"})
@@ -53,7 +53,7 @@ class FootageError(ValueError):
 
     Attributes:
         code: missing, empty, not_video, still_picture, playlist, no_video_stream, no_index, unreadable, encrypted,
-            too_large or changed.
+            too_large, changed or crashed.
         reason: What was found.
         remedy: What to do.
     """
@@ -109,7 +109,8 @@ def _why_not(uri: str, error: Exception) -> FootageError:
         return FootageError(uri, "not_video", "a folder, not a file", "give it as an input of its own")
     if not isinstance(error, av.error.InvalidDataError):
         reason = f"cannot be read ({getattr(error, 'strerror', None) or error})"
-        return FootageError(uri, "unreadable", reason, "check the rights on it and the connection, then run again")
+        remedy = "check the rights on it and the connection, then use --retry-failed"
+        return FootageError(uri, "unreadable", reason, remedy)
     with _open_small(uri) as (file, size_bytes):
         head = file.read(4096)
     if size_bytes == 0:

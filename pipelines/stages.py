@@ -16,7 +16,7 @@ import re
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
 import ray
@@ -78,6 +78,19 @@ def stop() -> None:
         ray.shutdown()
 
 
+@contextmanager
+def apart() -> Iterator[None]:
+    """Keep stdout for data: Ray prints there when a worker dies, some of it only when it is left, as it is at the end.
+
+    Whatever is printed in the block goes to stderr instead.
+    """
+    with redirect_stdout(sys.stderr):
+        try:
+            yield
+        finally:
+            stop()
+
+
 def cpus() -> int:
     """Return the CPUs of the cluster, at least one."""
     return max(1, int(ray.cluster_resources().get("CPU", 1)))
@@ -117,9 +130,12 @@ def run_actors(
     """Yield the status row of each unit; `actor(**arguments)` is built once a process and called with a unit.
 
     The pool has a fixed size: one actor for each GPU where there are some, else one for each CPU, at most one a unit.
+    An actor that names an argument `crashes` is given the count of attempts.
     """
     if not units:
         return
+    if "crashes" in inspect.signature(actor).parameters:
+        arguments = {**arguments, "crashes": Attempts()}
     found = gpus() if use_gpu else 0
     size = min(len(units), actors or found or cpus())
     dataset = ray.data.from_items(list(units), override_num_blocks=len(units))
@@ -149,7 +165,7 @@ class Attempts:
 
 
 class _Counter:
-    """The state behind `Attempts`; holds only the items under way."""
+    """The state behind `Attempts`; holds only the items under way, and those that were given up."""
 
     def __init__(self) -> None:
         self.begun: dict[str, int] = {}

@@ -89,7 +89,7 @@ def lines(found: dict[str, Any]) -> list[str]:
 
 
 def _failure_lines(failures: Sequence[dict[str, Any]]) -> list[str]:
-    text = [f"{len(failures)} failed:"]
+    text = [f"{len(failures)} failed (what is mended is tried again by the same command with --retry-failed):"]
     for row in failures[:MAX_FAILURES]:
         lost = f" ({row['seconds']:.2f} s lost)" if row["seconds"] else ""
         text += [f"  {row['key'] or row['uri']}: {row['stage']}: {row['code']}: {row['reason']}{lost}; {row['remedy']}"]

@@ -55,6 +55,8 @@ class Witness:
 
 def doubts(whole: Mapping[str, npt.NDArray]) -> list[int]:
     """Return the frames, rising, that the witness shall be asked about."""
+    if len(whole["time_s"]) < 2:  # a single picture cuts to nothing
+        return []
     asked = set(cuts.doubts(whole).tolist())
     for blend in blends.blends(whole["cell_light"], whole["time_s"]):
         asked |= set(range(blend.first, blend.last + 1)) if blend.kind == "dissolve" else set()

@@ -39,6 +39,22 @@ class Crashes(Protocol):
 
 
 @contextmanager
+def begun(crashes: Crashes | None, item: str, uri: str, doing: str) -> Iterator[None]:
+    """Count the work on an item, so that what kills its worker is not tried for ever; nobody counts where None.
+
+    Raises FootageError for an item that has taken too many workers down; it stays counted, whoever dies after it.
+    """
+    if crashes is not None and not crashes.begin(item):
+        reason, remedy = f"{doing} it killed the worker twice", "re-encode it or leave it out"
+        raise footage.FootageError(uri, "crashed", reason, remedy)
+    try:
+        yield
+    finally:
+        if crashes is not None:
+            crashes.end(item)
+
+
+@contextmanager
 def guard(errors: list[Row], **where: Any) -> Iterator[None]:
     """The one place that catches everything: what goes wrong with one source or clip becomes an error row.
 
@@ -101,11 +117,11 @@ def planned(ledger: Ledger, unit: str) -> list[Row]:
     return ledger.read_unit("plan", unit.split("-")[0], where=ds.field("unit") == unit).to_pylist()
 
 
-def probe_unit(unit: Row, *, run: str, config: CurateConfig) -> Row:
+def probe_unit(unit: Row, *, run: str, config: CurateConfig, crashes: Crashes | None = None) -> Row:
     """Probe the inputs of a unit: table `sources`."""
     ledger, rows, errors = Ledger(run), [], []  # type: ignore[var-annotated]
     for plan in planned(ledger, unit["unit"]):
-        with guard(errors, uri=plan["uri"], seconds=0.0):
+        with guard(errors, uri=plan["uri"], seconds=0.0), begun(crashes, plan["uri"], plan["uri"], "opening"):
             given = {name: plan[name] for name in ("wave", "unit", "caption", "licence", "rights", "extra")}
             rows.append({**footage.probe(plan["uri"], config.scan), **given})
     write_errors(ledger, "sources", unit, errors)
@@ -136,7 +152,7 @@ def scan_chunks(sources: Iterable[Mapping[str, Any]], excluded: set[str], config
     return chunks
 
 
-def scan_unit(unit: Row, *, run: str, config: CurateConfig, crashes: Crashes, threads: int = 1) -> Row:
+def scan_unit(unit: Row, *, run: str, config: CurateConfig, crashes: Crashes | None = None, threads: int = 1) -> Row:
     """Decode the spans of a scan unit once: tables `signals`, `frames` and `windows`."""
     ledger = Ledger(run)
     sources = ledger.read_unit("sources", unit["sources"]).to_pylist()
@@ -149,11 +165,7 @@ def scan_unit(unit: Row, *, run: str, config: CurateConfig, crashes: Crashes, th
         source, item = job["source"], f"{job['source']['uri']} span {job['span']}"
         where = {"uri": source["uri"], "source_id": source["source_id"], "start_s": job["start_s"]}
         lost = max(0.0, min(job["end_s"], source["duration_s"] or 0.0) - job["start_s"])
-        with guard(errors, **where, seconds=lost):
-            if not crashes.begin(item):
-                raise footage.FootageError(
-                    source["uri"], "crashed", "decoding it killed the worker twice", "re-encode it or leave it out"
-                )
+        with guard(errors, **where, seconds=lost), begun(crashes, item, source["uri"], "decoding"):
             footage.check_unchanged(source)
             signal, pictures, damage, small = scan.scan_span(
                 source, job["span"], job["start_s"], job["end_s"], config.scan, threads
@@ -162,7 +174,6 @@ def scan_unit(unit: Row, *, run: str, config: CurateConfig, crashes: Crashes, th
             frames.extend(pictures)
             windows.extend(small)
             errors.extend({**where, **row} for row in damage)
-        crashes.end(item)
     write_errors(ledger, "scan", unit, errors)
     ledger.write("frames", unit["unit"], frames, unit["fingerprint"])
     ledger.write("windows", unit["unit"], windows, unit["fingerprint"])
@@ -241,7 +252,7 @@ def kept_keys(ledger: Ledger, unit: str) -> list[str]:
     return sorted(set(ledger.read_unit("selection", unit, ["key"], where=ds.field("kept"))["key"].to_pylist()))
 
 
-def encode_unit(unit: Row, *, run: str, config: CurateConfig) -> Row:
+def encode_unit(unit: Row, *, run: str, config: CurateConfig, crashes: Crashes | None = None) -> Row:
     """Cut and encode the kept clips of a unit once: table `encoded` and a tar of the clips.
 
     Clips that an earlier selection had encoded with the same settings are taken over from its tar, byte by byte; it is
@@ -267,10 +278,10 @@ def encode_unit(unit: Row, *, run: str, config: CurateConfig) -> Row:
                 continue
             where = {"uri": clip["uri"], "source_id": clip["source_id"], "key": clip["key"]}
             with guard(errors, **where, start_s=clip["start_s"], seconds=clip["duration_s"]):
-                check(clip["source_id"])
-                data, info = encode.cut(
-                    clip["uri"], sources[clip["source_id"]], clip["start_s"], clip["end_s"], config.pack, _crop(clip)
-                )
+                with begun(crashes, clip["key"], clip["uri"], "cutting"):
+                    check(clip["source_id"])
+                    source, span = sources[clip["source_id"]], (clip["start_s"], clip["end_s"])
+                    data, info = encode.cut(clip["uri"], source, *span, config.pack, _crop(clip))
                 yield clip["key"], data, info
 
     rows = pack.write_encoded(run, name, unit["fingerprint"], encoded(), unit["wave"], unit["made_by"])

@@ -1,46 +1,27 @@
-"""Rows of the table `clips` as a scan would write them, made in code."""
+"""The small run, made once for all that look at it; none of them may change it."""
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
 
-import numpy as np
+import pytest
 
-from filters.policy import load
-from pipelines.ledger import TABLES
-
-EVERYTHING = load({"name": "everything"})
-NO_SCORES = TABLES["scores"].empty_table()
+from pipelines import curate
+from pipelines.progress import Reporter
+from tests.pipelines import small_run
 
 
-def hashes(seed: int, ticks: int = 24) -> list[int]:
-    """Perceptual hashes of a shot: half of the bits are set, and three pairs change places from tick to tick."""
-    rng = np.random.default_rng(seed)
-    bits = rng.permutation(np.arange(64) < 32)
-    rows = []
-    for _ in range(ticks):
-        rows.append(int(np.packbits(bits).view(">u8")[0]))
-        on, off = rng.choice(np.flatnonzero(bits), 3), rng.choice(np.flatnonzero(~bits), 3)
-        bits[on], bits[off] = False, True
-    return rows
+@pytest.fixture(scope="session")
+def inputs(tmp_path_factory: pytest.TempPathFactory, bikes: Path) -> Path:
+    """The footage of the small run."""
+    folder = tmp_path_factory.mktemp("in") / "footage"
+    small_run.gather(bikes, folder)
+    return folder
 
 
-def clip(number: int, content: int | None = None, **facts: Any) -> dict[str, Any]:
-    """A clip of four seconds; those with equal `content` show the same."""
-    row = {
-        "key": f"{number:016x}-000000000",
-        "source_id": f"{number:016x}",
-        "duration_s": 4.0,
-        "width": 640,
-        "height": 360,
-        "fps": 25.0,
-        "bit_rate": 1_000_000,
-        "luma_mean": 100.0,
-        "luma_std": 40.0,
-        "sharpness": 50.0,
-        "camera": "static",
-        "still_picture": False,
-        "phash": hashes(number if content is None else content),
-    }
-    row |= facts
-    return row | {"phash_s": [tick / 6 for tick in range(len(row["phash"]))]}
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, inputs: Path) -> str:
+    """The small run, finished."""
+    folder = str(tmp_path_factory.mktemp("runs") / "run")
+    curate.curate([str(inputs)], folder, small_run.CONFIG, reporter=Reporter(live=False))
+    return folder

@@ -1,5 +1,6 @@
 """Odd and broken files, made in code: each gives a correct result or one clear error, and the seconds add up."""
 
+import io
 import math
 from collections.abc import Sequence
 from fractions import Fraction
@@ -11,10 +12,11 @@ import cv2
 import numpy as np
 import pytest
 
-from pipelines import footage
-from pipelines.config import ScanConfig, ShotsConfig
+from pipelines import encode, footage
+from pipelines.config import PackConfig, ScanConfig, ShotsConfig
 from pipelines.scan import scan_span
-from pipelines.shots import shots_of
+from pipelines.shots import joined, shots_of
+from pipelines.witness import doubts
 
 SCAN = ScanConfig()
 SCENE = cv2.resize(np.random.default_rng(0).integers(0, 255, (30, 60, 3), np.uint8), (960, 540))
@@ -54,9 +56,13 @@ def copied(path: Path, out: Path, skipped_groups: int = 0, **options: str) -> Pa
 
 
 def looked_at(path: Path) -> tuple[dict[str, Any], dict[str, Any], list[dict[str, Any]]]:
-    """Return source, signals and errors, after making sure that the seconds of clips and trims add up."""
+    """Return source, signals and errors, after making sure that the seconds of clips and trims add up.
+
+    The witness is asked of whatever was scanned, so its question must not fail either.
+    """
     source = {**footage.probe(str(path), SCAN), "wave": 0, "unit": "u"}
     row, _, errors, _ = scan_span(source, 0, 0.0, math.inf, SCAN)
+    assert all(0 <= at < row["frames"] for at in doubts(joined([row])))
     clips, trims = shots_of(source, [row], ShotsConfig(), SCAN)
     total = sum(part["end_s"] - part["start_s"] for part in [*clips, *trims])
     assert total == pytest.approx(row["covered_s"], abs=1e-6)
@@ -70,10 +76,11 @@ def test_an_empty_file_is_named_as_such(tmp_path: Path) -> None:
         footage.probe(str(tmp_path / "empty.mp4"), SCAN)
 
 
-def test_two_frames_a_single_pixel_and_a_single_colour_are_measured(tmp_path: Path) -> None:
+def test_one_and_two_frames_a_single_pixel_and_a_single_colour_are_measured(tmp_path: Path) -> None:
     plain = [np.full((180, 320, 3), 90, np.uint8)] * 50
     pixel = [np.full((1, 1, 3), k, np.uint8) for k in range(30)]
     for path, frames in (
+        (write(tmp_path / "one.mp4", pan(1)), 1),
         (write(tmp_path / "two.mp4", pan(2)), 2),
         (write(tmp_path / "pixel.mkv", pixel, "ffv1", "bgr0"), 30),
         (write(tmp_path / "plain.mp4", plain), 50),
@@ -104,6 +111,22 @@ def test_size_and_format_may_change_in_the_middle(tmp_path: Path) -> None:
         (tmp_path / f"both{name}").write_bytes(small + write(tmp_path / name, other, fmt=fmt).read_bytes())
         _, row, errors = looked_at(tmp_path / f"both{name}")
         assert row["frames"] == 80 and not errors
+
+
+@pytest.mark.parametrize("grows", [True, False])
+def test_a_clip_behind_a_change_of_size_shows_the_whole_picture(tmp_path: Path, grows: bool) -> None:
+    small, large = pan(30), pan(30, 640, 360)
+    first, then = (small, large) if grows else (large, small)
+    path = tmp_path / "both.h264"
+    path.write_bytes(b"".join(write(tmp_path / f"{n}.h264", film).read_bytes() for n, film in enumerate((first, then))))
+    source, _, _ = looked_at(path)
+    data, facts = encode.cut(str(path), source, 0.8, 2.4, PackConfig(), (0.0, 0.0, 0.0, 0.0))
+    assert (facts["width"], facts["height"], facts["frames"]) == (*first[0].shape[1::-1], 40)
+    with av.open(io.BytesIO(data)) as container:
+        shown = [frame.to_ndarray(format="bgr24") for frame in container.decode(video=0)]
+    for at, picture in ((0, first[20]), (10, then[0]), (39, then[29])):
+        whole = cv2.resize(picture, (160, 90), interpolation=cv2.INTER_AREA).astype(int)
+        assert np.abs(cv2.resize(shown[at], (160, 90), interpolation=cv2.INTER_AREA) - whole).mean() < 10
 
 
 def test_missing_and_wrapping_timestamps_are_read_whole(tmp_path: Path) -> None:

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,27 +13,12 @@ import torch
 
 from pipelines import accounting, curate, encode_latents, selections, shards, stages, summary, verify
 from pipelines.cli import main
-from pipelines.config import CurateConfig, LatentsConfig, PackConfig, ScanConfig, ScoreConfig, SelectConfig, ShotsConfig
+from pipelines.config import LatentsConfig, ScanConfig, ScoreConfig, SelectConfig, ShotsConfig
 from pipelines.ledger import Ledger
 from pipelines.progress import Reporter
+from tests.pipelines.small_run import ALL, CONFIG, content
 from tokenizer import model
 from tokenizer.config import TokenizerConfig
-
-CONFIG = CurateConfig(pack=PackConfig(shard_mb=2.0, max_side_px=144), score=ScoreConfig(scorers=["quality"]))
-FLAGS = ["--pack.shard_mb", "2", "--pack.max_side_px", "144", "--score.scorers", "[quality]"]
-
-
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory, bikes: Path) -> Path:
-    """Traffic with cuts, the same file under another name, a man in a car twice, and a text that says it is a video."""
-    folder = tmp_path_factory.mktemp("in") / "footage"
-    folder.mkdir()
-    shutil.copy(bikes, folder / "bikes.mp4")
-    shutil.copy(bikes, folder / "same_bytes.mp4")
-    shutil.copy(bikes.parent / "carphone_pristine.mp4", folder / "car.mp4")
-    shutil.copy(bikes.parent / "carphone_distorted.mp4", folder / "car_distorted.mp4")
-    (folder / "notes.mp4").write_text("no video at all\n" * 50)
-    return folder
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -48,20 +28,8 @@ def ray_stops():
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory, inputs: Path) -> str:
-    folder = str(tmp_path_factory.mktemp("runs") / "run")
-    curate.curate([str(inputs)], folder, CONFIG, reporter=Reporter(live=False))
-    return folder
-
-
-def content(run: str | Path, *parts: str) -> dict[str, str]:
-    """Every file below some folders of a run, with its digest."""
-    root = Path(run)
-    files = [file for part in parts for file in (root / part).rglob("*") if file.is_file()]
-    return {str(file.relative_to(root)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
-
-
-ALL = ("ledger", "shards", "encoded")
+def run(undisturbed: str) -> str:
+    return undisturbed
 
 
 def test_every_second_ends_in_one_place(run: str):
@@ -288,23 +256,18 @@ def test_what_kills_its_worker_twice_is_refused_and_stops_nothing_else(run: str)
     assert rows == {"first": False, "second": False, "third": True, "fourth": False}
 
 
-def test_a_run_killed_at_any_moment_ends_in_the_same_bytes(run: str, inputs: Path, tmp_path: Path):
-    killed = tmp_path / "killed"
-    command = [sys.executable, "-m", "pipelines.cli", "curate", str(inputs), "--out", str(killed), *FLAGS]
-    stages.stop()  # this machine is small: one Ray at a time
-    for marks in (("ledger/signals", 2), ("ledger/scores", 1), ("encoded", 1)):
-        process = subprocess.Popen(
-            command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True
-        )
-        folder, count = killed / marks[0], marks[1]
-        deadline = time.monotonic() + 120
-        while process.poll() is None and time.monotonic() < deadline:
-            if folder.exists() and len(list(folder.iterdir())) >= count:
-                break
-            time.sleep(0.02)
-        assert process.poll() is None, f"the run ended before it could be killed at {marks}"
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 3, done.stderr
-    assert content(killed, *ALL) == content(run, *ALL)
+class _ActorThatDies:
+    """An actor that dies of the third unit, whenever it is asked for it."""
+
+    def __init__(self, crashes) -> None:
+        self.crashes = crashes
+
+    def __call__(self, unit: dict) -> dict:
+        return _dies_on_the_third(unit, crashes=self.crashes)
+
+
+def test_what_kills_its_actor_twice_is_refused_and_stops_nothing_else(run: str):
+    stages.start(CONFIG.ray)
+    units = [{"unit": name} for name in ("first", "second", "third", "fourth")]
+    rows = {row["unit"]: row["refused"] for row in stages.run_actors(units, _ActorThatDies, {})}
+    assert rows == {"first": False, "second": False, "third": True, "fourth": False}

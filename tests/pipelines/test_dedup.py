@@ -18,7 +18,7 @@ from pipelines import dedup
 from pipelines.ledger import to_table
 from pipelines.measures import embeddings
 from pipelines.select import select
-from tests.pipelines.conftest import EVERYTHING, NO_SCORES, clip, hashes
+from tests.pipelines.clip_rows import EVERYTHING, NO_SCORES, clip, hashes
 
 
 def jpeg(words: str) -> bytes:

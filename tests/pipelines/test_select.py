@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from filters.policy import MissingMeasure, Policy, PolicyError, Rule, load, preset
 from pipelines.ledger import TABLES, to_table
 from pipelines.select import read_policy, select
-from tests.pipelines.conftest import EVERYTHING, NO_SCORES, clip, hashes
+from tests.pipelines.clip_rows import EVERYTHING, NO_SCORES, clip, hashes
 
 
 def score(number: int, scorer: str, value: float | None) -> dict[str, Any]:

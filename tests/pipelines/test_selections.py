@@ -260,3 +260,20 @@ def test_a_dry_run_starts_without_heavy_modules(run: Path) -> None:
     command = ["select", "--out", str(run), "--policy", _policy(run, "long"), "--dry-run"]
     done = subprocess.run([sys.executable, "-c", code, *command], cwd=REPO, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_an_embedding_model_of_another_dimension_than_the_ledgers_is_refused_and_nothing_is_selected(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ledger = Ledger(str(run))
+    for unit, numbers, model, width in ((UNITS[0], range(3), "ViT-B-32", 4), (UNITS[1], range(3, 6), "ViT-L-14", 6)):
+        rows = [
+            {"key": _key(n), "scorer": "clip", "model": model, "value": 1.0, "vector": [1.0] * width} for n in numbers
+        ]
+        ledger.write("scores", unit, rows, "d" * 12)
+    (run.parent / "near.yaml").write_text("name: near\nrules: []\ndedup: {semantic: {scorer: clip}}\n")
+    assert main(["select", "--out", str(run), "--policy", _policy(run, "near")]) == 2
+    said = capsys.readouterr().err
+    assert len(said.splitlines()) == 1 and "4 numbers of ViT-B-32 and 6 numbers of ViT-L-14" in said
+    assert "score it with one model: rushes score --out RUN" in said
+    assert not ledger.parts("selection") and not ledger.parts("pairs")

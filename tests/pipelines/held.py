@@ -1,0 +1,111 @@
+"""Holding a process at the moment before a file gets its name, so that a test can kill it just there.
+
+That is where a kill leaves the most behind: a temporary file, and a unit of which some tables are written. The run's
+own files tell the moment, so it is met every time, on a machine of any speed.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+
+from pipelines import stages, storage
+from pipelines.config import RayConfig
+
+REPO = Path(__file__).parents[2]
+MOST_S = 120.0
+# Loaded by every Python that starts with its folder on the path: the driver and Ray's workers.
+HOOK = '''"""Hold whoever is about to give a file a name that is waited for."""
+import fnmatch, os, pathlib, time
+
+FOLDER, named = pathlib.Path(os.environ["RUSHES_HOLD"]), pathlib.Path.replace
+
+
+def replace(path, target):
+    at = FOLDER / "at"
+    if at.exists() and fnmatch.fnmatch(str(target), at.read_text()):
+        try:
+            (FOLDER / "passed").touch(exist_ok=False)  # the first one goes through
+        except FileExistsError:
+            held = FOLDER / f"held-{os.getpid()}"
+            held.touch()
+            while at.exists():
+                time.sleep(0.01)
+            held.unlink(missing_ok=True)
+    return named(path, target)
+
+
+pathlib.Path.replace = replace
+'''
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hold:
+    """Where processes are held; a folder that all of them look at."""
+
+    folder: Path
+
+    def set(self, pattern: str, *, passing: bool = False) -> None:
+        """Hold whoever is about to write a file of this name; with `passing` not the first of them."""
+        self.release()
+        if not passing:
+            (self.folder / "passed").touch()
+        storage.write_bytes(str(self.folder / "at"), pattern.encode())
+
+    def release(self) -> None:
+        """Hold nobody any more."""
+        for file in self.folder.iterdir():
+            if file.is_file() and file.suffix != ".py":
+                file.unlink(missing_ok=True)
+
+    def wait(self, driver: subprocess.Popen[bytes]) -> int:
+        """Return a process that is held."""
+        deadline = time.monotonic() + MOST_S
+        while time.monotonic() < deadline and driver.poll() is None:
+            if found := list(self.folder.glob("held-*")):
+                return int(found[0].name.removeprefix("held-"))
+            time.sleep(0.005)
+        raise AssertionError(f"nobody was about to write {(self.folder / 'at').read_text()}")
+
+
+@contextmanager
+def ray(folder: Path) -> Iterator[Hold]:
+    """Run Ray with workers that can be held."""
+    (folder / "sitecustomize.py").write_text(HOOK)
+    stages.stop()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RUSHES_HOLD", str(folder))
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(folder), str(REPO)]))
+        stages.start(RayConfig())
+        yield Hold(folder=folder)
+        stages.stop()
+
+
+def workers() -> list[psutil.Process]:
+    """Return the workers of the Ray that this process started."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        try:
+            title = process.cmdline()[0]
+        except (psutil.Error, IndexError):  # gone, or going
+            continue
+        if title.startswith("ray::") and not title.endswith(("Agent", "Monitor")):  # those Ray cannot do without
+            found.append(process)
+    return found
+
+
+def kill(driver: subprocess.Popen[bytes]) -> None:
+    """Kill a run as a whole: the driver with its group, and all workers."""
+    os.killpg(driver.pid, signal.SIGKILL)
+    for worker in workers():
+        worker.kill()
+    driver.wait()
