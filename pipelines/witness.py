@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from filters import blends, cuts, transnet
+from filters import cuts, transnet
+from filters.blends import dissolves
 from filters.changes import WITNESS_PX
 from pipelines import weights
 from pipelines.eyes import device
@@ -56,8 +57,8 @@ class Witness:
 def doubts(whole: Mapping[str, npt.NDArray]) -> list[int]:
     """Return the frames, rising, that the witness shall be asked about."""
     asked = set(cuts.doubts(whole).tolist())
-    for blend in blends.blends(whole["cell_light"], whole["time_s"]):
-        asked |= set(range(blend.first, blend.last + 1)) if blend.kind == "dissolve" else set()
+    for blend in dissolves(whole["cell_light"], whole["luma_std"], whole["time_s"]):
+        asked |= set(range(blend.first, blend.last + 1))
     return sorted(at for at in asked if whole["doubt"][at])
 
 
