@@ -103,16 +103,15 @@ def _goes_over(cells: npt.NDArray[np.uint8], length: int) -> Fits:
 
 def _wiped(cells: npt.NDArray[np.uint8], first: int, length: int) -> Blend | None:
     """Return the range as a wipe if a front passes over it and little happens elsewhere."""
-    inside = np.asarray(cells[first : first + length + 1], np.float64)
-    change = np.abs(inside[-1] - inside[0])
-    step = np.abs(np.diff(inside, axis=0))
+    inside = np.asarray(cells[first : first + length + 1], np.float32)
+    change, step = np.abs(inside[-1] - inside[0]), np.abs(np.diff(inside, axis=0))
+    moves = change > 1.0
     if step.mean(axis=1).max() > LARGEST_STEP * change.mean():
         return None
-    moves = change > 1.0
-    front = _front(cells, first, length)
-    least = STANDS_OUT if front.kind % (len(FRONTS) // 2) < STRAIGHT else STANDS_OUT_ROUND
-    stands = front.change >= least * (front.beside + NOISE) and front.change >= CROSSED * change.mean()
-    if not stands or likeness(inside[0][moves], inside[-1][moves]) > 1 - UNLIKE:
+    if likeness(inside[0][moves], inside[-1][moves]) > 1 - UNLIKE:
+        return None
+    front = _front(cells, first, length, _in_order(inside))
+    if front is None or front.change < CROSSED * change.mean():
         return None
     moment = np.arange(length)[:, None] + 0.5 - FRONTS[front.kind] * length  # t c
     passing = np.abs(moment) <= PASSING * length / 2 + 1
@@ -122,33 +121,39 @@ def _wiped(cells: npt.NDArray[np.uint8], first: int, length: int) -> Blend | Non
     usual = sum(map(_usual, beside)) / 2  # half of what moves in a wipe moves in either picture
     if step[passing].mean() < CONCENTRATED * (elsewhere + ROUNDING) or elsewhere > MOVING * usual + ROUNDING:
         return None
-    if _order(inside, front.kind) < IN_ORDER:
-        return None
     more = round(SOFT * length)
     last = min(first + length + more, len(cells) - 1)
     return Blend(max(0, first - more), last, "wipe", (front.beside + NOISE) / front.change)
 
 
-def _front(cells: npt.NDArray[np.uint8], first: int, length: int) -> _Front:
-    """Return the kind of front along which cells change most by what they change just before and after."""
-    moment = first + np.round(FRONTS * length).astype(np.intp)  # k c
+def _in_order(inside: npt.NDArray[np.float32]) -> npt.NDArray[np.intp]:
+    """Return the kinds of fronts with which cells go over the later, the later the front reaches them."""
+    before, after = np.abs(inside - inside[0]), np.abs(inside - inside[-1])
+    tells = before[-1] > 0.5 * before[-1].mean()
+    moment = np.argmax(after < before, axis=0)[tells] / (len(inside) - 1)
+    due = FRONTS[:, tells] - FRONTS[:, tells].mean(axis=1, keepdims=True)
+    return np.flatnonzero(due @ moment >= IN_ORDER * (due**2).sum(axis=1))
+
+
+def _front(cells: npt.NDArray[np.uint8], first: int, length: int, kinds: npt.NDArray[np.intp]) -> _Front | None:
+    """Return the front of some kinds along which cells change most by what they change just before and after.
+
+    None where that is not enough for its kind.
+    """
+    if not len(kinds):
+        return None
+    moment = first + np.round(FRONTS[kinds] * length).astype(np.intp)  # k c
     span = int(np.ceil(PASSING * length)) + 2
-    lags = (np.arange(-3, 3) + 0.5) * span
-    at = np.clip(moment[..., None] + np.round(lags).astype(np.intp), 0, len(cells) - 1)
+    lags = np.round((np.arange(-3, 3) + 0.5) * span).astype(np.intp)
+    at = np.clip(moment[..., None] + lags, 0, len(cells) - 1)
     values = cells[at, np.arange(cells.shape[1])[None, :, None]].astype(np.int16)  # k c lag
     change = np.abs(np.diff(values, axis=-1)).mean(axis=1)
     beside = np.delete(change, 2, axis=1).max(axis=1)
-    best = int(np.argmax(change[:, 2] / (beside + NOISE)))
-    return _Front(best, float(change[best, 2]), float(beside[best]))
-
-
-def _order(inside: npt.NDArray[np.float64], kind: int) -> float:
-    """Return by how much later cells go over for each moment that the front reaches them later: 1 in a wipe."""
-    old, new = inside[0], inside[-1]
-    tells = np.abs(new - old) > 0.5 * np.abs(new - old).mean()
-    moment = np.argmax(np.abs(inside - new) < np.abs(inside - old), axis=0)[tells] / (len(inside) - 1)
-    due = FRONTS[kind][tells] - FRONTS[kind][tells].mean()
-    return float((due * moment).sum() / max((due**2).sum(), 1e-9))
+    stands = change[:, 2] / (beside + NOISE)
+    best = int(np.argmax(stands))
+    found = _Front(int(kinds[best]), float(change[best, 2]), float(beside[best]))
+    straight = found.kind % (len(FRONTS) // 2) < STRAIGHT
+    return found if stands[best] >= (STANDS_OUT if straight else STANDS_OUT_ROUND) else None
 
 
 def _usual(cells: npt.NDArray[np.uint8]) -> float:
