@@ -77,8 +77,11 @@ class Blend(NamedTuple):
 
 def detail(light: npt.NDArray[np.uint8], luma_std: Series) -> npt.NDArray[np.float64]:
     """Return the mean variance of luma within the cells of each frame: what of its variance is not between them."""
-    whole = np.asarray(luma_std, np.float64) ** 2
-    return np.maximum(whole - light.reshape(len(light), -1).var(axis=1, dtype=np.float64), 0.0)
+    within = np.asarray(luma_std, np.float64) ** 2
+    for first in range(0, len(light), CHUNK_FRAMES):
+        part = light[first : first + CHUNK_FRAMES]
+        within[first : first + CHUNK_FRAMES] -= part.reshape(len(part), -1).var(axis=1, dtype=np.float64)
+    return np.maximum(within, 0.0)
 
 
 def dissolves(light: npt.NDArray[np.uint8], luma_std: Series, time_s: npt.NDArray[np.float64]) -> list[Blend]:
