@@ -18,7 +18,7 @@ class Boundary:
     """cut, fade, dissolve or wipe."""
     score: float
     """How sure: for a cut its content change by that of its surroundings, for a fade the depth of luma it crosses,
-    for a dissolve or wipe the share of the change that it explains."""
+    for a dissolve or wipe how near it is to the model of one, 1 for a perfect one."""
 
 
 class Rules(Protocol):

@@ -1,14 +1,16 @@
-"""Gradual transitions, as ranges of time: fades through black and white, and what `filters.blends` finds."""
+"""Gradual transitions, as ranges of time: fades through black and white, dissolves and wipes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import combinations
 
 import numpy as np
 import numpy.typing as npt
 
-from filters.blends import Blend, blends, is_light
+from filters.blends import Blend, detail, dissolves, is_light
 from filters.boundary import Boundary, Rules
+from filters.wipes import wipes
 
 FADE_SLOPE = 6.0
 """Luma per second by which a fade must rise or fall at least."""
@@ -17,76 +19,99 @@ FADE_LEAST_S = 0.2
 FADE_LAG = 3
 """Frames over which the slope is taken, which bridges repeated frames and coding noise."""
 
-ASSENT = 0.6
-"""How sure the witness must be, in some frame of a dissolve, that the frame is part of a transition."""
+ALONE = 0.3
+"""How far from the model a dissolve may be where the witness was not asked …"""
+DENIED, ASSENTED = 0.25, 0.6
+"""… where it sees no transition at all, and where it is sure of one; in proportion between."""
 PART = 0.5
 """How sure it is of the frames with which a dissolve that it assents to goes on beyond its ends."""
-CROSSED = 1.6
-"""How many times as bright (or as dark) the other end of a fade is that the footage begins or ends in."""
+CROSSED, SHORT_SLOPE = 1.12, 3.0
+"""How many times as bright (or as dark) the other end of a fade is that the footage begins or ends in, at least, and
+the luma per second by which it rises or falls …"""
+ALIKE = 0.03
+"""… while three measures of its gain differ by this much at most, on average."""
 
 Series = npt.NDArray[np.floating]
 
 
 def gradual(signals: Mapping[str, npt.NDArray], rules: Rules) -> list[Boundary]:
-    """Return fades, dissolves and wipes in the order of time; where they overlap, the fade, which is the surer.
+    """Return fades, dissolves and wipes in the order of time; where they overlap, the fade, then the dissolve.
 
-    A camera that turns, or a large thing that leaves, may look in cells as a dissolve does; so one from picture to
-    picture needs the witness's assent where it was asked. Of wipes and of what fades from or to white it knows little.
+    The further a dissolve is from the model, the surer the witness must be of it. Of wipes and of what fades from or
+    to white it knows little.
     """
     found = fades(signals, rules)
-    time_s = signals["time_s"]
+    time_s, light = signals["time_s"], signals["cell_light"]
     part = signals.get("witness_part", np.full(len(time_s), np.nan))
-    for blend in blends(signals["cell_light"], time_s):
-        first, last = blend.first, blend.last
-        if blend.kind == "dissolve" and not is_light(signals["cell_light"][[first, last]]).any():
-            said = part[first : last + 1]
-            if not np.isnan(said).all() and np.nanmax(said) < ASSENT:
-                continue
-            first, last = _part_around(part, blend)
-        start_s, end_s = float(time_s[first]), float(time_s[last])
-        if all(end_s <= fade.start_s or start_s >= fade.end_s for fade in found):
-            found.append(Boundary(start_s=start_s, end_s=end_s, kind=blend.kind, score=1 - blend.left))
+    blended = [
+        _part_around(part, blend)
+        for blend in dissolves(light, signals["luma_std"], time_s)
+        if blend.left
+        <= _most(part[blend.first : blend.last + 1], bool(is_light(light[[blend.first, blend.last]]).any()))
+    ]
+    for blend in [*blended, *wipes(light, time_s)]:
+        span = _uncovered(float(time_s[blend.first]), float(time_s[blend.last]), found)
+        if span:
+            found.append(Boundary(start_s=span[0], end_s=span[1], kind=blend.kind, score=1 - blend.left))
     return sorted(found, key=lambda boundary: boundary.start_s)
 
 
-def _part_around(part: Series, blend: Blend) -> tuple[int, int]:
+def _uncovered(start_s: float, end_s: float, found: Sequence[Boundary]) -> tuple[float, float] | None:
+    """Return what other ranges leave of one; None where that is less than half of it."""
+    least_s = (end_s - start_s) / 2
+    for other in found:
+        if other.start_s <= start_s < other.end_s:
+            start_s = other.end_s
+        if other.start_s < end_s <= other.end_s:
+            end_s = other.start_s
+    inside = any(start_s < other.end_s and other.start_s < end_s for other in found)
+    return (start_s, end_s) if end_s - start_s >= least_s and not inside else None
+
+
+def _most(part: Series, light: bool) -> float:
+    """Return how far from the model a dissolve may be, by what the witness says of its frames."""
+    said = DENIED + (ASSENTED - DENIED) * float(np.nanmax(part)) if not np.isnan(part).all() else ALONE
+    return max(said, ALONE) if light else said
+
+
+def _part_around(part: Series, blend: Blend) -> Blend:
     """Return a dissolve with the frames beside it that the witness takes for its parts."""
     first, last = blend.first, blend.last
     while first > 0 and part[first - 1] >= PART:
         first -= 1
     while last + 1 < len(part) and part[last + 1] >= PART:
         last += 1
-    return first, last
+    return blend._replace(first=first, last=last)
 
 
 def fades(signals: Mapping[str, npt.NDArray], rules: Rules) -> list[Boundary]:
     """Return the ramps to and from black or white, each with the dark or light between two of them."""
     mean, std = (np.asarray(signals[name], np.float64) for name in ("luma_mean", "luma_std"))
     time_s = np.asarray(signals["time_s"], np.float64)
-    levels = [mean + std, 255 - mean + std]
-    return [fade for level in levels for fade in [*_fades_of(level, time_s, rules), *_cut_short(level, time_s, rules)]]
-
-
-def _cut_short(level: Series, time_s: Series, rules: Rules) -> list[Boundary]:
-    """Return a fade under way where the footage begins or ends, which it crosses by half at least."""
+    fine = np.sqrt(detail(signals["cell_light"], std))
     found: list[Boundary] = []
-    last = len(level) - 1
-    rise, fall = _ramp(level, time_s, rules), _ramp(level[::-1], time_s[::-1], rules)
-    if level[0] >= rules.fade_luma and level[rise] > CROSSED * level[0]:
-        found.append(
-            Boundary(
-                start_s=float(time_s[0]), end_s=float(time_s[rise]), kind="fade", score=float(level[rise] - level[0])
-            )
-        )
-    if level[last] >= rules.fade_luma and level[last - fall] > CROSSED * level[last]:
-        found.append(
-            Boundary(
-                start_s=float(time_s[last - fall]),
-                end_s=float(time_s[last]),
-                kind="fade",
-                score=float(level[last - fall] - level[last]),
-            )
-        )
+    for shade in (mean, 255 - mean):
+        found += [*_fades_of(shade + std, time_s, rules), *_cut_short(np.stack([shade, std, fine]), time_s, rules)]
+    return found
+
+
+def _cut_short(measures: Series, time_s: Series, rules: Rules) -> list[Boundary]:
+    """Return a fade under way where the footage begins or ends.
+
+    A fade multiplies the picture by a gain, so that its distance from black (or white), its spread and its detail,
+    the rows of `measures`, shrink alike, as nothing else does.
+    """
+    found: list[Boundary] = []
+    for back in (False, True):
+        seen, at_s = (measures[:, ::-1], time_s[::-1]) if back else (measures, time_s)
+        level = seen[0] + seen[1]
+        rise = _ramp(level, at_s, rules, SHORT_SLOPE)
+        if level[0] < rules.fade_luma or level[rise] < CROSSED * level[0] or seen[:, rise].min() < 1.0:
+            continue
+        gains = seen[:, : rise + 1] / seen[:, rise, None]
+        if max(float(np.abs(a - b).mean()) for a, b in combinations(gains, 2)) <= ALIKE:
+            start_s, end_s = sorted((float(at_s[0]), float(at_s[rise])))
+            found.append(Boundary(start_s=start_s, end_s=end_s, kind="fade", score=float(level[rise] - level[0])))
     return found
 
 
@@ -110,7 +135,7 @@ def _fades_of(level: Series, time_s: Series, rules: Rules) -> list[Boundary]:
     return found
 
 
-def _ramp(level: Series, time_s: Series, rules: Rules) -> int:
+def _ramp(level: Series, time_s: Series, rules: Rules, least: float = FADE_SLOPE) -> int:
     """Return how many frames a steady rise of level from the first frame on lasts; 0 if that is a step or no rise."""
     rise, steepest = 0, 0.0
     while rise + FADE_LAG < len(level):
@@ -118,7 +143,7 @@ def _ramp(level: Series, time_s: Series, rules: Rules) -> int:
         slope = (level[ahead] - level[rise]) / max(abs(time_s[ahead] - time_s[rise]), 1e-9)
         step = np.diff(level[rise : ahead + 1]).max()
         steepest = max(steepest, slope)
-        steady = slope >= max(FADE_SLOPE, 0.2 * steepest) and step <= 0.9 * rules.fade_luma
+        steady = slope >= max(least, 0.2 * steepest) and step <= 0.9 * rules.fade_luma
         if not steady or abs(time_s[ahead] - time_s[0]) > rules.fade_max_s:
             break
         rise += 1

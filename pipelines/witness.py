@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from filters import blends, cuts, transnet
+from filters import cuts, transnet
+from filters.blends import dissolves
 from filters.changes import WITNESS_PX
 from pipelines import weights
 from pipelines.eyes import device
@@ -58,8 +59,8 @@ def doubts(whole: Mapping[str, npt.NDArray]) -> list[int]:
     if len(whole["time_s"]) < 2:  # a single picture cuts to nothing
         return []
     asked = set(cuts.doubts(whole).tolist())
-    for blend in blends.blends(whole["cell_light"], whole["time_s"]):
-        asked |= set(range(blend.first, blend.last + 1)) if blend.kind == "dissolve" else set()
+    for blend in dissolves(whole["cell_light"], whole["luma_std"], whole["time_s"]):
+        asked |= set(range(blend.first, blend.last + 1))
     return sorted(at for at in asked if whole["doubt"][at])
 
 

@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 
@@ -38,8 +39,9 @@ class Gradual:
 def made(footage: Path, takes: Sequence[Take]) -> Iterator[Gradual]:
     """Yield a film of each kind for each pair of neighbouring takes of two films, in turns."""
     pairs = [(a, b) for a, b in pairwise(takes) if a.film != b.film]
+    read = lru_cache(2)(lambda take: jump_cuts.read(footage, take))
     for number, (old, new) in enumerate(pairs):
-        (before, fps), (after, _) = jump_cuts.read(footage, old), jump_cuts.read(footage, new)
+        (before, fps), (after, _) = read(old), read(new)
         size = before[0].shape[1::-1]
         after = [cv2.resize(frame, size, interpolation=cv2.INTER_AREA) for frame in after[: round(4 * fps)]]
         for kind in (KINDS[number % 4], KINDS[(number + 1 + number // 4) % 4]):

@@ -24,6 +24,8 @@ SIDE_PX = 480
 LONGEST_S = 20.0
 LEAST_S = 2.4
 """Shorter takes are left alone: what stays and what goes would not fit in."""
+OTHERS = 2
+"""In how many ways besides its own each continuous take is shown."""
 AWAY_FRAMES = 6
 """Frames left away at either end of a shot of an edited film, where labels may be off."""
 LEAST_STEP = 1.0
@@ -154,13 +156,17 @@ def _step(frames: Sequence[Frames], at: int) -> float:
     return float(np.abs(frames[at].astype(np.int16) - frames[at - 1]).mean())
 
 
-def continuous(take: Take, frames: Sequence[Frames], fps: Fraction) -> Iterator[Made]:
-    """Yield an untouched take as encoders, cameras and frame-rate converters may deliver it: no cut in any of them."""
-    for encoder in ENCODERS:
-        yield Made(take=take, variant="whole", frames=frames, fps=fps, encoder=encoder)
-    for variant, change in VARIANTS.items():
+def continuous(take: Take, frames: Sequence[Frames], fps: Fraction, turn: int) -> Iterator[Made]:
+    """Yield a take as it is, and in some of the ways that encoders, cameras and frame-rate converters may deliver it.
+
+    There is no cut in any of them. Each take has `OTHERS` of the ways, by its turn.
+    """
+    yield Made(take=take, variant="whole", frames=frames, fps=fps)
+    ways = [("whole", "poor"), ("whole", "old"), *((variant, "good") for variant in VARIANTS)]
+    for variant, encoder in (ways[(OTHERS * turn + k) % len(ways)] for k in range(OTHERS)):
         rng = np.random.default_rng(zlib.crc32(f"{take.name} {variant}".encode()))
-        yield Made(take=take, variant=variant, frames=change(frames, rng), fps=fps)
+        changed = frames if variant == "whole" else VARIANTS[variant](frames, rng)
+        yield Made(take=take, variant=variant, frames=changed, fps=fps, encoder=encoder)
 
 
 def _repeated(frames: Sequence[Frames], rng: np.random.Generator) -> list[Frames]:
