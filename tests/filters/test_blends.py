@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from filters.blends import Blend, apart, detail, dissolves
-from filters.changes import shrunk
+from filters.changes import cells
 
 FPS = 25
 Picture = np.ndarray
@@ -27,7 +27,7 @@ def mixed(old: Sequence[Picture], new: Sequence[Picture], weights: Sequence[floa
 
 def measured(film: Sequence[Picture]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     lumas = [np.round(luma).astype(np.uint8) for luma in film]
-    light = np.stack([np.round(shrunk(luma)).astype(np.uint8) for luma in lumas])
+    light = np.stack([cells(luma) for luma in lumas])
     return light, np.array([luma.std() for luma in lumas]), np.arange(len(film)) / FPS
 
 
