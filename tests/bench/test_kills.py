@@ -1,5 +1,7 @@
 """A whole run killed at random moments, Ray and all, again and again: it ends in the bytes of one left alone.
 
+A moment is told by how many files the run has, not by the clock, so that kills fall on all stages on any machine.
+
 `RUSHES_KILLS=100 pytest -m bench tests/bench/test_kills.py` for more of them; each takes a small run at most.
 """
 
@@ -46,6 +48,19 @@ def kill(process: subprocess.Popen[bytes]) -> None:
     psutil.wait_procs(family, timeout=10)
 
 
+def files(run: Path) -> int:
+    return sum(path.is_file() and path.suffix != ".part" for part in ALL for path in (run / part).rglob("*"))
+
+
+def wait(process: subprocess.Popen[bytes], run: Path, count: int) -> bool:
+    """Whether the run has so many files before it ends."""
+    while process.poll() is None:
+        if files(run) >= count:
+            return True
+        time.sleep(0.002)
+    return False
+
+
 def under_way(run: Path) -> str:
     """The stage that was at work, by what the ledger holds: the last one with a part."""
     there = [stage for stage, table in zip(curate.STAGES, TABLES, strict=True) if Ledger(str(run)).parts(table)]
@@ -56,24 +71,21 @@ def under_way(run: Path) -> str:
 def test_a_run_killed_at_random_moments_ends_in_the_same_bytes(bikes: Path, tmp_path: Path, show: Any) -> None:
     inputs, alone = tmp_path / "footage", tmp_path / "alone"
     gather(bikes, inputs)
-    began = time.monotonic()
     assert start(inputs, alone).wait() == 3
-    whole_s = time.monotonic() - began
-    expected, draw = content(alone, *ALL), random.Random(SEED)
+    expected, total, draw = content(alone, *ALL), files(alone), random.Random(SEED)
     rows: list[list[str]] = []
-    equal, number = 0, 0
-    while len(rows) < KILLS or equal == 0:
-        run = tmp_path / f"run{number}"
-        process = start(inputs, run)
-        at_s = draw.uniform(0.1, 1.0) * whole_s if len(rows) < KILLS else 3600.0
-        try:
-            assert process.wait(at_s) == 3
-        except subprocess.TimeoutExpired:
+    equal, run = 0, tmp_path / "run0"
+    while len(rows) < KILLS or run.exists():
+        now, process = files(run), start(inputs, run)
+        count = draw.randint(now + 1, total) if len(rows) < KILLS and now < total else total + 1
+        if wait(process, run, count):
+            time.sleep(draw.uniform(0.0, 0.5))  # into whatever comes next
+        if process.poll() is None:
             kill(process)
-            left = len(list(run.rglob(".*.part"))) if run.exists() else 0
-            rows.append([f"{len(rows) + 1}", f"{number}", f"{at_s:.1f}", under_way(run), f"{left}"])
+            left = len(list(run.rglob(".*.part")))
+            rows.append([f"{len(rows) + 1}", run.name, f"{files(run)} of {total}", under_way(run), f"{left}"])
         else:
-            assert content(run, *ALL) == expected
-            equal, number = equal + 1, number + 1
-    head = ["kill", "run", "after, s", "last stage with a part", "files half written"]
-    show(f"Runs killed at random: {equal} of {equal} ended in equal bytes", head, rows, {"seed": SEED, "s": whole_s})
+            assert process.wait() == 3 and content(run, *ALL) == expected
+            equal, run = equal + 1, tmp_path / f"run{equal + 1}"
+    head = ["kill", "run", "files then", "last stage with a part", "files half written"]
+    show(f"Runs killed at random: {equal} of {equal} ended in equal bytes", head, rows, {"seed": SEED})

@@ -22,7 +22,7 @@ from pipelines import stages, storage
 from pipelines.config import RayConfig
 
 REPO = Path(__file__).parents[2]
-MOST_S = 120.0
+MOST_S = 300.0
 # Loaded by every Python that starts with its folder on the path: the driver and Ray's workers.
 HOOK = '''"""Hold whoever is about to give a file a name that is waited for."""
 import fnmatch, os, pathlib, time
@@ -30,15 +30,21 @@ import fnmatch, os, pathlib, time
 FOLDER, named = pathlib.Path(os.environ["RUSHES_HOLD"]), pathlib.Path.replace
 
 
+def awaited(target):
+    try:
+        return fnmatch.fnmatch(str(target), (FOLDER / "at").read_text())
+    except FileNotFoundError:
+        return False
+
+
 def replace(path, target):
-    at = FOLDER / "at"
-    if at.exists() and fnmatch.fnmatch(str(target), at.read_text()):
+    if awaited(target):
         try:
             (FOLDER / "passed").touch(exist_ok=False)  # the first one goes through
         except FileExistsError:
             held = FOLDER / f"held-{os.getpid()}"
             held.touch()
-            while at.exists():
+            while awaited(target):
                 time.sleep(0.01)
             held.unlink(missing_ok=True)
     return named(path, target)
