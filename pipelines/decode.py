@@ -307,7 +307,7 @@ def _own(frame: av.VideoFrame, size: tuple[int, int]) -> tuple[list[Pixels], boo
         return None
     half = (size[0] // 2, size[1] // 2)
     luma, *chroma = (view(plane, bits) for plane in frame.planes)
-    found = [_shrunk(luma, size, bits), *(_shrunk(plane, half, bits) for plane in chroma)]
+    found = [_shrunk(luma, size, bits, 2), *(_shrunk(plane, half, bits, 1) for plane in chroma)]
     return found, name.startswith("yuvj") or int(frame.color_range) == 2, int(frame.colorspace)
 
 
@@ -349,17 +349,18 @@ def luma_plane(frame: av.VideoFrame) -> NDArray[Any] | None:
     return None if bits is None else view(frame.planes[0], bits)
 
 
-def _shrunk(samples: NDArray[Any], size: tuple[int, int], bits: int) -> Pixels:
-    """Return a large plane at another size (width, height) in 8 bits, within a level or so of its area averages.
+def _shrunk(samples: NDArray[Any], size: tuple[int, int], bits: int, halvings: int) -> Pixels:
+    """Return a large plane at another size (width, height) in 8 bits, near its area averages.
 
-    Reading memory is what takes the time, so of every row of the result two rows are read. Halving both sides is what
-    processors do fastest; linear steps of less than a quarter each do the rest.
+    Reading memory is what takes the time, so only 2 or 4 rows are read for each of the result: as many as `halvings`
+    make one of. Halving is what processors do fastest; linear steps do the rest along the rows.
     """
     width, height = size
-    found: Any = samples[_some_rows(len(samples), 2 * height)]
+    found: Any = samples[_some_rows(len(samples), height << halvings)]
     if bits > 8:
         found = cv2.convertScaleAbs(found, alpha=2.0 ** (8 - bits))
-    found = _halved(found)
+    for _ in range(halvings):
+        found = _halved(found)
     for wide in (4 * width, 2 * width):
         if wide < found.shape[1]:
             found = cv2.resize(found, (wide, height), interpolation=cv2.INTER_LINEAR)
