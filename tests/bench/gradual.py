@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache
 from itertools import pairwise
@@ -17,6 +17,8 @@ from tests.bench import jump_cuts
 from tests.bench.jump_cuts import Frames, Take
 
 KINDS = ("dissolve", "wipe", "black", "white")
+MOST_FRAMES = 240
+"""Frames of a take that are read: 4 s at 60 a second."""
 AROUND_S = 1.6
 """Seconds of each take beside the transition."""
 
@@ -39,7 +41,9 @@ class Gradual:
 def made(footage: Path, takes: Sequence[Take]) -> Iterator[Gradual]:
     """Yield a film of each kind for each pair of neighbouring takes of two films, in turns."""
     pairs = [(a, b) for a, b in pairwise(takes) if a.film != b.film]
-    read = lru_cache(2)(lambda take: jump_cuts.read(footage, take))
+    read = lru_cache(2)(
+        lambda take: jump_cuts.read(footage, replace(take, end=min(take.end, take.first + MOST_FRAMES)))
+    )
     for number, (old, new) in enumerate(pairs):
         (before, fps), (after, _) = read(old), read(new)
         size = before[0].shape[1::-1]

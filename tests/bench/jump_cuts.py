@@ -24,7 +24,7 @@ SIDE_PX = 480
 LONGEST_S = 20.0
 LEAST_S = 2.4
 """Shorter takes are left alone: what stays and what goes would not fit in."""
-OTHERS = 2
+OTHERS = 1
 """In how many ways besides its own each continuous take is shown."""
 AWAY_FRAMES = 6
 """Frames left away at either end of a shot of an edited film, where labels may be off."""
