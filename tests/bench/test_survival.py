@@ -2,7 +2,7 @@
 
 A moment is told by how many files the run has, not by the clock, so that kills fall on all stages on any machine.
 
-`RUSHES_KILLS=100 pytest -m bench tests/bench/test_kills.py` for more of them; each takes a small run at most.
+`RUSHES_KILLS=100 pytest -m bench tests/bench/test_survival.py` for more of them; each takes a small run at most.
 """
 
 from __future__ import annotations
