@@ -89,8 +89,8 @@ class WitnessActor:
             of = ds.field("source_id") == source["source_id"]
             uri, where = source["uri"], {"source_id": source["source_id"], "start_s": 0.0, "seconds": 0.0}
             with guard(errors, uri=uri, **where), begun(self.crashes, uri, uri, "looking at cuts in"):
-                kept = ledger.read_unit("windows", name, ["time_s", "rgb"], where=of)
-                pictures = dict(zip(kept["time_s"].to_pylist(), kept["rgb"].to_pylist(), strict=True))
+                kept = ledger.read_unit("windows", name, ["time_s", "jpeg"], where=of)
+                pictures = dict(zip(kept["time_s"].to_pylist(), kept["jpeg"].to_pylist(), strict=True))
                 rows.extend(self.witness(spans, pictures))
         try:
             write_errors(ledger, "witness", unit, errors)

@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 
 from pipelines import storage
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 _f, _d, _s, _i, _b = pa.float32(), pa.float64(), pa.string(), pa.int32(), pa.bool_()
 
@@ -114,7 +114,7 @@ TABLES: dict[str, pa.Schema] = {
         cell_light=pa.binary(),
     ),
     # Small pictures (48×27 RGB) of the frames around doubtful ones, for the witness of shots.
-    "windows": _schema(source_id=_s, time_s=_d, rgb=pa.binary()),
+    "windows": _schema(source_id=_s, time_s=_d, jpeg=pa.binary()),
     # What the witness says of each frame that it looked at: how likely a cut is here, and a part of a transition.
     "witness": _schema(source_id=_s, time_s=_d, cut=_f, part=_f),
     # Candidate frames on a fixed grid of time, from which clips take their representatives.

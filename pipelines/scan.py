@@ -305,7 +305,7 @@ class _Meter:
     def windows(self) -> list[Row]:
         """Return the rows of `windows`."""
         self._windows.end()
-        return [{"source_id": self.source["source_id"], "time_s": at, "rgb": rgb} for at, rgb in self._windows.kept]
+        return [{"source_id": self.source["source_id"], "time_s": at, "jpeg": jpeg} for at, jpeg in self._windows.kept]
 
 
 def is_step(before_s: float, time_s: float, rate_hz: float) -> bool:

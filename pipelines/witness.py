@@ -6,12 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
 from filters import cuts, transnet
 from filters.blends import dissolves
-from filters.changes import WITNESS_PX
 from pipelines import weights
 from pipelines.eyes import device
 from pipelines.shots import joined
@@ -38,7 +38,7 @@ class Witness:
 
         Args:
             signals: the rows of its spans, in order.
-            pictures: the small pictures that the scan kept of it, by time.
+            pictures: the small pictures (JPEG) that the scan kept of it, by time.
         """
         if not signals:
             return []
@@ -82,8 +82,16 @@ def _window(times: npt.NDArray[np.float64], pictures: Mapping[float, bytes], sta
     """Return the frames of a window; beyond the ends of a source its first and its last frame go on."""
     first = start - transnet.MIDDLE.start
     at = np.clip(np.arange(first, first + transnet.WINDOW), 0, len(times) - 1)
-    shape = (transnet.WINDOW, *WITNESS_PX[::-1], 3)
-    return np.frombuffer(b"".join(pictures[time] for time in times[at].tolist()), np.uint8).reshape(shape)
+    return np.stack([_rgb(pictures[time]) for time in times[at].tolist()])
+
+
+def _rgb(jpeg: bytes) -> npt.NDArray[np.uint8]:
+    bgr = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
+    if bgr is None:
+        raise ValueError(
+            "a picture in the table windows is no JPEG; remove ledger/windows and run the same command again"
+        )
+    return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
 
 
 def _rows(source_id: str, times: npt.NDArray[np.float64], start: int, said: npt.NDArray[np.float32]) -> Iterator[Row]:

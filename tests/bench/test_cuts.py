@@ -49,7 +49,7 @@ class Scanned:
         source = {**room.probe(str(path), ScanConfig()), "wave": 0, "unit": "u"}
         row, _, _, small = scan_span(source, 0, 0.0, math.inf, ScanConfig())
         self.signals = joined([row])
-        self.said = network()([row], {picture["time_s"]: picture["rgb"] for picture in small})
+        self.said = network()([row], {picture["time_s"]: picture["jpeg"] for picture in small})
         self.frames = len(self.signals["time_s"])
 
     def boundaries(self, asks: bool = True) -> list[Boundary]:
