@@ -142,9 +142,10 @@ def test_the_default_needs_no_model_that_does_not_come_with_the_package() -> Non
 def test_the_default_drops_a_broken_exposure_and_keeps_a_mild_one_and_explosions() -> None:
     (rule,) = (rule for rule in preset("default").rules if rule.name == "flicker")
     time_s = np.arange(0, 3, 1 / 25)
-    for depth, passes in ((0.05, True), (0.10, False)):
+    for depth, passes in ((0.05, True), (0.10, True), (0.15, False)):
         assert rule.passes(flicker(100 * (1 + depth * np.sin(2 * np.pi * 10 * time_s)), time_s)) == passes
-    assert rule.passes(17.2)
+    assert rule.passes(23.5)
+    assert rule.passes(None), "a clip too short to tell is no flicker"
 
 
 @pytest.mark.parametrize("name", presets())
