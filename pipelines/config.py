@@ -34,7 +34,7 @@ class ScanConfig:
     width_px: int = 128
     """Width to which luma and chroma are shrunk once; every measure works on that."""
     tick_hz: float = 6.0
-    """Rate of ticks, independent of the frame rate: borders and hashes at each, motion at two of every four."""
+    """Rate of motion, border and hash measurements; independent of the frame rate."""
     candidate_hz: float = 2.0
     """Rate at which candidate frames for models and strips are kept."""
     candidate_side_px: int = 320
@@ -219,7 +219,7 @@ class CurateConfig:
 RANGES: dict[str, tuple[float, float]] = {
     "inputs.units_per_wave": (1, 99_999),
     "scan.width_px": (16, 1024),
-    "scan.tick_hz": (0.1, 120),
+    "scan.tick_hz": (4, 120),  # between pictures further apart there is no telling what moved
     "scan.candidate_hz": (0.01, 120),
     "scan.candidate_side_px": (16, 8192),
     "scan.span_s": (1, math.inf),

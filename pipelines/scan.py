@@ -36,15 +36,11 @@ BATCH = 16
 """Frames that are shrunk before they are measured together: the processor's caches then hold one thing at a time."""
 HELD_PX = 7_000_000
 """Pixels of decoded frames that are held before these are shrunk, for the same reason; more leave the caches again."""
-MOTION_EVERY, MOTION_TICKS = 4, (1, 2)
-"""Motion takes most of the time, so it is measured at two of every four ticks; at two that follow each other, for then
-shaking shows, and where ticks fall between frames a long step comes with a short one."""
 MAX_THREADS = 4
 """More give little to films of common sizes and hold more frames in memory."""
 WARM_S = (1.0, 8.0, math.inf)
 """How much before a span is decoded to know the tick before it; more only where a picture is shown that long."""
 NO_DETAIL = dict.fromkeys(PER_CANDIDATE, math.nan)
-NO_MOTION = motion.Motion(*[math.nan] * len(motion.Motion._fields))
 
 Row = dict[str, Any]
 
@@ -118,8 +114,6 @@ class _Held(NamedTuple):
     counts: bool
     """Whether it lies in the span; those before are only remembered."""
     ticks: bool
-    moves: bool
-    """Whether motion is measured since the tick before."""
     shows: bool
     """Whether it is a candidate."""
 
@@ -135,7 +129,6 @@ class _Small(NamedTuple):
     """Whether it is a key frame of the stream."""
     counts: bool
     ticks: bool
-    moves: bool
     detail: Mapping[str, float]
     """The measures of a candidate frame."""
 
@@ -196,9 +189,8 @@ class _Meter:
         """
         time_s, counts = picture.time_s, picture.time_s >= self.start_s
         ticks = self._steps(time_s, self.scan.tick_hz)
-        moves = ticks and self._moves(time_s)
         shows = counts and self._steps(time_s, self.scan.candidate_hz)
-        self._held.append(_Held(picture, self._last, counts, ticks, moves, shows))
+        self._held.append(_Held(picture, self._last, counts, ticks, shows))
         self.settled |= ticks
         self._last = picture
         if len(self._held) == BATCH or len(self._held) * picture.frame.width * picture.frame.height >= HELD_PX:
@@ -221,21 +213,13 @@ class _Meter:
             detail = _detail(frame, held.before, luma)
             jpeg = decode.jpeg(decode.rgb(frame, self.source, self.scan.candidate_side_px))
             self.candidates.append({"source_id": self.source["source_id"], "time_s": picture.time_s, "jpeg": jpeg})
-        return _Small(
-            picture.time_s, picture.duration_s, luma, bgr, frame.key_frame, held.counts, held.ticks, held.moves, detail
-        )
+        return _Small(picture.time_s, picture.duration_s, luma, bgr, frame.key_frame, held.counts, held.ticks, detail)
 
     def _steps(self, time_s: float, rate_hz: float) -> bool:
         """Whether this is the first frame at or after a multiple of 1/rate."""
         if self._last is None:
             return time_s <= 0  # the first of the source; of any other the frame before is not known
         return is_step(self._last.time_s, time_s, rate_hz)
-
-    def _moves(self, time_s: float) -> bool:
-        """Whether motion is measured at this tick: in every fourth and the next; in all where frames are scarcer."""
-        before_s = -1.0 if self._last is None else self._last.time_s
-        before, now = (math.floor((at_s + SLACK_S) * self.scan.tick_hz) for at_s in (before_s, time_s))
-        return now % MOTION_EVERY in MOTION_TICKS or now - before > 1
 
     def _send(self) -> None:
         batch, self._batch = self._batch, []
@@ -280,8 +264,8 @@ class _Meter:
         bars = frames.bars(small.luma)
         sides = {f"bar_{side}": share for side, share in bars._asdict().items()}
         dark, bright = frames.clipped(small.luma)
-        moved = NO_MOTION
-        if before is not None and small.moves:
+        moved = motion.STILL
+        if before is not None:
             moved = motion.between(before.luma, small.luma, small.time_s - before.time_s, bars)
         self._note({"tick_s": small.time_s, **moved._asdict(), **sides, "dark": dark, "bright": bright})
         self._hashes.append(hashes.phash(small.luma, bars))
@@ -304,7 +288,7 @@ class _Meter:
 
     def windows(self) -> list[Row]:
         """Return the rows of `windows`."""
-        self._windows.end()
+        self._windows.keep()
         return [{"source_id": self.source["source_id"], "time_s": at, "jpeg": jpeg} for at, jpeg in self._windows.kept]
 
 

@@ -182,13 +182,9 @@ def _light(own: Arrays) -> Row:
 
 
 def _movement(own: Arrays, aspect: float) -> Row:
-    """Sum up where motion was measured, each by how long it took.
-
-    The first tick is left out: it compares with what stood before the clip.
-    """
-    measured = np.flatnonzero(np.isfinite(own["pan"][1:])) + 1
-    ticks = {name: np.asarray(own[name][measured], np.float64) for name in motion.Motion._fields}
-    lasting_s = own["tick_s"][measured] - own["tick_s"][measured - 1]
+    """Sum up the ticks but for the first, which compares with what stood before the clip; each by how long it lasts."""
+    ticks = {name: np.asarray(own[name][1:], np.float64) for name in motion.Motion._fields}
+    lasting_s = np.diff(own["tick_s"])
     found = camera(ticks, lasting_s, aspect)
     area = mean(ticks["object_area"], lasting_s)
     moved = mean(ticks["object_area"] * ticks["object_speed"], lasting_s)
