@@ -168,10 +168,10 @@ class Windows:
             self._more = KEEP_FRAMES + 1
         if self._more > 0:
             self._more -= 1
-            self.end()
+            self.keep()
 
-    def end(self) -> None:
-        """Keep the last frames as well."""
+    def keep(self) -> None:
+        """Keep the frames that wait, as at the end of a span."""
         self.kept += [(time_s, _for_witness(bgr)) for time_s, bgr in self._waiting]
         self._waiting.clear()
 

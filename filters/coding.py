@@ -11,6 +11,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from filters.frames import SAME_CHANGE
+
 Plane = npt.NDArray[np.unsignedinteger]
 Series = npt.NDArray[np.floating]
 
@@ -28,8 +30,8 @@ COMBED = 0.3
 """Doublings by which the two fields of interlaced footage differ in their distance to the frame before, at least."""
 REPEATED = 0.1
 """A frame repeats the one before if it changes less than this share of what frames on either side of it change …"""
-SAME_CHANGE, SURELY = 0.08, 0.3
-"""… or less than so many levels of luma, and less than this share of it, since repeats are coded with some noise."""
+SURELY = 0.3
+"""… or less than `SAME_CHANGE`, and less than this share of it, since repeats are coded with some noise."""
 BESIDE = 3
 """Frames on either side that are looked at: animation on fours still has a new one among them."""
 REPEATS = 0.1

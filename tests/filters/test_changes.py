@@ -34,7 +34,7 @@ def test_pictures_are_kept_around_doubt_and_at_either_end_only() -> None:
     windows, bgr = Windows(), np.zeros((36, 64, 3), np.uint8)
     for at in range(1000):
         windows.push(at / 25, bgr, at == 500)
-    windows.end()
+    windows.keep()
     kept = [round(time_s * 25) for time_s, _ in windows.kept]
     ends = [*range(KEEP_FRAMES), *range(1000 - KEEP_FRAMES, 1000)]
     assert kept == sorted({*ends, *range(500 - KEEP_FRAMES + 1, 500 + KEEP_FRAMES + 1)})
