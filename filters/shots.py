@@ -82,6 +82,8 @@ def clips(
     trims: list[Trim] = []
     at, opens, score = start_s, "start", 0.0
     for boundary in [*found, Boundary(start_s=end_s, end_s=end_s, kind="end", score=0.0)]:
+        if boundary.end_s < at:
+            continue  # a cut in a transition that was trimmed, such as to the black that a fade begins with
         margin = rules.trim_s if boundary.end_s > boundary.start_s else 0.0
         stop = min(max(boundary.start_s - margin, at), end_s)
         scores = [s for s in (score, boundary.score) if s > 0]

@@ -153,3 +153,13 @@ def test_what_is_too_short_and_what_is_in_transition_is_trimmed_with_its_reason(
     shots, trims = clips(marks, 0, 10, RULES, time_s=np.arange(0, 10, 0.04), change=np.ones(250))
     assert [(t.start_s, t.end_s, t.reason) for t in trims] == [(0, 0.5, "too_short"), (4.92, 6.08, "transition")]
     assert [(s.opens_with, s.closes_with, s.score) for s in shots] == [("cut", "fade", 5), ("fade", "end", 90)]
+
+
+def test_a_cut_to_the_black_that_a_fade_begins_with_is_not_what_the_next_shot_opens_with() -> None:
+    marks = [
+        Boundary(start_s=5, end_s=6, kind="fade", score=90),
+        Boundary(start_s=5, end_s=5, kind="cut", score=20),
+    ]
+    shots, trims = clips(marks, 0, 10, RULES, time_s=np.arange(0, 10, 0.04), change=np.ones(250))
+    assert [(s.opens_with, s.closes_with, s.score) for s in shots] == [("start", "fade", 90), ("fade", "end", 90)]
+    assert [(t.start_s, t.end_s) for t in trims] == [(4.92, 6.08)]
