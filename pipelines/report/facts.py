@@ -12,6 +12,7 @@ from typing import Any
 
 import pyarrow.compute as pc
 
+from filters.caption import CERTAIN
 from pipelines.accounting import Account, Books
 from pipelines.ledger import Ledger
 from pipelines.storage import redact
@@ -213,7 +214,7 @@ def mixture(books: Books) -> dict[str, list[dict[str, Any]]]:
         "Length": "case when c.duration_s < 2 then '1: under 2 s' when c.duration_s < 5 then '2: 2 to 5 s' "
         "when c.duration_s < 10 then '3: 5 to 10 s' else '4: 10 s and longer' end",
         "Frame rate": "printf('%g fps', round(c.fps, 2))",
-        "Likely content": "(select any_value(label) from scores s where s.key = c.key and s.scorer = 'tags')",
+        "Likely content": f"({_SUREST})",
     }
     return {
         name: rows
@@ -222,6 +223,12 @@ def mixture(books: Books) -> dict[str, list[dict[str, Any]]]:
     }
 
 
+# Of a line of tags such as `dog 0.71, bridge 0.04`, the first, which is the most probable, if a caption would say it.
+_SUREST = f"""
+select any_value(case when regexp_extract(label, ' ([0-9.]+)(,|$)', 1)::double >= {CERTAIN}
+                      then regexp_extract(label, '^(.*?) [0-9.]+(,|$)', 1) else 'nothing sure' end)
+from scores s where s.key = c.key and s.scorer = 'tags' and label != ''
+"""
 _MIXTURE = """
 select label, sum(duration_s) filter (fate = 'kept') as kept_s, sum(duration_s) filter (fate != 'kept') as other_s,
        count(*) filter (fate = 'kept') as kept, count(*) as clips

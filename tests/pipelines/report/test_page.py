@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from pipelines import accounting
 from pipelines.ledger import Ledger
-from pipelines.report import write
+from pipelines.report import facts, write
 
 REPO = Path(__file__).parents[3]
 EVIL = "<script>alert('x')</script>\"& holiday.mp4"
@@ -178,6 +179,16 @@ def test_several_selections_are_compared_and_the_one_shown_is_named(run: Path) -
 
 def test_the_same_ledger_gives_the_same_page(run: Path) -> None:
     assert _page(run)[0] == _page(run)[0]
+
+
+def test_clips_are_grouped_by_the_tag_that_is_sure_not_by_the_whole_line(run: Path) -> None:
+    ledger, keys = Ledger(str(run)), [_clip(A, 0, 2)["key"], _clip(A, 2, 4)["key"], _clip(B, 0, 3)["key"]]
+    lines = ["dog 0.71, web site 0.02", "dog 0.55, bridge 0.20", "bird 0.07, dog 0.04"]
+    tags = [{"key": key, "scorer": "tags", "label": line} for key, line in zip(keys, lines, strict=True)]
+    ledger.write("scores", "tags", tags, "0" * 12)
+    books = accounting.open_books(str(run))
+    found = {row["label"]: row["clips"] for row in facts.mixture(books)["Likely content"]}
+    assert found == {"dog": 2, "nothing sure": 1}
 
 
 def test_seconds_that_are_missing_are_said_to_be_missing(run: Path) -> None:
