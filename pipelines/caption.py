@@ -20,6 +20,7 @@ from typing import Any, Protocol
 from filters.caption import FIELDS, compose
 from filters.caption_checks import reconcile
 from pipelines import binding
+from pipelines.clip import NO_FRAME
 from pipelines.config import CaptionConfig
 from pipelines.ledger import fingerprint
 from pipelines.prompt import PROMPT_DIGEST, Clip, found
@@ -41,6 +42,11 @@ class CaptionError(ValueError):
     def __init__(self, code: str, reason: str, remedy: str):
         super().__init__(f"{reason}; {remedy}")
         self.code, self.reason, self.remedy = code, reason, remedy
+
+
+def no_frames(key: str) -> CaptionError:
+    """Return what to say of a clip that a model cannot be shown."""
+    return CaptionError("no_frames", f"clip {key} has no frame to show", NO_FRAME)
 
 
 @dataclass

@@ -17,7 +17,7 @@ from typing import Any
 
 from pipelines import prompt
 from pipelines.answer import Junk, Nonsense, read
-from pipelines.caption import REFUSAL, RETRY, CaptionError, Captions, Row, answered, collected, given
+from pipelines.caption import REFUSAL, RETRY, CaptionError, Captions, Row, answered, collected, given, no_frames
 from pipelines.config import CaptionConfig
 from pipelines.gate import LONGEST_WAIT_S, Gate, asked_wait_s
 from pipelines.prompt import Clip
@@ -76,7 +76,7 @@ class EndpointCaptioner:
             return self._refused
         try:
             if not clip.get("jpegs"):
-                raise CaptionError("no_frames", f"clip {clip['key']} has no frame to show", "scan its source again")
+                raise no_frames(clip["key"])
             return answered(clip, "endpoint", self.model, self._parts(clip))
         except CaptionError as error:
             if error.code == REFUSAL:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from pipelines import prompt
 from pipelines.answer import Junk, read
-from pipelines.caption import RETRY, CaptionError, Captions, Row, answered, collected, given
+from pipelines.caption import RETRY, CaptionError, Captions, Row, answered, collected, given, no_frames
 from pipelines.config import CaptionConfig
 from pipelines.prompt import Clip
 
@@ -45,8 +45,7 @@ class LocalCaptioner:
             elif clip.get("jpegs"):
                 asked.append(place)
             else:
-                reason = f"clip {clip['key']} has no frame to show"
-                answers[place] = CaptionError("no_frames", reason, "scan its source again")
+                answers[place] = no_frames(clip["key"])
         for at in range(0, len(asked), self.config.batch_clips):
             places = asked[at : at + self.config.batch_clips]
             answers |= zip(places, self._batch([clips[place] for place in places]), strict=True)

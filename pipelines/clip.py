@@ -31,6 +31,13 @@ class Digest:
     """SHA-256 of all bytes where the sampled blocks already cover the file, else None."""
 
 
+NO_FRAME = (
+    "raise --scan.candidate_hz or --shots.min_clip_s if it is shorter than the time between candidate frames; if its "
+    "source was damaged and is mended, use --retry-failed"
+)
+"""What to do about a clip without a representative frame."""
+
+
 def digest(file: BinaryIO, size_bytes: int) -> Digest:
     """Return the content digest of a seekable file, reading at most `SAMPLED_BLOCKS` blocks of it.
 

@@ -30,6 +30,7 @@ from typing import Any
 import numpy as np
 
 from pipelines import eyes, weights
+from pipelines.clip import NO_FRAME
 from pipelines.config import ScoreConfig
 from pipelines.eyes import RGB, Eye, Look
 from pipelines.weights import MissingModel
@@ -63,7 +64,7 @@ class Kind:
 class FrameError(ValueError):
     """A clip's representative frames are missing or unreadable."""
 
-    code, remedy = "no_frame", "the same command with --retry-failed scans its source again"
+    code, remedy = "no_frame", NO_FRAME
 
 
 class ModelError(ValueError):
@@ -177,7 +178,7 @@ def check(config: ScoreConfig) -> None:
 def _pictures(clips: Sequence[Mapping[str, Any]]) -> Iterator[RGB]:
     for clip in clips:
         if not clip["jpegs"]:
-            raise FrameError(f"clip {clip['key']} has no representative frame to look at; scan its source again")
+            raise FrameError(f"clip {clip['key']} has no representative frame to look at")
         bars = tuple(float(clip.get(f"crop_{side}") or 0.0) for side in ("left", "top", "right", "bottom"))
         for jpeg in clip["jpegs"]:
             yield without_bars(decode(jpeg, clip["key"]), bars)
@@ -190,7 +191,7 @@ def decode(jpeg: bytes, key: str) -> RGB:
     try:
         return np.array(Image.open(io.BytesIO(jpeg)).convert("RGB"))
     except OSError as error:  # PIL raises subclasses of it for what is no picture, and for one cut short
-        raise FrameError(f"a frame of clip {key} is no readable JPEG ({error}); scan its source again") from error
+        raise FrameError(f"a frame of clip {key} is no readable JPEG ({error})") from error
 
 
 def without_bars(image: RGB, bars: tuple[float, ...]) -> RGB:
