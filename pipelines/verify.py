@@ -117,12 +117,15 @@ def _shard_by_shard(
 ) -> Iterator[dict[str, Any]]:
     """Add what is found in each shard, and yield a row for the progress."""
     seen: dict[str, str] = {}
+    of_shard = _by_shard(packed)
     for info in manifest.shards:
         if not storage.exists(f"{root}/{info.path}"):
             found.append(Problem(where=info.path, reason="listed in the manifest but missing", remedy=f"run `{again}`"))
             yield {"items": 0, "seconds": 0.0, "errors": 1}
             continue
-        shard = _Shard(root, info, manifest.kind, full, again, _packed_in(info, packed))
+        rows = of_shard.get(info.path)
+        mp4s = {} if rows is None else dict(zip(rows["key"].to_pylist(), rows["sha256"].to_pylist(), strict=True))
+        shard = _Shard(root, info, manifest.kind, full, again, mp4s)
         found += shard.problems()
         for key in shard.rows:
             if key in seen:
@@ -133,12 +136,15 @@ def _shard_by_shard(
         yield {"items": len(shard.rows), "seconds": seconds, "errors": len(found)}
 
 
-def _packed_in(info: ShardInfo, packed: pa.Table | None) -> dict[str, str]:
-    """Return the SHA-256 of the mp4 of each clip that the ledger packed into a shard."""
+def _by_shard(packed: pa.Table | None) -> dict[str, pa.Table]:
+    """Return what the ledger packed, shard by shard; sorted once, since filtering anew for each takes shards × clips."""
     if packed is None:
         return {}
-    rows = packed.filter(pc.equal(packed["shard"], info.path))
-    return dict(zip(rows["key"].to_pylist(), rows["sha256"].to_pylist(), strict=True))
+    rows, at, found = packed.sort_by("shard"), 0, {}
+    for count in rows["shard"].value_counts().to_pylist():
+        found[count["values"]] = rows.slice(at, count["counts"])
+        at += count["counts"]
+    return found
 
 
 def _unlisted(root: str, manifest: Manifest, again: str) -> Iterator[Problem]:
