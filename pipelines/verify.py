@@ -137,7 +137,7 @@ def _shard_by_shard(
 
 
 def _by_shard(packed: pa.Table | None) -> dict[str, pa.Table]:
-    """Return what the ledger packed, shard by shard; sorted once, since filtering anew for each takes shards × clips."""
+    """Return what the ledger packed, by shard; sorted once, for filtering anew for each takes shards × clips."""
     if packed is None:
         return {}
     rows, at, found = packed.sort_by("shard"), 0, {}
