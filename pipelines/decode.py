@@ -352,25 +352,20 @@ def luma_plane(frame: av.VideoFrame) -> NDArray[Any] | None:
 def _shrunk(samples: NDArray[Any], size: tuple[int, int], bits: int, halvings: int) -> Pixels:
     """Return a large plane at another size (width, height) in 8 bits, near its area averages.
 
-    Reading memory is what takes the time, so only 2 or 4 rows are read for each of the result: as many as `halvings`
-    make one of. Halving is what processors do fastest; linear steps do the rest along the rows.
+    Reading memory is what takes the time, so every row that can be spared is passed over, without a copy: 2 or 4 are
+    left for each of the result, and not twice as many, as often as they are halved. Halving is what processors do
+    fastest; linear steps, none to less than a half, do the rest.
     """
     width, height = size
-    found: Any = samples[_some_rows(len(samples), height << halvings)]
+    found: Any = samples[:: max(1, len(samples) // (height << halvings))]
     if bits > 8:
         found = cv2.convertScaleAbs(found, alpha=2.0 ** (8 - bits))
     for _ in range(halvings):
         found = _halved(found)
     for wide in (4 * width, 2 * width):
         if wide < found.shape[1]:
-            found = cv2.resize(found, (wide, height), interpolation=cv2.INTER_LINEAR)
+            found = cv2.resize(found, (wide, len(found)), interpolation=cv2.INTER_LINEAR)
     return cast(Pixels, cv2.resize(found, size, interpolation=cv2.INTER_LINEAR))
-
-
-@lru_cache(maxsize=64)
-def _some_rows(count: int, wanted: int) -> NDArray[np.intp]:
-    """Return the numbers of some rows of a picture, evenly spread."""
-    return ((np.arange(wanted) + 0.5) * count / wanted).astype(np.intp)
 
 
 def _halved(samples: NDArray[Any]) -> NDArray[Any]:
