@@ -1,6 +1,6 @@
 """Latent shards in, packed batches out.
 
-A sample is KEY.npy (float16 [latents, channel, h, w]), KEY.json (frames, fps, rates, times, facts), KEY.txt (caption).
+A sample is KEY.npy (float16 [latents, channel, h, w]), KEY.json (rates and lengths of segments, times, facts), KEY.txt (caption).
 Shards are untrusted: arrays are read without pickle and everything is checked against everything else.
 """
 
@@ -28,7 +28,6 @@ from pipelines import shards
 MEMBERS = ("npy", "json", "txt")
 log = logging.getLogger(__name__)
 
-SEGMENT = 16  # frames that share a rate, where a sample does not say
 OPEN_BATCHES = 8  # batches that are filled at the same time
 
 
@@ -97,7 +96,7 @@ def parse(sample: Mapping[str, Any], fingerprint: str | None = None) -> LatentCl
         latents = np.load(io.BytesIO(sample["npy"]), allow_pickle=False)
         facts = json.loads(sample["json"])
         rates, times = tuple(int(r) for r in facts["rates"]), np.asarray(facts["times_s"], dtype=np.float64)
-        counts = _counts(int(facts["frames"]), rates, int(facts.get("segment", SEGMENT)))
+        counts = _counts([int(length) for length in facts["lengths"]], rates)
     except (KeyError, TypeError, ValueError) as error:
         raise LatentError(f"{key} is no latent sample ({error!r}); run `rushes latents` again") from error
     if latents.ndim != 4 or not len(latents) == len(times) == sum(counts) or not np.isfinite(latents).all():
@@ -120,10 +119,9 @@ def parse(sample: Mapping[str, Any], fingerprint: str | None = None) -> LatentCl
     )
 
 
-def _counts(frames: int, rates: Sequence[int], segment: int) -> tuple[int, ...]:
-    lengths = [min(segment, frames - start) for start in range(0, frames, segment)]
+def _counts(lengths: Sequence[int], rates: Sequence[int]) -> tuple[int, ...]:
     if len(lengths) != len(rates) or min(rates, default=0) < 1:
-        raise ValueError(f"{len(rates)} rates for {len(lengths)} segments of {segment} frames")
+        raise ValueError(f"{len(rates)} rates for {len(lengths)} segments")
     return tuple(-(-length // rate) for length, rate in zip(lengths, rates, strict=True))
 
 

@@ -36,7 +36,8 @@ log = logging.getLogger(__name__)
 class Plan:
     """The latents of the clip to be: how many, how large, when."""
 
-    frames: int
+    lengths: tuple[int, ...]
+    """Frames of each segment."""
     height: int
     width: int
     fps: float
@@ -52,10 +53,11 @@ class Plan:
         """Frames per latent, for each latent."""
         return np.repeat(self.rates, self.counts).tolist()
 
-    def times_s(self, segment: int) -> Float[Tensor, " l"]:
-        """Return the time of each latent, as the tokenizer counts it."""
-        frames_s = [frame / self.fps for frame in range(self.frames)]
-        return torch.tensor(latent_times(frames_s, self.rates, segment))
+    @property
+    def times_s(self) -> Float[Tensor, " l"]:
+        """The time of each latent, as the tokenizer counts it."""
+        frames_s = [frame / self.fps for frame in range(sum(self.lengths))]
+        return torch.tensor(latent_times(frames_s, self.rates, self.lengths))
 
 
 def sample(config: SampleConfig, model: str, tokenizer: str, out: str) -> Plan:
@@ -78,9 +80,7 @@ def sample(config: SampleConfig, model: str, tokenizer: str, out: str) -> Plan:
     dit = dit.to(device)
     config = resolved(config, about)
     planned = plan(config, codec)
-    latents = generate(
-        dit, planned, condition(config, dit, TextEncoder(dit.config, device)), config, codec.config.segment
-    )
+    latents = generate(dit, planned, condition(config, dit, TextEncoder(dit.config, device)), config)
     write_mp4(frames_of(codec, latents, planned), planned, out)
     return planned
 
@@ -107,15 +107,16 @@ def plan(config: SampleConfig, tokenizer: Tokenizer) -> Plan:
     if config.height % 2 or config.width % 2:
         raise ValueError(f"{config.width}×{config.height} must have even sides, which video codecs want")
     frames = max(1, round(config.seconds * config.fps))
-    rates = tokenizer.rates_of(frames, config.rate)
+    lengths = tokenizer_model.segment_lengths(frames, tokenizer.config.segment)
+    rates = tokenizer.rates_of(lengths, config.rate)
     space = tokenizer.config.space
     return Plan(
-        frames=frames,
+        lengths=lengths,
         height=config.height,
         width=config.width,
         fps=config.fps,
         rates=rates,
-        counts=tuple(tokenizer_model.counts(frames, rates, tokenizer.config.segment)),
+        counts=tuple(tokenizer_model.counts(lengths, rates)),
         cells=(-(-config.height // space), -(-config.width // space)),
     )
 
@@ -132,13 +133,11 @@ def condition(config: SampleConfig, dit: DiT, text: TextEncoder) -> Condition:
 
 
 @torch.no_grad()
-def generate(
-    dit: DiT, planned: Plan, wanted: Condition, config: SampleConfig, segment: int
-) -> Float[Tensor, "l c h w"]:
+def generate(dit: DiT, planned: Plan, wanted: Condition, config: SampleConfig) -> Float[Tensor, "l c h w"]:
     """Return latents drawn from the model; equal seeds give equal latents, whatever the device."""
     h, w = planned.cells
     p = dit.config.patch
-    positions = grid(planned.times_s(segment), p, h, w).to(dit.device)
+    positions = grid(planned.times_s, p, h, w).to(dit.device)
     rates = torch.tensor(planned.latent_rates, device=dit.device)
     rates = rates.float().repeat_interleave(len(positions) // len(rates))
     generator = torch.Generator().manual_seed(config.seed)
@@ -161,12 +160,10 @@ def generate(
 def frames_of(codec: Tokenizer, latents: Float[Tensor, "l c h w"], planned: Plan) -> Iterator[np.ndarray]:
     """Yield RGB frames as uint8 [h, w, 3], a segment at a time, so that memory does not grow with the clip."""
     pieces = latents[None].split(list(planned.counts), dim=1)
-    left = planned.frames
-    for video in tokenizer_model.stream_decode(codec, zip(pieces, planned.rates, strict=True)):
-        video = video[0, :, : min(left, codec.config.segment), : planned.height, : planned.width]
-        pixels = ((video.clamp(-1, 1) + 1) * 127.5).round().byte().permute(1, 2, 3, 0)
-        left -= len(pixels)
-        yield from pixels.cpu().numpy()
+    videos = tokenizer_model.stream_decode(codec, zip(pieces, planned.rates, strict=True))
+    for video, length in zip(videos, planned.lengths, strict=True):
+        shown = video[0, :, :length, : planned.height, : planned.width]
+        yield from ((shown.clamp(-1, 1) + 1) * 127.5).round().byte().permute(1, 2, 3, 0).cpu().numpy()
 
 
 def write_mp4(frames: Iterable[np.ndarray], planned: Plan, out: str) -> None:

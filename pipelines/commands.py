@@ -304,7 +304,7 @@ def _dit_sample(options: Namespace) -> int:
     run = options.run.rstrip("/")
     out = options.out or f"{run}/dit/sample.mp4"
     planned = sample.sample(_of(SampleConfig, options), options.dit or f"{run}/dit/model", _tokenizer_of(options), out)
-    print(f"{out}: {planned.frames} frames of {planned.width}×{planned.height} at {planned.fps:.4g} fps")
+    print(f"{out}: {sum(planned.lengths)} frames of {planned.width}×{planned.height} at {planned.fps:.4g} fps")
     return DONE
 
 

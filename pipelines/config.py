@@ -176,7 +176,7 @@ class LatentsConfig:
 
     side_px: int = 256
     """Clips are shrunk so that the shorter side has this many pixels; 0 keeps their size."""
-    share: float = 0.75
+    share: float = 0.4
     """Latents that a clip may have, as a share of what the lowest rate would take; 0 means no limit, and nothing is
     measured."""
 

@@ -25,7 +25,7 @@ log = logging.getLogger("rushes")
 
 CURATE = CurateConfig(pack=PackConfig(shard_mb=4.0))
 TOKENIZER = TokenizerTrainConfig(steps=240, batch=1, frames=32, side=64, save_every=120)
-LATENTS = LatentsConfig(side_px=64, share=0.75)
+LATENTS = LatentsConfig(side_px=64, share=0.4)
 # Small batches give more steps for the time; shifted times train near noise, where a clip's layout is decided.
 DIT = DiTTrainConfig(model=DiTConfig(size="nano"), steps=3000, tokens=1024, lr=2e-3, shift=10.0, log_every=50)
 SAMPLE = SampleConfig(seconds=1.5, steps=30, shift=10.0, guidance=2.0, seed=1)
@@ -61,7 +61,7 @@ def run(out: str) -> dict[str, object]:
     if _is_new(clip, model, config):
         planned = sample.sample(config, str(model), trained.model, clip)
         _mark(clip, model, config)
-        log.info("dit       %d frames generated for %r", planned.frames, config.prompt)
+        log.info("dit       %d frames generated for %r", sum(planned.lengths), config.prompt)
 
     found = summary.of(root)
     found["report"] = page.write(root)

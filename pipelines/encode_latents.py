@@ -19,6 +19,7 @@ from pipelines.progress import Reporter
 
 log = logging.getLogger("rushes")
 Row = dict[str, Any]
+FORMAT = 2  # of a sample; shards of an earlier one are made again
 SHOWN = 20  # failures named in the log; all stand in the table `errors`
 
 
@@ -55,7 +56,11 @@ def run(
     units = {}
     for shard in shards.read_manifest(root).shards:
         name = prefix + shard.path.removesuffix(".tar").replace("/", "-")
-        units[name] = {"unit": name, "shard": shard.path, "fingerprint": fingerprint(print_, config, shard.sha256)}
+        units[name] = {
+            "unit": name,
+            "shard": shard.path,
+            "fingerprint": fingerprint(FORMAT, print_, config, shard.sha256),
+        }
     failed = {part.unit for part in ledger.parts("errors")}
     done = {(part.unit, part.fingerprint) for part in ledger.parts("latents") if f"latents-{part.unit}" not in failed}
     there = {uri.removeprefix(f"{out}/") for uri in storage.list_files(out, recursive=True)}

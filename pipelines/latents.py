@@ -1,7 +1,7 @@
 """Clip shards through the tokenizer's encoder into latent shards, one for one. No Ray here: a shard is a unit of work.
 
 A latent shard has the name and the keys of its clip shard; a sample is `KEY.npy` (float16 `[n, C, h, w]`), `KEY.json`
-with the rates and the time in seconds of each latent beside the clip's own facts, and `KEY.txt`, the caption.
+with rate and frames of each segment and the time in seconds of each latent beside the clip's own facts, and `KEY.txt`, the caption.
 """
 
 from __future__ import annotations
@@ -79,12 +79,13 @@ def encode_clip(
         videos = (video.to(device) for _, video in segments(sample["mp4"], length, side_px))
         chosen = choose(tokenizer, measure(tokenizer, videos), budget)
     caches: Caches = {}
-    rates, times_s, found, shape = [], [], [], (0, 0)
+    rates, lengths, times_s, found, shape = [], [], [], [], (0, 0)
     for i, (times, video) in enumerate(segments(sample["mp4"], length, side_px)):
         rates.append(chosen[i] if chosen else tokenizer.config.rates[0])
         moments, caches = tokenizer.encode_chunk(video.to(device), rates[-1], caches)
         found.append(tokenizer.normed(moments.chunk(2, dim=2)[0])[0].half().cpu())
         times_s += times
+        lengths.append(len(times))
         shape = (video.shape[-2], video.shape[-1])
     if not found:
         raise ClipError(f"clip {sample['__key__']} has no frames")
@@ -95,7 +96,8 @@ def encode_clip(
         "height": shape[0],
         "width": shape[1],
         "rates": rates,
-        "times_s": latent_times(times_s, rates, length),
+        "lengths": lengths,
+        "times_s": latent_times(times_s, rates, lengths),
         "fingerprint": fingerprint_,
         "caption": sample["txt"].decode(),
     }

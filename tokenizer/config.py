@@ -7,8 +7,8 @@ from typing import Literal
 
 Size = Literal["nano", "tiny", "small", "base"]
 
-# size: width at 1/8 of the side, blocks for each stage. Half of a nano is four stages of one block of 12·96² weights.
-_DIALS: dict[str, tuple[int, int]] = {"nano": (96, 1), "tiny": (160, 2), "small": (288, 3), "base": (544, 4)}
+# size: width at 1/8 of the side, blocks for each stage. Half of a nano is five stages of one block of 12·80² weights.
+_DIALS: dict[str, tuple[int, int]] = {"nano": (80, 1), "tiny": (136, 2), "small": (256, 3), "base": (480, 4)}
 KNOWN_RATES = (1, 2, 4, 8, 16)
 PATCH = 4
 """Two levels of Haar patching: the network never sees full resolution."""
@@ -26,7 +26,7 @@ class TokenizerConfig:
     """Pixels of a side for one latent cell: 4, 8, 16 or 32."""
     segment: int = 16
     """Frames of a segment; each segment has its own rate."""
-    rates: tuple[int, ...] = (4, 8)
+    rates: tuple[int, ...] = (2, 4, 8, 16)
     """Frames per latent among which each segment may choose, ascending powers of two that divide the segment."""
 
     def __post_init__(self):

@@ -6,20 +6,25 @@ on earlier frames only, any number of frames goes in and comes out, and a clip c
 the clip coded whole, for that is how it is coded whole.
 
     video b 3 t h w in [-1, 1] ─► encode(video, rates) ─► Latents z: b Σn C h/8 w/8 ─► decode ─► video b 3 t h w
+
+A cut inside a segment starts a new one, so segments may be short; the last latent of a short one stands for fewer
+frames.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from itertools import groupby
+from itertools import pairwise
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from safetensors import SafetensorError
 from safetensors.torch import load as tensors_from
 from safetensors.torch import save as tensors_to
@@ -32,6 +37,10 @@ from tokenizer.layers import Caches, each_frame, haar, unhaar
 from tokenizer.trunk import Decoder, Encoder, low_bands
 
 LOGVAR_RANGE = (-20.0, 4.0)
+OVERSHOOT = 0.1
+"""Share of the range by which values may lie outside: bicubic and Lanczos resizing ring."""
+Scale = Literal["", "-1..1", "0..1", "0..255"]
+"""What black and white are in a video; empty lets `in_range` tell."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,26 +51,30 @@ class Latents:
     """Latents of all segments in order, about zero mean and unit variance for each channel."""
     rates: tuple[int, ...]
     """Frames per latent of each segment."""
-    frames: int
-    """Frames of the clip; the last segment may be short, its last latent may cover fewer frames than its rate."""
+    lengths: tuple[int, ...]
+    """Frames of each segment; where a rate does not divide them, the last latent stands for fewer frames."""
     height: int
     """Height of the clip in pixels; latents cover it rounded up to whole cells."""
     width: int
     """Width of the clip in pixels."""
 
 
-def segment_frames(frames: int, segment: int) -> list[int]:
-    """Return the frames of each segment of a clip; only the last may be short."""
-    return [min(segment, frames - start) for start in range(0, frames, segment)]
+def segment_lengths(frames: int, segment: int, cuts: Iterable[int] = ()) -> tuple[int, ...]:
+    """Return the frames of each segment of a clip: at most `segment`, fewer before a cut and at the end.
+
+    Args:
+        frames: of the clip.
+        segment: most frames of a segment.
+        cuts: first frames of new shots; each begins a segment.
+    """
+    edges = [0, *sorted({cut for cut in cuts if 0 < cut < frames}), frames]
+    return tuple(min(segment, stop - at) for start, stop in pairwise(edges) for at in range(start, stop, segment))
 
 
-def counts(frames: int, rates: Sequence[int], segment: int) -> list[int]:
+def counts(lengths: Sequence[int], rates: Sequence[int]) -> list[int]:
     """Return the number of latents of each segment. Raises ValueError unless there is one rate for each segment."""
-    lengths = segment_frames(frames, segment)
     if len(rates) != len(lengths):
-        raise ValueError(
-            f"{len(rates)} rates for {frames} frames: {len(lengths)} segments of {segment} frames need one rate each"
-        )
+        raise ValueError(f"{len(rates)} rates for {sum(lengths)} frames: {len(lengths)} segments need one rate each")
     return [-(-length // rate) for length, rate in zip(lengths, rates, strict=True)]
 
 
@@ -98,53 +111,77 @@ class Tokenizer(nn.Module):
         self.encoder.leave.bias[self.config.channels :].fill_(-9.0)  # type: ignore[index]  # faint noise
 
     def encode(
-        self, video: Float[Tensor, "b 3 t h w"], rates: Sequence[int] | int | None = None, *, at_once: int = 1
+        self,
+        video: Float[Tensor, "b 3 t h w"] | UInt8[Tensor, "b 3 t h w"],
+        rates: Sequence[int] | int | None = None,
+        *,
+        cuts: Iterable[int] = (),
+        scale: Scale = "",
+        at_once: int = 1,
     ) -> Latents:
         """Return the latents of a clip (the posterior's means).
 
         Args:
-            video: RGB in [-1, 1], any number of frames and any size; sides are padded to whole cells.
+            video: RGB, any number of frames and any size; sides are padded to whole cells.
             rates: frames per latent of each segment, one for all, or None for the lowest.
+            cuts: first frames of new shots; each begins a segment.
+            scale: what black and white are; see `in_range` for what is told without it.
             at_once: neighbouring segments of equal rate that are computed together: faster on a GPU, more memory.
 
         Raises:
-            ValueError: the shape is no RGB video, or a rate is not one of this tokenizer's.
+            ValueError: this is no RGB video, its range is doubtful, or a rate is not one of this tokenizer's.
         """
-        chosen = self.rates_of(video.shape[2], rates)
-        mean, _ = self.posterior(video, chosen, at_once=at_once)
+        video = in_range(video, scale)
+        lengths = segment_lengths(video.shape[2], self.config.segment, cuts)
+        chosen = self.rates_of(lengths, rates)
+        mean, _ = self.posterior(video, chosen, lengths, at_once=at_once)
         height, width = video.shape[-2:]
-        return Latents(z=self.normed(mean), rates=chosen, frames=video.shape[2], height=height, width=width)
+        return Latents(z=self.normed(mean), rates=chosen, lengths=lengths, height=height, width=width)
 
     def decode(self, latents: Latents, *, at_once: int = 1) -> Float[Tensor, "b 3 t h w"]:
         """Return the video of latents, with exactly the frames and the size that went in; not clamped to [-1, 1]."""
-        numbers = counts(latents.frames, latents.rates, self.config.segment)
+        numbers = counts(latents.lengths, latents.rates)
         if latents.z.shape[1] != sum(numbers):
             raise ValueError(
-                f"{latents.z.shape[1]} latents, but rates {latents.rates} and {latents.frames} frames "
+                f"{latents.z.shape[1]} latents, but rates {latents.rates} and {sum(latents.lengths)} frames "
                 f"mean {sum(numbers)}"
             )
         caches: Caches = {}
         out = []
         start = 0
-        for rate, run in _runs(latents.rates, at_once):
+        for rate, run in _runs(latents.lengths, latents.rates, at_once):
             n = sum(numbers[i] for i in run)
             frames, caches = self.decode_chunk(latents.z[:, start : start + n], rate, caches)
             start += n
-            out.append(frames)
-        return torch.cat(out, dim=2)[:, :, : latents.frames, : latents.height, : latents.width]
+            out.append(frames[:, :, : sum(latents.lengths[i] for i in run)])
+        return torch.cat(out, dim=2)[..., : latents.height, : latents.width]
 
     def posterior(
-        self, video: Float[Tensor, "b 3 t h w"], rates: Sequence[int], *, at_once: int = 1
+        self,
+        video: Float[Tensor, "b 3 t h w"],
+        rates: Sequence[int],
+        lengths: Sequence[int] | None = None,
+        *,
+        at_once: int = 1,
     ) -> tuple[Float[Tensor, "b n c h w"], Float[Tensor, "b n c h w"]]:
-        """Return mean and log variance of the latents before they are normed to unit variance."""
+        """Return mean and log variance of the latents before they are normed to unit variance.
+
+        Args:
+            video: in [-1, 1].
+            rates: of each segment.
+            lengths: frames of each segment; None where only the last may be short.
+            at_once: see `encode`.
+        """
         _check_video(video)
-        counts(video.shape[2], rates, self.config.segment)
+        lengths = segment_lengths(video.shape[2], self.config.segment) if lengths is None else lengths
+        counts(lengths, rates)
         caches: Caches = {}
-        out = []
-        for rate, run in _runs(rates, at_once):
-            start, stop = run[0] * self.config.segment, (run[-1] + 1) * self.config.segment
+        out, start = [], 0
+        for rate, run in _runs(lengths, rates, at_once):
+            stop = start + sum(lengths[i] for i in run)
             moments, caches = self.encode_chunk(video[:, :, start:stop], rate, caches)
             out.append(moments)
+            start = stop
         mean, logvar = torch.cat(out, dim=1).chunk(2, dim=2)
         return mean, logvar.clamp(*LOGVAR_RANGE)
 
@@ -192,15 +229,14 @@ class Tokenizer(nn.Module):
         """Return latents shifted and scaled to the zero mean and unit variance that generators want."""
         return (mean - self.latent_mean[:, None, None]) / self.latent_std[:, None, None]
 
-    def rates_of(self, frames: int, rates: Sequence[int] | int | None) -> tuple[int, ...]:
+    def rates_of(self, lengths: Sequence[int], rates: Sequence[int] | int | None) -> tuple[int, ...]:
         """Return one rate for each segment. Raises ValueError for a rate that this tokenizer does not have."""
-        segments = len(segment_frames(frames, self.config.segment))
         if rates is None or isinstance(rates, int):
-            rates = [rates or self.config.rates[0]] * segments
+            rates = [rates or self.config.rates[0]] * len(lengths)
         unknown = sorted(set(rates) - set(self.config.rates))
         if unknown:
             raise ValueError(f"rates {unknown} are unknown to this tokenizer; it has {list(self.config.rates)}")
-        counts(frames, rates, self.config.segment)
+        counts(lengths, rates)
         return tuple(rates)
 
 
@@ -225,12 +261,19 @@ def stream_decode(
         yield video
 
 
-def _runs(rates: Sequence[int], at_once: int) -> Iterator[tuple[int, list[int]]]:
-    """Yield (rate, segments) of neighbours with the same rate, at most `at_once` of them."""
-    for rate, group in groupby(range(len(rates)), key=lambda i: rates[i]):
-        same = list(group)
-        for start in range(0, len(same), at_once):
-            yield rate, same[start : start + at_once]
+def _runs(lengths: Sequence[int], rates: Sequence[int], at_once: int) -> Iterator[tuple[int, list[int]]]:
+    """Yield (rate, segments) of neighbours with the same rate, at most `at_once` of them.
+
+    A segment whose frames its rate does not divide ends a run: it is filled up to whole latents.
+    """
+    run: list[int] = []
+    for i, rate in enumerate(rates):
+        if run and (rate != rates[run[0]] or len(run) == at_once or lengths[run[-1]] % rate):
+            yield rates[run[0]], run
+            run = []
+        run.append(i)
+    if run:
+        yield rates[run[0]], run
 
 
 def _pad(video: Tensor, rate: int, cell: int) -> Tensor:
@@ -243,11 +286,46 @@ def _pad(video: Tensor, rate: int, cell: int) -> Tensor:
     )
 
 
+def in_range(video: Tensor, scale: Scale = "") -> Float[Tensor, "b 3 t h w"]:
+    """Return a video in [-1, 1].
+
+    8-bit video is converted. Floating point is in [-1, 1] unless `scale` says otherwise; a little overshoot, as
+    resizing leaves it, is let pass.
+
+    Raises:
+        ValueError: this is no RGB video, it holds NaN, or its values do not fit the scale. Without a scale also for
+            floating point without a negative value: from 0 to 1, or from −1 to 1 and nothing dark in it?
+    """
+    if video.dtype == torch.uint8 and scale in ("", "0..255"):
+        video = video.float() / 127.5 - 1
+        scale = "-1..1"
+    _check_video(video)
+    low, high = (float(edge) for edge in torch.aminmax(video))
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise ValueError("the video holds NaN or infinity; look at what made it, before the tokenizer spreads it")
+    if scale == "" and low >= 0:
+        raise ValueError(
+            f"the video has values from {low:.3g} to {high:.3g}, none negative: give scale='0..1', '0..255' or '-1..1'"
+        )
+    least, most = {"0..1": (0.0, 1.0), "0..255": (0.0, 255.0)}.get(scale, (-1.0, 1.0))
+    video = (video - least) * (2 / (most - least)) - 1 if scale in ("0..1", "0..255") else video
+    slack = OVERSHOOT * (most - least)
+    if low < least - slack or high > most + slack:
+        raise ValueError(
+            f"the video has values from {low:.3g} to {high:.3g}, expected {least:g} to {most:g}; "
+            f"give the scale that it has: '-1..1', '0..1' or '0..255'"
+        )
+    return video
+
+
 def _check_video(video: Tensor) -> None:
     if video.ndim != 5 or video.shape[1] != 3 or not video.is_floating_point() or 0 in video.shape:
+        hint = "for 8-bit frames divide by 127.5 and subtract 1"
+        if video.ndim == 5 and video.shape[1] == 4:
+            hint = "lay pictures with an alpha channel over a background first, or drop it: video[:, :3]"
         raise ValueError(
             f"a video is floating point [batch, 3, frames, height, width] in [-1, 1], "
-            f"not {video.dtype} {list(video.shape)}; for 8-bit frames divide by 127.5 and subtract 1"
+            f"not {video.dtype} {list(video.shape)}; {hint}"
         )
 
 

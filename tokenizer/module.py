@@ -18,7 +18,7 @@ from torch import Tensor
 from tokenizer.config import TokenizerConfig, TrainConfig
 from tokenizer.data import Position
 from tokenizer.losses import FeatureDistance, kl, psnr
-from tokenizer.model import Latents, Tokenizer, segment_frames
+from tokenizer.model import Latents, Tokenizer, segment_lengths
 
 
 class TokenizerModule(L.LightningModule):
@@ -48,7 +48,7 @@ class TokenizerModule(L.LightningModule):
 
     def rates(self, frames: int) -> list[tuple[int, ...]]:
         """Return the rates of each pass over this step's batch."""
-        options, count = self.tokenizer.config.rates, len(segment_frames(frames, self.tokenizer.config.segment))
+        options, count = self.tokenizer.config.rates, len(segment_lengths(frames, self.tokenizer.config.segment))
         dice = torch.Generator().manual_seed(self.seed(0))
         mixed = tuple(options[int(i)] for i in torch.randint(len(options), (count,), generator=dice))
         lowest, highest = (options[0],) * count, (options[-1],) * count
@@ -68,7 +68,8 @@ class TokenizerModule(L.LightningModule):
         mean, logvar = tokenizer.posterior(video, rates, at_once=len(rates))
         drawn = mean + torch.exp(0.5 * logvar) * torch.randn(mean.shape, generator=noise, device=mean.device)
         t, h, w = video.shape[2:]
-        latents = Latents(z=tokenizer.normed(drawn), rates=rates, frames=t, height=h, width=w)
+        lengths = segment_lengths(t, tokenizer.config.segment)
+        latents = Latents(z=tokenizer.normed(drawn), rates=rates, lengths=lengths, height=h, width=w)
         again = tokenizer.decode(latents, at_once=len(rates))
         l1, divergence = (again - video).abs().mean(), kl(mean.float(), logvar.float())
         loss = settings.l1 * l1 + settings.kl * divergence
@@ -138,7 +139,9 @@ def norm_latents(tokenizer: Tokenizer, videos: list[Float[Tensor, "b 3 t h w"]])
     channels = []
     for video in videos:
         for rate in tokenizer.config.rates:
-            mean, _ = tokenizer.posterior(video, tokenizer.rates_of(video.shape[2], rate))
+            mean, _ = tokenizer.posterior(
+                video, tokenizer.rates_of(segment_lengths(video.shape[2], tokenizer.config.segment), rate)
+            )
             channels.append(mean.transpose(0, 2).flatten(1))
     seen = torch.cat(channels, dim=1)
     tokenizer.latent_mean.copy_(seen.mean(dim=1))

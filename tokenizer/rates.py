@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tokenizer.config import Budget
 from tokenizer.layers import Caches
-from tokenizer.model import Tokenizer, segment_frames
+from tokenizer.model import Tokenizer
 
 
 class BudgetError(ValueError):
@@ -23,6 +23,8 @@ class BudgetError(ValueError):
 class Measured:
     """What each segment costs and loses at each rate."""
 
+    lengths: tuple[int, ...]
+    """Frames of each segment."""
     costs: Int[np.ndarray, "segments rates"]
     """Latents."""
     distortion: Float[np.ndarray, "segments rates"]
@@ -33,12 +35,12 @@ class Measured:
 def measure(tokenizer: Tokenizer, segments: Iterable[Float[Tensor, "1 3 t h w"]]) -> Measured:
     """Return cost and distortion of every segment at every rate, where the whole clip has that rate.
 
-    Segments are consumed one by one, so memory does not grow with the clip. All but the last have the full length.
+    Segments are consumed one by one, so memory does not grow with the clip.
     """
     rates = tokenizer.config.rates
     encoding: list[Caches] = [{} for _ in rates]
     decoding: list[Caches] = [{} for _ in rates]
-    costs, distortion = [], []
+    lengths, distortion = [], []
     for video in segments:
         losses = []
         for i, rate in enumerate(rates):
@@ -49,8 +51,8 @@ def measure(tokenizer: Tokenizer, segments: Iterable[Float[Tensor, "1 3 t h w"]]
             error = (again[:, :, :t, :h, :w].clamp(-1, 1) - video).square().mean(dim=(0, 1, 3, 4)).sum()
             losses.append(float(error))
         distortion.append(losses)
-        costs.append([-(-video.shape[2] // rate) for rate in rates])
-    return Measured(costs=np.array(costs), distortion=np.array(distortion))
+        lengths.append(video.shape[2])
+    return Measured(lengths=tuple(lengths), costs=costs(lengths, rates), distortion=np.array(distortion))
 
 
 def distortions(tokenizer: Tokenizer, video: Float[Tensor, "1 3 t h w"]) -> Float[np.ndarray, "segments rates"]:
@@ -58,9 +60,9 @@ def distortions(tokenizer: Tokenizer, video: Float[Tensor, "1 3 t h w"]) -> Floa
     return measure(tokenizer, video.split(tokenizer.config.segment, dim=2)).distortion
 
 
-def costs(frames: int, rates: Sequence[int], segment: int) -> Int[np.ndarray, "segments rates"]:
-    """Return the latents that each segment of a clip takes at each rate."""
-    return np.array([[-(-length // rate) for rate in rates] for length in segment_frames(frames, segment)])
+def costs(lengths: Sequence[int], rates: Sequence[int]) -> Int[np.ndarray, "segments rates"]:
+    """Return the latents that each segment of a clip takes at each rate, by the frames of the segments."""
+    return np.array([[-(-length // rate) for rate in rates] for length in lengths])
 
 
 def allocate(
@@ -123,11 +125,12 @@ def choose(tokenizer: Tokenizer, measured: Measured, budget: Budget) -> tuple[in
     return tuple(tokenizer.config.rates[option] for option in picked)
 
 
-def latent_times(times_s: Sequence[float], rates: Sequence[int], segment: int) -> list[float]:
+def latent_times(times_s: Sequence[float], rates: Sequence[int], lengths: Sequence[int]) -> list[float]:
     """Return the time of each latent in seconds: the mean time of the frames that it stands for."""
-    times = []
-    for i, rate in enumerate(rates):
-        within = times_s[i * segment : (i + 1) * segment]
-        groups = [within[start : start + rate] for start in range(0, len(within), rate)]
+    times, start = [], 0
+    for rate, length in zip(rates, lengths, strict=True):
+        within = times_s[start : start + length]
+        groups = [within[at : at + rate] for at in range(0, length, rate)]
         times += [sum(group) / len(group) for group in groups]
+        start += length
     return times

@@ -25,7 +25,7 @@ from tokenizer.config import Budget
 from tokenizer.data import ClipError, segments, to_pictures
 from tokenizer.layers import Caches
 from tokenizer.losses import psnr
-from tokenizer.model import Tokenizer, load
+from tokenizer.model import Tokenizer, counts, load
 from tokenizer.rates import choose, measure
 
 BAR_PX = 18
@@ -88,7 +88,7 @@ def reconstruct(
     error, times = 0.0, []
     with storage.open_write(out) as file:
         pairs = _again(tokenizer, videos(), rates)
-        writer = SideBySide(file, rates, length)
+        writer = SideBySide(file, rates, measured.lengths)
         try:
             for times_s, video, again in pairs:
                 error += float((again - video).square().mean(dim=(0, 1, 3, 4)).sum())
@@ -96,8 +96,13 @@ def reconstruct(
                 writer.add(times_s, to_pictures(video), to_pictures(again))
         finally:
             writer.close()
-    costs = sum(-(-min(length, len(times) - i * length) // rate) for i, rate in enumerate(rates))
-    return Reconstruction(out=out, psnr=psnr(error / len(times)), rates=list(rates), latents=costs, frames=len(times))
+    return Reconstruction(
+        out=out,
+        psnr=psnr(error / len(times)),
+        rates=list(rates),
+        latents=sum(counts(measured.lengths, rates)),
+        frames=len(times),
+    )
 
 
 def find_clip(source: str, key: str) -> bytes | str:
@@ -128,10 +133,10 @@ def _again(
 class SideBySide:
     """Writes pairs of pictures to an mp4 with a bar below: the rate of each segment, and where we are."""
 
-    def __init__(self, file: object, rates: Sequence[int], segment: int):
+    def __init__(self, file: object, rates: Sequence[int], lengths: Sequence[int]):
         self.container = av.open(file, "w", format="mp4")
         self.stream: av.VideoStream | None = None
-        self.rates, self.segment, self.shown = rates, segment, 0
+        self.rates, self.lengths, self.shown = rates, lengths, 0
 
     def add(
         self, times_s: Sequence[float], left: UInt8[np.ndarray, "t h w 3"], right: UInt8[np.ndarray, "t h w 3"]
@@ -158,12 +163,14 @@ class SideBySide:
     def _bar(self, width: int) -> UInt8[np.ndarray, "bar w 3"]:
         bar = Image.new("RGB", (width, BAR_PX), "#202020")
         draw = ImageDraw.Draw(bar)
-        step = width / len(self.rates)
-        for i, rate in enumerate(self.rates):
-            draw.rectangle((i * step, 3, (i + 1) * step - 2, BAR_PX - 1), fill=_COLOURS.get(rate, "#888888"))
-            if step > 14:
-                draw.text((i * step + 4, 4), str(rate), fill="white")
-        now = min(self.shown / self.segment * step, width - 1)
+        each, start = width / sum(self.lengths), 0.0
+        for rate, length in zip(self.rates, self.lengths, strict=True):
+            stop = start + length * each
+            draw.rectangle((start, 3, max(start, stop - 2), BAR_PX - 1), fill=_COLOURS.get(rate, "#888888"))
+            if stop - start > 14:
+                draw.text((start + 4, 4), str(rate), fill="white")
+            start = stop
+        now = min(self.shown * each, width - 1)
         draw.rectangle((now, 0, now + 1, BAR_PX), fill="white")
         return np.asarray(bar)
 

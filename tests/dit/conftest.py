@@ -26,7 +26,8 @@ def make_sample(
     number: int, rates: tuple[int, ...] = (4, 8), frames: int = 32, side: int = 4, caption: str = "", **facts
 ) -> shards.Sample:
     """A clip whose latents drift smoothly, in a direction of its own."""
-    counts = [-(-min(16, frames - 16 * i) // rate) for i, rate in enumerate(rates)]
+    lengths = [min(16, frames - 16 * i) for i in range(len(rates))]
+    counts = [-(-length // rate) for length, rate in zip(lengths, rates, strict=True)]
     starts = np.concatenate(
         [16 * i + rate * np.arange(n) for i, (rate, n) in enumerate(zip(rates, counts, strict=True))]
     )
@@ -41,6 +42,7 @@ def make_sample(
         "height": side * 8,
         "width": side * 8,
         "rates": list(rates),
+        "lengths": lengths,
         "times_s": (starts / 24).tolist(),
         "fingerprint": FINGERPRINT,
         "caption": caption,

@@ -93,7 +93,7 @@ def test_a_crop_is_a_window_of_the_latents():
         ({"rates": [4]}, "no latent sample"),
         ({"rates": [4, 4]}, "must agree"),
         ({"times_s": [0.0]}, "must agree"),
-        ({"frames": None}, "no latent sample"),
+        ({"lengths": None}, "no latent sample"),
     ],
 )
 def test_a_sample_that_contradicts_itself_is_refused_by_name(latents, change, message):

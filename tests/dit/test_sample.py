@@ -28,7 +28,7 @@ def models(tmp_path_factory) -> tuple[str, str]:
     """A DiT and its tokenizer with random weights."""
     folder = tmp_path_factory.mktemp("models")
     torch.manual_seed(0)
-    codec = save_tokenizer(Tokenizer(TokenizerConfig()), str(folder / "tokenizer"))
+    codec = save_tokenizer(Tokenizer(TokenizerConfig(rates=(4, 8))), str(folder / "tokenizer"))
     dit = DiT(DiTConfig())
     for parameter in dit.parameters():
         torch.nn.init.normal_(parameter, std=0.05)
@@ -62,7 +62,7 @@ def test_the_seed_alone_decides_the_clip(models, tmp_path):
 
 def test_what_is_not_asked_for_is_as_in_training(models, tmp_path):
     plan = sample(SampleConfig(seconds=0.5, steps=1), *models, str(tmp_path / "clip.mp4"))
-    assert (plan.frames, plan.fps, plan.height, plan.width, plan.rates) == (12, 24.0, 32, 48, (8,))
+    assert (sum(plan.lengths), plan.fps, plan.height, plan.width, plan.rates) == (12, 24.0, 32, 48, (8,))
 
 
 @pytest.mark.parametrize("sampler", ["euler", "heun"])
@@ -96,11 +96,11 @@ def test_another_tokenizer_than_that_of_training_is_refused(models, tmp_path):
 
 def test_footage_goes_through_latent_shards_and_training_to_a_clip(tmp_path):
     codec = str(tmp_path / "tokenizer")
-    print_ = save_tokenizer(Tokenizer(TokenizerConfig()), codec)
+    print_ = save_tokenizer(Tokenizer(TokenizerConfig(rates=(4, 8))), codec)
     samples = []
     for number in range(2):
         video = tmp_path / f"{number}.mp4"
-        planned = Plan(frames=20, height=32, width=48, fps=10.0, rates=(), counts=(), cells=(0, 0))
+        planned = Plan(lengths=(16, 4), height=32, width=48, fps=10.0, rates=(), counts=(), cells=(0, 0))
         write_mp4((np.full((32, 48, 3), 40 + 100 * number + t, np.uint8) for t in range(20)), planned, str(video))
         members = [("mp4", video.read_bytes()), ("json", b'{"pan": 0.5}'), ("txt", b"a grey wall")]
         samples.append(shards.Sample(clip_key(f"{number:016x}", 0.0), members))
@@ -111,5 +111,5 @@ def test_footage_goes_through_latent_shards_and_training_to_a_clip(tmp_path):
     config = TrainConfig(steps=3, tokens=96, warmup=0, device="cpu")
     model = train(config, str(tmp_path / "latents"), str(tmp_path / "run"))
     made = sample(SampleConfig(seconds=2.0, steps=2, device="cpu"), str(model), codec, str(tmp_path / "clip.mp4"))
-    assert (made.frames, made.height, made.width, made.rates) == (20, 32, 48, (4, 4))
+    assert (sum(made.lengths), made.height, made.width, made.rates) == (20, 32, 48, (4, 4))
     assert len(frames(tmp_path / "clip.mp4")) == 20

@@ -42,7 +42,7 @@ def moving_square(frames: int, speed: float, pts: list[int] | None = None, still
 def model(tmp_path: Path) -> str:
     torch.manual_seed(0)
     torch.set_num_threads(1)
-    save(Tokenizer(TokenizerConfig()), str(tmp_path / "model"))
+    save(Tokenizer(TokenizerConfig(rates=(4, 8))), str(tmp_path / "model"))
     return str(tmp_path / "model")
 
 
@@ -80,8 +80,8 @@ def test_stored_latents_decode_to_the_clip(model, tmp_path):
     root, path = write(tmp_path / "clips", [moving_square(21, 0)])
     encode_shard(root, path, str(tmp_path / "latents"), model)
     ((z, facts),) = read(tmp_path / "latents", path)
-    sizes = {name: facts[name] for name in ("frames", "height", "width")}
-    latents = Latents(z=torch.from_numpy(z)[None].float(), rates=tuple(facts["rates"]), **sizes)
+    ragged = {name: tuple(facts[name]) for name in ("rates", "lengths")}
+    latents = Latents(z=torch.from_numpy(z)[None].float(), **ragged, height=facts["height"], width=facts["width"])
     assert load(model).decode(latents).shape == (1, 3, 21, 40, 64)
 
 

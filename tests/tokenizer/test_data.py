@@ -3,11 +3,13 @@ from __future__ import annotations
 import itertools
 import random
 
+import av
+import numpy as np
 import pytest
 import torch
 
 from tokenizer.config import TrainConfig
-from tokenizer.data import ClipBatches, ClipError, crop, segments, to_pictures, to_video, video_frames
+from tokenizer.data import ClipBatches, ClipError, Cuts, crop, segments, to_pictures, to_video, video_frames
 
 SMALL = TrainConfig(batch=2, frames=12, side=32, shuffle=4)
 
@@ -23,6 +25,26 @@ def test_segments_cover_every_frame_and_only_the_last_is_short(clip_bytes):
     chunks = list(segments(clip_bytes, 16))
     assert [video.shape[2] for _, video in chunks] == [16, 16, 5]
     assert [t for times, _ in chunks for t in times] == pytest.approx([i / 25 for i in range(37)])
+
+
+def test_a_cut_begins_a_segment_and_motion_does_not(clip_bytes):
+    pictures = [picture for _, picture in video_frames(clip_bytes)]
+    other = [255 - picture[::-1] for picture in pictures[:20]]
+    cuts = Cuts()
+    assert [i for i, picture in enumerate(pictures + other) if cuts.before(picture)] == [37]
+
+
+def test_segments_of_a_film_end_at_its_cuts(clip_bytes, tmp_path):
+    film = tmp_path / "film.mp4"
+    with av.open(str(film), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"preset": "ultrafast"})
+        stream.width, stream.height, stream.pix_fmt = 128, 56, "yuv420p"
+        pictures = [picture for _, picture in video_frames(clip_bytes)][:20]
+        for picture in pictures + [255 - picture[::-1] for picture in pictures]:
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    assert [video.shape[2] for _, video in segments(str(film), 16)] == [16, 4, 16, 4]
 
 
 def test_pictures_are_shrunk_but_never_enlarged(clip_bytes):

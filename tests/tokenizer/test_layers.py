@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tokenizer.layers import RateNorm, SpaceDown, SpaceUp, TimeConv, TimeDown, TimeUp, haar, unhaar
+from tokenizer.layers import (
+    RateNorm, SpaceDown, SpaceUp, TimeConv, TimeDown, TimeUp, haar, joined, shifted, unhaar,
+)  # fmt: skip
 
 
 @settings(max_examples=20, deadline=None)
@@ -18,13 +21,18 @@ def test_haar_patching_loses_nothing_and_keeps_the_energy(levels, rows, columns,
     torch.testing.assert_close(bands.square().sum(), x.square().sum())
 
 
-def test_the_sum_of_shifted_convolutions_is_a_causal_conv3d():
-    conv = TimeConv(5, "t")
-    x = torch.randn(2, 7, 5, 3, 4)
-    weight = torch.stack([tap.weight[..., 0, 0] for tap in conv.taps], dim=-1)[..., None, None]
+@pytest.mark.parametrize("channels", [5, 48, 64])
+def test_the_kernels_of_the_time_convolution_are_all_the_causal_conv3d(channels):
+    conv = TimeConv(channels, "t").requires_grad_(False)
+    conv.bias.normal_()
+    x = torch.randn(2, 7, channels, 3, 4)
     led = torch.cat([x[:, :1], x[:, :1], x], dim=1).transpose(1, 2)
-    expected = F.conv3d(led, weight, conv.taps[2].bias).transpose(1, 2)
-    torch.testing.assert_close(conv(x, {}, {}), expected)
+    weight = torch.stack(tuple(conv.weight), dim=-1)[..., None, None]
+    expected = F.conv3d(led, weight, conv.bias).transpose(1, 2)
+    torch.testing.assert_close(conv(x, {}, {}), expected, rtol=0, atol=2e-6)
+    seen = torch.cat([x[:, :1], x[:, :1], x], dim=1)
+    for kernel in (shifted, joined):
+        torch.testing.assert_close(kernel(seen, conv.weight, conv.bias), expected, rtol=0, atol=2e-6)
 
 
 def test_a_time_convolution_goes_on_from_its_cache():

@@ -56,15 +56,17 @@ def test_of_equal_distortions_the_cheaper_wins():
 
 
 def test_a_clip_without_a_budget_takes_the_best_of_each_segment():
-    cost = costs(37, (4, 8), 16)
+    cost = costs((16, 16, 5), (4, 8))
     assert cost.tolist() == [[4, 2], [4, 2], [2, 1]]
     assert limit(Budget(), cost) == 10 and limit(Budget(share=0.7), cost) == 7 and limit(Budget(share=0.1), cost) == 5
     assert limit(Budget(latents=6), cost) == 6
 
 
 def test_latents_go_to_the_segment_that_moves(stirred):
-    tokenizer = stirred()
-    measured = Measured(costs=costs(48, (4, 8), 16), distortion=np.array([[1.0, 1.1], [2.0, 9.0], [1.0, 1.2]]))
+    tokenizer, lengths = stirred(rates=(4, 8)), (16, 16, 16)
+    measured = Measured(
+        lengths=lengths, costs=costs(lengths, (4, 8)), distortion=np.array([[1.0, 1.1], [2.0, 9.0], [1.0, 1.2]])
+    )
     assert choose(tokenizer, measured, Budget(latents=8)) == (8, 4, 8)
     with pytest.raises(BudgetError, match="minimum of 6"):
         choose(tokenizer, measured, Budget(latents=5))
@@ -74,7 +76,7 @@ def test_distortion_of_segments_sums_to_that_of_the_clip(stirred):
     tokenizer = stirred()
     video = torch.rand(1, 3, 37, 10, 12) * 2 - 1
     table = distortions(tokenizer, video)
-    assert table.shape == (3, 2)
+    assert table.shape == (3, 4)
     for i, rate in enumerate(tokenizer.config.rates):
         again = tokenizer.decode(tokenizer.encode(video, rate)).clamp(-1, 1)
         assert table[:, i].sum() == pytest.approx(float((again - video).square().mean()) * 37, rel=1e-5)
@@ -82,4 +84,4 @@ def test_distortion_of_segments_sums_to_that_of_the_clip(stirred):
 
 def test_the_time_of_a_latent_is_the_mean_time_of_its_frames():
     times = [0.0, 0.1, 0.3, 0.4, 1.0, 1.1]  # variable frame rate
-    assert latent_times(times, [2, 4], 4) == pytest.approx([0.05, 0.35, 1.05])
+    assert latent_times(times, [2, 4], [4, 2]) == pytest.approx([0.05, 0.35, 1.05])

@@ -22,7 +22,7 @@ def test_a_reconstruction_plays_side_by_side_with_every_frame(model, clip_bytes,
     (tmp_path / "in.mp4").write_bytes(clip_bytes)
     out = str(tmp_path / "out.mp4")
     done = reconstruct(model, str(tmp_path / "in.mp4"), out, budget=Budget(latents=8))
-    assert done.latents <= 8 and sorted(set(done.rates)) == [4, 8] and done.frames == 37 and done.psnr > 18
+    assert 6 <= done.latents <= 8 and len(done.rates) == 3 and done.frames == 37 and done.psnr > 18
     with av.open(out) as container:
         frames = list(container.decode(video=0))
     assert len(frames) == 37 and (frames[0].width, frames[0].height) == (256, 56 + BAR_PX)
@@ -34,13 +34,13 @@ def test_a_clip_of_shards_is_found_by_its_key(model, clip_shards, tmp_path):
 
     keys = [sample["__key__"] for sample in shards.pipeline(clip_shards, members=("mp4",))]
     done = reconstruct(model, clip_shards, str(tmp_path / "out.mp4"), key=keys[2], side_px=32)
-    assert done.frames == 24 and done.rates == [4, 4]
+    assert done.frames == 24 and done.rates == [2, 2]
     with pytest.raises(ValueError, match="no clip nothing"):
         reconstruct(model, clip_shards, str(tmp_path / "out.mp4"), key="nothing")
 
 
 def test_a_budget_below_the_minimum_names_it_and_leaves_no_file(model, clip_bytes, tmp_path):
     (tmp_path / "in.mp4").write_bytes(clip_bytes)
-    with pytest.raises(ValueError, match="minimum of 5"):
-        reconstruct(model, str(tmp_path / "in.mp4"), str(tmp_path / "out.mp4"), budget=Budget(latents=4))
+    with pytest.raises(ValueError, match="minimum of 3"):
+        reconstruct(model, str(tmp_path / "in.mp4"), str(tmp_path / "out.mp4"), budget=Budget(latents=2))
     assert not (tmp_path / "out.mp4").exists()
