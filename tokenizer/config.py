@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 Size = Literal["nano", "tiny", "small", "base"]
@@ -10,8 +11,15 @@ Size = Literal["nano", "tiny", "small", "base"]
 # size: width at 1/8 of the side, blocks for each stage. Half of a nano is five stages of one block of 12·80² weights.
 _DIALS: dict[str, tuple[int, int]] = {"nano": (80, 1), "tiny": (136, 2), "small": (256, 3), "base": (480, 4)}
 KNOWN_RATES = (1, 2, 4, 8, 16)
+SHIPPED = "shipped"
+"""Name of the tokenizer whose weights come with Rushes."""
 PATCH = 4
 """Two levels of Haar patching: the network never sees full resolution."""
+
+
+def folder_of(model: str) -> str:
+    """Return the folder or URI of a saved tokenizer, given as that or as `SHIPPED`."""
+    return str(Path(__file__).parent / "weights") if model == SHIPPED else model.rstrip("/")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +118,18 @@ class TrainConfig:
     """Recompute activations in the backward pass: slower, much less memory."""
     shuffle: int = 64
     """Clips held for shuffling."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalConfig:
+    """How a tokenizer is evaluated."""
+
+    clips: int = 32
+    """Clips at most; 0 takes all."""
+    side_px: int = 128
+    """Clips are shrunk so that the shorter side has this many pixels; 0 keeps their size."""
+    max_seconds: float = 4.0
+    """Of each clip; all of it is held in memory."""
 
 
 @dataclass(frozen=True, kw_only=True)

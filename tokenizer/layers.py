@@ -75,7 +75,7 @@ class TimeConv(nn.Module):
         """Return the convolved chunk; two past frames come from `before`, the last two go to `after`."""
         past = before[self.name] if self.name in before else x[:, :1].expand(-1, 2, -1, -1, -1)
         seen = torch.cat([past, x], dim=1)
-        after[self.name] = seen[:, -2:]
+        after[self.name] = seen[:, -2:].clone()  # a view would keep the whole chunk in memory
         return time_kernel(self.weight)(seen, self.weight, self.bias)
 
 

@@ -1,0 +1,288 @@
+"""Evaluate a tokenizer: quality at every rate, and what choosing rates by budget gains over fixed rates and thresholds.
+
+    rushes tokenizer eval RUN/tokenizer/model CLIPS… --out RUN/tokenizer/eval
+
+Writes `metrics.json` and `rate-distortion.svg`. Every point of a curve is a clip coded again with the rates chosen, not a
+sum of what was measured at fixed rates. Memory holds one clip at a time.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import islice, takewhile
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from pipelines import shards, storage
+from tokenizer.allocate import allocate, by_motion, by_ssim, by_tuned_ssim, monotone, uniform
+from tokenizer.config import EvalConfig
+from tokenizer.data import ClipError, segments
+from tokenizer.layers import Caches
+from tokenizer.losses import FeatureDistance
+from tokenizer.metrics import WINDOW, flicker, psnr, ssim
+from tokenizer.model import Tokenizer, counts, fingerprint, load
+from tokenizer.plots import Line, chart
+from tokenizer.rates import Measured, costs, measure
+
+log = logging.getLogger(__name__)
+KINDS = ((0.01, "still"), (0.05, "slow"), (0.2, "moderate"), (float("inf"), "fast"))
+"""Kinds of motion by the clip's measured motion, in widths per second, below which they end."""
+SHARES = (0.15, 0.1875, 0.25, 0.375, 0.5, 0.75, 1.0)
+"""Budgets of the curves, as shares of what the lowest rate takes."""
+Segments = list[Float[Tensor, "1 3 t h w"]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clip:
+    """A clip to evaluate on."""
+
+    name: str
+    """Key in its shard, or path of the file."""
+    data: bytes | str
+    """Its content, or the path."""
+    kind: str
+    """Kind of motion, empty where it was not measured."""
+
+
+@dataclass(kw_only=True)
+class Study:
+    """What was found of one clip."""
+
+    clip: Clip
+    measured: Measured
+    by_rate: dict[int, dict[str, float]] = field(default_factory=dict)
+    """At each rate alone: squared error summed over frames, SSIM, feature distance, flicker, latents."""
+    coded: dict[tuple[int, ...], float] = field(default_factory=dict)
+    """Squared error (range [-1, 1], mean over pixels, summed over frames) under rates that were tried."""
+
+    @property
+    def frames(self) -> int:
+        """Frames of the clip."""
+        return sum(self.measured.lengths)
+
+
+def evaluate(
+    model: str, sources: Sequence[str], out: str, config: EvalConfig, progress: Callable[[str], None] | None = None
+) -> dict[str, Any]:
+    """Evaluate a tokenizer on clips; return and write what was found.
+
+    Args:
+        model: folder of a saved tokenizer.
+        sources: roots of clip shards, or video files; clips it was not trained on, or the figures say nothing.
+        out: folder to write to.
+        config: sizes and limits.
+        progress: called with a line for each clip.
+
+    Raises:
+        ValueError: there is no tokenizer, or not one clip.
+    """
+    tokenizer = load(model).to("cuda" if torch.cuda.is_available() else "cpu")
+    feature = FeatureDistance().to(tokenizer.latent_mean.device)
+    studies = []
+    for clip in islice(find(sources), config.clips or None):
+        try:
+            video = opened(tokenizer, clip, config)
+        except ClipError as error:
+            log.warning("clip %s is passed over: %s", clip.name, error)
+            continue
+        studies.append(study(tokenizer, feature, clip, video))
+        if progress:
+            progress(f"{clip.name}: " + ", ".join(f"{r} at {v['psnr']:.1f} dB" for r, v in studies[-1].by_rate.items()))
+    if not studies:
+        raise ValueError(f"{', '.join(sources)}: not one clip that can be decoded")
+    made = plans(tokenizer, studies)
+    for i, one in enumerate(studies):
+        video = opened(tokenizer, one.clip, config)
+        for choice in made.values():
+            recode(tokenizer, one, video, choice[i])
+    found = summary(tokenizer, studies, made, config)
+    storage.write_bytes(f"{out}/metrics.json", json.dumps(found, indent=1).encode())
+    storage.write_bytes(f"{out}/rate-distortion.svg", drawn(found).encode())
+    return found
+
+
+def find(sources: Sequence[str]) -> Iterator[Clip]:
+    """Yield the clips of shards and files."""
+    for source in sources:
+        if not storage.exists(f"{source.rstrip('/')}/manifest.json"):
+            yield Clip(name=source, data=source if storage.is_local(source) else storage.read_bytes(source), kind="")
+            continue
+        for sample in shards.pipeline(source, members=("mp4", "json"), nodes=False):
+            motion = json.loads(sample["json"]).get("motion")
+            kind = "" if motion is None else next(name for most, name in KINDS if motion < most)
+            yield Clip(name=sample["__key__"], data=sample["mp4"], kind=kind)
+
+
+def opened(tokenizer: Tokenizer, clip: Clip, config: EvalConfig) -> Segments:
+    """Return the segments of a clip. Raises ClipError where it has none."""
+    chunks = segments(clip.data, tokenizer.config.segment, config.side_px)
+    within = takewhile(lambda chunk: chunk[0][0] < config.max_seconds, chunks)
+    found = [video.to(tokenizer.latent_mean.device) for _, video in within]
+    if not found:
+        raise ClipError(f"{clip.name} has no frames")
+    return found
+
+
+@torch.no_grad()
+def study(tokenizer: Tokenizer, feature: FeatureDistance, clip: Clip, video: Segments) -> Study:
+    """Return what a clip costs and loses at each rate."""
+    found = Study(clip=clip, measured=measure(tokenizer, video))
+    whole = torch.cat(video, dim=2)
+    for rate in tokenizer.config.rates:
+        again = torch.cat(list(coded(tokenizer, video, [rate] * len(video))), dim=2)
+        error = float((again - whole).square().mean(dim=(0, 1, 3, 4)).sum())
+        found.coded[(rate,) * len(video)] = error
+        pictures = [x[0].transpose(0, 1) for x in (again, whole)]
+        found.by_rate[rate] = {
+            "psnr": psnr(error / found.frames),
+            "ssim": float(ssim(*pictures).mean()) if min(whole.shape[-2:]) >= WINDOW else float("nan"),
+            "feature": float(feature(*pictures)),
+            "flicker": flicker(whole, again) if found.frames > 1 else 0.0,
+            "latents": float(costs(found.measured.lengths, [rate]).sum()),
+        }
+    return found
+
+
+def coded(tokenizer: Tokenizer, video: Segments, rates: Sequence[int]) -> Iterator[Float[Tensor, "1 3 t h w"]]:
+    """Yield the reconstruction of each segment, cut to its size and range."""
+    encoding: Caches = {}
+    decoding: Caches = {}
+    for segment, rate in zip(video, rates, strict=True):
+        moments, encoding = tokenizer.encode_chunk(segment, rate, encoding)
+        again, decoding = tokenizer.decode_chunk(tokenizer.normed(moments.chunk(2, dim=2)[0]), rate, decoding)
+        t, h, w = segment.shape[2:]
+        yield again[:, :, :t, :h, :w].clamp(-1, 1)
+
+
+@torch.no_grad()
+def recode(tokenizer: Tokenizer, one: Study, video: Segments, rates: tuple[int, ...]) -> float:
+    """Return the squared error of a clip under some rates, coding it unless that was done."""
+    if rates not in one.coded:
+        pairs = zip(video, coded(tokenizer, video, rates), strict=True)
+        one.coded[rates] = sum(float((y - x).square().mean(dim=(0, 1, 3, 4)).sum()) for x, y in pairs)
+    return one.coded[rates]
+
+
+Plan = dict[tuple[str, float], list[tuple[int, ...]]]
+"""Rates of every clip by method and budget, the budget as a share of what the lowest rate takes."""
+
+
+def plans(tokenizer: Tokenizer, studies: Sequence[Study]) -> Plan:
+    """Return what each method chooses under each budget.
+
+    `adaptive` has a budget for each clip, as have `motion`, `ssim`, `tuned ssim`, `predicted` (the scorer's) and the
+    fixed rates; `adaptive, all clips` shares one budget out over all of them.
+    """
+    rates = np.array(tokenizer.config.rates)
+    found: Plan = {}
+    for i, rate in enumerate(tokenizer.config.rates):
+        share = sum(one.measured.costs[:, i].sum() for one in studies) / _most(studies)
+        found["fixed", share] = [(rate,) * len(one.measured.lengths) for one in studies]
+    budgets = sorted({*SHARES, *(share for _, share in found)})
+    for share in budgets:
+        picked: dict[str, list[list[int]]] = {}
+        for one in studies:
+            cost, loss = one.measured.costs, monotone(one.measured.distortion, one.measured.costs)
+            budget = max(round(share * int(cost[:, 0].sum())), int(cost.min(axis=1).sum()))
+            ways: dict[str, list[int]] = {
+                "adaptive": allocate(loss, cost, budget),
+                "motion": by_motion(one.motion, cost, budget),
+                "ssim": by_ssim(one.similarity, cost, budget),
+                "tuned ssim": by_tuned_ssim(one.similarity, loss, cost, budget),
+            }
+            if one.predicted is not None:
+                ways["predicted"] = allocate(monotone(one.predicted, cost), cost, budget)
+            for name, options in ways.items():
+                picked.setdefault(name, []).append(options)
+        cost = np.concatenate([one.measured.costs for one in studies])
+        loss = np.concatenate([monotone(one.measured.distortion, one.measured.costs) for one in studies])
+        budget = max(round(share * int(cost[:, 0].sum())), int(cost.min(axis=1).sum()))
+        together = iter(allocate(loss, cost, budget))
+        picked["adaptive, all clips"] = [list(islice(together, len(one.measured.lengths))) for one in studies]
+        for name, choices in picked.items():
+            found[name, share] = [tuple(int(rate) for rate in rates[options]) for options in choices]
+    return found
+
+
+def _most(studies: Sequence[Study]) -> int:
+    return sum(int(one.measured.costs[:, 0].sum()) for one in studies)
+
+
+def summary(tokenizer: Tokenizer, studies: Sequence[Study], made: Plan, config: EvalConfig) -> dict[str, Any]:
+    """Return the record of an evaluation: means over clips by rate and kind of motion, curves, and every clip."""
+    frames = sum(one.frames for one in studies)
+    by_rate = {str(rate): _mean([one.by_rate[rate] for one in studies]) for rate in tokenizer.config.rates}
+    kinds = sorted({one.clip.kind for one in studies})
+    by_kind = {
+        kind or "not measured": {
+            str(rate): _mean([one.by_rate[rate] for one in studies if one.clip.kind == kind])
+            for rate in tokenizer.config.rates
+        }
+        for kind in kinds
+    }
+    curves: dict[str, list[dict[str, float]]] = {}
+    for (method, share), choice in sorted(made.items()):
+        spent = sum(sum(counts(one.measured.lengths, rates)) for one, rates in zip(studies, choice, strict=True))
+        errors = [one.coded[rates] for one, rates in zip(studies, choice, strict=True)]
+        each = [psnr(error / one.frames) for error, one in zip(errors, studies, strict=True)]
+        curves.setdefault(method, []).append(
+            {"share": share, "latents": spent, "latents_per_frame": spent / frames,
+             "psnr": psnr(sum(errors) / frames), "mean_psnr": sum(each) / len(each)}
+        )  # fmt: skip
+    return {
+        "fingerprint": fingerprint(tokenizer), "config": asdict(config), "clips": len(studies), "frames": frames,
+        "by_rate": by_rate, "by_kind": by_kind, "curves": curves,
+        "each": [
+            {"clip": one.clip.name, "kind": one.clip.kind, "frames": one.frames,
+             "by_rate": {str(rate): figures for rate, figures in one.by_rate.items()},
+             "gain": _gains(made, studies, i)}
+            for i, one in enumerate(studies)
+        ],
+    }  # fmt: skip
+
+
+def _mean(figures: Sequence[dict[str, float]]) -> dict[str, float]:
+    return {name: sum(each[name] for each in figures) / len(figures) for name in figures[0]}
+
+
+def _gains(made: Plan, studies: Sequence[Study], i: int) -> dict[str, float]:
+    """Return by how many dB choosing rates beats each fixed rate of the same latents, in one clip."""
+    one, gains = studies[i], {}
+    for (method, share), choice in made.items():
+        if method == "fixed" and ("adaptive", share) in made:
+            better = one.coded[made["adaptive", share][i]]
+            gains[str(choice[i][0])] = psnr(better / one.frames) - psnr(one.coded[choice[i]] / one.frames)
+    return gains
+
+
+def drawn(found: dict[str, Any]) -> str:
+    """Return the rate–distortion curves as SVG."""
+    lines = [
+        Line(method, sorted((point["latents_per_frame"], point["psnr"]) for point in points), method == "fixed")
+        for method, points in found["curves"].items()
+    ]
+    title = f"{found['clips']} clips, {found['frames']} frames"
+    return chart(lines, title, "latents per frame", "PSNR of all frames, dB", log_x=True)
+
+
+def lines_of(found: dict[str, Any]) -> list[str]:
+    """Return an evaluation as lines for the terminal."""
+    head = f"{'rate':<14}{'latents':>9}{'PSNR':>8}{'SSIM':>8}{'feature':>9}{'flicker':>9}"
+    lines = [f"{found['clips']} clips, {found['frames']} frames, means over clips", head]
+    for name, table in ({"": found["by_rate"]} | found["by_kind"]).items():
+        for rate, f in table.items():
+            lines.append(
+                f"{rate + ' ' + name:<14}{f['latents']:>9.1f}{f['psnr']:>8.2f}{f['ssim']:>8.4f}"
+                f"{f['feature']:>9.4f}{f['flicker']:>9.2f}"
+            )
+    for method, points in found["curves"].items():
+        shown = "  ".join(f"{point['share']:.3g}: {point['psnr']:.2f}" for point in points)
+        lines.append(f"{method:<22}{shown}")
+    return lines
