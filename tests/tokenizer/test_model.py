@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tokenizer.config import TokenizerConfig
 from tokenizer.data import segments
-from tokenizer.losses import psnr
+from tokenizer.metrics import psnr
 from tokenizer.model import Latents, Tokenizer, counts, fingerprint, load, save, stream_decode, stream_encode
 
 ALL = (2, 4, 8, 16)
