@@ -108,8 +108,7 @@ def lam_for(distortion: Distortion, costs: Costs, budget: float) -> float:
     low, high = 0.0, max(float(np.ptp(distortion, axis=1).max()), np.finfo(float).tiny)  # a latent saves no more
     while spent(high) > budget:  # rounding
         high *= 2
-    while high - low > 1e-9 * high:
-        middle = (low + high) / 2
+    while high - low > 1e-9 * high and low < (middle := (low + high) / 2) < high:
         low, high = (low, middle) if spent(middle) <= budget else (middle, high)
     return high
 
