@@ -98,8 +98,10 @@ class LeakyBucket:
 
         Raises:
             BudgetError: More short segments came than the reserve pays for; the message names what this one needs.
-            ValueError: A distortion is not finite.
+            ValueError: A distortion is not finite, or a time is none.
         """
+        if not 0 <= duration_s < math.inf:
+            raise ValueError(f"duration_s={duration_s} is no time; give the seconds of the segment, 0 or more")
         filled = min(self.capacity, level.latents + self.per_second * duration_s)
         least = int(costs.min())
         if filled < least - ROUNDING:

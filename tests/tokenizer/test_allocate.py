@@ -187,6 +187,12 @@ def test_limits_that_cannot_be_kept_up_are_refused_with_the_minimum():
             a_bucket(**wrong)
 
 
+@pytest.mark.parametrize("wrong", [-1.0, float("nan"), float("inf")])
+def test_what_is_no_time_fills_no_bucket(wrong):
+    with pytest.raises(ValueError, match="is no time"):
+        a_bucket().step(a_bucket().start(), np.zeros(4), costs([16], RATES)[0], wrong)
+
+
 def test_a_stream_goes_on_from_its_level_as_if_it_had_not_been_broken_off():
     dice = np.random.default_rng(0)
     stream = [(16, np.sort(dice.random(4))) for _ in range(30)]
