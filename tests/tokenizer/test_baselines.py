@@ -63,7 +63,7 @@ def test_thresholds_choose_the_fewest_latents_that_pass():
 
 def test_what_exceeds_the_budget_is_taken_from_the_most_similar_first():
     cost, similarity = costs([16] * 2, RATES), np.array([[1, 0.9, 0.3, 0.2], [1, 0.5, 0.4, 0.3]])
-    fits = {16: [0, 0], 12: [1, 0], 8: [1, 1], 6: [1, 2], 5: [1, 3], 3: [2, 3], 2: [3, 3]}
+    fits = {16: [0, 0], 12: [1, 0], 8: [1, 1], 6: [1, 2], 5: [2, 2], 3: [2, 3], 2: [3, 3]}
     for budget, expected in fits.items():
         assert by_ssim(similarity, cost, (2, 2, 2), budget) == expected
 
