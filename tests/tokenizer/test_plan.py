@@ -7,7 +7,7 @@ import torch
 
 from tokenizer import plan as planning
 from tokenizer.allocate import BudgetError
-from tokenizer.bucket import LeakyBucket
+from tokenizer.bucket import LeakyBucket, Level
 from tokenizer.config import Budget, TokenizerConfig
 from tokenizer.data import segments
 from tokenizer.model import Tokenizer, fingerprint
@@ -82,8 +82,8 @@ def test_a_budget_below_the_minimum_is_refused_and_a_clip_without_frames_has_no_
 
 def test_a_stream_keeps_its_limit_and_goes_on_from_any_level(scorer, clip_bytes):
     bucket = LeakyBucket(capacity=6, per_second=2.5, lam=1e-3, segment_s=16 / 25)
-    whole = list(streamed(scorer, segments(clip_bytes, 16, 28), bucket))
-    latents = 6.0
+    whole = list(streamed(scorer, segments(clip_bytes, 16, 28), bucket, Level(2.0)))
+    latents = 2.0
     for ((times, _), rate, level), seconds in zip(whole, (15 / 25, 16 / 25, 5 / 25), strict=True):
         latents = min(6.0, latents + 2.5 * seconds) - -(-len(times) // rate)
         assert level.latents == pytest.approx(latents) and latents >= 0
