@@ -100,7 +100,7 @@ def lam_for(distortion: Distortion, costs: Costs, budget: float) -> float:
     _check(distortion, costs)
     _least(costs, budget)
 
-    def spent(lam: float) -> int:
+    def spent(lam: float) -> float:
         return total(costs, lagrangian(distortion, costs, lam))
 
     if spent(0.0) <= budget:
