@@ -61,9 +61,9 @@ class Scorer(nn.Module):
             nn.Conv2d(32, 48, 3, stride=2, padding=1), nn.SiLU(),
             nn.Conv2d(48, 64, 3, stride=2, padding=1), nn.SiLU(),
         )  # fmt: skip
-        self.head = nn.Sequential(nn.Linear(64 + maps + 1, 64), nn.SiLU(), nn.Linear(64, out))
-        self.linear = nn.Linear(maps + 1, out)
-        for layer in (self.head[-1], self.linear):
+        last, self.linear = nn.Linear(64, out), nn.Linear(maps + 1, out)
+        self.head = nn.Sequential(nn.Linear(64 + maps + 1, 64), nn.SiLU(), last)
+        for layer in (last, self.linear):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
         for name, size in (("mean", maps + 1), ("target_mean", out)):
