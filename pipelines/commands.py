@@ -17,7 +17,7 @@ from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 from dit.config import SampleConfig
 from dit.config import TrainConfig as DiTTrainConfig
 from pipelines.config import CurateConfig, LatentsConfig, RayConfig
-from tokenizer.config import SHIPPED, Budget, EvalConfig, TokenizerConfig
+from tokenizer.config import SHIPPED, Allocation, Budget, EvalConfig, ScorerConfig, TokenizerConfig
 from tokenizer.config import TrainConfig as TokenizerTrainConfig
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)  # what stands under a field is its help
@@ -240,6 +240,22 @@ def _logged(line: dict[str, float]) -> None:
     log.info("  ".join(f"{name} {value:.5g}" for name, value in line.items()))
 
 
+def _scorer_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("run", type=str, help="a run with shards")
+    parser.add_argument(
+        "--tokenizer", type=str, default="", help="folder of the model; RUN/tokenizer/model if not given"
+    )
+    _selection(parser, "whose shards to measure")
+    _configured(parser, ScorerConfig)
+
+
+def _scorer(options: Namespace) -> int:
+    from tokenizer import scorer
+
+    print(json.dumps(scorer.fit(_set_of(options), _tokenizer_of(options), _of(ScorerConfig, options)), indent=2))
+    return DONE
+
+
 def _reconstruct_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("source", type=str, help="a run with shards, or a video file")
     parser.add_argument(
@@ -251,6 +267,11 @@ def _reconstruct_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--side_px", "--side-px", type=int, default=256, help="the shorter side is shrunk to this; 0 keeps the size"
     )
+    parser.add_argument(
+        "--allocation", type=Allocation, default="auto",
+        help="measure what each segment loses at each rate, or let the model's scorer predict it; auto: predict where "
+        "there is one",
+    )  # fmt: skip
     parser.add_class_arguments(Budget, None)
 
 
@@ -268,6 +289,7 @@ def _reconstruct(options: Namespace) -> int:
         selections.folder(root, wanted=options.selection) if is_run else root,
         options.out or f"{root}/tokenizer/reconstruction.mp4",
         key=options.key, budget=_of(Budget, options), side_px=options.side_px,
+        allocation=options.allocation,
     )  # fmt: skip
     print(json.dumps(asdict(done), indent=2))
     return DONE
@@ -409,6 +431,7 @@ COMMANDS = [
         ("verify", "check shards against manifest, ledger and decoder", _verify_arguments, _verify),
         ("doctor", "what is installed, which models are there, how to get the others", _doctor_arguments, _doctor),
         ("tokenizer train", "train the tokenizer on the shards of a run", _tokenizer_train_arguments, _tokenizer_train),
+        ("tokenizer scorer", "train what predicts the loss at each rate, beside the model", _scorer_arguments, _scorer),
         ("tokenizer reconstruct", "original and reconstruction side by side", _reconstruct_arguments, _reconstruct),
         ("tokenizer eval", "quality at every rate, and what choosing rates gains", _tokenizer_eval_arguments,
          _tokenizer_eval),

@@ -179,6 +179,11 @@ class LatentsConfig:
     share: float = 0.4
     """Latents that a clip may have, as a share of what the lowest rate would take; 0 means no limit, and nothing is
     measured."""
+    per_second: float = 0.0
+    """Latents that a clip may have for each of its seconds, with share=0; 0 means no limit."""
+    allocation: Literal["auto", "measured", "predicted"] = "auto"
+    """measured: each clip is coded at every rate first; predicted: the model's scorer foresees what each segment loses,
+    many times faster; auto: predicted where the model has a scorer."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -53,13 +53,14 @@ def run(
     selection = root.rsplit("/", 1)[-1]
     out, prefix = f"{run_}/latents/{selection}", f"{selection}."
     print_ = tokenizer_fingerprint(model)
+    scorer = scorer_fingerprint(model, config)
     units = {}
     for shard in shards.read_manifest(root).shards:
         name = prefix + shard.path.removesuffix(".tar").replace("/", "-")
         units[name] = {
             "unit": name,
             "shard": shard.path,
-            "fingerprint": fingerprint(FORMAT, print_, config, shard.sha256),
+            "fingerprint": fingerprint(FORMAT, print_, scorer, config, shard.sha256),
         }
     failed = {part.unit for part in ledger.parts("errors")}
     done = {(part.unit, part.fingerprint) for part in ledger.parts("latents") if f"latents-{part.unit}" not in failed}
@@ -89,7 +90,9 @@ def run(
         raise RuntimeError(f"not one clip of {root} could be encoded; run `rushes verify --full {run_}`")
     infos = [shards.read_info(out, shard) for shard in made]
     extra = {"tokenizer": print_, "selection": selection}
-    manifest = shards.write_manifest(out, infos, kind="latents", fingerprint=fingerprint(print_, config), extra=extra)
+    manifest = shards.write_manifest(
+        out, infos, kind="latents", fingerprint=fingerprint(print_, scorer, config), extra=extra
+    )
     shards.prune(out, manifest)
     return manifest
 
@@ -104,7 +107,7 @@ def _check(config: LatentsConfig) -> None:
     """Raise ValueError for settings that no clip can be encoded with, before any worker starts."""
     from tokenizer.config import Budget
 
-    Budget(share=config.share)
+    Budget(share=config.share, per_second=config.per_second)
     if config.side_px < 0:
         raise ValueError(f"side_px={config.side_px} must be a number of pixels; 0 keeps the size of the clips")
 
@@ -118,6 +121,19 @@ def tokenizer_fingerprint(model: str) -> str:
         raise ValueError(
             f"{model} holds no tokenizer; train one with `rushes tokenizer train RUN`, or give --tokenizer"
         )
+    return str(json.loads(storage.read_bytes(uri))["fingerprint"])
+
+
+def scorer_fingerprint(model: str, config: LatentsConfig) -> str:
+    """Return the fingerprint of the scorer that decides on rates, empty where they are measured.
+
+    Raises ValueError where it is to be predicted and the model has no scorer.
+    """
+    uri = f"{model.rstrip('/')}/scorer.json"
+    if config.allocation == "measured" or not storage.exists(uri):
+        if config.allocation == "predicted":
+            raise ValueError(f"{model} holds no scorer; train one with `rushes tokenizer scorer RUN`, or measure")
+        return ""
     return str(json.loads(storage.read_bytes(uri))["fingerprint"])
 
 
@@ -146,11 +162,13 @@ class LatentsActor:
         from pipelines import latents
         from tokenizer.config import Budget
 
-        budget = Budget(share=self.config.share)
+        config = self.config
+        budget = Budget(share=config.share, per_second=config.per_second)
         try:
             return latents.encode_shard(
-                self.roots[0], shard, self.roots[1], self.model, budget, side_px=self.config.side_px
-            )
+                self.roots[0], shard, self.roots[1], self.model, budget,
+                side_px=config.side_px, allocation=config.allocation,
+            )  # fmt: skip
         except shards.ShardError as error:
             remedy = f"remove it and run `{selections.pack_command(self.run, self.selection)}`, which packs it anew"
             return None, [{"code": "damaged", "reason": str(error), "remedy": remedy}]

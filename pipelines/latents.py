@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator, Mapping
-from itertools import chain
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain, repeat
 from typing import Any
 
 import numpy as np
@@ -17,16 +17,25 @@ import torch
 
 from pipelines import shards
 from pipelines.work import guard
-from tokenizer.config import Budget
+from tokenizer.config import Allocation, Budget
 from tokenizer.data import ClipError, segments
 from tokenizer.layers import Caches
 from tokenizer.model import Tokenizer, fingerprint, load
-from tokenizer.rates import choose, latent_times, measure
+from tokenizer.plan import Segment, plan
+from tokenizer.rates import latent_times
+from tokenizer.scorer import Scorer, scorer_for
 
 
 @torch.no_grad()
 def encode_shard(
-    root: str, shard: str, out_root: str, model: str, budget: Budget | None = None, *, side_px: int = 0
+    root: str,
+    shard: str,
+    out_root: str,
+    model: str,
+    budget: Budget | None = None,
+    *,
+    side_px: int = 0,
+    allocation: Allocation = "auto",
 ) -> tuple[shards.ShardInfo | None, list[dict[str, Any]]]:
     """Write the latent shard of one clip shard; return what the manifest needs and a record of each failed clip.
 
@@ -39,11 +48,15 @@ def encode_shard(
         model: Folder of a saved tokenizer.
         budget: Latents that each clip may have; with none every segment takes the lowest rate and nothing is measured.
         side_px: Clips are shrunk so that the shorter side has this many pixels; 0 keeps their size.
+        allocation: Whether what a segment loses at each rate is measured or predicted by the model's scorer; auto
+            predicts where the model has one.
 
     Raises:
         ShardError: The shard is damaged.
+        ValueError: There is no such tokenizer, no scorer to predict, or one of another tokenizer.
     """
     tokenizer = load(model).to("cuda" if torch.cuda.is_available() else "cpu")
+    scorer = scorer_for(model, tokenizer, allocation)
     print_ = fingerprint(tokenizer)
     failed: list[dict[str, Any]] = []
     budget = budget or Budget()
@@ -52,7 +65,7 @@ def encode_shard(
         for sample in shards.read_shard(f"{root.rstrip('/')}/{shard}", ("mp4", "json", "txt")):
             done: list[shards.Sample] = []
             with guard(failed, key=sample["__key__"]):
-                done.append(encode_clip(tokenizer, print_, sample, budget, side_px))
+                done.append(encode_clip(tokenizer, print_, sample, budget, side_px, scorer))
             yield from done
 
     encoded = samples()
@@ -66,23 +79,32 @@ def encode_shard(
 
 @torch.no_grad()
 def encode_clip(
-    tokenizer: Tokenizer, fingerprint_: str, sample: Mapping[str, Any], budget: Budget, side_px: int = 0
+    tokenizer: Tokenizer,
+    fingerprint_: str,
+    sample: Mapping[str, Any],
+    budget: Budget,
+    side_px: int = 0,
+    scorer: Scorer | None = None,
 ) -> shards.Sample:
-    """Return the latents of one clip as a sample; frames are read twice if a budget must be shared out, never held.
+    """Return the latents of one clip as a sample; see `plan` for how often its frames are read.
 
     Raises ClipError where the clip has no frames, BudgetError where the budget is below the clip's minimum.
     """
     length = tokenizer.config.segment
     device = tokenizer.latent_mean.device
-    chosen: tuple[int, ...] | None = None
-    if budget.share or budget.latents:
-        videos = (video.to(device) for _, video in segments(sample["mp4"], length, side_px))
-        chosen = choose(tokenizer, measure(tokenizer, videos), budget)
+
+    def read() -> Iterator[Segment]:
+        return ((times, video.to(device)) for times, video in segments(sample["mp4"], length, side_px))
+
+    chosen: Iterable[int] = repeat(tokenizer.config.rates[0])
+    chunks = read()
+    if budget.limited:
+        chosen, _, chunks = plan(tokenizer, read, budget, scorer)
     caches: Caches = {}
     rates, lengths, times_s, found, shape = [], [], [], [], (0, 0)
-    for i, (times, video) in enumerate(segments(sample["mp4"], length, side_px)):
-        rates.append(chosen[i] if chosen else tokenizer.config.rates[0])
-        moments, caches = tokenizer.encode_chunk(video.to(device), rates[-1], caches)
+    for (times, video), rate in zip(chunks, chosen, strict=False):  # one rate repeats for ever
+        rates.append(rate)
+        moments, caches = tokenizer.encode_chunk(video, rate, caches)
         found.append(tokenizer.normed(moments.chunk(2, dim=2)[0])[0].half().cpu())
         times_s += times
         lengths.append(len(times))

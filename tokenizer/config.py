@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 Size = Literal["nano", "tiny", "small", "base"]
+Allocation = Literal["auto", "measured", "predicted"]
 
 # size: width at 1/8 of the side, blocks for each stage. Half of a nano is five stages of one block of 12·80² weights.
 _DIALS: dict[str, tuple[int, int]] = {"nano": (80, 1), "tiny": (136, 2), "small": (256, 3), "base": (480, 4)}
@@ -134,13 +136,42 @@ class EvalConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """How many latents a clip may have. Give one; with neither every segment takes the lowest rate number."""
+    """How many latents a clip may have. Give one; with none every segment takes the lowest rate number."""
 
     share: float = 0.0
     """Share of the latents that the lowest rate number would take, such as 0.6; 0 means no limit."""
     latents: int = 0
     """Latents in all; 0 means no limit."""
+    per_second: float = 0.0
+    """Latents for each second of the clip; 0 means no limit."""
 
     def __post_init__(self):
-        if not 0 <= self.share <= 1 or self.latents < 0 or (self.share and self.latents):
-            raise ValueError(f"{self} is no budget: give share between 0 and 1, or latents ≥ 1, not both")
+        given = sum(map(bool, (self.share, self.latents, self.per_second)))
+        if not 0 <= self.share <= 1 or self.latents < 0 or not 0 <= self.per_second < math.inf or given > 1:
+            raise ValueError(
+                f"{self} is no budget: give one of share between 0 and 1, latents ≥ 1, per_second > 0, and 0 for the "
+                "others"
+            )
+
+    @property
+    def limited(self) -> bool:
+        """Whether there is a limit at all."""
+        return bool(self.share or self.latents or self.per_second)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScorerConfig:
+    """How the scorer, which predicts what each segment loses at each rate, is trained."""
+
+    steps: int = 600
+    """Steps of the optimizer."""
+    batch: int = 32
+    """Segments for each step."""
+    lr: float = 3e-3
+    """Peak learning rate of AdamW; a cosine takes it to nothing."""
+    side_px: int = 256
+    """Clips are shrunk so that the shorter side has this many pixels: what the latents will be made at."""
+    clips: int = 64
+    """Clips that are measured, from the first on."""
+    seed: int = 0
+    """Seed of weights and order."""

@@ -21,7 +21,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pipelines import shards, storage
-from tokenizer.allocate import allocate, by_motion, by_ssim, by_tuned_ssim, monotone, uniform
+from tokenizer.allocate import allocate, monotone
+from tokenizer.baselines import by_motion, by_ssim, by_tuned_ssim, held_ssim, motion
 from tokenizer.config import EvalConfig
 from tokenizer.data import ClipError, segments
 from tokenizer.layers import Caches
@@ -29,11 +30,14 @@ from tokenizer.losses import FeatureDistance
 from tokenizer.metrics import WINDOW, flicker, psnr, ssim
 from tokenizer.model import Tokenizer, counts, fingerprint, load
 from tokenizer.plots import Line, chart
-from tokenizer.rates import Measured, costs, measure
+from tokenizer.rates import RateDistortion, costs, measure
+from tokenizer.scorer import Scorer, predict, scorer_for
 
 log = logging.getLogger(__name__)
 KINDS = ((0.01, "still"), (0.05, "slow"), (0.2, "moderate"), (float("inf"), "fast"))
 """Kinds of motion by the clip's measured motion, in widths per second, below which they end."""
+MOTION_LIMITS, SSIM_LIMITS = (0.06, 0.03, 0.015), (0.95, 0.95, 0.95)
+"""Thresholds of the baselines for the second and higher rates: ours, for want of published ones."""
 SHARES = (0.15, 0.1875, 0.25, 0.375, 0.5, 0.75, 1.0)
 """Budgets of the curves, as shares of what the lowest rate takes."""
 Segments = list[Float[Tensor, "1 3 t h w"]]
@@ -56,16 +60,23 @@ class Study:
     """What was found of one clip."""
 
     clip: Clip
-    measured: Measured
-    by_rate: dict[int, dict[str, float]] = field(default_factory=dict)
-    """At each rate alone: squared error summed over frames, SSIM, feature distance, flicker, latents."""
+    lengths: tuple[int, ...]
+    """Frames of each segment."""
+    measured: RateDistortion
+    motions: Float[np.ndarray, " segments"]
+    similarity: Float[np.ndarray, "segments rates"]
+    """SSIM of each segment and its subsampled version."""
+    predicted: Float[np.ndarray, "segments rates"] | None
+    """Distortions that the scorer expects; None without one."""
+    by_rate: dict[int, dict[str, float | None]] = field(default_factory=dict)
+    """At each rate alone: PSNR, SSIM (None of pictures below its window), feature distance, flicker, latents."""
     coded: dict[tuple[int, ...], float] = field(default_factory=dict)
     """Squared error (range [-1, 1], mean over pixels, summed over frames) under rates that were tried."""
 
     @property
     def frames(self) -> int:
         """Frames of the clip."""
-        return sum(self.measured.lengths)
+        return sum(self.lengths)
 
 
 def evaluate(
@@ -84,7 +95,7 @@ def evaluate(
         ValueError: there is no tokenizer, or not one clip.
     """
     tokenizer = load(model).to("cuda" if torch.cuda.is_available() else "cpu")
-    feature = FeatureDistance().to(tokenizer.latent_mean.device)
+    feature, scorer = FeatureDistance().to(tokenizer.latent_mean.device), scorer_for(model, tokenizer, "auto")
     studies = []
     for clip in islice(find(sources), config.clips or None):
         try:
@@ -92,7 +103,7 @@ def evaluate(
         except ClipError as error:
             log.warning("clip %s is passed over: %s", clip.name, error)
             continue
-        studies.append(study(tokenizer, feature, clip, video))
+        studies.append(study(tokenizer, feature, scorer, clip, video))
         if progress:
             progress(f"{clip.name}: " + ", ".join(f"{r} at {v['psnr']:.1f} dB" for r, v in studies[-1].by_rate.items()))
     if not studies:
@@ -131,21 +142,32 @@ def opened(tokenizer: Tokenizer, clip: Clip, config: EvalConfig) -> Segments:
 
 
 @torch.no_grad()
-def study(tokenizer: Tokenizer, feature: FeatureDistance, clip: Clip, video: Segments) -> Study:
+def study(
+    tokenizer: Tokenizer, feature: FeatureDistance, scorer: Scorer | None, clip: Clip, video: Segments
+) -> Study:
     """Return what a clip costs and loses at each rate."""
-    found = Study(clip=clip, measured=measure(tokenizer, video))
+    rates = tokenizer.config.rates
+    large = min(video[0].shape[-2:]) >= WINDOW
+    found = Study(
+        clip=clip,
+        lengths=tuple(segment.shape[2] for segment in video),
+        measured=measure(tokenizer, video),
+        motions=np.array([motion(segment) for segment in video]),
+        similarity=np.stack([held_ssim(segment, rates) if large else np.ones(len(rates)) for segment in video]),
+        predicted=None if scorer is None else np.stack([predict(scorer, segment) for segment in video]),
+    )
     whole = torch.cat(video, dim=2)
-    for rate in tokenizer.config.rates:
+    for rate in rates:
         again = torch.cat(list(coded(tokenizer, video, [rate] * len(video))), dim=2)
         error = float((again - whole).square().mean(dim=(0, 1, 3, 4)).sum())
         found.coded[(rate,) * len(video)] = error
         pictures = [x[0].transpose(0, 1) for x in (again, whole)]
         found.by_rate[rate] = {
             "psnr": psnr(error / found.frames),
-            "ssim": float(ssim(*pictures).mean()) if min(whole.shape[-2:]) >= WINDOW else float("nan"),
+            "ssim": float(ssim(*pictures).mean()) if large else None,
             "feature": float(feature(*pictures)),
             "flicker": flicker(whole, again) if found.frames > 1 else 0.0,
-            "latents": float(costs(found.measured.lengths, [rate]).sum()),
+            "latents": float(costs(found.lengths, [rate]).sum()),
         }
     return found
 
@@ -184,7 +206,7 @@ def plans(tokenizer: Tokenizer, studies: Sequence[Study]) -> Plan:
     found: Plan = {}
     for i, rate in enumerate(tokenizer.config.rates):
         share = sum(one.measured.costs[:, i].sum() for one in studies) / _most(studies)
-        found["fixed", share] = [(rate,) * len(one.measured.lengths) for one in studies]
+        found["fixed", share] = [(rate,) * len(one.lengths) for one in studies]
     budgets = sorted({*SHARES, *(share for _, share in found)})
     for share in budgets:
         picked: dict[str, list[list[int]]] = {}
@@ -193,9 +215,9 @@ def plans(tokenizer: Tokenizer, studies: Sequence[Study]) -> Plan:
             budget = max(round(share * int(cost[:, 0].sum())), int(cost.min(axis=1).sum()))
             ways: dict[str, list[int]] = {
                 "adaptive": allocate(loss, cost, budget),
-                "motion": by_motion(one.motion, cost, budget),
-                "ssim": by_ssim(one.similarity, cost, budget),
-                "tuned ssim": by_tuned_ssim(one.similarity, loss, cost, budget),
+                "motion": by_motion(one.motions, cost, MOTION_LIMITS, budget),
+                "ssim": by_ssim(one.similarity, cost, SSIM_LIMITS, budget),
+                "tuned ssim": by_tuned_ssim(one.similarity, loss, cost, budget)[0],
             }
             if one.predicted is not None:
                 ways["predicted"] = allocate(monotone(one.predicted, cost), cost, budget)
@@ -205,7 +227,7 @@ def plans(tokenizer: Tokenizer, studies: Sequence[Study]) -> Plan:
         loss = np.concatenate([monotone(one.measured.distortion, one.measured.costs) for one in studies])
         budget = max(round(share * int(cost[:, 0].sum())), int(cost.min(axis=1).sum()))
         together = iter(allocate(loss, cost, budget))
-        picked["adaptive, all clips"] = [list(islice(together, len(one.measured.lengths))) for one in studies]
+        picked["adaptive, all clips"] = [list(islice(together, len(one.lengths))) for one in studies]
         for name, choices in picked.items():
             found[name, share] = [tuple(int(rate) for rate in rates[options]) for options in choices]
     return found
@@ -229,7 +251,7 @@ def summary(tokenizer: Tokenizer, studies: Sequence[Study], made: Plan, config: 
     }
     curves: dict[str, list[dict[str, float]]] = {}
     for (method, share), choice in sorted(made.items()):
-        spent = sum(sum(counts(one.measured.lengths, rates)) for one, rates in zip(studies, choice, strict=True))
+        spent = sum(sum(counts(one.lengths, rates)) for one, rates in zip(studies, choice, strict=True))
         errors = [one.coded[rates] for one, rates in zip(studies, choice, strict=True)]
         each = [psnr(error / one.frames) for error, one in zip(errors, studies, strict=True)]
         curves.setdefault(method, []).append(
@@ -248,8 +270,10 @@ def summary(tokenizer: Tokenizer, studies: Sequence[Study], made: Plan, config: 
     }  # fmt: skip
 
 
-def _mean(figures: Sequence[dict[str, float]]) -> dict[str, float]:
-    return {name: sum(each[name] for each in figures) / len(figures) for name in figures[0]}
+def _mean(figures: Sequence[dict[str, float | None]]) -> dict[str, float | None]:
+    """Return the mean of each figure over the clips that have it."""
+    table = {name: [each[name] for each in figures if each[name] is not None] for name in figures[0]}
+    return {name: sum(values) / len(values) if values else None for name, values in table.items()}  # type: ignore[arg-type]
 
 
 def _gains(made: Plan, studies: Sequence[Study], i: int) -> dict[str, float]:
@@ -278,8 +302,9 @@ def lines_of(found: dict[str, Any]) -> list[str]:
     lines = [f"{found['clips']} clips, {found['frames']} frames, means over clips", head]
     for name, table in ({"": found["by_rate"]} | found["by_kind"]).items():
         for rate, f in table.items():
+            similar = "-" if f["ssim"] is None else f"{f['ssim']:.4f}"
             lines.append(
-                f"{rate + ' ' + name:<14}{f['latents']:>9.1f}{f['psnr']:>8.2f}{f['ssim']:>8.4f}"
+                f"{rate + ' ' + name:<14}{f['latents']:>9.1f}{f['psnr']:>8.2f}{similar:>8}"
                 f"{f['feature']:>9.4f}{f['flicker']:>9.2f}"
             )
     for method, points in found["curves"].items():

@@ -15,11 +15,6 @@ def kl(mean: Float[Tensor, "b n c h w"], logvar: Float[Tensor, "b n c h w"]) -> 
     return 0.5 * (mean.square() + logvar.exp() - 1 - logvar).sum(dim=2).mean()
 
 
-def psnr(error: Float[Tensor, ""] | float) -> float:
-    """Return the peak signal-to-noise ratio in dB of a mean squared error in the range [-1, 1]."""
-    return float(10 * torch.log10(4 / torch.as_tensor(error).clamp_min(1e-12)))
-
-
 class FeatureDistance(nn.Module):
     """Distance in the features of EfficientNet-Lite0, trained on ImageNet; not LPIPS, and never called so.
 

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from tokenizer.config import TokenizerConfig, TrainConfig
 from tokenizer.data import Position
-from tokenizer.losses import FeatureDistance, kl, psnr
+from tokenizer.losses import FeatureDistance, kl
+from tokenizer.metrics import psnr
 from tokenizer.model import Latents, Tokenizer, segment_lengths
 
 

@@ -1,4 +1,8 @@
-"""Which segment gets how many latents: distortion at every rate, then the exact best choice under a budget."""
+"""What each segment costs and loses at each rate, measured by coding it at all of them, and the rates that follow.
+
+The choice itself is arithmetic on these tables (`tokenizer.allocate`); a scorer predicts them without coding anything
+(`tokenizer.scorer`).
+"""
 
 from __future__ import annotations
 
@@ -10,21 +14,16 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from tokenizer.allocate import allocate, limit, monotone
 from tokenizer.config import Budget
 from tokenizer.layers import Caches
 from tokenizer.model import Tokenizer
 
 
-class BudgetError(ValueError):
-    """The budget is below what the highest rates need."""
-
-
 @dataclass(frozen=True, kw_only=True)
-class Measured:
-    """What each segment costs and loses at each rate."""
+class RateDistortion:
+    """What each segment costs and loses at each rate, measured or predicted."""
 
-    lengths: tuple[int, ...]
-    """Frames of each segment."""
     costs: Int[np.ndarray, "segments rates"]
     """Latents."""
     distortion: Float[np.ndarray, "segments rates"]
@@ -32,10 +31,10 @@ class Measured:
 
 
 @torch.no_grad()
-def measure(tokenizer: Tokenizer, segments: Iterable[Float[Tensor, "1 3 t h w"]]) -> Measured:
+def measure(tokenizer: Tokenizer, segments: Iterable[Float[Tensor, "1 3 t h w"]]) -> RateDistortion:
     """Return cost and distortion of every segment at every rate, where the whole clip has that rate.
 
-    Segments are consumed one by one, so memory does not grow with the clip.
+    Segments are consumed one by one, so memory does not grow with the clip; each may have its own length.
     """
     rates = tokenizer.config.rates
     encoding: list[Caches] = [{} for _ in rates]
@@ -52,77 +51,23 @@ def measure(tokenizer: Tokenizer, segments: Iterable[Float[Tensor, "1 3 t h w"]]
             losses.append(float(error))
         distortion.append(losses)
         lengths.append(video.shape[2])
-    return Measured(lengths=tuple(lengths), costs=costs(lengths, rates), distortion=np.array(distortion))
-
-
-def distortions(tokenizer: Tokenizer, video: Float[Tensor, "1 3 t h w"]) -> Float[np.ndarray, "segments rates"]:
-    """Return the distortion of each segment at each rate; see `Measured.distortion`."""
-    return measure(tokenizer, video.split(tokenizer.config.segment, dim=2)).distortion
+    return RateDistortion(costs=costs(lengths, rates), distortion=np.array(distortion).reshape(-1, len(rates)))
 
 
 def costs(lengths: Sequence[int], rates: Sequence[int]) -> Int[np.ndarray, "segments rates"]:
-    """Return the latents that each segment of a clip takes at each rate, by the frames of the segments."""
-    return np.array([[-(-length // rate) for rate in rates] for length in lengths])
+    """Return the latents that segments of so many frames take at each rate."""
+    return -(-np.array(lengths, dtype=np.int64)[:, None] // np.array(rates))
 
 
-def allocate(
-    distortion: Float[np.ndarray, "segments options"], costs: Int[np.ndarray, "segments options"], budget: int
-) -> list[int]:
-    """Return one option for each segment: the least total distortion whose total cost is at most `budget`.
-
-    Exact: the multiple-choice knapsack by dynamic programming over the budget (Kellerer, Pferschy, Pisinger, *Knapsack
-    Problems*, §11.5), O(segments · options · budget). Of equal distortions the cheaper wins.
+def choose(rates: Sequence[int], table: RateDistortion, budget: Budget, duration_s: float) -> tuple[int, ...]:
+    """Return the best rates of a clip of `duration_s` seconds under a budget.
 
     Raises:
-        BudgetError: the cheapest choice costs more than `budget`; the message names the minimum.
+        BudgetError: The budget is below the clip's minimum; the message names it.
+        ValueError: A distortion is not finite.
     """
-    least = int(costs.min(axis=1).sum())
-    if budget < least:
-        raise BudgetError(f"a budget of {budget} latents is below the minimum of {least} for {len(costs)} segments")
-    if not np.isfinite(distortion).all():
-        raise ValueError("distortion holds NaN or infinity; the tokenizer or the video is broken")
-    budget = min(budget, int(costs.max(axis=1).sum()))
-    best = np.zeros(budget + 1)  # least distortion of the segments so far for at most so many latents
-    choices = np.zeros((len(costs), budget + 1), dtype=np.int16)
-    for i, (loss, cost) in enumerate(zip(distortion, costs, strict=True)):
-        table = np.full((len(cost), budget + 1), np.inf)
-        for option in np.flatnonzero(cost <= budget):
-            table[option, cost[option] :] = best[: budget + 1 - cost[option]] + loss[option]
-        order = np.argsort(cost, kind="stable")
-        choices[i] = order[np.argmin(table[order], axis=0)]
-        best = table.min(axis=0)
-    return _trace(choices, costs, int(np.argmin(best)))
-
-
-def _trace(choices: np.ndarray, costs: np.ndarray, left: int) -> list[int]:
-    picked = []
-    for i in reversed(range(len(costs))):
-        picked.append(int(choices[i, left]))
-        left -= int(costs[i, picked[-1]])
-    return picked[::-1]
-
-
-def uniform(costs: Int[np.ndarray, "segments options"], budget: int) -> list[int]:
-    """Return the baseline: one option for all segments, the dearest that the budget affords."""
-    totals = costs.sum(axis=0)
-    affordable = [int(option) for option in np.argsort(-totals, kind="stable") if totals[option] <= budget]
-    if not affordable:
-        raise BudgetError(f"a budget of {budget} latents is below the minimum of {int(totals.min())} at one rate")
-    return [affordable[0]] * len(costs)
-
-
-def limit(budget: Budget, costs: Int[np.ndarray, "segments options"]) -> int:
-    """Return a budget in latents; a share is rounded down, but never below what the highest rates need."""
-    dearest = int(costs.max(axis=1).sum())
-    if budget.latents:
-        return budget.latents
-    return max(int(budget.share * dearest), int(costs.min(axis=1).sum())) if budget.share else dearest
-
-
-def choose(tokenizer: Tokenizer, measured: Measured, budget: Budget) -> tuple[int, ...]:
-    """Return the best rates of a measured clip under a budget."""
-    picked = allocate(measured.distortion, measured.costs, limit(budget, measured.costs))
-    return tuple(tokenizer.config.rates[option] for option in picked)
+    picked = allocate(monotone(table.distortion, table.costs), table.costs, limit(budget, table.costs, duration_s))
+    return tuple(rates[option] for option in picked)
 
 
 def latent_times(times_s: Sequence[float], rates: Sequence[int], lengths: Sequence[int]) -> list[float]:

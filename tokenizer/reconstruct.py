@@ -2,7 +2,8 @@
 
     rushes tokenizer reconstruct RUN/tokenizer/model VIDEO.mp4 --out side-by-side.mp4
 
-Both passes (measuring, then coding under the budget) go segment by segment, so memory does not grow with the video.
+Measured, both passes (measuring, then coding under the budget) go segment by segment, so memory does not grow with the
+video; where a scorer predicts, its pictures are held.
 """
 
 from __future__ import annotations
@@ -21,12 +22,13 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from pipelines import shards, storage
-from tokenizer.config import Budget
+from tokenizer.config import Allocation, Budget
 from tokenizer.data import ClipError, segments, to_pictures
 from tokenizer.layers import Caches
-from tokenizer.losses import psnr
+from tokenizer.metrics import psnr
 from tokenizer.model import Tokenizer, counts, load
-from tokenizer.rates import choose, measure
+from tokenizer.plan import Segment, plan
+from tokenizer.scorer import scorer_for
 
 BAR_PX = 18
 _COLOURS = {1: "#b2182b", 2: "#d6604d", 4: "#ef8a62", 8: "#67a9cf", 16: "#2166ac"}
@@ -58,6 +60,7 @@ def reconstruct(
     budget: Budget | None = None,
     side_px: int = 256,
     max_seconds: float = 20.0,
+    allocation: Allocation = "auto",
 ) -> Reconstruction:
     """Write original and reconstruction side by side and return the quality.
 
@@ -69,40 +72,35 @@ def reconstruct(
         budget: How many latents the video may have; none gives every segment the lowest rate.
         side_px: The shorter side is shrunk to this; 0 keeps the size.
         max_seconds: Later frames are left out.
+        allocation: Whether what a segment loses at each rate is measured or predicted by the model's scorer; auto
+            predicts where the model has one.
 
     Raises:
-        ValueError: No tokenizer, video or clip is there, or the budget is below its minimum.
+        ValueError: No tokenizer, scorer, video or clip is there, or the budget is below its minimum.
     """
     tokenizer = load(model).to("cuda" if torch.cuda.is_available() else "cpu")
     clip = find_clip(source, key)
     length = tokenizer.config.segment
 
-    def videos() -> Iterator[tuple[list[float], Tensor]]:
+    def read() -> Iterator[Segment]:
         chunks = segments(clip, length, side_px)
         return ((t, v.to(tokenizer.latent_mean.device)) for t, v in takewhile(lambda c: c[0][0] < max_seconds, chunks))
 
-    measured = measure(tokenizer, (video for _, video in videos()))
-    if not len(measured.costs):
+    rates, lengths, chunks = plan(tokenizer, read, budget or Budget(), scorer_for(model, tokenizer, allocation))
+    if not rates:
         raise ClipError(f"{source} has no frames")
-    rates = choose(tokenizer, measured, budget or Budget())
-    error, times = 0.0, []
+    error = 0.0
     with storage.open_write(out) as file:
-        pairs = _again(tokenizer, videos(), rates)
-        writer = SideBySide(file, rates, measured.lengths)
+        pairs = _again(tokenizer, chunks, rates)
+        writer = SideBySide(file, rates, lengths)
         try:
             for times_s, video, again in pairs:
                 error += float((again - video).square().mean(dim=(0, 1, 3, 4)).sum())
-                times += times_s
                 writer.add(times_s, to_pictures(video), to_pictures(again))
         finally:
             writer.close()
-    return Reconstruction(
-        out=out,
-        psnr=psnr(error / len(times)),
-        rates=list(rates),
-        latents=sum(counts(measured.lengths, rates)),
-        frames=len(times),
-    )
+    frames, latents = sum(lengths), sum(counts(lengths, rates))
+    return Reconstruction(out=out, psnr=psnr(error / frames), rates=list(rates), latents=latents, frames=frames)
 
 
 def find_clip(source: str, key: str) -> bytes | str:
@@ -118,7 +116,7 @@ def find_clip(source: str, key: str) -> bytes | str:
 
 
 def _again(
-    tokenizer: Tokenizer, videos: Iterator[tuple[list[float], Tensor]], rates: Sequence[int]
+    tokenizer: Tokenizer, videos: Iterator[Segment], rates: Sequence[int]
 ) -> Iterator[tuple[list[float], Float[Tensor, "1 3 t h w"], Float[Tensor, "1 3 t h w"]]]:
     """Yield times, video and reconstruction of each segment."""
     encoding: Caches = {}

@@ -26,7 +26,7 @@ from PIL import Image
 from pipelines import ledger, shards, storage
 from tokenizer.config import TokenizerConfig, TrainConfig
 from tokenizer.data import ClipBatches, loader, to_pictures
-from tokenizer.losses import psnr
+from tokenizer.metrics import psnr
 from tokenizer.model import Tokenizer, load, save
 from tokenizer.module import TokenizerModule, norm_latents, unit
 

@@ -11,10 +11,12 @@ import pytest
 import torch
 
 from pipelines import shards
+from pipelines.config import LatentsConfig
 from pipelines.latents import encode_shard, unpack
 from tokenizer.config import Budget, TokenizerConfig
 from tokenizer.data import segments
 from tokenizer.model import Latents, Tokenizer, fingerprint, load, save
+from tokenizer.scorer import Scorer, save_scorer, scorer_fingerprint
 
 KEYS = [f"{i:016x}-000001000" for i in range(3)]
 
@@ -118,3 +120,38 @@ def test_a_shard_of_which_no_clip_can_be_decoded_gives_no_shard_but_the_reasons(
     root, path = write(tmp_path / "clips", [b"text", b"more text"])
     info, failed = encode_shard(root, path, str(tmp_path / "latents"), model)
     assert info is None and [one["key"] for one in failed] == KEYS[:2] and all(one["remedy"] for one in failed)
+
+
+def test_a_model_with_a_scorer_allocates_by_prediction_unless_told_to_measure(model, tmp_path, monkeypatch):
+    root, path = write(tmp_path / "clips", [moving_square(32, 3, still=15)])
+    scorer = Scorer((4, 8), fingerprint(load(model)))
+    save_scorer(scorer, model)
+    asked = []
+    monkeypatch.setattr(
+        "tokenizer.plan.predict", lambda *_: asked.append(1) or np.array([[1.0, 9.0], [1, 1]][len(asked) - 1])
+    )
+    for allocation, rates, times in (("auto", [4, 8], 2), ("predicted", [4, 8], 2), ("measured", [8, 4], 0)):
+        asked.clear()
+        out = tmp_path / f"latents-{allocation}"
+        encode_shard(root, path, str(out), model, Budget(latents=6), allocation=allocation)
+        ((z, facts),) = read(out, path)
+        assert facts["rates"] == rates and len(z) == 6 and len(asked) == times
+
+
+def test_prediction_without_a_scorer_is_refused_with_the_remedy(model, tmp_path):
+    root, path = write(tmp_path / "clips", [moving_square(5, 3)])
+    with pytest.raises(ValueError, match="rushes tokenizer scorer"):
+        encode_shard(root, path, str(tmp_path / "latents"), model, Budget(share=0.5), allocation="predicted")
+
+
+def test_latents_are_made_anew_for_another_scorer_but_not_where_it_is_not_asked(model):
+    from pipelines.encode_latents import scorer_fingerprint as found
+
+    assert found(model, LatentsConfig()) == found(model, LatentsConfig(allocation="measured")) == ""
+    with pytest.raises(ValueError, match="rushes tokenizer scorer"):
+        found(model, LatentsConfig(allocation="predicted"))
+    scorer = Scorer((4, 8), fingerprint(load(model)))
+    save_scorer(scorer, model)
+    assert found(model, LatentsConfig()) == found(model, LatentsConfig(allocation="predicted"))
+    assert found(model, LatentsConfig()) == scorer_fingerprint(scorer)
+    assert found(model, LatentsConfig(allocation="measured")) == ""

@@ -32,7 +32,12 @@ def test_a_configuration_that_cannot_be_is_refused(wrong):
 
 def test_a_budget_is_one_limit_or_none():
     assert Budget() == Budget(share=0.0, latents=0)
-    with pytest.raises(ValueError, match="not both"):
-        Budget(share=0.5, latents=3)
+    assert not Budget().limited and Budget(latents=1).limited and Budget(per_second=2.5).limited
+    for two in ({"share": 0.5, "latents": 3}, {"share": 0.5, "per_second": 3.0}, {"latents": 5, "per_second": 3.0}):
+        with pytest.raises(ValueError, match="give one of"):
+            Budget(**two)
+    for wrong in (-1.0, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="per_second > 0"):
+            Budget(per_second=wrong)
     with pytest.raises(ValueError, match="between 0 and 1"):
         Budget(share=1.5)

@@ -1,9 +1,8 @@
 from __future__ import annotations
 
-import pytest
 import torch
 
-from tokenizer.losses import FeatureDistance, kl, psnr
+from tokenizer.losses import FeatureDistance, kl
 
 
 def test_kl_is_that_of_torch_distributions():
@@ -11,10 +10,6 @@ def test_kl_is_that_of_torch_distributions():
     normal = torch.distributions.Normal
     expected = torch.distributions.kl_divergence(normal(mean, (0.5 * logvar).exp()), normal(0, 1))
     torch.testing.assert_close(kl(mean, logvar), expected.sum(dim=2).mean())
-
-
-def test_psnr_of_a_tenth_of_the_range_is_20_db():
-    assert psnr(0.2**2) == pytest.approx(20)
 
 
 def test_the_feature_distance_is_zero_for_equals_and_grows_with_blur():

@@ -8,7 +8,7 @@ import torch
 
 from tokenizer.config import TokenizerConfig
 from tokenizer.data import segments
-from tokenizer.losses import psnr
+from tokenizer.metrics import psnr
 from tokenizer.model import Tokenizer, fingerprint, in_range, load, save
 
 

@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from tokenizer import plan as planning
+from tokenizer.allocate import BudgetError
+from tokenizer.bucket import LeakyBucket, Level
+from tokenizer.config import Budget, TokenizerConfig
+from tokenizer.data import segments
+from tokenizer.model import Tokenizer, fingerprint
+from tokenizer.plan import Segment, duration_s, plan, streamed
+from tokenizer.scorer import Scorer
+
+RATES = (2, 4, 8, 16)
+
+
+@pytest.fixture
+def tokenizer() -> Tokenizer:
+    torch.manual_seed(0)
+    return Tokenizer(TokenizerConfig(rates=RATES)).eval().requires_grad_(False)
+
+
+@pytest.fixture
+def scorer(tokenizer) -> Scorer:
+    """Untrained: whatever it says, budgets hold."""
+    return Scorer(RATES, fingerprint(tokenizer)).eval().requires_grad_(False)
+
+
+class Reader:
+    """Opens a clip and counts how often."""
+
+    def __init__(self, clip: bytes):
+        self.clip, self.opened = clip, 0
+
+    def __call__(self) -> Iterator[Segment]:
+        self.opened += 1
+        return segments(self.clip, 16, 28)
+
+
+@pytest.mark.parametrize("budget", [Budget(latents=9), Budget(share=0.5), Budget(per_second=6.0)])
+@pytest.mark.parametrize("predicted", [False, True])
+def test_a_plan_gives_every_frame_and_one_rate_a_segment_within_the_budget(
+    tokenizer, scorer, clip_bytes, budget, predicted
+):
+    read = Reader(clip_bytes)
+    rates, _, chunks = plan(tokenizer, read, budget, scorer if predicted else None)
+    chunks = list(chunks)
+    assert read.opened == (1 if predicted else 2)
+    spent = sum(-(-len(times) // rate) for (times, _), rate in zip(chunks, rates, strict=True))
+    assert 3 <= spent <= {9: 9, 0.5: 9, 6.0: 8}[budget.latents or budget.share or budget.per_second]
+    for (times, video), (expected_times, expected) in zip(chunks, segments(clip_bytes, 16, 28), strict=True):
+        assert times == expected_times and torch.equal(video, expected)
+
+
+def test_a_plan_by_prediction_codes_nothing_and_one_by_measurement_does(tokenizer, scorer, clip_bytes, monkeypatch):
+    def refused(*_):
+        raise RuntimeError("measured")
+
+    monkeypatch.setattr(planning, "measure", refused)
+    plan(tokenizer, Reader(clip_bytes), Budget(share=0.5), scorer)
+    with pytest.raises(RuntimeError, match="measured"):
+        plan(tokenizer, Reader(clip_bytes), Budget(share=0.5))
+
+
+def test_without_a_limit_every_segment_takes_the_lowest_rate(tokenizer, clip_bytes):
+    rates, _, chunks = plan(tokenizer, Reader(clip_bytes), Budget())
+    assert rates == (2, 2, 2) and len(list(chunks)) == 3
+
+
+@pytest.mark.parametrize("predicted", [False, True])
+def test_a_budget_below_the_minimum_is_refused_and_a_clip_without_frames_has_no_rates(
+    tokenizer, scorer, clip_bytes, predicted
+):
+    with pytest.raises(BudgetError, match="minimum of 3"):
+        plan(tokenizer, Reader(clip_bytes), Budget(latents=2), scorer if predicted else None)
+    rates, _, chunks = plan(tokenizer, lambda: iter(()), Budget(share=0.5), scorer if predicted else None)
+    assert rates == () and list(chunks) == []
+
+
+def test_a_stream_keeps_its_limit_and_goes_on_from_any_level(scorer, clip_bytes):
+    bucket = LeakyBucket(capacity=6, per_second=2.5, lam=1e-3, segment_s=16 / 25)
+    whole = list(streamed(scorer, segments(clip_bytes, 16, 28), bucket, Level(2.0)))
+    latents = 2.0
+    for ((times, _), rate, level), seconds in zip(whole, (15 / 25, 16 / 25, 5 / 25), strict=True):
+        latents = min(6.0, latents + 2.5 * seconds) - -(-len(times) // rate)
+        assert level.latents == pytest.approx(latents) and latents >= 0
+    (_, again, last), *_ = streamed(scorer, list(segments(clip_bytes, 16, 28))[1:], bucket, whole[0][2])
+    unknown = 2.5 / 25  # the step to its first frame is not refilled
+    assert again == whole[1][1] and last.latents == pytest.approx(whole[1][2].latents - unknown)
+
+
+def test_frames_last_as_long_as_their_mean_step():
+    assert duration_s([0.0, 0.04, 0.08]) == pytest.approx(0.12)
+    assert duration_s([3.0]) == duration_s([]) == 0

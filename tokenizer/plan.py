@@ -1,0 +1,90 @@
+"""From a clip and a budget to the rate of each segment: frames read twice and coded at every rate, or read once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
+
+import numpy as np
+from jaxtyping import Float
+from torch import Tensor
+
+from tokenizer.bucket import LeakyBucket, Level
+from tokenizer.config import Budget
+from tokenizer.data import to_pictures, to_video
+from tokenizer.model import Tokenizer
+from tokenizer.rates import RateDistortion, choose, costs, measure
+from tokenizer.scorer import Scorer, predict
+
+Segment = tuple[list[float], Float[Tensor, "1 3 t h w"]]
+"""Times in seconds of the frames of a segment, and its video in [-1, 1]."""
+
+
+def plan(
+    tokenizer: Tokenizer, read: Callable[[], Iterator[Segment]], budget: Budget, scorer: Scorer | None = None
+) -> tuple[tuple[int, ...], tuple[int, ...], Iterator[Segment]]:
+    """Return the rate of each segment of a clip, the frames of each, and the segments.
+
+    With a scorer the clip is read once, and its frames are held as 8-bit pictures until the rates are known: 0.2 GB for
+    20 s at 256×455. Without one it is read twice and nothing is held. Without a limit every segment takes the lowest
+    rate, and the clip is read twice only to count them.
+
+    Args:
+        tokenizer: Whose rates are chosen.
+        read: Opens the clip at its beginning; segments are on the tokenizer's device.
+        budget: Latents that the clip may have.
+        scorer: Predicts the distortions of this tokenizer; None measures them.
+
+    Raises:
+        BudgetError: The budget is below the clip's minimum; the message names it.
+    """
+    rates = tokenizer.config.rates
+    if not budget.limited:
+        lengths = tuple(len(times_s) for times_s, _ in read())
+        return (rates[0],) * len(lengths), lengths, read()
+    if scorer is None:
+        noted: list[list[float]] = []
+        table = measure(tokenizer, _noting(read(), noted))
+        lengths = tuple(map(len, noted))
+        return choose(rates, table, budget, duration_s(list(chain.from_iterable(noted)))), lengths, read()
+    held, rows = [], []
+    for times_s, video in read():
+        held.append((times_s, to_pictures(video)))
+        rows.append(predict(scorer, video))
+    lengths = tuple(len(times_s) for times_s, _ in held)
+    table = RateDistortion(costs=costs(lengths, rates), distortion=np.array(rows).reshape(-1, len(rates)))
+    duration = duration_s([time_s for times_s, _ in held for time_s in times_s])
+    device = tokenizer.latent_mean.device
+    segments = ((times_s, to_video(pictures).to(device)) for times_s, pictures in held)
+    return choose(rates, table, budget, duration), lengths, segments
+
+
+def streamed(
+    scorer: Scorer, segments: Iterable[Segment], bucket: LeakyBucket, level: Level | None = None
+) -> Iterator[tuple[Segment, int, Level]]:
+    """Yield each segment of a stream as it arrives, its rate, and the level of the bucket after it.
+
+    Nothing is held and nothing is looked at in advance; a stream that was broken off goes on from its last level. The
+    bucket is filled by the time from the last frame of the segment before to that of this one, so gaps count too.
+    """
+    level, before_s = level or bucket.start(), None
+    for times_s, video in segments:
+        passed_s = times_s[-1] - (times_s[0] if before_s is None else before_s)
+        before_s = times_s[-1]
+        table = costs([len(times_s)], scorer.rates)
+        option, level = bucket.step(level, predict(scorer, video), table[0], passed_s)
+        yield (times_s, video), scorer.rates[option], level
+
+
+def _noting(segments: Iterator[Segment], noted: list[list[float]]) -> Iterator[Tensor]:
+    """Yield the videos of segments and note the times of their frames."""
+    for times_s, video in segments:
+        noted.append(times_s)
+        yield video
+
+
+def duration_s(times_s: list[float]) -> float:
+    """Return the seconds that frames last: from the first to the last, and the mean step for the last; 0 for one."""
+    if len(times_s) < 2:
+        return 0.0
+    return (times_s[-1] - times_s[0]) * len(times_s) / (len(times_s) - 1)
