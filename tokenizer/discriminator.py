@@ -28,7 +28,7 @@ class Discriminator(nn.Module):
         self.leave = spectral_norm(nn.Conv3d(widths[-1], 1, 3, padding=1))
 
     def forward(self, video: Float[Tensor, "b 3 t h w"]) -> Float[Tensor, "b 1 t2 h2 w2"]:
-        """Return a number for each patch of a video in [-1, 1]: above zero for real ones."""
+        """Return a number for each patch of a video in [-1, 1], in full precision: above zero for real ones."""
         for layer in self.layers:
             video = F.leaky_relu(layer(video), _SLOPE)
-        return self.leave(video)
+        return self.leave(video).float()

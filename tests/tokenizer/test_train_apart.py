@@ -28,7 +28,7 @@ SMALL = TrainConfig(batch=1, frames=17, side=32, feature=0, save_every=2, log_ev
 
 
 def spied(root: str, out: Path, settings: TrainConfig) -> Trained:
-    """Train, and leave what each process saw and ended with in `keys.RANK` and `weights.RANK`, and the first checkpoint."""
+    """Train; leave what each process saw and ended with in `keys.RANK` and `weights.RANK`, and the first checkpoint."""
     plain = TokenizerModule.training_step
 
     def step(module: TokenizerModule, batch: dict, index: int) -> None:
@@ -71,7 +71,7 @@ def metrics(out: Path) -> list[dict]:
 
 
 def test_a_training_killed_at_any_instant_goes_on_as_if_it_had_not_been(clip_shards, tmp_path):
-    settings = replace(SMALL, stages="image:2,4:12,8:10,decoder:6@48", gan=0.5, gan_from=8, holdout=0.3, workers=2)
+    settings = replace(SMALL, stages="image:2,4:12,8:10,decoder:6@48", gan=0.5, gan_from=8, holdout=0.22, workers=2)
     whole = spied(clip_shards, tmp_path / "whole", settings)
     out = tmp_path / "killed"
     process = apart(clip_shards, out, settings)
