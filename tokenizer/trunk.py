@@ -18,11 +18,10 @@ class Blocks(nn.Module):
 
     def __init__(self, channels: int, config: TokenizerConfig, name: str, identity: bool = False):
         super().__init__()
-        self.blocks = nn.ModuleList(Block(channels, len(config.rates), f"{name}.{i}") for i in range(config.depth))
-        if identity:
-            for block in self.blocks:
-                for weight in block.time.parameters():
-                    nn.init.zeros_(weight)
+        blocks = [Block(channels, len(config.rates), f"{name}.{i}") for i in range(config.depth)]
+        for weight in (weight for block in blocks if identity for weight in block.time.parameters()):
+            nn.init.zeros_(weight)
+        self.blocks = nn.ModuleList(blocks)
 
     def forward(self, x: Video, rate: int, before: Caches, after: dict[str, Tensor]) -> Video:
         """Return the chunk after all blocks."""
