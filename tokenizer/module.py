@@ -176,8 +176,7 @@ class TokenizerModule(L.LightningModule):
     def _move_average(self) -> None:
         decay = min(self.settings.ema, (1 + self.steps_done) / (10 + self.steps_done))
         for mean, now in zip(self.average.parameters(), self.tokenizer.parameters(), strict=True):
-            if now.requires_grad:  # what is frozen has no other average than itself
-                mean.lerp_(now, 1 - decay)
+            mean.lerp_(now, 1 - decay)  # exact where both are the same, as what is frozen is
 
     # ------------------------------------------------------------------------------------------------ stages and resume
 
