@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -75,11 +76,33 @@ class TokenizerConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Stage:
+    """A run of steps of a training: what it reads and what of the tokenizer it trains."""
+
+    first: int
+    """Step at which it begins, from 0."""
+    steps: int
+    """Steps that it lasts."""
+    rates: tuple[int, ...]
+    """Frames per latent that it trains, ascending."""
+    frames: int
+    """Frames of its clips; 1 trains on still pictures."""
+    side: int
+    """Side of its crops in pixels."""
+    decoder_only: bool
+    """The encoder, and with it every latent, stays as it is."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """How a tokenizer is trained."""
 
     steps: int = 400
-    """Steps of the optimizer, in all."""
+    """Steps of the optimizer, in all; `stages` count their own."""
+    stages: str = ""
+    """Growth in stages, such as `image:100,4:200,8:100,16:100,decoder:100@192`: what is trained, steps, and the side of
+    the crops where it is another than `side`. `image` trains still pictures, a number every rate up to it, `decoder`
+    the decoder alone at the rates reached. Empty trains every rate from the first step."""
     batch: int = 2
     """Clips for each step (on each device)."""
     frames: int = 32
@@ -90,6 +113,8 @@ class TrainConfig:
     """Side of the random square crop in pixels."""
     shrink: float = 2.0
     """The shorter side is scaled at random between `side` and this many times `side` before the crop."""
+    holdout: float = 0.0
+    """Share of the clips, chosen by a hash of their keys, that is never trained on: quality is measured on them."""
     lr: float = 1e-3
     """Peak learning rate of AdamW."""
     warmup: int = 20
@@ -104,6 +129,11 @@ class TrainConfig:
     """Frames of each clip that the feature distance looks at."""
     kl: float = 1e-6
     """Weight of the Kullback–Leibler divergence, summed over channels, averaged over cells."""
+    gan: float = 0.0
+    """Weight of a patch discriminator's judgement, against a gradient as large as that of the other losses; 0 has no
+    discriminator."""
+    gan_from: int = 0
+    """Step from which the discriminator takes part; late, when there are details to judge."""
     ema: float = 0.99
     """Decay of the averaged weights that are saved as the model."""
     grad_clip: float = 1.0
@@ -112,6 +142,8 @@ class TrainConfig:
     """Seed of weights, clips, crops and noise."""
     workers: int = 0
     """Processes that decode clips; 0 decodes in the training process."""
+    devices: int = 0
+    """Training processes on this machine, one for each GPU; 0 takes every GPU, or one process where there is none."""
     save_every: int = 50
     """Steps between checkpoints and strips; a kill costs at most this many."""
     log_every: int = 5
@@ -120,6 +152,66 @@ class TrainConfig:
     """Recompute activations in the backward pass: slower, much less memory."""
     shuffle: int = 64
     """Clips held for shuffling."""
+
+    def __post_init__(self):
+        if not 0 <= self.holdout < 1:
+            raise ValueError(f"holdout={self.holdout} is no share of the clips; give 0 or more, and less than 1")
+        if self.gan < 0 or self.gan_from < 0:
+            raise ValueError(f"gan={self.gan} and gan_from={self.gan_from} must not be negative")
+        self._named()
+
+    @property
+    def total(self) -> int:
+        """Steps in all."""
+        return sum(steps for _, steps, _ in self._named()) or self.steps
+
+    def plan(self, rates: tuple[int, ...]) -> tuple[Stage, ...]:
+        """Return the stages of the training of a tokenizer that has these rates.
+
+        Raises ValueError where a stage names a rate that the tokenizer lacks, or where one of its rates is never
+        trained.
+        """
+        stages: list[Stage] = []
+        highest = rates[-1] if not self.stages or self._named()[0][0] == "decoder" else rates[0]
+        for name, steps, side in self._named() or [("", self.steps, self.side)]:
+            highest = int(name) if name.isdecimal() else highest
+            if highest not in rates:
+                raise ValueError(f"stages={self.stages!r} names rate {highest}, but the tokenizer has {list(rates)}")
+            stages.append(
+                Stage(
+                    first=stages[-1].first + stages[-1].steps if stages else 0,
+                    steps=steps,
+                    rates=rates[: rates.index(highest) + 1],
+                    frames=1 if name == "image" else self.frames,
+                    side=side,
+                    decoder_only=name == "decoder",
+                )
+            )
+        left = sorted(set(rates).difference(*(stage.rates for stage in stages)))
+        if left:
+            raise ValueError(
+                f"stages={self.stages!r} never trains rates {left} of the tokenizer; add {left[-1]}:STEPS, "
+                f"or leave them out of its rates"
+            )
+        return tuple(stages)
+
+    def _named(self) -> list[tuple[str, int, int]]:
+        """Return name, steps and side of each stage that was asked for."""
+        found = []
+        for part in self.stages.replace(" ", "").split(",") if self.stages.strip() else []:
+            match = re.fullmatch(r"(image|decoder|[1-9]\d*):([1-9]\d*)(?:@([1-9]\d*))?", part)
+            if match is None:
+                raise ValueError(
+                    f"stages={self.stages!r}: {part!r} is no stage; write image:STEPS, RATE:STEPS or decoder:STEPS, "
+                    "each with @SIDE where its crops have another side, and a comma between them"
+                )
+            found.append((match[1], int(match[2]), int(match[3] or self.side)))
+        return found
+
+
+def stage_at(stages: tuple[Stage, ...], step: int) -> Stage:
+    """Return the stage of a step; the last one goes on beyond its end."""
+    return next((stage for stage in stages if step < stage.first + stage.steps), stages[-1])
 
 
 @dataclass(frozen=True, kw_only=True)

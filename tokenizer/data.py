@@ -7,12 +7,14 @@ never on the process that makes them.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import itertools
 import logging
 import random
 from collections import deque
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import av
@@ -25,7 +27,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from pipelines import shards
-from tokenizer.config import TrainConfig
+from tokenizer.config import Stage, TrainConfig, stage_at
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +37,8 @@ CUT_LEVELS, CUT_RATIO = 12.0, 3.0
 """Mean change of a cell, in levels of 255, and in steps before, from which it is a cut."""
 Position = tuple[int, int]
 """Pass over the shards, and samples consumed in it."""
+Crop = tuple[str, UInt8[np.ndarray, "t side side 3"], Position]
+"""Key of a clip, pictures cut from it, and the position after it."""
 
 
 class ClipError(ValueError):
@@ -137,9 +141,13 @@ def to_pictures(video: Float[Tensor, "1 3 t h w"]) -> UInt8[np.ndarray, "t h w 3
 def crop(clip: bytes, config: TrainConfig, dice: random.Random) -> UInt8[np.ndarray, "t side side 3"]:
     """Return a random run of frames, shrunk at random and cropped to a square, mirrored half of the time.
 
-    A clip with fewer frames is filled by its last one. Raises ClipError if nothing can be decoded.
+    A clip with fewer frames is filled by its last one. Raises ClipError if nothing can be decoded, or if the clip is
+    shorter than `min_frames`.
     """
-    start = dice.random() * max(0, _length(clip) - config.frames)
+    length = _length(clip)
+    if 0 < length < config.min_frames:
+        raise ClipError(f"it has {length} frames, fewer than min_frames={config.min_frames}")
+    start = dice.random() * max(0, length - config.frames)
     chosen = list(itertools.islice(_decoded(clip), int(start), int(start) + config.frames))
     if not chosen:
         raise ClipError(
@@ -165,45 +173,119 @@ def _length(clip: bytes) -> int:
 
 
 class ClipBatches(IterableDataset):
-    """Endless batches of crops: `video` uint8 [b, 3, t, side, side], `keys`, `worker` and the `position` after them."""
+    """Endless batches of crops: `video` uint8 [b, 3, t, side, side], `keys`, `step`, `worker` and the `position` after.
 
-    def __init__(self, root: str, config: TrainConfig, positions: Mapping[int, Position] | None = None):
-        self.root, self.config = root, config
+    Workers take turns, so each knows the step that its next batch is for, and by it the stage. A resumed reader must
+    begin at a step that is a multiple of the number of workers.
+
+    Args:
+        root: Root of clip shards.
+        config: Seed, shape and number of the crops.
+        positions: Where each worker begins.
+        stages: Stages of the training; none reads every batch in the shape of `config`.
+        first: Step of the first batch.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        config: TrainConfig,
+        positions: Mapping[int, Position] | None = None,
+        *,
+        stages: tuple[Stage, ...] = (),
+        first: int = 0,
+    ):
+        self.root, self.config, self.stages, self.first = root, config, stages, first
         self.positions = dict(positions or {})
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         worker = get_worker_info()
-        number = worker.id if worker else 0
-        crops = self._crops(*self.positions.get(number, (0, 0)))
-        while True:
-            taken = list(itertools.islice(crops, self.config.batch))
-            video = torch.from_numpy(np.stack([one for _, one, _ in taken])).permute(0, 4, 1, 2, 3).contiguous()
-            yield {"video": video, "keys": [key for key, _, _ in taken], "worker": number, "position": taken[-1][2]}
+        number, workers = (worker.id, worker.num_workers) if worker else (0, 1)
+        samples = self._samples(*self.positions.get(number, (0, 0)))
+        for step in itertools.count(self.first + number, workers):
+            taken = list(itertools.islice(self._crops(samples, self._shape(step)), self.config.batch))
+            keys = [key for key, _, _ in taken]
+            yield {"video": _stack(taken), "keys": keys, "step": step, "worker": number, "position": taken[-1][2]}
 
-    def _crops(self, start_pass: int, consumed: int) -> Iterator[tuple[str, np.ndarray, Position]]:
-        """Yield key, crop and the position after it, for ever. Raises ValueError where no clip can be decoded."""
-        for epoch in itertools.count(start_pass):
-            good = consumed > 0
-            for count, sample in enumerate(self._samples(epoch), start=1):
-                if count <= consumed:
-                    continue
-                dice = random.Random(f"{self.config.seed} {epoch} {sample['__key__']}")
-                try:
-                    one = crop(sample["mp4"], self.config, dice)
-                except ClipError as error:
-                    log.warning("clip %s is passed over: %s", sample["__key__"], error)
-                    continue
-                good = True
-                yield sample["__key__"], one, (epoch, count)
-            if not good:
+    def _shape(self, step: int) -> TrainConfig:
+        return shaped(self.config, stage_at(self.stages, step)) if self.stages else self.config
+
+    def _samples(self, epoch: int, consumed: int) -> Iterator[tuple[dict[str, Any], Position]]:
+        """Yield samples and the position after each, for ever. Raises ValueError where there is none to train on."""
+        for now in itertools.count(epoch):
+            empty = True
+            for count, sample in enumerate(_read(self.root, self.config, now), start=1):
+                if not is_held(sample["__key__"], self.config.holdout):
+                    empty = False
+                    if now > epoch or count > consumed:
+                        yield sample, (now, count)
+            if empty:
+                raise ValueError(
+                    f"{self.root} gives this reader no clip to train on; use fewer workers or devices, a smaller "
+                    f"holdout than {self.config.holdout}, or pack more clips"
+                )
+
+    def _crops(self, samples: Iterator[tuple[dict[str, Any], Position]], shape: TrainConfig) -> Iterator[Crop]:
+        """Yield crops of what can be decoded. Raises ValueError after a whole pass of what cannot."""
+        since: int | None = None
+        for sample, position in samples:
+            since = position[0] if since is None else since
+            if position[0] > since + 1:
                 raise ValueError(
                     f"{self.root} gives this reader no clip that can be decoded; use fewer workers, or pack"
                 )
-            consumed = 0
+            one = _crop_of(sample, shape, position[0])
+            if one is not None:
+                since = position[0]
+                yield sample["__key__"], one, position
 
-    def _samples(self, epoch: int) -> IterableDataset:
-        c = self.config
-        return shards.pipeline(self.root, members=("mp4", "json"), shuffle=c.shuffle, seed=c.seed, epoch=epoch)
+
+def shaped(config: TrainConfig, stage: Stage) -> TrainConfig:
+    """Return the settings with the crops of a stage."""
+    return replace(config, frames=stage.frames, side=stage.side)
+
+
+def is_held(key: str, share: float) -> bool:
+    """Whether a clip belongs to the share that is held out, by a hash of its key and so wherever it lies."""
+    return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=4).digest()) < share * 2**32
+
+
+def fixed_batches(root: str, config: TrainConfig, count: int = 4) -> tuple[list[UInt8[Tensor, "b 3 t h w"]], bool]:
+    """Return up to `count` batches that are the same in every process and at any time, and whether they are held out.
+
+    They are of held-out clips where there are some, else of the clips that are trained on. Raises ValueError where no
+    clip can be decoded.
+    """
+    for held in (True, False) if config.holdout else (False,):
+        samples = (s for s in _read(root, config, 0, False) if is_held(s["__key__"], config.holdout) == held)
+        cut = ((sample["__key__"], _crop_of(sample, config, 0)) for sample in samples)
+        good = ((key, one, (0, 0)) for key, one in cut if one is not None)
+        crops = list(itertools.islice(good, count * config.batch))
+        if crops:
+            return [_stack(crops[i : i + config.batch]) for i in range(0, len(crops), config.batch)], held
+    raise ValueError(
+        f"{root} has no clip that can be decoded and trained on; run `rushes verify --full`, or pack again"
+    )
+
+
+def _read(root: str, config: TrainConfig, epoch: int, nodes: bool = True) -> IterableDataset:
+    """Return the samples of one pass, shuffled: those of this reader, or all of them if `nodes` is false."""
+    members = ("mp4", "json")
+    return shards.pipeline(root, members=members, shuffle=config.shuffle, seed=config.seed, epoch=epoch, nodes=nodes)
+
+
+def _crop_of(sample: dict[str, Any], shape: TrainConfig, epoch: int) -> UInt8[np.ndarray, "t h w 3"] | None:
+    """Return the crop of a sample in one pass; None where it cannot be decoded, which is logged."""
+    dice = random.Random(f"{shape.seed} {epoch} {sample['__key__']}")
+    try:
+        return crop(sample["mp4"], shape, dice)
+    except ClipError as error:
+        log.warning("clip %s is passed over: %s", sample["__key__"], error)
+        return None
+
+
+def _stack(crops: list[Crop]) -> UInt8[Tensor, "b 3 t h w"]:
+    return torch.from_numpy(np.stack([one for _, one, _ in crops])).permute(0, 4, 1, 2, 3).contiguous()
 
 
 def loader(dataset: ClipBatches) -> DataLoader:

@@ -2,7 +2,7 @@
 
     rushes tokenizer eval RUN/tokenizer/model CLIPS… --out RUN/tokenizer/eval
 
-Writes `metrics.json` and `rate-distortion.svg`. Every point of a curve is a clip coded again with the rates chosen, not a
+Writes `metrics.json` and `rate-distortion.svg`. Every point of a curve is a clip coded again with the rates chosen, no
 sum of what was measured at fixed rates. Memory holds one clip at a time.
 """
 
@@ -142,9 +142,7 @@ def opened(tokenizer: Tokenizer, clip: Clip, config: EvalConfig) -> Segments:
 
 
 @torch.no_grad()
-def study(
-    tokenizer: Tokenizer, feature: FeatureDistance, scorer: Scorer | None, clip: Clip, video: Segments
-) -> Study:
+def study(tokenizer: Tokenizer, feature: FeatureDistance, scorer: Scorer | None, clip: Clip, video: Segments) -> Study:
     """Return what a clip costs and loses at each rate."""
     rates = tokenizer.config.rates
     large = min(video[0].shape[-2:]) >= WINDOW

@@ -1,4 +1,4 @@
-"""What a reconstruction costs: mean absolute error, a distance in the features of a trained network, and KL."""
+"""What a reconstruction costs: mean absolute error, a distance in the features of a trained network, KL, a judge."""
 
 from __future__ import annotations
 
@@ -13,6 +13,24 @@ from torch import Tensor, nn
 def kl(mean: Float[Tensor, "b n c h w"], logvar: Float[Tensor, "b n c h w"]) -> Float[Tensor, ""]:
     """Return KL(N(mean, var) ‖ N(0, 1)), summed over channels and averaged over cells (Eq. 10 of arXiv 1312.6114)."""
     return 0.5 * (mean.square() + logvar.exp() - 1 - logvar).sum(dim=2).mean()
+
+
+def hinge(real: Float[Tensor, "*patches"], fake: Float[Tensor, "*patches"]) -> Float[Tensor, ""]:
+    """Return the discriminator's loss: real patches should lie above 1, fakes below -1 (Eq. 5 of arXiv 1802.05957)."""
+    return 0.5 * (F.relu(1 - real).mean() + F.relu(1 + fake).mean())
+
+
+def balance(kept: Float[Tensor, ""], judged: Float[Tensor, ""], again: Float[Tensor, "b 3 t h w"]) -> Float[Tensor, ""]:
+    """Return the weight at which an adversarial loss pulls at a reconstruction as hard as the other losses do.
+
+    The ratio of the gradients' norms (Eq. 7 of arXiv 2012.09841), taken at the reconstruction itself rather than at the
+    decoder's last layer (so does arXiv 2210.13438, §3.4): no layer has to be singled out, and no part of the network is
+    passed backward twice. Both losses are means over pixels; times their number, their gradients do not vanish in half
+    precision.
+    """
+    pulls = [torch.autograd.grad(loss * again.numel(), again, retain_graph=True)[0] for loss in (kept, judged)]
+    norms = [pull.float().norm() for pull in pulls]
+    return (norms[0] / (norms[1] + 1e-6)).clamp_max(1e4)
 
 
 class FeatureDistance(nn.Module):

@@ -74,7 +74,8 @@ def _ticks(values: Sequence[float], log: bool) -> list[float]:
     """Return about six round numbers around all values."""
     low, high = min(values), max(values)
     if log and low > 0:
-        return [2.0**n for n in range(math.floor(math.log2(low)), max(math.ceil(math.log2(high)), 1 + math.floor(math.log2(low))) + 1)]
+        first = math.floor(math.log2(low))
+        return [2.0**n for n in range(first, max(math.ceil(math.log2(high)), first + 1) + 1)]
     raw = (high - low or abs(high) or 1.0) / 5
     step = next(s for s in (m * 10.0 ** math.floor(math.log10(raw)) for m in (1, 2, 2.5, 5, 10)) if s >= raw)
     first, last = math.floor(low / step), math.ceil(high / step)

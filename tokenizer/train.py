@@ -2,7 +2,13 @@
 
     rushes tokenizer train RUN/shards --out RUN/tokenizer
 
-About 0.5 s a step for a nano on one CPU core; writes `metrics.jsonl` and `strips/` as it trains, `model/` at the end.
+    OUT/config.json      the resolved settings and the shards' fingerprint
+    OUT/metrics.jsonl    a line for every `log_every` steps, and at each save; `curves.svg` draws them
+    OUT/strips/          what the averaged weights keep of a clip, at each save
+    OUT/last.ckpt        everything a resume needs
+    OUT/model/           the averaged weights, at the end
+
+About 0.5 s a step for a nano on one CPU core.
 """
 
 from __future__ import annotations
@@ -11,26 +17,30 @@ import json
 import logging
 import time
 import warnings
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
-from itertools import islice
+from collections.abc import Callable, Sequence
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from pickle import UnpicklingError
+from typing import Any, Literal
 
 import lightning as L
-import numpy as np
 import torch
+from jaxtyping import UInt8
 from lightning.fabric.utilities.warnings import PossibleUserWarning
-from PIL import Image
+from torch import Tensor, nn
 
 from pipelines import ledger, shards, storage
 from tokenizer.config import TokenizerConfig, TrainConfig
-from tokenizer.data import ClipBatches, loader, to_pictures
-from tokenizer.metrics import psnr
-from tokenizer.model import Tokenizer, load, save
+from tokenizer.data import ClipBatches, fixed_batches, loader
+from tokenizer.growth import grown
+from tokenizer.journal import DurableIO, Journal, evaluate, write_strip
+from tokenizer.model import load, save
 from tokenizer.module import TokenizerModule, norm_latents, unit
 
 log = logging.getLogger(__name__)
+
+CUDNN_CONV3D = 91_500
+"""The first cuDNN with a half-precision Conv3d that torch uses: 9.15."""
 
 
 class ResumeError(ValueError):
@@ -50,7 +60,10 @@ class Trained:
     seconds: float
     """Time of this call."""
     psnr: dict[str, float]
-    """PSNR in dB on training crops for each rate, with the averaged weights: a sign of progress, no evaluation."""
+    """PSNR in dB for each rate, with the averaged weights, on crops of held-out clips where there are some; else on
+    training crops: a sign of progress, no evaluation."""
+    held_out: bool = False
+    """Whether it was measured on clips that were not trained on."""
 
 
 def train(
@@ -68,25 +81,28 @@ def train(
         out: Local folder for checkpoints, metrics, strips and the model.
         model: What to train; the default is a nano.
         settings: How to train it.
-        start: Folder of a saved tokenizer of the same configuration to start from; empty starts afresh.
+        start: Folder of a saved tokenizer to start from, of the same configuration or with fewer rates; empty starts
+            afresh.
         progress: Called with each line of the metrics.
 
     Raises:
-        ResumeError: `out` holds a training with other settings or other shards.
-        ValueError: The shards hold no video, or `out` is not local.
+        ResumeError: `out` holds a training with other settings or other shards, or a damaged checkpoint.
+        DivergenceError: The loss or a gradient is no number any more.
+        StorageError: A file cannot be written, such as on a full disk; the last checkpoint is whole.
+        ValueError: The shards hold no video, `out` is not local, or a stage asks for a rate that the model lacks.
     """
     begun = time.monotonic()
     model, settings = model or TokenizerConfig(), settings or TrainConfig()
     if not storage.is_local(out):
         raise ValueError(f"out={out} must be a local folder; copy {out}/model afterwards, or mount the bucket")
     folder = storage.local_path(out)
+    settings.plan(model.rates)
     record = _record(shards_root, model, settings, start)
-    if _resumes(folder, record) and storage.exists(f"{out}/model/config.json"):
-        done = json.loads((folder / "trained.json").read_text())
-        return Trained(**{**done, "model": f"{out}/model", "seconds": time.monotonic() - begun})
-    storage.write_bytes(f"{out}/config.json", json.dumps(record, indent=2).encode())
-    module = _fit(shards_root, folder, model, settings, start, progress)
-    return _finish(module, shards_root, folder, settings, begun)
+    if not (_resumes(folder, record) and storage.exists(f"{out}/model/config.json")):
+        storage.write_bytes(f"{out}/config.json", json.dumps(record, indent=2).encode())
+        _fit(shards_root, folder, model, settings, start, progress)
+    done = json.loads((folder / "trained.json").read_text())
+    return Trained(**{**done, "model": f"{out}/model", "seconds": time.monotonic() - begun})
 
 
 def _record(shards_root: str, model: TokenizerConfig, settings: TrainConfig, start: str) -> dict[str, Any]:
@@ -105,6 +121,8 @@ def _resumes(folder: Path, record: dict[str, Any]) -> bool:
     if not path.exists():
         return False
     found, wanted = _settings(json.loads(path.read_text())), _settings(record)
+    defaults = {field.name: field.default for field in fields(TrainConfig) if field.default is not MISSING}
+    found = {**defaults, **found}  # a training from before a setting was there
     changed = [f"{name} {found.get(name)}, not {wanted[name]}" for name in wanted if found.get(name) != wanted[name]]
     if changed:
         raise ResumeError(
@@ -128,35 +146,75 @@ def _fit(
     settings: TrainConfig,
     start: str,
     progress: Callable[[dict[str, float]], None] | None,
-) -> TokenizerModule:
+) -> None:
     last = folder / "last.ckpt"
     L.seed_everything(settings.seed, verbose=False)
-    module = TokenizerModule(model, settings, load(start) if start else None)
-    if last.exists():
-        module.on_load_checkpoint(torch.load(last, map_location="cpu", weights_only=True))
-    probe = next(iter(ClipBatches(root, replace(settings, workers=0))))["video"]
-    _cut_metrics(folder / "metrics.jsonl", module.steps_done)
-    data = ClipBatches(root, settings, module.positions)
+    module = TokenizerModule(model, settings, grown(load(start), model) if start else None)
+    probe, held = fixed_batches(root, settings)
+    done = _check(last, module)
+    journal = Journal(folder, probe, held, progress)
+    trainer = _trainer(settings, journal)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PossibleUserWarning)
         warnings.filterwarnings("ignore", message=".*treespec.*")  # Lightning's own use of torch
-        trainer = _trainer(settings, Journal(folder, probe, progress))
-        trainer.fit(module, loader(data), ckpt_path=str(last) if last.exists() else None, weights_only=True)
-    return module
+        if done < settings.total:
+            _warn_of_conv3d(module)
+            resumed = str(last) if last.exists() else None
+            trainer.fit(module, datamodule=Clips(root, settings), ckpt_path=resumed, weights_only=True)
+        else:
+            module.load_state_dict(torch.load(last, map_location="cpu", weights_only=True)["state_dict"])
+    if trainer.is_global_zero:
+        _finish(module, folder, probe, held)
+    trainer.strategy.barrier()
+
+
+def _check(path: Path, module: TokenizerModule) -> int:
+    """Return the steps that a checkpoint has done, 0 if there is none. Raises ResumeError for one that does not fit."""
+    if not path.exists():
+        return 0
+    remedy = f"remove {path} to start anew"
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        shapes = {name: tuple(weight.shape) for name, weight in found["state_dict"].items()}
+        done = int(found["rushes"]["steps_done"])
+    except (RuntimeError, OSError, EOFError, KeyError, ValueError, UnpicklingError) as error:
+        raise ResumeError(f"{path} is damaged or no checkpoint of a tokenizer ({error}); {remedy}") from error
+    for name, weight in module.state_dict().items():
+        if shapes.get(name) != tuple(weight.shape):
+            raise ResumeError(
+                f"{path} is of another size: {name} is {shapes.get(name, 'missing')}, not {tuple(weight.shape)}; "
+                f"use the settings that it was trained with, or {remedy}"
+            )
+    return done
+
+
+class Clips(L.LightningDataModule):
+    """Batches from where the module stands: asked for after a checkpoint was taken up."""
+
+    def __init__(self, root: str, settings: TrainConfig):
+        super().__init__()
+        self.root, self.settings = root, settings
+
+    def train_dataloader(self) -> Any:
+        """Return the loader of this process."""
+        assert self.trainer is not None
+        module: Any = self.trainer.lightning_module
+        first = module.steps_done
+        return loader(ClipBatches(self.root, self.settings, module.positions, stages=module.stages, first=first))
 
 
 def _trainer(settings: TrainConfig, journal: Journal) -> L.Trainer:
     gpu = torch.cuda.is_available()
-    many = gpu and torch.cuda.device_count() > 1
+    devices = settings.devices or (torch.cuda.device_count() if gpu else 1)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     return L.Trainer(
         accelerator="gpu" if gpu else "cpu",
-        devices="auto" if gpu else 1,
-        strategy="ddp_find_unused_parameters_true" if many else "auto",  # a pass skips the stages of other rates
-        precision="bf16-mixed" if gpu and torch.cuda.is_bf16_supported() else "32-true",
-        max_steps=settings.steps,
-        gradient_clip_val=settings.grad_clip,
+        devices=devices,
+        strategy="ddp_find_unused_parameters_true" if devices > 1 else "auto",  # a pass skips stages of other rates
+        precision=precision(),
+        max_epochs=1,  # which has no end: the journal stops at the last step
         callbacks=[journal],
+        plugins=[DurableIO()],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -164,69 +222,34 @@ def _trainer(settings: TrainConfig, journal: Journal) -> L.Trainer:
     )
 
 
-class Journal(L.Callback):
-    """Writes metrics, strips and checkpoints as the training goes on."""
-
-    def __init__(self, folder: Path, probe: torch.Tensor, progress: Callable[[dict[str, float]], None] | None):
-        self.folder, self.probe, self.progress = folder, probe, progress
-        self.begun = time.monotonic()
-
-    def on_train_batch_end(self, trainer: L.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Log, draw and save where it is due."""
-        step, settings = module.steps_done, module.settings
-        every = max(1, settings.save_every // max(settings.workers, 1)) * max(settings.workers, 1)
-        last = step == settings.steps
-        if trainer.is_global_zero and (step % settings.log_every == 0 or step == 1 or last):
-            line = {"step": step, "elapsed_s": round(time.monotonic() - self.begun, 3), **module.figures}
-            with (self.folder / "metrics.jsonl").open("a") as file:
-                file.write(json.dumps(line) + "\n")
-            if self.progress:
-                self.progress(line)
-        if step % every == 0 or last:  # a multiple of the workers, so that a resumed run begins with the first worker
-            if trainer.is_global_zero:
-                write_strip(module.average, self.probe, self.folder / "strips" / f"{step:06d}.png")
-            part = self.folder / ".last.ckpt.part"
-            trainer.save_checkpoint(part)
-            if trainer.is_global_zero:
-                part.replace(self.folder / "last.ckpt")
+def precision() -> Literal["32-true", "bf16-mixed", "16-mixed"]:
+    """Return the precision for this machine: bfloat16 where the GPU has it, else fp16 with a scaler, fp32 on CPUs."""
+    if not torch.cuda.is_available():
+        return "32-true"
+    return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
 
 
-def _cut_metrics(path: Path, steps_done: int) -> None:
-    """Remove the lines that a killed run wrote after its last checkpoint."""
-    if path.exists():
-        lines = [line for line in path.read_text().splitlines() if line.endswith("}")]
-        kept = [line for line in lines if json.loads(line)["step"] <= steps_done]
-        storage.write_bytes(str(path), "".join(f"{line}\n" for line in kept).encode())
+def _warn_of_conv3d(module: nn.Module) -> None:
+    """Warn where half-precision Conv3d falls back to a kernel that is slow and takes many times the memory.
+
+    torch 2.9 and later leave cuDNN before 9.15 aside there (pytorch/pytorch issue 166643).
+    """
+    version = torch.backends.cudnn.version() if torch.cuda.is_available() else None
+    if version is not None and version < CUDNN_CONV3D and any(isinstance(m, nn.Conv3d) for m in module.modules()):
+        log.warning(
+            "cuDNN %s has no usable half-precision Conv3d, so the discriminator is slow and takes much memory; "
+            "install nvidia-cudnn 9.15 or newer for this CUDA (pytorch/pytorch#166643)",
+            f"{version // 10_000}.{version // 100 % 100}.{version % 100}",
+        )
 
 
-@torch.no_grad()
-def write_strip(tokenizer: Tokenizer, clips: torch.Tensor, path: Path, shown: int = 6) -> dict[str, float]:
-    """Draw frames of the first clip and below them their reconstruction at each rate; return the PSNR of each rate."""
-    video = unit(clips).to(tokenizer.latent_mean.device)
-    picked = np.linspace(0, video.shape[2] - 1, shown).round().astype(int)
-    rows, quality = [to_pictures(video)[picked]], {}
-    for rate in tokenizer.config.rates:
-        again = tokenizer.decode(tokenizer.encode(video, rate)).clamp(-1, 1)
-        quality[str(rate)] = psnr((again - video).square().mean())
-        rows.append(to_pictures(again)[picked])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.concatenate([np.concatenate(list(row), axis=1) for row in rows])).save(path)
-    return quality
-
-
-def _finish(module: TokenizerModule, root: str, folder: Path, settings: TrainConfig, begun: float) -> Trained:
+def _finish(module: TokenizerModule, folder: Path, probe: Sequence[UInt8[Tensor, "b 3 t h w"]], held: bool) -> None:
     tokenizer = module.average.cpu()
-    batches = islice(ClipBatches(root, replace(settings, workers=0)), 4)
-    videos = [unit(batch["video"]) for batch in batches]
-    norm_latents(tokenizer, videos)
-    quality = write_strip(
-        tokenizer, torch.cat([((v + 1) * 127.5).round() for v in videos]), folder / "strips" / "final.png"
-    )
-    done: dict[str, Any] = {
-        "fingerprint": save(tokenizer, str(folder / "model.part")),
-        "steps": module.steps_done,
-        "psnr": quality,
-    }
+    if not module.stages[-1].decoder_only:
+        norm_latents(tokenizer, map(unit, probe))
+    write_strip(tokenizer, probe[0], folder / "strips" / "final.png")
+    quality = evaluate(tokenizer, probe)
+    print_ = save(tokenizer, str(folder / "model.part"))
+    done = {"fingerprint": print_, "steps": module.steps_done, "psnr": quality, "held_out": held}
     storage.write_bytes(str(folder / "trained.json"), json.dumps(done).encode())
     (folder / "model.part").replace(folder / "model")
-    return Trained(**done, model=str(folder / "model"), seconds=time.monotonic() - begun)

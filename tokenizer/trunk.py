@@ -14,11 +14,14 @@ from tokenizer.layers import Block, Caches, RateNorm, SpaceDown, SpaceUp, TimeDo
 
 
 class Blocks(nn.Module):
-    """The blocks of one stage."""
+    """The blocks of one stage; those of a halving of the frame rate start as the identity, so that it can come late."""
 
-    def __init__(self, channels: int, config: TokenizerConfig, name: str):
+    def __init__(self, channels: int, config: TokenizerConfig, name: str, identity: bool = False):
         super().__init__()
-        self.blocks = nn.ModuleList(Block(channels, len(config.rates), f"{name}.{i}") for i in range(config.depth))
+        blocks = [Block(channels, len(config.rates), f"{name}.{i}") for i in range(config.depth)]
+        for weight in (weight for block in blocks if identity for weight in block.time.parameters()):
+            nn.init.zeros_(weight)
+        self.blocks = nn.ModuleList(blocks)
 
     def forward(self, x: Video, rate: int, before: Caches, after: dict[str, Tensor]) -> Video:
         """Return the chunk after all blocks."""
@@ -38,7 +41,9 @@ class Encoder(nn.Module):
         self.space_down = nn.ModuleList(map(SpaceDown, widths, widths[1:]))
         self.full = Blocks(config.width, config, "encoder.full")
         self.time_down = nn.ModuleList(TimeDown(config.width) for _ in range(config.time_stages))
-        self.time = nn.ModuleList(Blocks(config.width, config, f"encoder.time{i}") for i in range(config.time_stages))
+        self.time = nn.ModuleList(
+            Blocks(config.width, config, f"encoder.time{i}", identity=True) for i in range(config.time_stages)
+        )
         self.norm = RateNorm(config.width, len(config.rates))
         self.leave = nn.Conv2d(config.width, 2 * config.channels, 1)
 
@@ -60,7 +65,9 @@ class Decoder(nn.Module):
         super().__init__()
         widths = _widths(config)
         self.enter = nn.Conv2d(config.channels, config.width, 3, padding=1)
-        self.time = nn.ModuleList(Blocks(config.width, config, f"decoder.time{i}") for i in range(config.time_stages))
+        self.time = nn.ModuleList(
+            Blocks(config.width, config, f"decoder.time{i}", identity=True) for i in range(config.time_stages)
+        )
         self.time_up = nn.ModuleList(TimeUp(config.width) for _ in range(config.time_stages))
         self.full = Blocks(config.width, config, "decoder.full")
         self.space_up = nn.ModuleList(map(SpaceUp, widths[1:], widths))

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from pipelines.report.markup import Html, el, number
+from pipelines.report.markup import Html, el, number, words
 
 WIDTH, HEIGHT = 300, 118
+CURVE_POINTS = 400
 _LEFT, _RIGHT, _TOP, _BOTTOM = 6, 6, 22, 18
 
 
@@ -186,6 +189,77 @@ def curve(points: Sequence[tuple[float, float]], label: str, style: str = "kept"
         role="img",
         aria_label=label,
     )
+
+
+_SHEET_STYLE = """
+svg { --ink: #14181c; --soft: #57616b; --rule: #dfe3e7; --kept: #14788f; --sheet: #fff; }
+@media (prefers-color-scheme: dark) {
+  svg { --ink: #e8ebed; --soft: #98a3ad; --rule: #2b3238; --kept: #4db3c8; --sheet: #181c20; }
+}
+text { font: 11px system-ui, "Helvetica Neue", Helvetica, Arial, sans-serif; fill: var(--soft); }
+.sheet { fill: var(--sheet); } .name { font-size: 13px; } .name, .limit-label { fill: var(--ink); font-weight: 600; }
+.axis { stroke: var(--rule); } .stroke-kept { stroke: var(--kept); }
+.curve { fill: none; stroke-width: 1.8; stroke-linejoin: round; } .curve.raw { opacity: .28; stroke-width: 1; }
+"""
+
+
+def series(metrics: str) -> dict[str, list[tuple[float, float]]]:
+    """Return the (step, value) points of each figure in a training's `metrics.jsonl`, losses first.
+
+    A line that is no record is passed over: a run that was killed may leave half of one.
+    """
+    found: dict[str, list[tuple[float, float]]] = {}
+    for index, line in enumerate(metrics.splitlines()):
+        row = _record(line)
+        step = next((row[name] for name in ("step", "batches", "batch") if _is_number(row.get(name))), index)
+        for name, value in row.items():
+            if name not in _CLOCKS and _is_number(value):
+                found.setdefault(name, []).append((float(step), float(value)))
+    return dict(sorted(found.items(), key=lambda item: "loss" not in item[0]))
+
+
+_CLOCKS = {"step", "batch", "batches", "epoch", "time_s", "elapsed_s", "seconds"}
+
+
+def _record(line: str) -> dict[str, Any]:
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def thinned(points: Sequence[tuple[float, float]]) -> Sequence[tuple[float, float]]:
+    """Return every so many of the points of a curve: as many as can be seen."""
+    return points[:: max(1, len(points) // CURVE_POINTS)]
+
+
+def sheet(found: Mapping[str, Sequence[tuple[float, float]]], columns: int = 3) -> Html:
+    """Return curves by name as one picture that stands alone, with its own style: the content of an SVG file."""
+    shown = [(name, one) for name, points in found.items() if (one := curve(thinned(points), f"Curve of {name}"))]
+    wide, high, gap = WIDTH + 24, HEIGHT + 34, 12
+    panels = [
+        el(
+            "svg",
+            el("text", words(name), class_="name", x=12, y=20),
+            el("svg", one, x=12, y=28, width=WIDTH, height=HEIGHT),
+            x=gap + index % columns * wide,
+            y=gap + index // columns * high,
+            width=wide,
+            height=high,
+        )
+        for index, (name, one) in enumerate(shown)
+    ]
+    width, height = min(columns, max(len(shown), 1)) * wide + 2 * gap, -(-len(shown) // columns) * high + 2 * gap
+    ground = el("rect", class_="sheet", width=width, height=height)
+    return el(
+        "svg", el("style", Html(_SHEET_STYLE)), ground, *panels,
+        xmlns="http://www.w3.org/2000/svg", width=width, height=height, viewBox=f"0 0 {width} {height}",
+    )  # fmt: skip
 
 
 def _smooth(values: Sequence[float]) -> list[float]:

@@ -14,8 +14,6 @@ from pipelines.report.sections import section
 VIDEO_BYTES = 5_000_000
 IMAGE_BYTES = 1_500_000
 CURVES = 9
-CURVE_POINTS = 400
-_CLOCKS = {"step", "batch", "batches", "epoch", "time_s", "elapsed_s", "seconds"}
 _KINDS = {".mp4": "video/mp4", ".png": "image/png", ".webp": "image/webp", ".jpg": "image/jpeg"}
 
 
@@ -98,30 +96,12 @@ def _curves(folder: str) -> Iterator[Html]:
     uri = f"{folder}/metrics.jsonl"
     if not storage.exists(uri):
         return
-    columns: dict[str, list[tuple[float, float]]] = {}
-    for index, line in enumerate(storage.read_bytes(uri).decode("utf-8", "replace").splitlines()):
-        row = _row(line)
-        step = next((row[name] for name in ("step", "batches", "batch") if _is_number(row.get(name))), index)
-        for name, value in row.items():
-            if name not in _CLOCKS and _is_number(value):
-                columns.setdefault(name, []).append((float(step), float(value)))
-    for name, points in sorted(columns.items(), key=lambda item: "loss" not in item[0])[:CURVES]:
-        chart = charts.curve(points[:: max(1, len(points) // CURVE_POINTS)], f"Curve of {name}")
+    columns = charts.series(storage.read_bytes(uri).decode("utf-8", "replace"))
+    for name, points in list(columns.items())[:CURVES]:
+        chart = charts.curve(charts.thinned(points), f"Curve of {name}")
         if chart:
             caption = el("figcaption", el("b", words(name)), el("small", count(len(points), "value")))
             yield el("figure", caption, chart, class_="panel")
-
-
-def _row(line: str) -> dict[str, Any]:
-    try:
-        found = json.loads(line)
-    except ValueError:  # a run that was killed may leave half a line
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _pictures(folder: str) -> Iterator[Html]:

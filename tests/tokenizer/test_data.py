@@ -2,14 +2,29 @@ from __future__ import annotations
 
 import itertools
 import random
+from dataclasses import replace
 
 import av
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tokenizer.config import TrainConfig
-from tokenizer.data import ClipBatches, ClipError, Cuts, crop, segments, to_pictures, to_video, video_frames
+from tokenizer.data import (
+    ClipBatches,
+    ClipError,
+    Cuts,
+    crop,
+    fixed_batches,
+    is_held,
+    loader,
+    segments,
+    to_pictures,
+    to_video,
+    video_frames,
+)
 
 SMALL = TrainConfig(batch=2, frames=12, side=32, shuffle=4)
 
@@ -94,3 +109,55 @@ def test_shards_without_video_are_refused(write_clips):
     root = write_clips({"one": b"text", "two": b"more text"})
     with pytest.raises(ValueError, match="no clip that can be decoded"):
         next(iter(ClipBatches(root, SMALL)))
+    with pytest.raises(ValueError, match="no clip that can be decoded"):
+        fixed_batches(root, SMALL)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_resumed_loader_gives_the_batches_that_follow_across_stages(clip_shards, workers):
+    config = replace(SMALL, stages="image:2,4:2,8:1@48", workers=workers)
+    stages = config.plan((4, 8))
+    through = list(itertools.islice(loader(ClipBatches(clip_shards, config, stages=stages)), 8))
+    assert [batch["step"] for batch in through] == list(range(8))
+    assert [tuple(batch["video"].shape[2:]) for batch in through] == [(1, 32, 32)] * 2 + [(12, 32, 32)] * 2 + [
+        (12, 48, 48)
+    ] * 4
+    for done in (2, 4):
+        places = {batch["worker"]: batch["position"] for batch in through[:done]}
+        rest = loader(ClipBatches(clip_shards, config, places, stages=stages, first=done))
+        for expected, found in zip(through[done:], rest, strict=False):
+            assert expected["step"] == found["step"] and expected["keys"] == found["keys"]
+            assert torch.equal(expected["video"], found["video"])
+
+
+def test_a_clip_that_is_too_short_is_passed_over(clip_shards, clip_bytes, write_clips, caplog):
+    with pytest.raises(ClipError, match="37 frames, fewer than min_frames=38"):
+        crop(clip_bytes, TrainConfig(min_frames=38), random.Random(0))
+    assert crop(clip_bytes, TrainConfig(min_frames=37, frames=4, side=32), random.Random(0)).shape[0] == 4
+
+
+@settings(max_examples=50, deadline=None)
+@given(key=st.text(max_size=20), small=st.floats(0, 1), large=st.floats(0, 1))
+def test_a_larger_share_holds_out_what_a_smaller_one_does(key, small, large):
+    small, large = sorted((small, large))
+    assert is_held(key, large) or not is_held(key, small)
+    assert not is_held(key, 0) and is_held(key, 1)
+
+
+def test_the_held_out_share_is_about_what_was_asked_for():
+    assert 450 < sum(is_held(f"clip {i}", 0.1) for i in range(5000)) < 550
+
+
+def test_held_out_clips_come_in_no_batch_and_fixed_batches_are_theirs(clip_shards):
+    config = replace(SMALL, holdout=0.3)
+    keys = {key for batch in itertools.islice(ClipBatches(clip_shards, config), 8) for key in batch["keys"]}
+    assert keys and not any(is_held(key, 0.3) for key in keys)
+    (batches, held), (others, trained_on) = fixed_batches(clip_shards, config), fixed_batches(clip_shards, SMALL)
+    assert held and not trained_on
+    assert sum(map(len, batches)) + len(keys) == sum(map(len, others)) == 5
+    assert all(torch.equal(a, b) for a, b in zip(batches, fixed_batches(clip_shards, config)[0], strict=True))
+
+
+def test_a_reader_left_without_clips_says_so(clip_shards):
+    with pytest.raises(ValueError, match=r"no clip to train on; use fewer workers or devices, a smaller holdout"):
+        next(iter(ClipBatches(clip_shards, replace(SMALL, holdout=0.999999))))

@@ -7,7 +7,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tokenizer.layers import (
-    RateNorm, SpaceDown, SpaceUp, TimeConv, TimeDown, TimeUp, haar, joined, shifted, unhaar,
+    RateNorm,
+    SpaceDown,
+    SpaceUp,
+    TimeConv,
+    TimeDown,
+    TimeUp,
+    haar,
+    joined,
+    shifted,
+    unhaar,
 )  # fmt: skip
 
 

@@ -1,20 +1,28 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
-from pipelines import shards
+from pipelines import shards, storage
+from tokenizer import journal
+from tokenizer import train as training
 from tokenizer.config import TokenizerConfig, TrainConfig
-from tokenizer.data import segments
+from tokenizer.data import is_held, segments
+from tokenizer.discriminator import Discriminator
 from tokenizer.losses import FeatureDistance
 from tokenizer.model import Tokenizer, load
+from tokenizer.module import DivergenceError, TokenizerModule
 from tokenizer.train import ResumeError, train
 
 QUICK = TrainConfig(steps=6, batch=1, frames=17, side=32, feature=0, save_every=2, log_every=1, shuffle=4, warmup=2)
+RICH = replace(QUICK, stages="image:1,4:2,8:2,decoder:1@48", gan=0.5, gan_from=2, holdout=0.22)
+"""Every stage, a judge that joins late, clips held out: all that a resume must take up."""
 
 
 class Killed(BaseException):
@@ -34,11 +42,10 @@ def kill_at(step: int):
     return progress
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("settings", [QUICK, replace(RICH, workers=2)], ids=["plain", "rich, two workers"])
 def test_a_killed_training_ends_with_the_same_weights_and_losses_as_an_uninterrupted_one(
-    clip_shards, tmp_path, workers
+    clip_shards, tmp_path, settings
 ):
-    settings = replace(QUICK, workers=workers)
     whole = train(clip_shards, str(tmp_path / "whole"), settings=settings)
     for step in (1, 3, 5):
         with pytest.raises(Killed):
@@ -96,3 +103,245 @@ def test_training_goes_on_from_a_saved_model(clip_shards, tmp_path):
 def test_training_into_an_object_store_is_refused_with_the_remedy(clip_shards):
     with pytest.raises(ValueError, match="local folder"):
         train(clip_shards, "s3://bucket/run")
+
+
+# ---------------------------------------------------------------------------------------------------- stages and growth
+
+
+def test_a_stage_reads_its_own_clips_and_trains_its_own_rates(clip_shards, tmp_path, monkeypatch):
+    seen = []
+    step = TokenizerModule.training_step
+
+    def spy(module, batch, index):
+        before = {name: weight.clone() for name, weight in module.tokenizer.state_dict().items()}
+        step(module, batch, index)
+        moved = {
+            name for name, weight in module.tokenizer.state_dict().items() if not torch.equal(weight, before[name])
+        }
+        seen.append((tuple(batch["video"].shape[2:]), {name.split(".")[0] for name in moved}, "time.2" in str(moved)))
+
+    monkeypatch.setattr(TokenizerModule, "training_step", spy)
+    train(clip_shards, str(tmp_path), settings=replace(RICH, gan=0, passes=3))
+    assert [shape for shape, _, _ in seen] == [(1, 32, 32), *[(17, 32, 32)] * 4, (17, 48, 48)]
+    assert [third for _, _, third in seen] == [False, False, False, True, True, True]  # the third halving is rate 8
+    assert "encoder" in seen[4][1] and seen[5][1] == {"decoder", "coarse_out"}
+
+
+@pytest.mark.parametrize(
+    ("stages", "words"),
+    [("4:2,16:2", r"names rate 16, but the tokenizer has \[4, 8\]"), ("image:1,4:2", r"never trains rates \[8\]")],
+)
+def test_a_stage_with_a_rate_that_the_model_lacks_or_none_for_one_that_it_has_is_refused(
+    clip_shards, tmp_path, stages, words
+):
+    with pytest.raises(ValueError, match=words):
+        train(clip_shards, str(tmp_path / "out"), settings=replace(QUICK, stages=stages))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_decoder_only_stage_moves_no_latent_and_sharpens_the_decoder(clip_shards, tmp_path, clip_bytes):
+    first = train(clip_shards, str(tmp_path / "first"), settings=QUICK)
+    frozen = replace(QUICK, stages="decoder:2@48,decoder:1@64")
+    second = train(clip_shards, str(tmp_path / "second"), settings=frozen, start=first.model)
+    before, after = load(first.model), load(second.model)
+    _, video = next(segments(clip_bytes, 37))
+    for rate in (4, 8):
+        latents = before.encode(video, rate)
+        assert torch.equal(latents.z, after.encode(video, rate).z)
+        assert not torch.equal(before.decode(latents), after.decode(latents))
+    assert torch.equal(before.latent_mean, after.latent_mean) and torch.equal(before.latent_std, after.latent_std)
+
+
+def test_the_latents_of_a_decoder_only_stage_are_those_of_the_model_that_is_saved(clip_shards, tmp_path, clip_bytes):
+    settings = replace(QUICK, steps=1, stages="8:2,decoder:2@48", save_every=3)
+    with pytest.raises(Killed):
+        train(clip_shards, str(tmp_path), settings=settings, progress=kill_at(4))
+    saved = torch.load(tmp_path / "last.ckpt", weights_only=True)["state_dict"]
+    done = train(clip_shards, str(tmp_path), settings=settings)
+    final = load(done.model).state_dict()
+    kept = [name for name in final if name.startswith(("encoder.", "coarse_in.", "latent_"))]
+    for name in kept:
+        assert torch.equal(saved[f"average.{name}"], final[name]) and torch.equal(
+            saved[f"tokenizer.{name}"], final[name]
+        )
+    assert not torch.equal(final["latent_std"], torch.ones(16))
+
+
+def test_a_model_with_one_more_rate_goes_on_from_one_with_fewer(clip_shards, tmp_path, clip_bytes):
+    small = train(clip_shards, str(tmp_path / "small"), TokenizerConfig(rates=(4,)), QUICK)
+    still = replace(QUICK, stages="4:1,8:1", lr=0.0)
+    large = train(clip_shards, str(tmp_path / "large"), TokenizerConfig(rates=(4, 8)), still, start=small.model)
+    _, video = next(segments(clip_bytes, 37))
+    a, b = (load(done.model).posterior(video, (4, 4, 4))[0] for done in (small, large))
+    assert torch.equal(a, b)
+    with pytest.raises(ValueError, match="only rates may be added"):
+        train(clip_shards, str(tmp_path / "other"), TokenizerConfig(rates=(4, 8), channels=8), still, start=small.model)
+
+
+# ----------------------------------------------------------------------------------------------- the judge, the average
+
+
+def test_the_discriminator_does_not_run_before_its_start_and_is_in_the_checkpoint(clip_shards, tmp_path, monkeypatch):
+    passes = []
+    forward = Discriminator.forward
+    monkeypatch.setattr(Discriminator, "forward", lambda self, x: passes.append(len(x)) or forward(self, x))
+    settings = replace(QUICK, steps=3, gan=0.5, gan_from=2, save_every=1)
+    train(clip_shards, str(tmp_path), settings=settings, progress=lambda line: passes.append(-line["step"]))
+    assert passes[:2] == [-1, -2] and passes[2:] == [1] * 5 + [
+        -3
+    ]  # two rates: each judged, then again with the real one
+    lines = metrics(tmp_path)
+    assert "gan" not in lines[1] and lines[2]["gan_weight"] > 0 and 0 < lines[2]["discriminator"] < 2
+    saved = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    assert any(name.startswith("discriminator.") for name in saved["state_dict"])
+    assert len(saved["optimizer_states"]) == 2 and saved["optimizer_states"][1]["state"][0]["step"] == 1
+
+
+def test_the_average_is_saved_exactly_and_trained_by_nothing(clip_shards, tmp_path):
+    with pytest.raises(Killed):
+        train(clip_shards, str(tmp_path), settings=QUICK, progress=kill_at(3))
+    saved = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    module = TokenizerModule(TokenizerConfig(), QUICK)
+    module.load_state_dict(saved["state_dict"])
+    for name, weight in module.average.state_dict().items():
+        assert torch.equal(weight, saved["state_dict"][f"average.{name}"])
+    assert not any(p.requires_grad for p in module.average.parameters())
+    trained = {
+        id(p) for optimizer in module.configure_optimizers() for g in optimizer.param_groups for p in g["params"]
+    }
+    assert trained == {id(p) for p in module.tokenizer.parameters()}
+    lagging = saved["state_dict"]["average.encoder.leave.weight"], saved["state_dict"]["tokenizer.encoder.leave.weight"]
+    assert not torch.equal(*lagging) and float(lagging[0].abs().sum()) > 0
+
+
+# --------------------------------------------------------------------------------------------- what is held out, curves
+
+
+def test_held_out_clips_are_never_trained_on_and_are_measured_at_each_save(clip_shards, tmp_path, monkeypatch):
+    keys = set()
+    step = TokenizerModule.training_step
+    monkeypatch.setattr(
+        TokenizerModule, "training_step", lambda module, batch, i: keys.update(batch["keys"]) or step(module, batch, i)
+    )
+    done = train(clip_shards, str(tmp_path), settings=replace(QUICK, holdout=0.3))
+    every = {sample["__key__"] for sample in shards.pipeline(clip_shards, members=("json",))}
+    held = {key for key in every if is_held(key, 0.3)}
+    assert held and keys == every - held and done.held_out
+    lines = metrics(tmp_path)
+    assert [line["step"] for line in lines if "held_psnr_rate_8" in line] == [2, 4, 6]
+    assert done.psnr["4"] == pytest.approx(lines[-1]["held_psnr_rate_4"], abs=0.05)  # but for the norm of the latents
+
+
+def test_the_curves_are_drawn_as_the_training_goes_on(clip_shards, tmp_path):
+    drawn = []
+
+    def look(line: dict) -> None:
+        path = tmp_path / "curves.svg"
+        drawn.append(path.read_text().count("Curve of ") if path.exists() else 0)
+
+    train(clip_shards, str(tmp_path), settings=QUICK, progress=look)
+    assert drawn[0] == 0 and drawn[1] == drawn[2] > 0 and drawn[5] >= drawn[1]
+    text = (tmp_path / "curves.svg").read_text()
+    assert text.startswith("<svg") and "Curve of psnr_rate_4" in text and "step 6" in text
+
+
+# ------------------------------------------------------------------------------------------------------ what goes wrong
+
+
+def test_a_full_disk_is_one_clear_error_and_the_same_command_goes_on(clip_shards, tmp_path, monkeypatch):
+    whole = train(clip_shards, str(tmp_path / "whole"), settings=QUICK)
+    out, sync, full = tmp_path / "full", os.fsync, []
+
+    def fsync(handle: int) -> None:
+        if "last.ckpt" in str(Path(f"/proc/self/fd/{handle}").readlink()):
+            full.append(handle)
+            if len(full) == 2:
+                raise OSError(28, "No space left on device")
+        sync(handle)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(
+        storage.StorageError, match=r"cannot write .*last\.ckpt: no space left; free some space and run"
+    ):
+        train(clip_shards, str(out), settings=QUICK)
+    assert torch.load(out / "last.ckpt", weights_only=True)["rushes"]["steps_done"] == 2
+    assert not list(out.glob(".*.part"))
+    assert train(clip_shards, str(out), settings=QUICK).fingerprint == whole.fingerprint
+    assert metrics(out) == metrics(tmp_path / "whole")
+
+
+def test_metrics_that_cannot_be_written_name_the_file(tmp_path):
+    (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
+    with pytest.raises(storage.StorageError, match=r"metrics\.jsonl: No space left on device; free some space"):
+        journal.Journal(tmp_path, [], False, None)._append("{}\n")
+
+
+def test_a_loss_that_is_no_number_stops_and_names_step_and_last_good_checkpoint(clip_shards, tmp_path, monkeypatch):
+    loss = TokenizerModule.loss
+
+    def spoilt(module, *args):
+        found, again, figures = loss(module, *args)
+        return found * (float("nan") if module.steps_done == 4 else 1.0), again, figures
+
+    monkeypatch.setattr(TokenizerModule, "loss", spoilt)
+    with pytest.raises(DivergenceError, match=r"loss is nan at step 5; .*last\.ckpt of step 4; lower lr"):
+        train(clip_shards, str(tmp_path), settings=QUICK)
+    saved = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    assert all(weight.isfinite().all() for weight in saved["state_dict"].values())
+
+
+def test_a_gradient_that_is_no_number_stops_before_it_reaches_a_weight(clip_shards, tmp_path, monkeypatch):
+    loss = TokenizerModule.loss
+
+    def spoilt(module, *args):
+        found, again, figures = loss(module, *args)
+        return found + (module.tokenizer.coarse_out.weight.sum() * 0).sqrt(), again, figures  # finite, its slope is not
+
+    monkeypatch.setattr(TokenizerModule, "loss", spoilt)
+    with pytest.raises(DivergenceError, match="gradient is nan at step 1; none is saved"):
+        train(clip_shards, str(tmp_path), settings=QUICK)
+
+
+def test_a_checkpoint_that_is_damaged_or_of_another_size_is_refused(clip_shards, tmp_path):
+    with pytest.raises(Killed):
+        train(clip_shards, str(tmp_path), settings=QUICK, progress=kill_at(3))
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(ResumeError, match=r"of another size: .* use the settings .* or remove .*last\.ckpt"):
+        train(clip_shards, str(tmp_path), TokenizerConfig(channels=8), QUICK)
+    (tmp_path / "config.json").unlink()
+    content = (tmp_path / "last.ckpt").read_bytes()
+    (tmp_path / "last.ckpt").write_bytes(content[: len(content) // 2])
+    with pytest.raises(ResumeError, match="is damaged or no checkpoint"):
+        train(clip_shards, str(tmp_path), settings=QUICK)
+
+
+def test_shards_without_video_are_refused_before_anything_is_trained(write_clips, tmp_path):
+    with pytest.raises(ValueError, match="no clip that can be decoded"):
+        train(write_clips({"one": b"text"}), str(tmp_path), settings=QUICK)
+    assert not (tmp_path / "last.ckpt").exists()
+
+
+@pytest.mark.parametrize(
+    ("gpu", "bf16", "expected"), [(False, True, "32-true"), (True, True, "bf16-mixed"), (True, False, "16-mixed")]
+)
+def test_the_precision_is_what_the_hardware_has(monkeypatch, gpu, bf16, expected):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: bf16 and not including_emulation)
+    assert training.precision() == expected
+
+
+@pytest.mark.parametrize(
+    ("gpu", "cudnn", "gan", "warned"),
+    [(True, 91002, 0.5, True), (True, 91501, 0.5, False), (True, 91002, 0.0, False), (False, 91002, 0.5, False)],
+)
+def test_a_cudnn_whose_conv3d_is_broken_is_warned_of_where_one_is_used(monkeypatch, caplog, gpu, cudnn, gan, warned):
+    module = TokenizerModule(TokenizerConfig(), replace(QUICK, gan=gan))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    monkeypatch.setattr(torch.backends.cudnn, "version", lambda: cudnn)
+    training._warn_of_conv3d(module)
+    assert ("cuDNN 9.10.2 has no usable" in caplog.text) == warned
+
+
+def test_a_strip_shows_the_picture_and_every_rate(stirred, tmp_path):
+    journal.write_strip(stirred(rates=(2, 4, 8)), torch.zeros(2, 3, 9, 16, 24, dtype=torch.uint8), tmp_path / "s.png")
+    assert Image.open(tmp_path / "s.png").size == (6 * 24, 4 * 16)

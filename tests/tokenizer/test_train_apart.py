@@ -1,0 +1,122 @@
+"""Trainings in processes of their own: killed at any instant, and several that train one model together.
+
+This file is also the script that they run: `python test_train_apart.py SHARDS OUT SETTINGS`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from tokenizer.config import TrainConfig
+from tokenizer.model import fingerprint
+from tokenizer.module import TokenizerModule
+from tokenizer.train import Trained, train
+
+SMALL = TrainConfig(batch=1, frames=17, side=32, feature=0, save_every=2, log_every=1, shuffle=4, warmup=2)
+
+
+def spied(root: str, out: Path, settings: TrainConfig) -> Trained:
+    """Train; leave what each process saw and ended with in `keys.RANK` and `weights.RANK`, and the first checkpoint."""
+    plain = TokenizerModule.training_step
+
+    def step(module: TokenizerModule, batch: dict, index: int) -> None:
+        out.mkdir(exist_ok=True)
+        with (out / f"keys.{module.global_rank}").open("a") as file:
+            file.write(json.dumps([module.steps_done, batch["keys"]]) + "\n")
+        if (out / "last.ckpt").exists() and not (out / "first.ckpt").exists() and module.global_rank == 0:
+            shutil.copy(out / "last.ckpt", out / "first.ckpt")
+        plain(module, batch, index)
+        (out / f"weights.{module.global_rank}").write_text(fingerprint(module.tokenizer))
+
+    TokenizerModule.training_step = step
+    try:
+        return train(root, str(out), settings=settings)
+    finally:
+        TokenizerModule.training_step = plain
+
+
+def apart(root: str, out: Path, settings: TrainConfig) -> subprocess.Popen:
+    here = Path(__file__)
+    environment = {**os.environ, "PYTHONPATH": str(here.parents[2]), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    out.mkdir(exist_ok=True)
+    command = [sys.executable, str(here), root, str(out), json.dumps(asdict(settings))]
+    with (out / "log").open("a") as log:
+        return subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+
+
+def together(root: str, out: Path, settings: TrainConfig) -> None:
+    """Train in several processes, the first of which starts the others, to the end."""
+    process = apart(root, out, settings)
+    try:
+        assert process.wait(300) == 0, (out / "log").read_text()
+    finally:
+        process.terminate()
+
+
+def keys(out: Path, rank: int = 0) -> dict[int, list[str]]:
+    """The keys of each step's batch; a step that was taken twice must have had the same."""
+    found: dict[int, list[str]] = {}
+    for line in (out / f"keys.{rank}").read_text().splitlines():
+        step, seen = json.loads(line)
+        assert found.setdefault(step, seen) == seen
+    return found
+
+
+def metrics(out: Path) -> list[dict]:
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in line.items() if name != "elapsed_s"} for line in lines]
+
+
+def test_a_training_killed_at_any_instant_goes_on_as_if_it_had_not_been(clip_shards, tmp_path):
+    settings = replace(SMALL, stages="image:2,4:6,8:6,decoder:4@48", gan=0.5, gan_from=4, holdout=0.22, workers=2)
+    whole = spied(clip_shards, tmp_path / "whole", settings)
+    out = tmp_path / "killed"
+    process = apart(clip_shards, out, settings)
+    until = time.monotonic() + 60
+    while not (out / "last.ckpt").exists() and process.poll() is None and time.monotonic() < until:
+        time.sleep(0.01)
+    time.sleep(random.random())  # any instant: within a step, a save, or a strip
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL, (out / "log").read_text()
+    again = spied(clip_shards, out, settings)
+    assert again.fingerprint == whole.fingerprint and again.steps == 18
+    assert metrics(out) == metrics(tmp_path / "whole")
+    assert keys(out) == keys(tmp_path / "whole") and sorted(keys(out)) == list(range(18))
+
+
+def test_two_processes_train_one_model_on_clips_of_their_own_and_resume_exactly(clip_shards, tmp_path):
+    settings = replace(SMALL, steps=4, devices=2, gan=0.5, gan_from=1)
+    out, resumed = tmp_path / "out", tmp_path / "resumed"
+    together(clip_shards, out, settings)
+    seen = [{key for batch in keys(out, rank).values() for key in batch} for rank in (0, 1)]
+    assert seen[0] and seen[1] and not seen[0] & seen[1]
+    assert (out / "weights.0").read_text() == (out / "weights.1").read_text()
+    resumed.mkdir()
+    shutil.copy(out / "first.ckpt", resumed / "last.ckpt")
+    together(clip_shards, resumed, settings)
+    for rank in (0, 1):
+        assert keys(resumed, rank) == {step: seen for step, seen in keys(out, rank).items() if step >= 2}
+    assert (resumed / "weights.1").read_text() == (out / "weights.0").read_text()
+    assert (resumed / "trained.json").read_text() == (out / "trained.json").read_text()
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    shutil.copy(out / "first.ckpt", alone / "last.ckpt")
+    with pytest.raises(ValueError, match="of 2 processes, not 1; give devices=2"):
+        train(clip_shards, str(alone), settings=replace(settings, devices=1))
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    spied(sys.argv[1], Path(sys.argv[2]), TrainConfig(**json.loads(sys.argv[3])))

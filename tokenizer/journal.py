@@ -1,0 +1,146 @@
+"""What a training of the tokenizer writes as it goes: metrics, curves, strips and checkpoints, each whole."""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+from PIL import Image
+from torch import Tensor
+
+from pipelines import storage
+from pipelines.report import charts
+from tokenizer.data import to_pictures
+from tokenizer.metrics import psnr
+from tokenizer.model import Tokenizer
+from tokenizer.module import DivergenceError, unit
+
+SHOWN = 6
+"""Frames of a strip."""
+
+
+class DurableIO(TorchCheckpointIO):
+    """Writes a checkpoint under a temporary name, has the disk hold it, then gives it its name.
+
+    Raises StorageError that names the file and the remedy where it cannot be written; the checkpoint before stays.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Write a checkpoint in place of the one before."""
+        content = io.BytesIO()  # torch's own writer hides why a disk refused
+        torch.save(checkpoint, content)
+        with storage.open_write(str(path)) as file:
+            file.write(content.getbuffer())
+
+
+class Journal(L.Callback):
+    """Writes metrics, curves, strips and checkpoints, opens stages, and ends the training after its last step."""
+
+    def __init__(
+        self,
+        folder: Path,
+        probe: Sequence[UInt8[Tensor, "b 3 t h w"]],
+        held: bool,
+        progress: Callable[[dict[str, float]], None] | None,
+    ):
+        self.folder, self.probe, self.held, self.progress = folder, probe, held, progress
+        self.begun = time.monotonic()
+
+    @property
+    def metrics(self) -> Path:
+        """The file of metrics."""
+        return self.folder / "metrics.jsonl"
+
+    def on_train_start(self, trainer: L.Trainer, module: Any) -> None:
+        """Drop the lines that a killed run wrote after its last checkpoint; they will be written again."""
+        if trainer.is_global_zero and self.metrics.exists():
+            lines = [line for line in self.metrics.read_text().splitlines() if line.endswith("}")]
+            kept = [line for line in lines if json.loads(line)["step"] <= module.steps_done]
+            storage.write_bytes(str(self.metrics), "".join(f"{line}\n" for line in kept).encode())
+
+    def on_train_batch_start(self, trainer: L.Trainer, module: Any, batch: Any, batch_idx: int) -> None:
+        """Open the stage that begins here."""
+        module.open_stage(unit(clips).to(module.device) for clips in self.probe)
+
+    def on_train_batch_end(self, trainer: L.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Log, draw and save where it is due."""
+        step, settings = module.steps_done, module.settings
+        # At a multiple of the workers, so that a resumed run begins with the first of them.
+        every = max(1, settings.save_every // max(settings.workers, 1)) * max(settings.workers, 1)
+        last = step == settings.total
+        saving = step % every == 0 or last
+        if trainer.is_global_zero and (saving or step % settings.log_every == 0 or step == 1):
+            self._log(module, saving)
+        if saving:
+            trainer.save_checkpoint(self.folder / "last.ckpt")
+        trainer.should_stop = last
+
+    def _log(self, module: Any, saving: bool) -> None:
+        line = {"step": module.steps_done, "elapsed_s": round(time.monotonic() - self.begun, 3), **module.figures}
+        if saving and self.held:
+            quality = evaluate(module.average, self.probe)
+            line |= {f"held_psnr_rate_{rate}": value for rate, value in quality.items()}
+        self._append(json.dumps(line) + "\n")
+        if saving:
+            write_strip(module.average, self.probe[0], self.folder / "strips" / f"{module.steps_done:06d}.png")
+            curves = charts.sheet(charts.series(self.metrics.read_text()))
+            storage.write_bytes(str(self.folder / "curves.svg"), curves.encode())
+        if self.progress:
+            self.progress(line)
+
+    def _append(self, line: str) -> None:
+        try:
+            with self.metrics.open("a") as file:
+                file.write(line)
+        except OSError as error:
+            raise storage.StorageError(
+                f"cannot write {self.metrics}: {error.strerror}; free some space and run the same command again"
+            ) from error
+
+    def on_exception(self, trainer: L.Trainer, module: Any, exception: BaseException) -> None:
+        """Say of a training that diverged where it was still sound."""
+        if isinstance(exception, DivergenceError):
+            last = self.folder / "last.ckpt"
+            saved = torch.load(last, map_location="cpu", weights_only=True, mmap=True) if last.exists() else None
+            good = (
+                f"the last good checkpoint is {last} of step {saved['rushes']['steps_done']}"
+                if saved
+                else "none is saved"
+            )
+            exception.args = (f"{exception}; {good}; lower lr or grad_clip, and train into another --out",)
+
+
+def evaluate(tokenizer: Tokenizer, batches: Sequence[UInt8[Tensor, "b 3 t h w"]]) -> dict[str, float]:
+    """Return the PSNR in dB of each rate over batches of clips."""
+    return {
+        str(rate): psnr(torch.stack([_error(tokenizer, clips, rate) for clips in batches]).mean())
+        for rate in tokenizer.config.rates
+    }
+
+
+@torch.no_grad()
+def _error(tokenizer: Tokenizer, clips: Tensor, rate: int) -> Tensor:
+    video = unit(clips.to(tokenizer.latent_mean.device))
+    return (tokenizer.decode(tokenizer.encode(video, rate, scale="-1..1")).clamp(-1, 1) - video).square().mean()
+
+
+@torch.no_grad()
+def write_strip(tokenizer: Tokenizer, clips: UInt8[Tensor, "b 3 t h w"], path: Path) -> None:
+    """Draw frames of the first clip and below them their reconstruction at each rate."""
+    video = unit(clips[:1].to(tokenizer.latent_mean.device))
+    picked = np.linspace(0, video.shape[2] - 1, SHOWN).round().astype(int)
+    rows = [to_pictures(video)[picked]]
+    for rate in tokenizer.config.rates:
+        rows.append(to_pictures(tokenizer.decode(tokenizer.encode(video, rate, scale="-1..1")))[picked])
+    image = io.BytesIO()
+    Image.fromarray(np.concatenate([np.concatenate(list(row), axis=1) for row in rows])).save(image, "PNG")
+    storage.write_bytes(str(path), image.getvalue())
