@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -154,8 +155,6 @@ class Down(nn.Module):
 class Up(nn.Module):
     """Doubles the sides, halves the channels and, with `time`, doubles the frame rate after the first frame."""
 
-    name: str
-
     def __init__(self, channels: int, *, time: bool):
         super().__init__()
         self.resample = nn.Sequential(
@@ -180,7 +179,7 @@ class Encoder(nn.Module):
         widths = [config.width * multiplier for multiplier in config.multipliers]
         self.conv_in = CausalConv(3, config.width)
         stages: list[nn.Module] = []
-        for i, (inside, outside) in enumerate(zip([config.width, *widths], widths, strict=False)):
+        for i, (inside, outside) in enumerate(pairwise([config.width, *widths])):
             stages += [Residual(inside if block == 0 else outside, outside) for block in range(config.blocks)]
             stages += [Down(outside, time=time) for time in _HALVES_TIME[i : i + 1]]
         self.down_blocks = nn.ModuleList(stages)
