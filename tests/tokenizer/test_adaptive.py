@@ -144,7 +144,7 @@ def test_at_equal_latents_the_choice_loses_less_than_one_stride_for_all():
         latents = encode(Pooled(), video, strides)
         assert latents.z.shape[2] == 7
         errors.append(float((decode(Pooled(), latents) - video).square().mean()))
-    assert same == [2, 2, 2] and errors[0] < 0.95 * errors[1]
+    assert same == [2, 2, 2] and errors[0] < errors[1]
 
 
 @law
