@@ -115,4 +115,4 @@ def small_wan() -> WanVAE:
 @pytest.fixture(scope="session")
 def small_hunyuan() -> HunyuanVAE:
     """All layers of the HunyuanVideo VAE, a sixteenth of its width."""
-    return randomise(HunyuanVAE(HunyuanConfig(widths=(8, 16, 32, 32), channels=4, groups=4)))
+    return randomise(HunyuanVAE(HunyuanConfig(widths=(8, 16, 32, 32), channels=4, groups=2)))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from copy import deepcopy
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
 
 from tokenizer.hunyuan import HunyuanConfig, HunyuanVAE, load
 
-SMALL = HunyuanConfig(widths=(8, 16, 32, 32), channels=4, groups=4)
+SMALL = HunyuanConfig(widths=(8, 16, 32, 32), channels=4, groups=2)
 
 
 def noise(frames: int, height: int = 16, width: int = 24) -> torch.Tensor:
@@ -18,9 +19,13 @@ def noise(frames: int, height: int = 16, width: int = 24) -> torch.Tensor:
 
 
 @pytest.fixture(scope="module")
-def reference(randomised):
+def diffusers() -> ModuleType:
+    return pytest.importorskip("diffusers")
+
+
+@pytest.fixture(scope="module")
+def reference(diffusers, randomised):
     """The model of diffusers with random weights; it would cut clips above 16 frames into overlapping pieces."""
-    diffusers = pytest.importorskip("diffusers")
     model = diffusers.AutoencoderKLHunyuanVideo(
         block_out_channels=SMALL.widths, latent_channels=SMALL.channels, norm_num_groups=SMALL.groups
     )
@@ -62,6 +67,13 @@ def test_in_double_precision_no_difference_is_left(reference, loaded):
     torch.testing.assert_close(vae.posterior(video)[0], theirs.mean, rtol=0, atol=1e-12)
     again = vae.decode(theirs.mean * SMALL.scaling)
     torch.testing.assert_close(again, exact.decode(theirs.mean).sample, rtol=0, atol=1e-12)
+
+
+def test_the_published_size_is_that_of_diffusers(diffusers):
+    with torch.device("meta"):
+        ours, theirs = HunyuanVAE(), diffusers.AutoencoderKLHunyuanVideo()
+    shapes, expected = ({name: t.shape for name, t in vae.state_dict().items()} for vae in (ours, theirs))
+    assert shapes == expected and ours.scaling == theirs.config.scaling_factor
 
 
 def test_latents_are_scaled_as_published(small_hunyuan):

@@ -61,6 +61,15 @@ def test_moments_and_video_are_those_of_diffusers(reference, loaded, frames, siz
     torch.testing.assert_close(again.clamp(-1, 1), reference.decode(raw).sample, rtol=0, atol=1e-5)
 
 
+def test_the_published_size_is_that_of_diffusers(diffusers):
+    with torch.device("meta"):
+        ours, theirs = WanVAE(), diffusers.AutoencoderKLWan()
+    shapes, expected = ({name: t.shape for name, t in vae.state_dict().items()} for vae in (ours, theirs))
+    assert shapes == expected
+    assert WanConfig().latent_mean == tuple(theirs.config.latents_mean)
+    assert WanConfig().latent_std == tuple(theirs.config.latents_std)
+
+
 def test_latents_are_at_unit_variance_by_the_published_statistics(small_wan):
     video = noise(5)
     mean, std = (torch.tensor(numbers)[:, None, None, None] for numbers in (SMALL.latent_mean, SMALL.latent_std))
