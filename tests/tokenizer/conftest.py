@@ -15,7 +15,9 @@ import torch
 
 from pipelines import shards
 from tokenizer.config import TokenizerConfig
+from tokenizer.hunyuan import HunyuanConfig, HunyuanVAE
 from tokenizer.model import Tokenizer
+from tokenizer.wan import WanConfig, WanVAE
 
 
 @pytest.fixture(autouse=True)
@@ -86,3 +88,31 @@ def stirred() -> Callable[..., Tokenizer]:
         return tokenizer
 
     return make
+
+
+def randomise(model: torch.nn.Module) -> torch.nn.Module:
+    """Gives every layer random weights that neither vanish nor grow, so that an equality holds for a reason."""
+    chance = torch.Generator().manual_seed(0)
+    for name, parameter in model.requires_grad_(False).named_parameters():
+        noise = torch.randn(parameter.shape, generator=chance)
+        gain = "norm" in name and not name.endswith("bias")
+        parameter.copy_(1 + 0.2 * noise if gain else noise * (0.1 if noise.ndim == 1 else noise[0].numel() ** -0.5))
+    return model.eval()
+
+
+@pytest.fixture(scope="session")
+def randomised() -> Callable[[torch.nn.Module], torch.nn.Module]:
+    return randomise
+
+
+@pytest.fixture(scope="session")
+def small_wan() -> WanVAE:
+    """All layers of the Wan 2.1 VAE, a twelfth of its width."""
+    config = WanConfig(width=8, channels=4, latent_mean=(0.1, -0.2, 0.3, 0.4), latent_std=(1.5, 0.5, 2.0, 1.0))
+    return randomise(WanVAE(config))
+
+
+@pytest.fixture(scope="session")
+def small_hunyuan() -> HunyuanVAE:
+    """All layers of the HunyuanVideo VAE, a sixteenth of its width."""
+    return randomise(HunyuanVAE(HunyuanConfig(widths=(8, 16, 32, 32), channels=4, groups=2)))
