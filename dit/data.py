@@ -1,7 +1,7 @@
 """Latent shards in, packed batches out.
 
-A sample is KEY.npy (float16 [latents, channel, h, w]), KEY.json (rates and frames of segments, times, facts) and KEY.txt
-(caption).
+A sample is KEY.npy (float16 [latents, channel, h, w]), KEY.json (rates and frames of segments, times, facts),
+KEY.txt (caption).
 Shards are untrusted: arrays are read without pickle and everything is checked against everything else.
 """
 

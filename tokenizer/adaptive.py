@@ -25,9 +25,10 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from tokenizer.allocate import allocate, limit
 from tokenizer.config import Budget
 from tokenizer.pretrained import FrozenVAE
-from tokenizer.rates import Measured, allocate, limit
+from tokenizer.rates import RateDistortion
 
 STRIDES = (1, 2, 4)  # frames to one kept frame
 
@@ -131,7 +132,7 @@ def interpolate(video: Float[Tensor, "b c k h w"], at: Sequence[int]) -> Float[T
 
 
 @torch.no_grad()
-def measure(vae: FrozenVAE, video: Float[Tensor, "1 3 t h w"]) -> Measured:
+def measure(vae: FrozenVAE, video: Float[Tensor, "1 3 t h w"]) -> RateDistortion:
     """Return cost and distortion of every segment at every stride, where the whole clip has that stride.
 
     One pass through the VAE for each stride. What a segment loses depends a little on its neighbours' strides, which a
@@ -143,14 +144,14 @@ def measure(vae: FrozenVAE, video: Float[Tensor, "1 3 t h w"]) -> Measured:
         again = decode(vae, encode(vae, video, [stride] * len(parts)))
         error = (again.clamp(-1, 1) - video).square().mean(dim=(0, 1, 3, 4))
         distortion[:, option] = [float(error[part.start : part.stop].sum()) for part in parts]
-    return Measured(costs=costs(video.shape[2], vae.factor_t), distortion=distortion)
+    return RateDistortion(costs=costs(video.shape[2], vae.factor_t), distortion=distortion)
 
 
-def choose(measured: Measured, budget: Budget) -> tuple[int, ...]:
+def choose(measured: RateDistortion, budget: Budget, duration_s: float = 0.0) -> tuple[int, ...]:
     """Return the strides of least total distortion whose latents are at most the budget.
 
     Raises:
         BudgetError: the budget is below what the longest strides need; the message names the minimum.
     """
-    options = allocate(measured.distortion, measured.costs, limit(budget, measured.costs))
+    options = allocate(measured.distortion, measured.costs, limit(budget, measured.costs, duration_s))
     return tuple(STRIDES[option] for option in options)
