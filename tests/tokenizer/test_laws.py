@@ -8,9 +8,10 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from tokenizer.layers import RateNorm
 from tokenizer.model import Latents, Tokenizer, counts, segment_lengths, stream_decode, stream_encode
 
 law = settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -71,17 +72,24 @@ def relative(x: torch.Tensor, y: torch.Tensor) -> float:
 @law
 @given(data=st.data())
 def test_a_changed_future_frame_moves_no_past_latent(stirred, data):
+    future_moves_no_past(stirred, data)
+
+
+def future_moves_no_past(stirred, data) -> None:
     tokenizer = stirred()
     clip = clips(data.draw, tokenizer)
-    changed = data.draw(st.integers(0, clip.video.shape[2] - 1))
-    other = clip.video.clone()
-    other[:, :, changed:] = -0.5 * other[:, :, changed:]
-    segment = next(i for i in range(len(clip.lengths)) if sum(clip.lengths[: i + 1]) > changed)
-    within = changed - sum(clip.lengths[:segment])
-    past = sum(counts(clip.lengths, clip.rates)[:segment]) + within // clip.rates[segment]
-    before, after = (tokenizer.encode(v, clip.rates, cuts=clip.cuts, scale="-1..1").z for v in (clip.video, other))
-    assert torch.equal(before[:, :past], after[:, :past])
-    assert not torch.equal(before[:, past:], after[:, past:])
+    longest = clip.lengths.index(max(clip.lengths))
+    last = sum(clip.lengths[: longest + 1]) - 1  # of a segment with latents before the one that stands for this frame
+    before = tokenizer.encode(clip.video, clip.rates, cuts=clip.cuts).z
+    for changed in (last, data.draw(st.integers(0, clip.video.shape[2] - 1))):
+        other = clip.video.clone()
+        other[:, :, changed:] = -0.5 * other[:, :, changed:]
+        segment = next(i for i in range(len(clip.lengths)) if sum(clip.lengths[: i + 1]) > changed)
+        within = changed - sum(clip.lengths[:segment])
+        past = sum(counts(clip.lengths, clip.rates)[:segment]) + within // clip.rates[segment]
+        after = tokenizer.encode(other, clip.rates, cuts=clip.cuts, scale="-1..1").z
+        assert torch.equal(before[:, :past], after[:, :past])
+        assert not torch.equal(before[:, past:], after[:, past:])
 
 
 @law
@@ -103,13 +111,13 @@ def test_a_changed_future_latent_moves_no_past_frame(stirred, data):
     assert not torch.equal(before[:, :, past:], after[:, :, past:])
 
 
-@pytest.mark.parametrize("rate", [2, 4, 8, 16])
-def test_frames_out_are_frames_in_for_every_length_to_65_and_odd_sizes(stirred, rate):
+def test_frames_out_are_frames_in_for_every_length_to_65_and_odd_sizes(stirred):
     tokenizer = stirred()
     for frames in range(1, 66):
         video = -torch.ones(1, 3, frames, 1 + frames % 13, 1 + frames % 7)
-        latents = tokenizer.encode(video, rate)
-        assert latents.z.shape[1] == sum(-(-n // rate) for n in latents.lengths)
+        rates = [tokenizer.config.rates[(frames + i) % 4] for i in range(-(-frames // 16))]
+        latents = tokenizer.encode(video, rates)
+        assert latents.z.shape[1] == sum(-(-n // rate) for n, rate in zip(latents.lengths, rates, strict=True))
         assert tokenizer.decode(latents).shape == video.shape
 
 
@@ -140,7 +148,7 @@ from tokenizer.model import Tokenizer, stream_decode
 torch.set_num_threads(1)
 torch.set_grad_enabled(False)
 tokenizer = Tokenizer(TokenizerConfig()).eval()
-latents = ((torch.randn(1, 4, 16, 16, 16), 4) for _ in range(int(sys.argv[1])))
+latents = ((torch.randn(1, 4, 16, 8, 8), 4) for _ in range(int(sys.argv[1])))
 frames = sum(video.shape[2] for video in stream_decode(tokenizer, latents))
 print(frames, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
@@ -153,16 +161,17 @@ def test_peak_memory_of_streaming_decode_does_not_grow_with_the_length():
         assert int(frames) == 16 * segments
         return int(kib)
 
-    assert peak(40) <= peak(4) + 12_000  # the other 36 segments' frames alone would be 113,000
+    assert peak(54) <= peak(6) + 8_000  # the frames of the other 48 segments alone would be 37,000
 
 
-def test_a_law_test_sees_a_tokenizer_that_breaks_the_law(stirred, monkeypatch):
-    """A norm over time, as most published video VAEs have it, lets the future move the past."""
-    from tokenizer import layers
+def test_the_law_of_the_future_fails_for_a_norm_over_time(stirred, monkeypatch):
+    """Most published video VAEs have one; the law above must see it."""
 
-    def over_time(norm: layers.RateNorm, x: torch.Tensor, rate: int) -> torch.Tensor:
+    def over_time(norm: RateNorm, x: torch.Tensor, rate: int) -> torch.Tensor:
         return x * torch.rsqrt(x.square().mean(dim=(1, 2), keepdim=True) + 1e-6) * norm.gain[:, None, None]
 
-    monkeypatch.setattr(layers.RateNorm, "forward", over_time)
+    monkeypatch.setattr(RateNorm, "forward", over_time)
+    broken = settings(max_examples=8, deadline=None, database=None, phases=[Phase.generate],
+                      suppress_health_check=[HealthCheck.function_scoped_fixture])  # fmt: skip
     with pytest.raises(AssertionError):
-        test_a_changed_future_frame_moves_no_past_latent(stirred)
+        broken(given(data=st.data())(future_moves_no_past))(stirred)
