@@ -29,6 +29,12 @@ class TokenizerModule(L.LightningModule):
         self.settings = train
         self.tokenizer = start.train().requires_grad_(True) if start else Tokenizer(config)
         self.tokenizer.checkpointing = train.checkpointing
+        if train.only_new:
+            new = set(self.tokenizer.new_parameters())
+            if not new:
+                raise ValueError(f"only_new trains what growing added, and a {config.variant} tokenizer has nothing new")
+            for name, parameter in self.tokenizer.named_parameters():
+                parameter.requires_grad_(name in new)
         self.average = copy.deepcopy(self.tokenizer).eval().requires_grad_(False)
         self.feature = FeatureDistance() if train.feature else None
         self.steps_done = 0

@@ -27,7 +27,7 @@ from pipelines import ledger, shards, storage
 from tokenizer.config import TokenizerConfig, TrainConfig
 from tokenizer.data import ClipBatches, loader, to_pictures
 from tokenizer.losses import psnr
-from tokenizer.model import Tokenizer, load, save
+from tokenizer.model import Tokenizer, grow, load, save
 from tokenizer.module import TokenizerModule, norm_latents, unit
 
 log = logging.getLogger(__name__)
@@ -68,12 +68,13 @@ def train(
         out: Local folder for checkpoints, metrics, strips and the model.
         model: What to train; the default is a nano.
         settings: How to train it.
-        start: Folder of a saved tokenizer of the same configuration to start from; empty starts afresh.
+        start: Folder of a saved tokenizer to start from; empty starts afresh. It has the same configuration, or is
+            one of four frames per latent from which a grown-16x grows.
         progress: Called with each line of the metrics.
 
     Raises:
         ResumeError: `out` holds a training with other settings or other shards.
-        ValueError: The shards hold no video, or `out` is not local.
+        ValueError: The shards hold no video, `out` is not local, or `start` is of another configuration.
     """
     begun = time.monotonic()
     model, settings = model or TokenizerConfig(), settings or TrainConfig()
@@ -131,7 +132,7 @@ def _fit(
 ) -> TokenizerModule:
     last = folder / "last.ckpt"
     L.seed_everything(settings.seed, verbose=False)
-    module = TokenizerModule(model, settings, load(start) if start else None)
+    module = TokenizerModule(model, settings, _started(start, model) if start else None)
     if last.exists():
         module.on_load_checkpoint(torch.load(last, map_location="cpu", weights_only=True))
     probe = next(iter(ClipBatches(root, replace(settings, workers=0))))["video"]
@@ -143,6 +144,15 @@ def _fit(
         trainer = _trainer(settings, Journal(folder, probe, progress))
         trainer.fit(module, loader(data), ckpt_path=str(last) if last.exists() else None, weights_only=True)
     return module
+
+
+def _started(path: str, model: TokenizerConfig) -> Tokenizer:
+    start = load(path)
+    if model.variant == "grown-16x" and start.config.variant != model.variant:
+        start = grow(start)
+    if start.config != model:
+        raise ValueError(f"{path} holds a tokenizer of {start.config}, which is not the {model} that was asked for")
+    return start
 
 
 def _trainer(settings: TrainConfig, journal: Journal) -> L.Trainer:
