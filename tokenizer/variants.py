@@ -246,11 +246,11 @@ class Twin(NamedTuple):
     columns: Float[Tensor, "b k c n w"]
 
     @classmethod
-    def of(cls, z: Float[Tensor, "b k c h+n w+n"], n: int) -> Twin:
+    def of(cls, z: Float[Tensor, "b k c y x"], n: int) -> Twin:
         """Return the parts of latents whose margin has `n` cells (`TokenizerConfig.margin`)."""
         return cls(z[..., :-n, :-n], z[..., :-n, -n:], z[..., -n:, :-n])
 
-    def grid(self) -> Float[Tensor, "b k c h+n w+n"]:
+    def grid(self) -> Float[Tensor, "b k c y x"]:
         """Return the parts as one grid."""
         upper = torch.cat([self.structure, self.rows], dim=-1)
         n = self.rows.shape[-1]

@@ -75,7 +75,7 @@ def test_every_variant_keeps_the_laws(stirred, variant, law):
 
 
 @every_variant
-def test_the_two_branches_and_all_others_give_back_every_frame_of_any_size(stirred, variant):
+def test_frames_out_are_frames_in_for_any_length_and_size(stirred, variant):
     tokenizer = stirred(variant=variant)
     for frames in (1, 3, 4, 5, 16, 17, 23, 33):
         video = noise(frames, 1 + frames % 13, 1 + frames % 9) - 1e-3
@@ -115,9 +115,8 @@ def test_a_variant_trains_saves_and_loads(clip_shards, tmp_path: Path, variant):
     done = train(clip_shards, str(tmp_path), TokenizerConfig(variant=variant), SHORT)
     again = load(done.model, expect=done.fingerprint)
     assert again.config.variant == variant
-    start = Tokenizer(again.config).state_dict()
-    moved = [name for name, weight in again.state_dict().items() if not torch.equal(weight, start[name])]
-    assert moved and all(quality > 8 for quality in done.psnr.values())
+    assert again.decoder.leave.weight.any(), "what starts at zero has learned"
+    assert all(quality > 8 for quality in done.psnr.values())
 
 
 @every_variant
