@@ -136,7 +136,7 @@ class TrainConfig:
     shrink: float = 2.0
     """The shorter side is scaled at random between `side` and this many times `side` before the crop."""
     only_new: bool = False
-    """Train only what growing added (variant grown-16x); the trunk that it grew from stays as it is."""
+    """Train only what growing added (variant grown-16x), at the new rates; the trunk it grew from stays as it is."""
     lr: float = 1e-3
     """Peak learning rate of AdamW."""
     warmup: int = 20

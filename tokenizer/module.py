@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from tokenizer.config import TokenizerConfig, TrainConfig
+from tokenizer.config import BASE_RATE, TokenizerConfig, TrainConfig
 from tokenizer.data import Position
 from tokenizer.losses import FeatureDistance, kl, psnr
 from tokenizer.model import Latents, Tokenizer, segment_lengths
@@ -32,7 +32,9 @@ class TokenizerModule(L.LightningModule):
         if train.only_new:
             new = set(self.tokenizer.new_parameters())
             if not new:
-                raise ValueError(f"only_new trains what growing added, and a {config.variant} tokenizer has nothing new")
+                raise ValueError(
+                    f"only_new trains what growing added, and a {config.variant} tokenizer has nothing new"
+                )
             for name, parameter in self.tokenizer.named_parameters():
                 parameter.requires_grad_(name in new)
         self.average = copy.deepcopy(self.tokenizer).eval().requires_grad_(False)
@@ -54,7 +56,9 @@ class TokenizerModule(L.LightningModule):
 
     def rates(self, frames: int) -> list[tuple[int, ...]]:
         """Return the rates of each pass over this step's batch."""
-        options, count = self.tokenizer.config.rates, len(segment_lengths(frames, self.tokenizer.config.segment))
+        known = self.tokenizer.config.rates
+        options = [rate for rate in known if rate > BASE_RATE] if self.settings.only_new else known
+        count = len(segment_lengths(frames, self.tokenizer.config.segment))
         dice = torch.Generator().manual_seed(self.seed(0))
         mixed = tuple(options[int(i)] for i in torch.randint(len(options), (count,), generator=dice))
         lowest, highest = (options[0],) * count, (options[-1],) * count
