@@ -109,7 +109,6 @@ def plan(config: SampleConfig, tokenizer: Tokenizer) -> Plan:
     frames = max(1, round(config.seconds * config.fps))
     lengths = tokenizer_model.segment_lengths(frames, tokenizer.config.segment)
     rates = tokenizer.rates_of(lengths, config.rate)
-    space = tokenizer.config.space
     return Plan(
         lengths=lengths,
         height=config.height,
@@ -117,7 +116,7 @@ def plan(config: SampleConfig, tokenizer: Tokenizer) -> Plan:
         fps=config.fps,
         rates=rates,
         counts=tuple(tokenizer_model.counts(lengths, rates)),
-        cells=(-(-config.height // space), -(-config.width // space)),
+        cells=tokenizer.config.cells(config.height, config.width),
     )
 
 

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 Size = Literal["nano", "tiny", "small", "base"]
 Allocation = Literal["auto", "measured", "predicted"]
+Variant = Literal["adaptive", "fixed-4x8x8", "dual-branch", "grown-16x", "structure-dynamics"]
 
 # size: width at 1/8 of the side, blocks for each stage. Half of a nano is five stages of one block of 12·80² weights.
 _DIALS: dict[str, tuple[int, int]] = {"nano": (80, 1), "tiny": (136, 2), "small": (256, 3), "base": (480, 4)}
 KNOWN_RATES = (1, 2, 4, 8, 16)
 SHIPPED = "shipped"
 """Name of the tokenizer whose weights come with Rushes."""
+OWN_RATES: dict[str, tuple[int, ...]] = {
+    "adaptive": (2, 4, 8, 16), "fixed-4x8x8": (4,), "dual-branch": (4,), "grown-16x": (4, 8, 16),
+}  # fmt: skip
+"""Rates of a variant for which none are given; structure-dynamics has one grid for each segment."""
+BASE_RATE = 4
+"""Frames per latent of the trunk on which grown-16x and structure-dynamics build."""
 PATCH = 4
 """Two levels of Haar patching: the network never sees full resolution."""
 
@@ -29,6 +36,9 @@ def folder_of(model: str) -> str:
 class TokenizerConfig:
     """What a tokenizer is. Two tokenizers of equal configuration load each other's weights."""
 
+    variant: Variant = "adaptive"
+    """adaptive: each segment has its rate. Four published systems on the same trunk: fixed-4x8x8 (HunyuanVideo),
+    dual-branch (IV-VAE), grown-16x (ProMAG), structure-dynamics (VidTwin); see tokenizer/variants.py."""
     size: Size = "nano"
     """nano ≈ 1 M, tiny ≈ 5 M, small ≈ 25 M, base ≈ 120 M parameters."""
     channels: int = 16
@@ -37,8 +47,9 @@ class TokenizerConfig:
     """Pixels of a side for one latent cell: 4, 8, 16 or 32."""
     segment: int = 16
     """Frames of a segment; each segment has its own rate."""
-    rates: tuple[int, ...] = (2, 4, 8, 16)
-    """Frames per latent among which each segment may choose, ascending powers of two that divide the segment."""
+    rates: tuple[int, ...] = ()
+    """Frames per latent among which each segment may choose, ascending powers of two that divide the segment; empty
+    takes those of the variant, which for adaptive are 2, 4, 8, 16."""
 
     def __post_init__(self):
         if self.size not in _DIALS:
@@ -47,12 +58,56 @@ class TokenizerConfig:
             raise ValueError(f"space={self.space} is not one of 4, 8, 16, 32")
         if self.channels < 3:
             raise ValueError(f"channels={self.channels} cannot hold a colour; give at least 3, usually 16")
-        object.__setattr__(self, "rates", tuple(self.rates))
+        if self.variant not in (*OWN_RATES, "structure-dynamics"):
+            raise ValueError(f"variant={self.variant!r} is not one of {', '.join(OWN_RATES)}, structure-dynamics")
+        object.__setattr__(self, "rates", tuple(self.rates) or OWN_RATES.get(self.variant, (self.segment,)))
         bad = [rate for rate in self.rates if rate not in KNOWN_RATES or self.segment % rate]
-        if not self.rates or bad or list(self.rates) != sorted(set(self.rates)):
+        if bad or list(self.rates) != sorted(set(self.rates)):
             raise ValueError(
                 f"rates={self.rates} must ascend and be among {KNOWN_RATES}, each dividing segment={self.segment}"
             )
+        for fits, needed in self._needs():
+            if not fits:
+                raise ValueError(f"variant={self.variant!r} needs {needed}, or use variant='adaptive'")
+
+    def _needs(self) -> list[tuple[bool, str]]:
+        """Return what the variant asks of the other settings, and whether it is so."""
+        given = f"not {self.rates}"
+        return {
+            "fixed-4x8x8": [
+                (self.rates == (4,), f"rates=(4,), {given}"),
+                (self.channels == 16, f"channels=16, not {self.channels}"),
+                (self.space == 8, f"space=8, not {self.space}"),
+            ],
+            "dual-branch": [
+                (self.channels >= 6 and self.channels % 2 == 0, f"an even number of channels ≥ 6, not {self.channels}")
+            ],
+            "grown-16x": [
+                (
+                    BASE_RATE in self.rates and self.rates[-1] > BASE_RATE,
+                    f"{BASE_RATE} and more among its rates, {given}",
+                )
+            ],
+            "structure-dynamics": [
+                (self.rates == (self.segment,), f"rates=({self.segment},), one grid for each segment, {given}"),
+                (self.segment > BASE_RATE, f"a segment of more than {BASE_RATE} frames, not {self.segment}"),
+            ],
+        }.get(self.variant, [])
+
+    @property
+    def base(self) -> TokenizerConfig:
+        """The trunk of four frames per latent on which a variant builds."""
+        kept = tuple(rate for rate in self.rates if rate <= BASE_RATE)
+        return replace(self, variant="adaptive", rates=kept or (BASE_RATE,))
+
+    @property
+    def margin(self) -> int:
+        """Columns right of the latent cells of the picture, and rows below, that hold the dynamics of a segment."""
+        return self.segment // BASE_RATE if self.variant == "structure-dynamics" else 0
+
+    def cells(self, height: int, width: int) -> tuple[int, int]:
+        """Return rows and columns of the latents of a picture of so many pixels."""
+        return -(-height // self.space) + self.margin, -(-width // self.space) + self.margin
 
     @property
     def width(self) -> int:
@@ -115,6 +170,8 @@ class TrainConfig:
     """The shorter side is scaled at random between `side` and this many times `side` before the crop."""
     holdout: float = 0.0
     """Share of the clips, chosen by a hash of their keys, that is never trained on: quality is measured on them."""
+    only_new: bool = False
+    """Train only what growing added (variant grown-16x), at the new rates; the trunk it grew from stays as it is."""
     lr: float = 1e-3
     """Peak learning rate of AdamW."""
     warmup: int = 20
@@ -158,7 +215,8 @@ class TrainConfig:
             raise ValueError(f"holdout={self.holdout} is no share of the clips; give 0 or more, and less than 1")
         if self.gan < 0 or self.gan_from < 0:
             raise ValueError(f"gan={self.gan} and gan_from={self.gan_from} must not be negative")
-        self._named()
+        if self.only_new and any(name == "decoder" for name, _, _ in self._named()):
+            raise ValueError(f"only_new trains new parts of encoder and decoder; leave decoder out of {self.stages!r}")
 
     @property
     def total(self) -> int:

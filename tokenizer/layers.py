@@ -46,6 +46,13 @@ def each_frame(layer: nn.Module, x: Video) -> Video:
     return layer(x.flatten(0, 1)).unflatten(0, x.shape[:2])
 
 
+def zeroed(layer: nn.Conv2d) -> nn.Conv2d:
+    """Return the layer with weights and bias set to zero: what starts so adds nothing at first."""
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+    return layer
+
+
 class RateNorm(nn.Module):
     """RMSNorm over the channels of one position (never over time), with a gain for each rate: the rate embedding."""
 
@@ -129,9 +136,9 @@ class Block(nn.Module):
 class SpaceDown(nn.Module):
     """Halves the sides; the shortcut is space-to-channel and a mean over channel groups (arXiv 2410.10733, §3.2)."""
 
-    def __init__(self, inside: int, outside: int):
+    def __init__(self, inside: int, outside: int, conv: Callable[..., nn.Module] = nn.Conv2d):
         super().__init__()
-        self.conv = nn.Conv2d(inside, outside // 4, 3, padding=1)
+        self.conv = conv(inside, outside // 4, 3, padding=1)
         self.outside = outside
 
     def forward(self, x: Video) -> Video:
@@ -143,9 +150,9 @@ class SpaceDown(nn.Module):
 class SpaceUp(nn.Module):
     """Doubles the sides; the shortcut repeats channels into space."""
 
-    def __init__(self, inside: int, outside: int):
+    def __init__(self, inside: int, outside: int, conv: Callable[..., nn.Module] = nn.Conv2d):
         super().__init__()
-        self.conv = nn.Conv2d(inside, outside * 4, 1)
+        self.conv = conv(inside, outside * 4, 1)
         self.copies = outside * 4 // inside
 
     def forward(self, x: Video) -> Video:
@@ -164,9 +171,7 @@ class TimeDown(nn.Module):
 
     def __init__(self, channels: int):
         super().__init__()
-        self.conv = nn.Conv2d(2 * channels, channels, 1)
-        nn.init.zeros_(self.conv.weight)
-        nn.init.zeros_(self.conv.bias)  # type: ignore[arg-type]
+        self.conv = zeroed(nn.Conv2d(2 * channels, channels, 1))
 
     def forward(self, x: Video) -> Video:
         """Return the chunk at half the frame rate; a pair never reaches over to the next."""
@@ -179,9 +184,7 @@ class TimeUp(nn.Module):
 
     def __init__(self, channels: int):
         super().__init__()
-        self.conv = nn.Conv2d(channels, 2 * channels, 1)
-        nn.init.zeros_(self.conv.weight)
-        nn.init.zeros_(self.conv.bias)  # type: ignore[arg-type]
+        self.conv = zeroed(nn.Conv2d(channels, 2 * channels, 1))
 
     def forward(self, x: Video) -> Video:
         """Return the chunk at twice the frame rate."""

@@ -17,7 +17,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from typing import Literal
 
@@ -32,9 +32,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from pipelines import storage
-from tokenizer.config import PATCH, TokenizerConfig, folder_of
-from tokenizer.layers import Caches, each_frame, haar, unhaar
-from tokenizer.trunk import Decoder, Encoder, low_bands
+from tokenizer.config import BASE_RATE, PATCH, TokenizerConfig, folder_of
+from tokenizer.layers import Caches, each_frame, haar, unhaar, zeroed
+from tokenizer.variants import SYSTEMS
 
 LOGVAR_RANGE = (-20.0, 4.0)
 OVERSHOOT = 0.1
@@ -92,23 +92,18 @@ class Tokenizer(nn.Module):
         super().__init__()
         self.config = config
         self.checkpointing = False
-        self.encoder, self.decoder = Encoder(config), Decoder(config)
-        bands = 3 * config.space**2
-        self.coarse_in = nn.Conv2d(bands, config.channels, 1, bias=False)
-        self.coarse_out = nn.Conv2d(config.channels, bands, 1, bias=False)
+        system = SYSTEMS[config.variant]
+        self.encoder, self.decoder = system.encoder(config), system.decoder(config)
+        self.coarse_in, self.coarse_out = system.codec(config)
         self.register_buffer("latent_mean", torch.zeros(config.channels))
         self.register_buffer("latent_std", torch.ones(config.channels))
         self._start()
 
     @torch.no_grad()
     def _start(self) -> None:
-        low = low_bands(self.config.channels, self.config.space)
-        self.coarse_in.weight.copy_((low / 4)[:, :, None, None])
-        self.coarse_out.weight.copy_((low.T * 4)[:, :, None, None])
-        for layer in (self.encoder.leave, self.decoder.leave):
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
-        self.encoder.leave.bias[self.config.channels :].fill_(-9.0)  # type: ignore[index]  # faint noise
+        zeroed(self.decoder.leave)
+        for layer in self.encoder.exits():
+            zeroed(layer).bias[layer.out_channels // 2 :].fill_(-9.0)  # type: ignore[index]  # faint noise
 
     def encode(
         self,
@@ -207,8 +202,9 @@ class Tokenizer(nn.Module):
         after: dict[str, Tensor] = {}
         rate = self.config.rates[index]
         x = rearrange(_pad(video, rate, self.config.space), "b c t h w -> b t c h w")
-        means = x.unflatten(1, (-1, rate)).mean(dim=2)
-        coarse = each_frame(self.coarse_in, haar(means, self.config.space.bit_length() - 1))
+        coarse = each_frame(self.coarse_in, self.encoder.summary(x, rate, self.config.space.bit_length() - 1))
+        if margin := self.config.margin:
+            coarse = F.pad(coarse, (0, margin, 0, margin))
         moments = self.encoder(haar(x, PATCH.bit_length() - 1), index, halvings, before, after)
         return torch.cat(
             [moments[:, :, : self.config.channels] + coarse, moments[:, :, self.config.channels :]], 2
@@ -218,7 +214,8 @@ class Tokenizer(nn.Module):
         after: dict[str, Tensor] = {}
         z = z * self.latent_std[:, None, None] + self.latent_mean[:, None, None]
         fine = self.decoder(z, index, doublings, before, after)
-        coarse = each_frame(self.coarse_out, z)
+        h, w = (side - self.config.margin for side in z.shape[-2:])
+        coarse = each_frame(self.coarse_out, z[..., :h, :w])
         with torch.autocast(z.device.type, enabled=False):  # half precision would show as banding
             video = unhaar(fine.float(), PATCH.bit_length() - 1)
             still = unhaar(coarse.float(), self.config.space.bit_length() - 1)
@@ -228,6 +225,10 @@ class Tokenizer(nn.Module):
     def normed(self, mean: Float[Tensor, "b n c h w"]) -> Float[Tensor, "b n c h w"]:
         """Return latents shifted and scaled to the zero mean and unit variance that generators want."""
         return (mean - self.latent_mean[:, None, None]) / self.latent_std[:, None, None]
+
+    def new_parameters(self) -> list[str]:
+        """Return the names of the parameters that growing adds to those of a tokenizer of four frames per latent."""
+        return [name for name, _ in self.named_parameters() if ".grown_" in name]
 
     def rates_of(self, lengths: Sequence[int], rates: Sequence[int] | int | None) -> tuple[int, ...]:
         """Return one rate for each segment. Raises ValueError for a rate that this tokenizer does not have."""
@@ -329,9 +330,32 @@ def _check_video(video: Tensor) -> None:
         )
 
 
+def grow(start: Tokenizer) -> Tokenizer:
+    """Return a tokenizer of rates 8 and 16 besides, grown from a trained one whose highest rate is 4.
+
+    At the new rates it codes, at first, every second or fourth frame as the given one would, and holds it.
+
+    Raises:
+        ValueError: the highest rate of the given one is not 4, or its segments are too short for 16.
+    """
+    given = start.config
+    if given.variant not in ("adaptive", "fixed-4x8x8") or given.rates[-1] != BASE_RATE:
+        raise ValueError(
+            f"a tokenizer of variant {given.variant!r} and rates {given.rates} cannot be grown; "
+            f"train one of --model.rates '[4]' first"
+        )
+    grown = Tokenizer(replace(given, variant="grown-16x", rates=(*given.rates, 8, 16)))
+    missing, _ = grown.load_state_dict(start.state_dict(), strict=False)
+    assert set(missing) == set(grown.new_parameters())
+    return grown
+
+
 def fingerprint(tokenizer: Tokenizer) -> str:
     """Return 12 hex digits that change with any weight or setting; every latent shard carries them."""
-    digest = hashlib.sha256(json.dumps(asdict(tokenizer.config), sort_keys=True).encode())
+    settings = asdict(tokenizer.config)
+    if settings["variant"] == "adaptive":  # tokenizers saved before there were variants keep their fingerprints
+        del settings["variant"]
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for name, tensor in sorted(tokenizer.state_dict().items()):
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())

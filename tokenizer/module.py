@@ -18,7 +18,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
-from tokenizer.config import Stage, TokenizerConfig, TrainConfig, stage_at
+from tokenizer.config import BASE_RATE, Stage, TokenizerConfig, TrainConfig, stage_at
 from tokenizer.data import Position
 from tokenizer.discriminator import Discriminator
 from tokenizer.growth import inherit
@@ -44,6 +44,14 @@ class TokenizerModule(L.LightningModule):
         self.known = start.config.rates if start else ()
         self.tokenizer = start.train().requires_grad_(True) if start else Tokenizer(config)
         self.tokenizer.checkpointing = train.checkpointing
+        if train.only_new:
+            new = set(self.tokenizer.new_parameters())
+            if not new:
+                raise ValueError(
+                    f"only_new trains what growing added, and a {config.variant} tokenizer has nothing new"
+                )
+            for name, parameter in self.tokenizer.named_parameters():
+                parameter.requires_grad_(name in new)
         self.average = copy.deepcopy(self.tokenizer).eval().requires_grad_(False)
         self.feature = FeatureDistance() if train.feature else None
         self.discriminator = Discriminator() if train.gan else None
@@ -80,7 +88,10 @@ class TokenizerModule(L.LightningModule):
 
     def rates(self, frames: int) -> list[tuple[int, ...]]:
         """Return the rates of each pass over this step's batch."""
-        options, count = self.stage.rates, len(segment_lengths(frames, self.tokenizer.config.segment))
+        options: tuple[int, ...] = self.stage.rates
+        if self.settings.only_new:
+            options = tuple(rate for rate in options if rate > BASE_RATE)
+        count = len(segment_lengths(frames, self.tokenizer.config.segment))
         dice = torch.Generator().manual_seed(self.seed(0))
         mixed = tuple(options[int(i)] for i in torch.randint(len(options), (count,), generator=dice))
         lowest, highest = (options[0],) * count, (options[-1],) * count
@@ -171,6 +182,8 @@ class TokenizerModule(L.LightningModule):
             raise DivergenceError(f"the {what} is {float(value)} at step {self.steps_done + 1}")
 
     def _freeze(self) -> None:
+        if self.settings.only_new:
+            return  # frozen for good
         for part in (self.tokenizer.encoder, self.tokenizer.coarse_in):
             part.requires_grad_(not self.stage.decoder_only)
 

@@ -34,7 +34,7 @@ from tokenizer.config import TokenizerConfig, TrainConfig
 from tokenizer.data import ClipBatches, fixed_batches, loader
 from tokenizer.growth import grown
 from tokenizer.journal import DurableIO, Journal, evaluate, write_strip
-from tokenizer.model import load, save
+from tokenizer.model import Tokenizer, grow, load, save
 from tokenizer.module import TokenizerModule, norm_latents, unit
 
 log = logging.getLogger(__name__)
@@ -149,7 +149,7 @@ def _fit(
 ) -> None:
     last = folder / "last.ckpt"
     L.seed_everything(settings.seed, verbose=False)
-    module = TokenizerModule(model, settings, grown(load(start), model) if start else None)
+    module = TokenizerModule(model, settings, _started(start, model) if start else None)
     probe, held = fixed_batches(root, settings)
     done = _check(last, module)
     journal = Journal(folder, probe, held, progress)
@@ -201,6 +201,14 @@ class Clips(L.LightningDataModule):
         module: Any = self.trainer.lightning_module
         first = module.steps_done
         return loader(ClipBatches(self.root, self.settings, module.positions, stages=module.stages, first=first))
+
+
+def _started(path: str, model: TokenizerConfig) -> Tokenizer:
+    """Return a tokenizer of the wanted configuration that codes as the saved one did at the rates that it had."""
+    start = load(path)
+    if model.variant == "grown-16x" and start.config.variant != model.variant:
+        start = grow(start)
+    return grown(start, model)
 
 
 def _trainer(settings: TrainConfig, journal: Journal) -> L.Trainer:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from itertools import islice
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import islice, pairwise
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -10,17 +13,37 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from tokenizer.config import PATCH, TokenizerConfig
-from tokenizer.layers import Block, Caches, RateNorm, SpaceDown, SpaceUp, TimeDown, TimeUp, Video, each_frame
+from tokenizer.layers import Block, Caches, RateNorm, SpaceDown, SpaceUp, TimeDown, TimeUp, Video, each_frame, haar
+
+
+def plain_block(channels: int, groups: Sequence[int], name: str) -> nn.Module:
+    """Return a block that knows of no groups of frames."""
+    return Block(channels, len(groups), name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kit:
+    """The layers of which a trunk is made; a variant may bring its own."""
+
+    conv: Callable[..., nn.Module] = nn.Conv2d
+    """Within a frame: channels in and out, side of the kernel, padding."""
+    norm: Callable[[int, int], nn.Module] = RateNorm
+    """Channels, and how many rates there are."""
+    block: Callable[[int, Sequence[int], str], nn.Module] = plain_block
+    """Channels, the frames at this stage that become one latent at each rate, and the name of its caches."""
+    time_down: Callable[[int], nn.Module] = TimeDown
+    time_up: Callable[[int], nn.Module] = TimeUp
 
 
 class Blocks(nn.Module):
-    """The blocks of one stage; those of a halving of the frame rate start as the identity, so that it can come late."""
+    """The blocks of one stage, which has the frame rate of the video halved so many times."""
 
-    def __init__(self, channels: int, config: TokenizerConfig, name: str, identity: bool = False):
+    def __init__(self, channels: int, config: TokenizerConfig, name: str, halvings: int = 0, kit: Kit | None = None):
         super().__init__()
-        blocks = [Block(channels, len(config.rates), f"{name}.{i}") for i in range(config.depth)]
-        for weight in (weight for block in blocks if identity for weight in block.time.parameters()):
-            nn.init.zeros_(weight)
+        groups, make = [rate >> halvings for rate in config.rates], (kit or Kit()).block
+        blocks = [make(channels, groups, f"{name}.{i}") for i in range(config.depth)]
+        for weight in (weight for block in blocks if halvings for weight in block.time.parameters()):
+            nn.init.zeros_(weight)  # a halving of the frame rate starts as the identity, so that it can come late
         self.blocks = nn.ModuleList(blocks)
 
     def forward(self, x: Video, rate: int, before: Caches, after: dict[str, Tensor]) -> Video:
@@ -33,62 +56,99 @@ class Blocks(nn.Module):
 class Encoder(nn.Module):
     """From Haar subbands to the mean and log variance of latents."""
 
+    kit = Kit()
+
     def __init__(self, config: TokenizerConfig):
         super().__init__()
-        widths = _widths(config)
+        widths, kit, stages = widths_of(config), self.kit, range(config.time_stages)
         self.enter = nn.Conv2d(3 * PATCH**2, widths[0], 3, padding=1)
-        self.space = nn.ModuleList(Blocks(width, config, f"encoder.space{i}") for i, width in enumerate(widths[:-1]))
-        self.space_down = nn.ModuleList(map(SpaceDown, widths, widths[1:]))
-        self.full = Blocks(config.width, config, "encoder.full")
-        self.time_down = nn.ModuleList(TimeDown(config.width) for _ in range(config.time_stages))
-        self.time = nn.ModuleList(
-            Blocks(config.width, config, f"encoder.time{i}", identity=True) for i in range(config.time_stages)
+        self.space = nn.ModuleList(
+            Blocks(width, config, f"encoder.space{i}", 0, kit) for i, width in enumerate(widths[:-1])
         )
-        self.norm = RateNorm(config.width, len(config.rates))
-        self.leave = nn.Conv2d(config.width, 2 * config.channels, 1)
+        self.space_down = nn.ModuleList(SpaceDown(a, b, kit.conv) for a, b in pairwise(widths))
+        self.full = Blocks(config.width, config, "encoder.full", 0, kit)
+        self.time_down = nn.ModuleList(kit.time_down(config.width) for _ in stages)
+        self.time = nn.ModuleList(Blocks(config.width, config, f"encoder.time{i}", i + 1, kit) for i in stages)
+        self.norm = kit.norm(config.width, len(config.rates))
+        self.leave = kit.conv(config.width, 2 * config.channels, 1)
 
     def forward(self, x: Video, rate: int, halvings: int, before: Caches, after: dict[str, Tensor]) -> Video:
         """Return means and log variances, `2·channels` of them; `rate` is an index, `halvings` its logarithm."""
+        return self.moments(self.features(x, rate, halvings, before, after), rate)
+
+    def features(self, x: Video, rate: int, halvings: int, before: Caches, after: dict[str, Tensor]) -> Video:
+        """Return what the trunk makes of a chunk, at the frame rate of the latents."""
         x = each_frame(self.enter, x)
         for blocks, down in zip(self.space, self.space_down, strict=True):
             x = down(blocks(x, rate, before, after))
         x = self.full(x, rate, before, after)
         for down, blocks in islice(zip(self.time_down, self.time, strict=True), halvings):
             x = blocks(down(x), rate, before, after)
+        return x
+
+    def moments(self, x: Video, rate: int) -> Video:
+        """Return means and log variances of features."""
         return each_frame(self.leave, F.silu(self.norm(x, rate)))
+
+    def exits(self) -> list[nn.Conv2d]:
+        """Return the convolutions that give moments: half of the channels of each are means, half log variances."""
+        return [cast(nn.Conv2d, self.leave)]
+
+    def summary(self, x: Video, rate: int, levels: int) -> Video:
+        """Return what the linear codec sees: the Haar subbands of one picture for every `rate` frames, their mean."""
+        return haar(x.unflatten(1, (-1, rate)).mean(dim=2), levels)
 
 
 class Decoder(nn.Module):
     """From latents to Haar subbands: the encoder's mirror image."""
 
+    kit = Kit()
+
     def __init__(self, config: TokenizerConfig):
         super().__init__()
-        widths = _widths(config)
-        self.enter = nn.Conv2d(config.channels, config.width, 3, padding=1)
-        self.time = nn.ModuleList(
-            Blocks(config.width, config, f"decoder.time{i}", identity=True) for i in range(config.time_stages)
+        widths, kit, stages = widths_of(config), self.kit, range(config.time_stages)
+        self.enter = kit.conv(config.channels, config.width, 3, padding=1)
+        self.time = nn.ModuleList(Blocks(config.width, config, f"decoder.time{i}", i + 1, kit) for i in stages)
+        self.time_up = nn.ModuleList(kit.time_up(config.width) for _ in stages)
+        self.full = Blocks(config.width, config, "decoder.full", 0, kit)
+        self.space_up = nn.ModuleList(SpaceUp(b, a, kit.conv) for a, b in pairwise(widths))
+        self.space = nn.ModuleList(
+            Blocks(width, config, f"decoder.space{i}", 0, kit) for i, width in enumerate(widths[:-1])
         )
-        self.time_up = nn.ModuleList(TimeUp(config.width) for _ in range(config.time_stages))
-        self.full = Blocks(config.width, config, "decoder.full")
-        self.space_up = nn.ModuleList(map(SpaceUp, widths[1:], widths))
-        self.space = nn.ModuleList(Blocks(width, config, f"decoder.space{i}") for i, width in enumerate(widths[:-1]))
-        self.norm = RateNorm(widths[0], len(config.rates))
+        self.norm = kit.norm(widths[0], len(config.rates))
         self.leave = nn.Conv2d(widths[0], 3 * PATCH**2, 3, padding=1)
 
     def forward(self, z: Video, rate: int, doublings: int, before: Caches, after: dict[str, Tensor]) -> Video:
         """Return Haar subbands at the full frame rate."""
-        x = each_frame(self.enter, z)
+        return self.subbands(self.features(each_frame(self.enter, z), rate, doublings, before, after), rate)
+
+    def features(self, x: Video, rate: int, doublings: int, before: Caches, after: dict[str, Tensor]) -> Video:
+        """Return what the trunk makes of latents that have entered it, at the full frame rate."""
         for i in reversed(range(doublings)):
             x = self.time_up[i](self.time[i](x, rate, before, after))
         x = self.full(x, rate, before, after)
         for i in reversed(range(len(self.space))):
             x = self.space[i](self.space_up[i](x), rate, before, after)
+        return x
+
+    def subbands(self, x: Video, rate: int) -> Video:
+        """Return the Haar subbands of features."""
         return each_frame(self.leave, F.silu(self.norm(x, rate)))
 
 
-def _widths(config: TokenizerConfig) -> list[int]:
+def widths_of(config: TokenizerConfig) -> list[int]:
     """Return the channels at each size of picture, from the Haar patches down to the latent cells."""
     return [config.width // 2] * bool(config.space_stages) + [config.width] * max(config.space_stages, 1)
+
+
+@torch.no_grad()
+def linear_codec(config: TokenizerConfig) -> tuple[nn.Module, nn.Module]:
+    """Return the 1×1 convolutions from the subbands of a picture to a latent and back: they keep the lowest."""
+    bands, low = 3 * config.space**2, low_bands(config.channels, config.space)
+    into, out = (nn.Conv2d(*sides, 1, bias=False) for sides in ((bands, config.channels), (config.channels, bands)))
+    into.weight.copy_((low / 4)[:, :, None, None])
+    out.weight.copy_((low.T * 4)[:, :, None, None])
+    return into, out
 
 
 def low_bands(channels: int, space: int) -> Float[Tensor, "channels bands"]:

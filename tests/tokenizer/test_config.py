@@ -21,13 +21,16 @@ def test_the_configuration_loads_no_torch():
         {"channels": 1},
         {"rates": (8, 4)},
         {"rates": (3,)},
-        {"rates": ()},
         {"segment": 12},
     ],
 )
 def test_a_configuration_that_cannot_be_is_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         TokenizerConfig(**wrong, **({"rates": (8,)} if "segment" in wrong else {}))
+
+
+def test_no_rates_are_those_of_the_variant():
+    assert TokenizerConfig().rates == (2, 4, 8, 16) and TokenizerConfig(variant="dual-branch").rates == (4,)
 
 
 def test_a_budget_is_one_limit_or_none():
