@@ -215,7 +215,8 @@ class TrainConfig:
             raise ValueError(f"holdout={self.holdout} is no share of the clips; give 0 or more, and less than 1")
         if self.gan < 0 or self.gan_from < 0:
             raise ValueError(f"gan={self.gan} and gan_from={self.gan_from} must not be negative")
-        if self.only_new and any(name == "decoder" for name, _, _ in self._named()):
+        names = [name for name, _, _ in self._named()]
+        if self.only_new and "decoder" in names:
             raise ValueError(f"only_new trains new parts of encoder and decoder; leave decoder out of {self.stages!r}")
 
     @property

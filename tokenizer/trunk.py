@@ -42,7 +42,7 @@ class Blocks(nn.Module):
         super().__init__()
         groups, make = [rate >> halvings for rate in config.rates], (kit or Kit()).block
         blocks = [make(channels, groups, f"{name}.{i}") for i in range(config.depth)]
-        for weight in (weight for block in blocks if halvings for weight in block.time.parameters()):
+        for weight in (weight for block in blocks if halvings for weight in cast(nn.Module, block.time).parameters()):
             nn.init.zeros_(weight)  # a halving of the frame rate starts as the identity, so that it can come late
         self.blocks = nn.ModuleList(blocks)
 

@@ -88,7 +88,7 @@ def test_stored_latents_decode_to_the_clip(model, tmp_path):
 
 
 def test_under_a_budget_the_moving_segment_gets_the_latents(model, tmp_path):
-    root, path = write(tmp_path / "clips", [moving_square(32, 3, still=15)])
+    root, path = write(tmp_path / "clips", [moving_square(32, 2.5, still=15)])
     encode_shard(root, path, str(tmp_path / "latents"), model, Budget(latents=6))
     ((z, facts),) = read(tmp_path / "latents", path)
     assert facts["rates"] == [8, 4] and len(z) == len(facts["times_s"]) == 6
@@ -123,7 +123,7 @@ def test_a_shard_of_which_no_clip_can_be_decoded_gives_no_shard_but_the_reasons(
 
 
 def test_a_model_with_a_scorer_allocates_by_prediction_unless_told_to_measure(model, tmp_path, monkeypatch):
-    root, path = write(tmp_path / "clips", [moving_square(32, 3, still=15)])
+    root, path = write(tmp_path / "clips", [moving_square(32, 2.5, still=15)])
     scorer = Scorer((4, 8), fingerprint(load(model)))
     save_scorer(scorer, model)
     asked = []
