@@ -17,7 +17,7 @@ from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 from dit.config import SampleConfig
 from dit.config import TrainConfig as DiTTrainConfig
 from pipelines.config import CurateConfig, LatentsConfig, RayConfig
-from tokenizer.config import SHIPPED, Allocation, Budget, EvalConfig, ScorerConfig, TokenizerConfig
+from tokenizer.config import Allocation, Budget, EvalConfig, ScorerConfig, TokenizerConfig
 from tokenizer.config import TrainConfig as TokenizerTrainConfig
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)  # what stands under a field is its help
@@ -198,7 +198,7 @@ def _tokenizer_of(options: Namespace) -> str:
 def _latents_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("run", type=str, help="a run with shards")
     parser.add_argument(
-        "--tokenizer", type=str, default="", help="folder of the model, or `shipped`; RUN/tokenizer/model if not given"
+        "--tokenizer", type=str, default="", help="folder of the model; RUN/tokenizer/model if not given"
     )
     _selection(parser, "whose shards to encode")
     _configured(parser, LatentsConfig)
@@ -219,7 +219,7 @@ def _latents(options: Namespace) -> int:
 def _tokenizer_train_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("run", type=str, help="a run with shards")
     parser.add_argument("--out", type=str, default="", help="folder of the training; RUN/tokenizer if not given")
-    parser.add_argument("--start", type=str, default="", help="a saved tokenizer to start from, or `shipped`")
+    parser.add_argument("--start", type=str, default="", help="a saved tokenizer to start from, which may have fewer rates")
     _selection(parser, "whose shards to train on")
     parser.add_class_arguments(TokenizerConfig, "model")
     _configured(parser, TokenizerTrainConfig)
@@ -259,7 +259,7 @@ def _scorer(options: Namespace) -> int:
 def _reconstruct_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("source", type=str, help="a run with shards, or a video file")
     parser.add_argument(
-        "--tokenizer", type=str, default="", help="folder of the model, or `shipped`; RUN/tokenizer/model if not given"
+        "--tokenizer", type=str, default="", help="folder of the model; RUN/tokenizer/model if not given"
     )
     parser.add_argument("--out", type=str, default="", help="the mp4; RUN/tokenizer/reconstruction.mp4 if not given")
     _selection(parser, "whose shards hold the clip")
@@ -296,7 +296,7 @@ def _reconstruct(options: Namespace) -> int:
 
 
 def _tokenizer_eval_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("model", type=str, help="folder of the model, or `shipped`")
+    parser.add_argument("model", type=str, help="folder of the model")
     parser.add_argument("sources", type=str, nargs="+", help="runs, roots of clip shards, or video files")
     parser.add_argument("--out", type=str, default="", help="folder; eval/ beside the model if not given")
     parser.add_argument("--json", action="store_true", help="print what was found as JSON")
@@ -307,8 +307,6 @@ def _tokenizer_eval(options: Namespace) -> int:
     from pipelines import selections, storage
     from tokenizer import evaluate
 
-    if not options.out and options.model == SHIPPED:
-        raise ValueError("give --out: figures of the shipped tokenizer are not written into the installation")
     sources = [
         selections.folder(source) if storage.exists(f"{source.rstrip('/')}/config.yaml") else source
         for source in options.sources
@@ -338,7 +336,7 @@ def _dit_sample_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("run", type=str, help="a run with a trained DiT")
     parser.add_argument("--dit", type=str, default="", help="folder of the model; RUN/dit/model if not given")
     parser.add_argument(
-        "--tokenizer", type=str, default="", help="folder of the model, or `shipped`; RUN/tokenizer/model if not given"
+        "--tokenizer", type=str, default="", help="folder of the model; RUN/tokenizer/model if not given"
     )
     parser.add_argument("--out", type=str, default="", help="the mp4; RUN/dit/sample.mp4 if not given")
     _configured(parser, SampleConfig)

@@ -114,9 +114,7 @@ def _check(config: LatentsConfig) -> None:
 
 def tokenizer_fingerprint(model: str) -> str:
     """Return the fingerprint of a saved tokenizer. Raises ValueError where there is none."""
-    from tokenizer.config import folder_of
-
-    uri = f"{folder_of(model)}/config.json"
+    uri = f"{model.rstrip('/')}/config.json"
     if not storage.exists(uri):
         raise ValueError(
             f"{model} holds no tokenizer; train one with `rushes tokenizer train RUN`, or give --tokenizer"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Literal
 
 Size = Literal["nano", "tiny", "small", "base"]
@@ -15,8 +14,6 @@ Variant = Literal["adaptive", "fixed-4x8x8", "dual-branch", "grown-16x", "struct
 # size: width at 1/8 of the side, blocks for each stage. Half of a nano is five stages of one block of 12·80² weights.
 _DIALS: dict[str, tuple[int, int]] = {"nano": (80, 1), "tiny": (136, 2), "small": (256, 3), "base": (480, 4)}
 KNOWN_RATES = (1, 2, 4, 8, 16)
-SHIPPED = "shipped"
-"""Name of the tokenizer whose weights come with Rushes."""
 OWN_RATES: dict[str, tuple[int, ...]] = {
     "adaptive": (2, 4, 8, 16), "fixed-4x8x8": (4,), "dual-branch": (4,), "grown-16x": (4, 8, 16),
 }  # fmt: skip
@@ -25,11 +22,6 @@ BASE_RATE = 4
 """Frames per latent of the trunk on which grown-16x and structure-dynamics build."""
 PATCH = 4
 """Two levels of Haar patching: the network never sees full resolution."""
-
-
-def folder_of(model: str) -> str:
-    """Return the folder or URI of a saved tokenizer, given as that or as `SHIPPED`."""
-    return str(Path(__file__).parent / "weights") if model == SHIPPED else model.rstrip("/")
 
 
 @dataclass(frozen=True, kw_only=True)

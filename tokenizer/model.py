@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from pipelines import storage
-from tokenizer.config import BASE_RATE, PATCH, TokenizerConfig, folder_of
+from tokenizer.config import BASE_RATE, PATCH, TokenizerConfig
 from tokenizer.layers import Caches, each_frame, haar, unhaar, zeroed
 from tokenizer.variants import SYSTEMS
 
@@ -375,13 +375,13 @@ def load(path: str, expect: str | None = None) -> Tokenizer:
     """Return a saved tokenizer, in evaluation mode on the CPU.
 
     Args:
-        path: folder or object-store prefix that `save` wrote, or `shipped`.
+        path: folder or object-store prefix that `save` wrote.
         expect: fingerprint that it must have, such as the one that latents carry.
 
     Raises:
         ValueError: no tokenizer is there, its weights fit another configuration, or it is not the expected one.
     """
-    root = folder_of(path)
+    root = path.rstrip("/")
     if not storage.exists(f"{root}/config.json"):
         raise ValueError(f"{path} holds no tokenizer (no config.json); train one with `rushes tokenizer train`")
     about = json.loads(storage.read_bytes(f"{root}/config.json"))

@@ -71,7 +71,7 @@ class GroupConv(nn.Module):
         past = torch.cat([before[self.name] if self.name in before else x[:, :1], x[:, :-1]], dim=1)
         groups = x.unflatten(1, (-1, group))
         coming = torch.cat([groups[:, :, 1:], groups[:, :, -1:]], dim=2).flatten(1, 2)
-        after[self.name] = x[:, -1:]
+        after[self.name] = x[:, -1:].clone()  # a view would keep the whole chunk in memory
         return each_frame(self.conv, torch.cat([past, x, coming], dim=2))
 
 
