@@ -219,7 +219,9 @@ def _latents(options: Namespace) -> int:
 def _tokenizer_train_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("run", type=str, help="a run with shards")
     parser.add_argument("--out", type=str, default="", help="folder of the training; RUN/tokenizer if not given")
-    parser.add_argument("--start", type=str, default="", help="a saved tokenizer to start from, which may have fewer rates")
+    parser.add_argument(
+        "--start", type=str, default="", help="a saved tokenizer to start from, which may have fewer rates"
+    )
     _selection(parser, "whose shards to train on")
     parser.add_class_arguments(TokenizerConfig, "model")
     _configured(parser, TokenizerTrainConfig)
@@ -311,7 +313,8 @@ def _tokenizer_eval(options: Namespace) -> int:
         selections.folder(source) if storage.exists(f"{source.rstrip('/')}/config.yaml") else source
         for source in options.sources
     ]
-    out = options.out or f"{options.model.rstrip('/')}/../eval"
+    beside = options.model.rstrip("/").rpartition("/")[0] or "."
+    out = options.out or f"{beside}/eval"
     found = evaluate.evaluate(options.model, sources, out, _of(EvalConfig, options), log.info)
     _print(found, options.json, [*evaluate.lines_of(found), f"written to {out}"])
     return DONE

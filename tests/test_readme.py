@@ -29,6 +29,8 @@ def folder(tmp_path_factory, bikes: Path) -> Path:
     root = tmp_path_factory.mktemp("readme")
     (root / "footage").mkdir()
     shutil.copy(bikes.parent / "carphone_pristine.mp4", root / "footage" / "car.mp4")
+    (root / "held").mkdir()
+    shutil.copy(bikes, root / "held" / "street.mp4")
     return root
 
 

@@ -274,7 +274,7 @@ class EvalConfig:
     side_px: int = 128
     """Clips are shrunk so that the shorter side has this many pixels; 0 keeps their size."""
     max_seconds: float = 4.0
-    """Of each clip; all of it is held in memory."""
+    """Of each clip, and the rest of the segment; all of it is held in memory."""
 
 
 @dataclass(frozen=True, kw_only=True)

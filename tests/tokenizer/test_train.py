@@ -18,11 +18,17 @@ from tokenizer.discriminator import Discriminator
 from tokenizer.losses import FeatureDistance
 from tokenizer.model import Tokenizer, load
 from tokenizer.module import DivergenceError, TokenizerModule
-from tokenizer.train import ResumeError, train
+from tokenizer.train import ResumeError, Trained
 
 QUICK = TrainConfig(steps=6, batch=1, frames=17, side=32, feature=0, save_every=2, log_every=1, shuffle=4, warmup=2)
 RICH = replace(QUICK, stages="image:1,4:2,8:2,decoder:1@48", gan=0.5, gan_from=2, holdout=0.22)
 """Every stage, a judge that joins late, clips held out: all that a resume must take up."""
+MODEL = TokenizerConfig(rates=(4, 8))
+"""What all of it is tried on: two rates are enough, and quicker."""
+
+
+def train(root: str, out: str, model: TokenizerConfig = MODEL, *rest, **named) -> Trained:
+    return training.train(root, out, model, *rest, **named)
 
 
 class Killed(BaseException):
@@ -67,7 +73,7 @@ def test_a_short_training_beats_the_linear_start_at_the_loss_it_is_trained_for(c
         frames = [[x[0].transpose(0, 1)[::5].contiguous() for x in pair] for pair in pairs]
         return float(sum((a - b).abs().mean() for a, b in pairs) + 0.1 * sum(feature(a, b) for a, b in frames))
 
-    trained, fresh = load(done.model, expect=done.fingerprint), Tokenizer(TokenizerConfig()).requires_grad_(False)
+    trained, fresh = load(done.model, expect=done.fingerprint), Tokenizer(MODEL).requires_grad_(False)
     for rate in (4, 8):
         before, after = loss(fresh, rate), loss(trained, rate)
         assert after < 0.97 * before
@@ -89,7 +95,7 @@ def test_a_finished_training_is_not_repeated_and_another_one_is_refused_its_fold
     assert train(clip_shards, str(tmp_path), settings=settings).fingerprint == done.fingerprint
     assert (tmp_path / "model" / "model.safetensors").stat().st_mtime_ns == weights
     with pytest.raises(ResumeError, match=r"other settings \(model.channels 16, not 8\)"):
-        train(clip_shards, str(tmp_path), TokenizerConfig(channels=8), settings)
+        train(clip_shards, str(tmp_path), replace(MODEL, channels=8), settings)
 
 
 def test_training_goes_on_from_a_saved_model(clip_shards, tmp_path):
@@ -170,7 +176,7 @@ def test_the_latents_of_a_decoder_only_stage_are_those_of_the_model_that_is_save
 def test_a_model_with_one_more_rate_goes_on_from_one_with_fewer(clip_shards, tmp_path, clip_bytes):
     small = train(clip_shards, str(tmp_path / "small"), TokenizerConfig(rates=(4,)), QUICK)
     still = replace(QUICK, stages="4:1,8:1", lr=0.0)
-    large = train(clip_shards, str(tmp_path / "large"), TokenizerConfig(rates=(4, 8)), still, start=small.model)
+    large = train(clip_shards, str(tmp_path / "large"), MODEL, still, start=small.model)
     _, video = next(segments(clip_bytes, 37))
     a, b = (load(done.model).posterior(video, (4, 4, 4))[0] for done in (small, large))
     assert torch.equal(a, b)
@@ -201,7 +207,7 @@ def test_the_average_is_saved_exactly_and_trained_by_nothing(clip_shards, tmp_pa
     with pytest.raises(Killed):
         train(clip_shards, str(tmp_path), settings=QUICK, progress=kill_at(3))
     saved = torch.load(tmp_path / "last.ckpt", weights_only=True)
-    module = TokenizerModule(TokenizerConfig(), QUICK)
+    module = TokenizerModule(MODEL, QUICK)
     module.load_state_dict(saved["state_dict"])
     for name, weight in module.average.state_dict().items():
         assert torch.equal(weight, saved["state_dict"][f"average.{name}"])
@@ -335,7 +341,7 @@ def test_the_precision_is_what_the_hardware_has(monkeypatch, gpu, bf16, expected
     [(True, 91002, 0.5, True), (True, 91501, 0.5, False), (True, 91002, 0.0, False), (False, 91002, 0.5, False)],
 )
 def test_a_cudnn_whose_conv3d_is_broken_is_warned_of_where_one_is_used(monkeypatch, caplog, gpu, cudnn, gan, warned):
-    module = TokenizerModule(TokenizerConfig(), replace(QUICK, gan=gan))
+    module = TokenizerModule(MODEL, replace(QUICK, gan=gan))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
     monkeypatch.setattr(torch.backends.cudnn, "version", lambda: cudnn)
     training._warn_of_conv3d(module)

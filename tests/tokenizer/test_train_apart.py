@@ -19,11 +19,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from tokenizer.config import TrainConfig
+from tokenizer.config import TokenizerConfig, TrainConfig
 from tokenizer.model import fingerprint
 from tokenizer.module import TokenizerModule
 from tokenizer.train import Trained, train
 
+MODEL = TokenizerConfig(rates=(4, 8))
 SMALL = TrainConfig(batch=1, frames=17, side=32, feature=0, save_every=2, log_every=1, shuffle=4, warmup=2)
 
 
@@ -42,7 +43,7 @@ def spied(root: str, out: Path, settings: TrainConfig) -> Trained:
 
     TokenizerModule.training_step = step
     try:
-        return train(root, str(out), settings=settings)
+        return train(root, str(out), MODEL, settings)
     finally:
         TokenizerModule.training_step = plain
 
@@ -114,7 +115,7 @@ def test_two_processes_train_one_model_on_clips_of_their_own_and_resume_exactly(
     alone.mkdir()
     shutil.copy(out / "first.ckpt", alone / "last.ckpt")
     with pytest.raises(ValueError, match="of 2 processes, not 1; give devices=2"):
-        train(clip_shards, str(alone), settings=replace(settings, devices=1))
+        train(clip_shards, str(alone), MODEL, replace(settings, devices=1))
 
 
 if __name__ == "__main__":

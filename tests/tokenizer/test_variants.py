@@ -245,7 +245,7 @@ def test_the_new_parts_alone_learn_while_the_trunk_stays(stirred):
     grown = grow(base)
     module = TokenizerModule(grown.config, replace(SHORT, only_new=True), grown)
     kept = {name: weight.clone() for name, weight in base.state_dict().items()}
-    optimizer, losses = module.configure_optimizers(), []
+    (optimizer,), losses = module.configure_optimizers(), []
     for _ in range(4):
         loss, _, figures = module.loss(video, (16, 16), torch.Generator().manual_seed(0))
         losses.append(figures["loss"])
