@@ -190,6 +190,12 @@ def _with_saved(words: list[str], name: str) -> list[str]:
     return ["--config", saved, *words] if saved else words
 
 
+def _tokenizer(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--tokenizer", type=str, default="", help="folder of the model; RUN/tokenizer/model if not given"
+    )
+
+
 def _tokenizer_of(options: Namespace) -> str:
     """Return the folder of the tokenizer: the given one, else the run's own."""
     return options.tokenizer or f"{options.run.rstrip('/')}/tokenizer/model"
@@ -197,9 +203,7 @@ def _tokenizer_of(options: Namespace) -> str:
 
 def _latents_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("run", type=str, help="a run with shards")
-    parser.add_argument(
-        "--tokenizer", type=str, default="", help="folder of the model; RUN/tokenizer/model if not given"
-    )
+    _tokenizer(parser)
     _selection(parser, "whose shards to encode")
     _configured(parser, LatentsConfig)
     parser.add_class_arguments(RayConfig, "ray")
@@ -244,9 +248,7 @@ def _logged(line: dict[str, float]) -> None:
 
 def _scorer_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("run", type=str, help="a run with shards")
-    parser.add_argument(
-        "--tokenizer", type=str, default="", help="folder of the model; RUN/tokenizer/model if not given"
-    )
+    _tokenizer(parser)
     _selection(parser, "whose shards to measure")
     _configured(parser, ScorerConfig)
 
@@ -260,9 +262,7 @@ def _scorer(options: Namespace) -> int:
 
 def _reconstruct_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("source", type=str, help="a run with shards, or a video file")
-    parser.add_argument(
-        "--tokenizer", type=str, default="", help="folder of the model; RUN/tokenizer/model if not given"
-    )
+    _tokenizer(parser)
     parser.add_argument("--out", type=str, default="", help="the mp4; RUN/tokenizer/reconstruction.mp4 if not given")
     _selection(parser, "whose shards hold the clip")
     parser.add_argument("--key", type=str, default="", help="a clip of the shards; the first one if not given")
@@ -338,9 +338,7 @@ def _dit_train(options: Namespace) -> int:
 def _dit_sample_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("run", type=str, help="a run with a trained DiT")
     parser.add_argument("--dit", type=str, default="", help="folder of the model; RUN/dit/model if not given")
-    parser.add_argument(
-        "--tokenizer", type=str, default="", help="folder of the model; RUN/tokenizer/model if not given"
-    )
+    _tokenizer(parser)
     parser.add_argument("--out", type=str, default="", help="the mp4; RUN/dit/sample.mp4 if not given")
     _configured(parser, SampleConfig)
 

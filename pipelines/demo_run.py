@@ -24,8 +24,9 @@ from tokenizer.config import TrainConfig as TokenizerTrainConfig
 log = logging.getLogger("rushes")
 
 CURATE = CurateConfig(pack=PackConfig(shard_mb=4.0))
+MODEL = TokenizerConfig(rates=(4, 8))  # two rates, since 240 steps do not teach four
 TOKENIZER = TokenizerTrainConfig(steps=240, batch=1, frames=32, side=64, save_every=120)
-LATENTS = LatentsConfig(side_px=64, share=0.4)
+LATENTS = LatentsConfig(side_px=64, share=0.75)
 # Small batches give more steps for the time; shifted times train near noise, where a clip's layout is decided.
 DIT = DiTTrainConfig(model=DiTConfig(size="nano"), steps=3000, tokens=1024, lr=2e-3, shift=10.0, log_every=50)
 SAMPLE = SampleConfig(seconds=1.5, steps=30, shift=10.0, guidance=2.0, seed=1)
@@ -43,9 +44,9 @@ def run(out: str) -> dict[str, object]:
     demo.footage(f"{root}/footage")
     curate.curate([f"{root}/footage"], root, CURATE)
 
-    log.info("tokenizer training %d steps of a %s tokenizer", TOKENIZER.steps, TokenizerConfig().size)
+    log.info("tokenizer training %d steps of a %s tokenizer", TOKENIZER.steps, MODEL.size)
     clips = selections.folder(root)
-    trained = tokenizer_train.train(clips, f"{root}/tokenizer", TokenizerConfig(), TOKENIZER)
+    trained = tokenizer_train.train(clips, f"{root}/tokenizer", MODEL, TOKENIZER)
     film, budget = f"{root}/tokenizer/reconstruction.mp4", Budget(share=LATENTS.share)
     if _is_new(film, trained.model, budget):
         done = reconstruct.reconstruct(trained.model, clips, film, budget=budget, side_px=128, max_seconds=4.0)

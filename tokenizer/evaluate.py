@@ -25,10 +25,9 @@ from tokenizer.allocate import allocate, monotone
 from tokenizer.baselines import by_motion, by_ssim, by_tuned_ssim, held_ssim, motion
 from tokenizer.config import EvalConfig
 from tokenizer.data import ClipError, segments
-from tokenizer.layers import Caches
 from tokenizer.losses import FeatureDistance
 from tokenizer.metrics import WINDOW, flicker, psnr, ssim
-from tokenizer.model import Tokenizer, counts, fingerprint, load
+from tokenizer.model import Tokenizer, counts, fingerprint, load, stream_again
 from tokenizer.plots import Line, chart
 from tokenizer.rates import RateDistortion, costs, measure
 from tokenizer.scorer import Scorer, predict, scorer_for
@@ -156,7 +155,7 @@ def study(tokenizer: Tokenizer, feature: FeatureDistance, scorer: Scorer | None,
     )
     whole = torch.cat(video, dim=2)
     for rate in rates:
-        again = torch.cat(list(coded(tokenizer, video, [rate] * len(video))), dim=2)
+        again = torch.cat(list(stream_again(tokenizer, ((segment, rate) for segment in video))), dim=2)
         error = float((again - whole).square().mean(dim=(0, 1, 3, 4)).sum())
         found.coded[(rate,) * len(video)] = error
         pictures = [x[0].transpose(0, 1) for x in (again, whole)]
@@ -170,22 +169,11 @@ def study(tokenizer: Tokenizer, feature: FeatureDistance, scorer: Scorer | None,
     return found
 
 
-def coded(tokenizer: Tokenizer, video: Segments, rates: Sequence[int]) -> Iterator[Float[Tensor, "1 3 t h w"]]:
-    """Yield the reconstruction of each segment, cut to its size and range."""
-    encoding: Caches = {}
-    decoding: Caches = {}
-    for segment, rate in zip(video, rates, strict=True):
-        moments, encoding = tokenizer.encode_chunk(segment, rate, encoding)
-        again, decoding = tokenizer.decode_chunk(tokenizer.normed(moments.chunk(2, dim=2)[0]), rate, decoding)
-        t, h, w = segment.shape[2:]
-        yield again[:, :, :t, :h, :w].clamp(-1, 1)
-
-
 @torch.no_grad()
 def recode(tokenizer: Tokenizer, one: Study, video: Segments, rates: tuple[int, ...]) -> float:
     """Return the squared error of a clip under some rates, coding it unless that was done."""
     if rates not in one.coded:
-        pairs = zip(video, coded(tokenizer, video, rates), strict=True)
+        pairs = zip(video, stream_again(tokenizer, zip(video, rates, strict=True)), strict=True)
         one.coded[rates] = sum(float((y - x).square().mean(dim=(0, 1, 3, 4)).sum()) for x, y in pairs)
     return one.coded[rates]
 

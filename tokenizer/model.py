@@ -262,6 +262,19 @@ def stream_decode(
         yield video
 
 
+def stream_again(
+    tokenizer: Tokenizer, segments: Iterable[tuple[Float[Tensor, "b 3 t h w"], int]]
+) -> Iterator[Float[Tensor, "b 3 t h w"]]:
+    """Yield the reconstruction of each segment and rate as it arrives, with its frames and size, in [-1, 1]."""
+    encoding: Caches = {}
+    decoding: Caches = {}
+    for video, rate in segments:
+        moments, encoding = tokenizer.encode_chunk(video, rate, encoding)
+        again, decoding = tokenizer.decode_chunk(tokenizer.normed(moments.chunk(2, dim=2)[0]), rate, decoding)
+        t, h, w = video.shape[2:]
+        yield again[:, :, :t, :h, :w].clamp(-1, 1)
+
+
 def _runs(lengths: Sequence[int], rates: Sequence[int], at_once: int) -> Iterator[tuple[int, list[int]]]:
     """Yield (rate, segments) of neighbours with the same rate, at most `at_once` of them.
 

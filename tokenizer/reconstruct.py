@@ -11,22 +11,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import takewhile
+from itertools import takewhile, tee
 
 import av
 import numpy as np
 import torch
 from av.video.frame import VideoFrame
-from jaxtyping import Float, UInt8
+from jaxtyping import UInt8
 from PIL import Image, ImageDraw
-from torch import Tensor
 
 from pipelines import shards, storage
 from tokenizer.config import Allocation, Budget
 from tokenizer.data import ClipError, segments, to_pictures
-from tokenizer.layers import Caches
 from tokenizer.metrics import psnr
-from tokenizer.model import Tokenizer, counts, load
+from tokenizer.model import counts, load, stream_again
 from tokenizer.plan import Segment, plan
 from tokenizer.scorer import scorer_for
 
@@ -91,12 +89,13 @@ def reconstruct(
         raise ClipError(f"{source} has no frames")
     error = 0.0
     with storage.open_write(out) as file:
-        pairs = _again(tokenizer, chunks, rates)
+        shown, coded = tee(chunks)  # zip takes from both by turns, so one segment is held
+        again = stream_again(tokenizer, ((video, rate) for (_, video), rate in zip(coded, rates, strict=True)))
         writer = SideBySide(file, rates, lengths)
         try:
-            for times_s, video, again in pairs:
-                error += float((again - video).square().mean(dim=(0, 1, 3, 4)).sum())
-                writer.add(times_s, to_pictures(video), to_pictures(again))
+            for (times_s, video), other in zip(shown, again, strict=True):
+                error += float((other - video).square().mean(dim=(0, 1, 3, 4)).sum())
+                writer.add(times_s, to_pictures(video), to_pictures(other))
         finally:
             writer.close()
     frames, latents = sum(lengths), sum(counts(lengths, rates))
@@ -113,19 +112,6 @@ def find_clip(source: str, key: str) -> bytes | str:
         if key in ("", sample["__key__"]):
             return sample["mp4"]
     raise ValueError(f"{source} has no clip {key}; its keys stand in the side-cars (*.parquet) beside the shards")
-
-
-def _again(
-    tokenizer: Tokenizer, videos: Iterator[Segment], rates: Sequence[int]
-) -> Iterator[tuple[list[float], Float[Tensor, "1 3 t h w"], Float[Tensor, "1 3 t h w"]]]:
-    """Yield times, video and reconstruction of each segment."""
-    encoding: Caches = {}
-    decoding: Caches = {}
-    for (times_s, video), rate in zip(videos, rates, strict=True):
-        moments, encoding = tokenizer.encode_chunk(video, rate, encoding)
-        again, decoding = tokenizer.decode_chunk(tokenizer.normed(moments.chunk(2, dim=2)[0]), rate, decoding)
-        t, h, w = video.shape[2:]
-        yield times_s, video, again[:, :, :t, :h, :w].clamp(-1, 1)
 
 
 class SideBySide:
