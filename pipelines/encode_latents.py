@@ -91,7 +91,7 @@ def run(
     infos = [shards.read_info(out, shard) for shard in made]
     extra = {"tokenizer": print_, "selection": selection}
     manifest = shards.write_manifest(
-        out, infos, kind="latents", fingerprint=fingerprint(print_, scorer, config), extra=extra
+        out, infos, kind="latents", fingerprint=fingerprint(FORMAT, print_, scorer, config), extra=extra
     )
     shards.prune(out, manifest)
     return manifest
