@@ -192,7 +192,7 @@ def _with_saved(words: list[str], name: str) -> list[str]:
 
 def _tokenizer(parser: ArgumentParser) -> None:
     parser.add_argument(
-        "--tokenizer", type=str, default="", help="folder of the model; RUN/tokenizer/model if not given"
+        "--tokenizer", type=str, default="", help="folder of the model, or `shipped`; RUN/tokenizer/model if not given"
     )
 
 
@@ -224,7 +224,10 @@ def _tokenizer_train_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("run", type=str, help="a run with shards")
     parser.add_argument("--out", type=str, default="", help="folder of the training; RUN/tokenizer if not given")
     parser.add_argument(
-        "--start", type=str, default="", help="a saved tokenizer to start from, which may have fewer rates"
+        "--start",
+        type=str,
+        default="",
+        help="a saved tokenizer, or `shipped`, to start from; it may have fewer rates",
     )
     _selection(parser, "whose shards to train on")
     parser.add_class_arguments(TokenizerConfig, "model")
@@ -298,7 +301,7 @@ def _reconstruct(options: Namespace) -> int:
 
 
 def _tokenizer_eval_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("model", type=str, help="folder of the model")
+    parser.add_argument("model", type=str, help="folder of the model, or `shipped`")
     parser.add_argument("sources", type=str, nargs="+", help="runs, roots of clip shards, or video files")
     parser.add_argument("--out", type=str, default="", help="folder; eval/ beside the model if not given")
     parser.add_argument("--json", action="store_true", help="print what was found as JSON")

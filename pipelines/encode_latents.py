@@ -16,6 +16,7 @@ from pipelines import selections, shards, stages, storage, work
 from pipelines.config import LatentsConfig, RayConfig
 from pipelines.ledger import Ledger, fingerprint
 from pipelines.progress import Reporter
+from tokenizer.shipped import folder_of
 
 log = logging.getLogger("rushes")
 Row = dict[str, Any]
@@ -35,7 +36,7 @@ def run(
 
     Args:
         run_: folder or URI of the run.
-        model: folder of a saved tokenizer that the workers can read.
+        model: folder of a saved tokenizer that the workers can read, or `shipped`.
         config: size and budget.
         ray: where to run.
         reporter: where progress is shown.
@@ -114,10 +115,10 @@ def _check(config: LatentsConfig) -> None:
 
 def tokenizer_fingerprint(model: str) -> str:
     """Return the fingerprint of a saved tokenizer. Raises ValueError where there is none."""
-    uri = f"{model.rstrip('/')}/config.json"
+    uri = f"{folder_of(model)}/config.json"
     if not storage.exists(uri):
         raise ValueError(
-            f"{model} holds no tokenizer; train one with `rushes tokenizer train RUN`, or give --tokenizer"
+            f"{model} holds no tokenizer; train one with `rushes tokenizer train RUN`, or give --tokenizer shipped"
         )
     return str(json.loads(storage.read_bytes(uri))["fingerprint"])
 
@@ -127,7 +128,7 @@ def scorer_fingerprint(model: str, config: LatentsConfig) -> str:
 
     Raises ValueError where it is to be predicted and the model has no scorer.
     """
-    uri = f"{model.rstrip('/')}/scorer.json"
+    uri = f"{folder_of(model)}/scorer.json"
     if config.allocation == "measured" or not storage.exists(uri):
         if config.allocation == "predicted":
             raise ValueError(f"{model} holds no scorer; train one with `rushes tokenizer scorer RUN`, or measure")

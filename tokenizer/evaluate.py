@@ -186,7 +186,8 @@ def plans(tokenizer: Tokenizer, studies: Sequence[Study]) -> Plan:
     """Return what each method chooses under each budget.
 
     `adaptive` has a budget for each clip, as have `motion`, `ssim`, `tuned ssim`, `predicted` (the scorer's) and the
-    fixed rates; `adaptive, all clips` shares one budget out over all of them.
+    fixed rates. `tuned ssim` has thresholds for each clip, an oracle that no system has; `adaptive, all clips` shares
+    one budget out over all of them, and `tuned ssim, all clips` has the one best set of thresholds for all.
     """
     rates = np.array(tokenizer.config.rates)
     found: Plan = {}
@@ -212,8 +213,13 @@ def plans(tokenizer: Tokenizer, studies: Sequence[Study]) -> Plan:
         cost = np.concatenate([one.measured.costs for one in studies])
         loss = np.concatenate([monotone(one.measured.distortion, one.measured.costs) for one in studies])
         budget = max(round(share * int(cost[:, 0].sum())), int(cost.min(axis=1).sum()))
-        together = iter(allocate(loss, cost, budget))
-        picked["adaptive, all clips"] = [list(islice(together, len(one.lengths))) for one in studies]
+        similarity = np.concatenate([one.similarity for one in studies])
+        for name, options in (
+            ("adaptive, all clips", allocate(loss, cost, budget)),
+            ("tuned ssim, all clips", by_tuned_ssim(similarity, loss, cost, budget)[0]),
+        ):
+            together = iter(options)
+            picked[name] = [list(islice(together, len(one.lengths))) for one in studies]
         for name, choices in picked.items():
             found[name, share] = [tuple(int(rate) for rate in rates[options]) for options in choices]
     return found

@@ -64,7 +64,8 @@ class RateNorm(nn.Module):
     def forward(self, x: Video, rate: int) -> Video:
         """Return the normed video; `rate` is the index of the rate."""
         scale = torch.rsqrt(x.square().mean(dim=2, keepdim=True) + 1e-6)
-        return x * scale * (self.gain * (1 + self.by_rate[rate]))[:, None, None]
+        gain = self.gain * (1 + self.by_rate[rate])
+        return x * scale * gain.to(x.dtype)[:, None, None]  # else half precision would be promoted
 
 
 class TimeConv(nn.Module):

@@ -34,6 +34,7 @@ from torch.utils.checkpoint import checkpoint
 from pipelines import storage
 from tokenizer.config import BASE_RATE, PATCH, TokenizerConfig
 from tokenizer.layers import Caches, each_frame, haar, unhaar, zeroed
+from tokenizer.shipped import folder_of
 from tokenizer.variants import SYSTEMS
 
 LOGVAR_RANGE = (-20.0, 4.0)
@@ -388,15 +389,17 @@ def load(path: str, expect: str | None = None) -> Tokenizer:
     """Return a saved tokenizer, in evaluation mode on the CPU.
 
     Args:
-        path: folder or object-store prefix that `save` wrote.
+        path: folder or object-store prefix that `save` wrote, or `shipped`.
         expect: fingerprint that it must have, such as the one that latents carry.
 
     Raises:
         ValueError: no tokenizer is there, its weights fit another configuration, or it is not the expected one.
     """
-    root = path.rstrip("/")
+    root = folder_of(path)
     if not storage.exists(f"{root}/config.json"):
-        raise ValueError(f"{path} holds no tokenizer (no config.json); train one with `rushes tokenizer train`")
+        raise ValueError(
+            f"{path} holds no tokenizer (no config.json); train one with `rushes tokenizer train`, or take `shipped`"
+        )
     about = json.loads(storage.read_bytes(f"{root}/config.json"))
     if about.get("kind") != "rushes-tokenizer":
         raise ValueError(f"{root}/config.json describes {about.get('kind', 'something else')}, not a tokenizer")

@@ -95,7 +95,7 @@ class TokenizerModule(L.LightningModule):
         dice = torch.Generator().manual_seed(self.seed(0))
         mixed = tuple(options[int(i)] for i in torch.randint(len(options), (count,), generator=dice))
         lowest, highest = (options[0],) * count, (options[-1],) * count
-        turn = [lowest, mixed, highest][self.steps_done % 3]
+        turn = [lowest, mixed, highest, mixed][self.steps_done % 4]
         other = [highest, mixed][self.steps_done % 2]
         asked = {1: [turn], 2: [lowest, other]}.get(self.settings.passes, [lowest, mixed, highest])
         return asked if len(options) > 1 else asked[:1]

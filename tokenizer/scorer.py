@@ -32,6 +32,7 @@ from tokenizer.config import Allocation, Budget, ScorerConfig
 from tokenizer.data import segments
 from tokenizer.model import Tokenizer, fingerprint, load
 from tokenizer.rates import RateDistortion, choose, measure
+from tokenizer.shipped import SHIPPED, folder_of
 
 GRID = 16
 """Cells of a side of the maps that the network sees, whatever the size of the pictures."""
@@ -220,8 +221,10 @@ def fit(root: str, model: str, settings: ScorerConfig | None = None) -> dict[str
         Clips measured, and the regret in dB on those held out at a half and at a quarter of the latents.
 
     Raises:
-        ValueError: There is no tokenizer, or there are fewer than five clips.
+        ValueError: There is no tokenizer, there are fewer than five clips, or the model is the shipped one.
     """
+    if model == SHIPPED:
+        raise ValueError("the shipped tokenizer has its scorer; to train another, copy its folder and name the copy")
     settings = settings or ScorerConfig()
     tokenizer = load(model).to("cuda" if torch.cuda.is_available() else "cpu")
     device, length = tokenizer.latent_mean.device, tokenizer.config.segment
@@ -268,7 +271,7 @@ def load_scorer(model: str, tokenizer: str) -> Scorer:
     Raises:
         ValueError: There is none, it is damaged, or it belongs to another tokenizer.
     """
-    root = model.rstrip("/")
+    root = folder_of(model)
     if not storage.exists(f"{root}/{ABOUT}"):
         raise ValueError(f"{model} holds no scorer ({ABOUT}); train one with `rushes tokenizer scorer`, or measure")
     about = json.loads(storage.read_bytes(f"{root}/{ABOUT}"))
@@ -292,6 +295,6 @@ def scorer_for(model: str, tokenizer: Tokenizer, allocation: Allocation) -> Scor
 
     Raises ValueError where it is to be predicted and there is no scorer, or one of another tokenizer.
     """
-    if allocation == "measured" or (allocation == "auto" and not storage.exists(f"{model.rstrip('/')}/{ABOUT}")):
+    if allocation == "measured" or (allocation == "auto" and not storage.exists(f"{folder_of(model)}/{ABOUT}")):
         return None
     return load_scorer(model, fingerprint(tokenizer)).to(tokenizer.latent_mean.device)

@@ -231,9 +231,12 @@ def _trainer(settings: TrainConfig, journal: Journal) -> L.Trainer:
 
 
 def precision() -> Literal["32-true", "bf16-mixed", "16-mixed"]:
-    """Return the precision for this machine: bfloat16 where the GPU has it, else fp16 with a scaler, fp32 on CPUs."""
+    """Return the precision for this machine: bfloat16 where it is fast, else fp16 with a scaler, and fp32 on a CPU.
+
+    On CPUs it is fast with AMX (2.5 to 4 × fp32 in a convolution), and without it 50 to 500 times slower than fp32.
+    """
     if not torch.cuda.is_available():
-        return "32-true"
+        return "bf16-mixed" if torch.cpu._is_amx_tile_supported() else "32-true"
     return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
 
 

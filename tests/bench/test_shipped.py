@@ -1,0 +1,170 @@
+"""The shipped tokenizer on clips that it has never seen: quality, what choosing rates gains, and what choosing costs."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipelines import latents, selections, shards
+from tests.bench.conftest import RESULTS
+from tokenizer import plan
+from tokenizer.config import Budget, EvalConfig
+from tokenizer.data import segments
+from tokenizer.evaluate import evaluate
+from tokenizer.metrics import psnr
+from tokenizer.model import Tokenizer, load
+from tokenizer.scorer import example, regret, scorer_for
+
+HELD_OUT = (
+    "learning-area__elf.mp4", "shared-assets__flower.mp4", "sample-videos__again.mkv", "sample-videos__help.mkv",
+    "sample-videos__yes.mkv", "sample-videos__bottle-detection.mp4", "torchcodec__nasa_13013.mp4",
+)  # fmt: skip
+"""Files of licence class A that its training left out."""
+ROUNDS = 3
+
+
+@pytest.fixture(scope="session")
+def held_out(footage: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Root of the shards of the clips that `rushes curate` keeps of the files that were left out."""
+    root = tmp_path_factory.mktemp("held-out")
+    (root / "list.csv").write_text("uri\n" + "".join(f"{footage / name}\n" for name in HELD_OUT))
+    command = [sys.executable, "-m", "pipelines.cli", "curate", str(root / "list.csv"), "--out", str(root / "run")]
+    subprocess.run(command, check=True, capture_output=True)
+    return selections.folder(str(root / "run"))
+
+
+@pytest.mark.bench
+def test_quality_and_what_choosing_rates_gains(held_out: str, tmp_path: Path, show: Callable[..., None]) -> None:
+    config, out = EvalConfig(clips=0, side_px=128, max_seconds=20.0), tmp_path / "eval"
+    found = evaluate("shipped", [held_out], str(out), config)
+    head = ["frames per latent", "PSNR, dB", "SSIM", "feature distance", "flicker"]
+    rows = [
+        [rate, *(f"{f[name]:.{digits}f}" for name, digits in zip(head_of(f), (2, 4, 4, 2), strict=True))]
+        for rate, f in found["by_rate"].items()
+    ]
+    show(f"Shipped tokenizer on {found['clips']} held-out clips, {found['frames']} frames, 128 px", head, rows, found)
+    show("… PSNR at rate 4 by kind of motion, dB", list(found["by_kind"]),
+         [[f"{table['4']['psnr']:.2f}" for table in found["by_kind"].values()]])  # fmt: skip
+    curves = {name: {point["share"]: point["psnr"] for point in points} for name, points in found["curves"].items()}
+    fixed = {2: 1.0, 4: 0.5, 8: 0.25, 16: 0.125}
+    rows = []
+    for rate in (4, 8):
+        share = min(curves["fixed"], key=lambda one: abs(one - fixed[rate]))
+        rows.append([f"1/{rate // 2}", *(f"{curves[name][share]:.2f}" for name in METHODS)])
+    show("… PSNR of all frames at equal latents, dB", ["of the latents of rate 2", *METHODS], rows, curves)
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    (RESULTS / "rate-distortion-of-the-shipped-tokenizer.svg").write_bytes((out / "rate-distortion.svg").read_bytes())
+    assert found["clips"] >= 7
+
+
+METHODS = (
+    "fixed", "adaptive", "predicted", "ssim", "tuned ssim", "adaptive, all clips", "tuned ssim, all clips",
+)  # fmt: skip
+
+
+def head_of(figures: dict[str, Any]) -> list[str]:
+    """Return the names of the figures that are shown."""
+    return [name for name in figures if name != "latents"]
+
+
+@pytest.mark.bench
+def test_still_clips_and_the_scorer_and_fine_pictures(held_out: str, show: Callable[..., None]) -> None:
+    tokenizer = load("shipped")
+    scorer = scorer_for("shipped", tokenizer, "predicted")
+    assert scorer is not None
+    rates = tokenizer.config.rates
+    examples, stills, fine = [], [], []
+    for sample in shards.pipeline(held_out, members=("mp4", "json"), nodes=False):
+        one = example(tokenizer, (video for _, video in segments(sample["mp4"], tokenizer.config.segment, 256)))
+        examples.append(one)
+        frames = float(one.frames.sum())
+        quality = [psnr(error / frames) for error in one.table.distortion.sum(axis=0)]
+        fine.append(quality)
+        moved = json.loads(sample["json"])["motion"]
+        cheapest = max(i for i in range(len(rates)) if quality[i] >= quality[rates.index(4)] - 0.1)
+        fewer = one.table.costs[:, rates.index(4)].sum() / one.table.costs[:, cheapest].sum()
+        stills.append([sample["__key__"][:12], f"{moved:.4f}", *(f"{q:.2f}" for q in quality), f"{fewer:.1f} ×"])
+    stills.sort(key=lambda row: row[1])
+    head = ["clip", "motion, widths/s", *(f"rate {rate}, dB" for rate in rates), "fewer latents than rate 4"]
+    show("Shipped tokenizer, held-out clips at 256 px: PSNR and what rate 4's quality takes", head, stills)
+    costs = {share: regret(scorer, examples, share) for share in (0.5, 0.25)}
+    show("Regret of the scorer against the measured optimum, dB", [f"{share:g} of the latents" for share in costs],
+         [[f"{cost:.3f}" for cost in costs.values()]], costs)  # fmt: skip
+    assert np.mean(fine, axis=0)[rates.index(4)] > 20
+
+
+@dataclass
+class Clock:
+    """Seconds by what was done."""
+
+    spent: Counter[str]
+
+    @contextmanager
+    def of(self, what: str) -> Iterator[None]:
+        """Add the time of a block."""
+        begun = time.perf_counter()
+        yield
+        self.spent[what] += time.perf_counter() - begun
+
+
+@pytest.mark.bench
+def test_what_is_beside_the_network_when_latents_are_made(
+    held_out: str, tmp_path: Path, show: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rounds = []
+    network, reading = Tokenizer.encode_chunk, latents.segments
+    for _ in range(ROUNDS):
+        clock = Clock(Counter())
+
+        def timed(*given: Any, clock: Clock = clock) -> Any:
+            with clock.of("network"):
+                return network(*given)
+
+        def read(*given: Any, clock: Clock = clock) -> Iterator[Any]:
+            chunks = reading(*given)
+            while True:
+                with clock.of("decoding and scaling video"):
+                    chunk = next(chunks, None)
+                if chunk is None:
+                    return
+                yield chunk
+
+        def predicted(*given: Any, clock: Clock = clock, plain: Any = plan.predict) -> Any:
+            with clock.of("scorer"):
+                return plain(*given)
+
+        with monkeypatch.context() as patched, clock.of("all"):
+            patched.setattr(Tokenizer, "encode_chunk", timed)
+            patched.setattr(latents, "segments", read)
+            patched.setattr(plan, "predict", predicted)
+            for info in shards.read_manifest(held_out).shards:
+                latents.encode_shard(
+                    held_out,
+                    info.path,
+                    str(tmp_path),
+                    "shipped",
+                    Budget(share=0.4),
+                    side_px=256,
+                    allocation="predicted",
+                )
+        rest = clock.spent["all"] - sum(clock.spent[name] for name in PARTS)
+        rounds.append({**clock.spent, "allocation, packing and all else": rest})
+    parts = [*PARTS, "allocation, packing and all else"]
+    rows = [[name, f"{median(one[name] for one in rounds):.2f}",
+             f"{median(one[name] / one['network'] for one in rounds):.1%}"] for name in parts]  # fmt: skip
+    show("Making latents of the held-out clips at 256 px with the scorer", ["", "s", "of the network"], rows, rounds)
+
+
+PARTS = ("network", "decoding and scaling video", "scorer")
