@@ -20,13 +20,15 @@ from pipelines.ledger import fingerprint
 from pipelines.report import page
 from tokenizer.config import Budget, TokenizerConfig
 from tokenizer.config import TrainConfig as TokenizerTrainConfig
+from tokenizer.shipped import SHIPPED
 
 log = logging.getLogger("rushes")
 
 CURATE = CurateConfig(pack=PackConfig(shard_mb=4.0))
-MODEL = TokenizerConfig(rates=(4, 8))  # two rates, since 240 steps do not teach four
-TOKENIZER = TokenizerTrainConfig(steps=240, batch=1, frames=32, side=64, save_every=120)
-LATENTS = LatentsConfig(side_px=64, share=0.75)
+MODEL = TokenizerConfig()
+# From the shipped weights, and with small steps, so that what they know stays.
+TOKENIZER = TokenizerTrainConfig(steps=60, batch=1, frames=32, side=64, lr=1e-4, save_every=30)
+LATENTS = LatentsConfig(side_px=64)
 # Small batches give more steps for the time; shifted times train near noise, where a clip's layout is decided.
 DIT = DiTTrainConfig(model=DiTConfig(size="nano"), steps=3000, tokens=1024, lr=2e-3, shift=10.0, log_every=50)
 SAMPLE = SampleConfig(seconds=1.5, steps=30, shift=10.0, guidance=2.0, seed=1)
@@ -44,9 +46,9 @@ def run(out: str) -> dict[str, object]:
     demo.footage(f"{root}/footage")
     curate.curate([f"{root}/footage"], root, CURATE)
 
-    log.info("tokenizer training %d steps of a %s tokenizer", TOKENIZER.steps, MODEL.size)
+    log.info("tokenizer fine-tuning the shipped %s tokenizer for %d steps", MODEL.size, TOKENIZER.steps)
     clips = selections.folder(root)
-    trained = tokenizer_train.train(clips, f"{root}/tokenizer", MODEL, TOKENIZER)
+    trained = tokenizer_train.train(clips, f"{root}/tokenizer", MODEL, TOKENIZER, start=SHIPPED)
     film, budget = f"{root}/tokenizer/reconstruction.mp4", Budget(share=LATENTS.share)
     if _is_new(film, trained.model, budget):
         done = reconstruct.reconstruct(trained.model, clips, film, budget=budget, side_px=128, max_seconds=4.0)

@@ -1,4 +1,4 @@
-"""The shipped tokenizer on clips that it has never seen: quality, what choosing rates gains, and what choosing costs."""
+"""The shipped tokenizer on clips that it has never seen: quality, what choosing rates gains, what choosing costs."""
 
 from __future__ import annotations
 

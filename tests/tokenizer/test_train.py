@@ -328,9 +328,16 @@ def test_shards_without_video_are_refused_before_anything_is_trained(write_clips
 
 
 @pytest.mark.parametrize(
-    ("gpu", "bf16", "expected"), [(False, True, "32-true"), (True, True, "bf16-mixed"), (True, False, "16-mixed")]
+    ("gpu", "bf16", "amx", "expected"),
+    [
+        (False, True, False, "32-true"),
+        (False, True, True, "bf16-mixed"),
+        (True, True, False, "bf16-mixed"),
+        (True, False, True, "16-mixed"),
+    ],
 )
-def test_the_precision_is_what_the_hardware_has(monkeypatch, gpu, bf16, expected):
+def test_the_precision_is_what_the_hardware_has(monkeypatch, gpu, bf16, amx, expected):
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: bf16 and not including_emulation)
     assert training.precision() == expected
