@@ -69,11 +69,11 @@ class RateNorm(nn.Module):
 
 
 class TimeConv(nn.Module):
-    """The (3,1,1) causal convolution, as one 1×1 convolution of three frames, channel on channel.
+    """The (3,1,1) causal convolution, as three products of matrices for each frame, one for each tap.
 
-    One kernel for all sizes, measured on a CPU with 24 to 256 channels: against Conv3d 0.7 to 1.2 × the time at 1 and 4
-    frames and 0.8 to 1.7 × at 16; against a sum of three shifted convolutions 0.4 to 1.1 ×. Before the first frame
-    stands its copy.
+    One kernel for all sizes and any length of chunk: a frame's products have the same shapes whatever stands beside it.
+    A tokenizer of 80 to 256 channels takes 0.7 to 0.9 × the time that it takes with 1×1 convolutions of three joined
+    frames, measured on a CPU. Before the first frame stands its copy.
     """
 
     def __init__(self, channels: int, name: str):
@@ -89,9 +89,13 @@ class TimeConv(nn.Module):
         past = before[self.name] if self.name in before else x[:, :1].expand(-1, 2, -1, -1, -1)
         seen = torch.cat([past, x], dim=1)
         after[self.name] = seen[:, -2:].clone()  # a view would keep the whole chunk in memory
-        frames = torch.cat([seen[:, tap : tap + x.shape[1]] for tap in range(3)], dim=2)
-        weight = torch.cat(tuple(self.weight), dim=1)[..., None, None]
-        return F.conv2d(frames.flatten(0, 1), weight, self.bias).unflatten(0, x.shape[:2])
+        b, t, _, h, w = x.shape
+        frames = [rearrange(seen[:, tap : tap + t], "b t c h w -> (b t) c (h w)") for tap in range(3)]
+        weights = [weight.expand(b * t, -1, -1) for weight in self.weight]
+        out = torch.baddbmm(self.bias[:, None], weights[0], frames[0])
+        for weight, frame in zip(weights[1:], frames[1:], strict=True):
+            out.baddbmm_(weight.to(out.dtype), frame.to(out.dtype))  # autocast leaves alone what is done in place
+        return rearrange(out, "(b t) c (h w) -> b t c h w", b=b, h=h, w=w)
 
 
 class Block(nn.Module):
