@@ -18,10 +18,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.distributed.tensor import DTensor
+from torch.utils._pytree import tree_map
 
 from tokenizer.config import TokenizerConfig, TrainConfig
-from tokenizer.model import fingerprint
+from tokenizer.model import fingerprint, load
 from tokenizer.module import TokenizerModule
+from tokenizer.sharding import whole
 from tokenizer.train import Trained, train
 
 MODEL = TokenizerConfig(rates=(4, 8))
@@ -39,13 +42,31 @@ def spied(root: str, out: Path, settings: TrainConfig) -> Trained:
         if (out / "last.ckpt").exists() and not (out / "first.ckpt").exists() and module.global_rank == 0:
             shutil.copy(out / "last.ckpt", out / "first.ckpt")
         plain(module, batch, index)
-        (out / f"weights.{module.global_rank}").write_text(fingerprint(module.tokenizer))
+        (out / f"weights.{module.global_rank}").write_text(fingerprint(whole(module.tokenizer)))
+        (out / f"held.{module.global_rank}").write_text(json.dumps(held(module)))
 
     TokenizerModule.training_step = step
     try:
         return train(root, str(out), MODEL, settings)
     finally:
         TokenizerModule.training_step = plain
+
+
+def held(module: TokenizerModule) -> dict[str, int]:
+    """How many numbers this process holds of what is trained and of what trains it."""
+    states = [state for optimizer in module.trainer.optimizers for state in optimizer.state.values()]
+    tensors = {
+        "tokenizer": module.tokenizer.parameters(),
+        "average": module.average.parameters(),
+        "discriminator": module.discriminator.parameters() if module.discriminator else (),
+        "gradients": [p.grad for p in module.tokenizer.parameters() if p.grad is not None],
+        "optimizers": [value for state in states for value in state.values() if value.ndim],
+    }
+    return {name: sum(local(one).numel() for one in some) for name, some in tensors.items()}
+
+
+def local(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def apart(root: str, out: Path, settings: TrainConfig) -> subprocess.Popen:
@@ -116,6 +137,36 @@ def test_two_processes_train_one_model_on_clips_of_their_own_and_resume_exactly(
     shutil.copy(out / "first.ckpt", alone / "last.ckpt")
     with pytest.raises(ValueError, match="of 2 processes, not 1; give devices=2"):
         train(clip_shards, str(alone), MODEL, replace(settings, devices=1))
+
+
+def saved(path: Path) -> dict:
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def layout(checkpoint: dict) -> object:
+    """What a checkpoint is, without its numbers."""
+    return tree_map(lambda x: (x.shape, x.dtype) if isinstance(x, torch.Tensor) else type(x), checkpoint)
+
+
+SHARED = replace(SMALL, stages="4:2,8:1,decoder:2@48", devices=2, gan=0.5, gan_from=1, holdout=0.22)
+"""A new rate takes over, the encoder freezes, a judge joins: all that a sharded training must do as DDP does it."""
+
+
+def test_shared_weights_are_those_of_ddp_and_each_process_holds_a_part(clip_shards, tmp_path):
+    ddp, fsdp = tmp_path / "ddp", tmp_path / "fsdp"
+    together(clip_shards, ddp, SHARED)
+    together(clip_shards, fsdp, replace(SHARED, strategy="fsdp"))
+    for name in ("first.ckpt", "last.ckpt"):
+        one, other = saved(ddp / name), saved(fsdp / name)
+        assert layout(one) == layout(other)
+        for weight in one["state_dict"]:
+            print(name, weight, (one["state_dict"][weight] - other["state_dict"][weight]).abs().max())
+    parts = [json.loads((fsdp / f"held.{rank}").read_text()) for rank in (0, 1)]
+    every = json.loads((ddp / "held.0").read_text())
+    print(parts, every)
+    done = json.loads((fsdp / "trained.json").read_text())
+    assert load(str(fsdp / "model"), expect=done["fingerprint"]).config == MODEL
+    assert 0
 
 
 if __name__ == "__main__":
