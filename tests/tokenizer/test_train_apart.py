@@ -139,6 +139,20 @@ def test_two_processes_train_one_model_on_clips_of_their_own_and_resume_exactly(
         train(clip_shards, str(alone), MODEL, replace(settings, devices=1))
 
 
+SHARED = replace(SMALL, stages="4:2,8:1,decoder:1@48", devices=2, gan=0.5, gan_from=1, holdout=0.22)
+"""A rate is added, the encoder freezes, a judge joins: what a sharded training must do as DDP does it."""
+FSDP = replace(SHARED, strategy="fsdp")
+
+
+@pytest.fixture(scope="module")
+def shared(clip_shards: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """One training with each strategy, of two processes."""
+    outs = {settings.strategy: tmp_path_factory.mktemp(settings.strategy) for settings in (SHARED, FSDP)}
+    for settings in (SHARED, FSDP):
+        together(clip_shards, outs[settings.strategy], settings)
+    return outs
+
+
 def saved(path: Path) -> dict:
     return torch.load(path, map_location="cpu", weights_only=True)
 
@@ -148,25 +162,46 @@ def layout(checkpoint: dict) -> object:
     return tree_map(lambda x: (x.shape, x.dtype) if isinstance(x, torch.Tensor) else type(x), checkpoint)
 
 
-SHARED = replace(SMALL, stages="4:2,8:1,decoder:2@48", devices=2, gan=0.5, gan_from=1, holdout=0.22)
-"""A new rate takes over, the encoder freezes, a judge joins: all that a sharded training must do as DDP does it."""
+@pytest.mark.parametrize("name", ["first.ckpt", "last.ckpt"])
+def test_a_checkpoint_of_a_sharded_training_is_laid_out_as_one_of_ddp_and_holds_the_same_weights(shared, name):
+    ddp, fsdp = saved(shared["ddp"] / name), saved(shared["fsdp"] / name)
+    assert layout(fsdp) == layout(ddp)
+    for weight, value in ddp["state_dict"].items():
+        torch.testing.assert_close(fsdp["state_dict"][weight], value, rtol=0, atol=1e-5, msg=weight)
+    for one, other in zip(fsdp["optimizer_states"], ddp["optimizer_states"], strict=True):
+        for number, state in other["state"].items():
+            torch.testing.assert_close(one["state"][number], state, rtol=1e-2, atol=1e-5)
 
 
-def test_shared_weights_are_those_of_ddp_and_each_process_holds_a_part(clip_shards, tmp_path):
-    ddp, fsdp = tmp_path / "ddp", tmp_path / "fsdp"
-    together(clip_shards, ddp, SHARED)
-    together(clip_shards, fsdp, replace(SHARED, strategy="fsdp"))
-    for name in ("first.ckpt", "last.ckpt"):
-        one, other = saved(ddp / name), saved(fsdp / name)
-        assert layout(one) == layout(other)
-        for weight in one["state_dict"]:
-            print(name, weight, (one["state_dict"][weight] - other["state_dict"][weight]).abs().max())
-    parts = [json.loads((fsdp / f"held.{rank}").read_text()) for rank in (0, 1)]
-    every = json.loads((ddp / "held.0").read_text())
-    print(parts, every)
-    done = json.loads((fsdp / "trained.json").read_text())
-    assert load(str(fsdp / "model"), expect=done["fingerprint"]).config == MODEL
-    assert 0
+def test_each_process_of_a_sharded_training_holds_a_part_of_all_that_is_trained(shared):
+    one, other = (json.loads((shared["fsdp"] / f"held.{rank}").read_text()) for rank in (0, 1))
+    every = json.loads((shared["ddp"] / "held.0").read_text())
+    for name, numbers in every.items():
+        assert one[name] + other[name] == numbers
+        assert 0.4 * numbers < one[name] < 0.6 * numbers
+
+
+def test_a_sharded_training_leaves_a_model_strips_and_what_held_out_clips_lose(shared):
+    one, other = (json.loads((shared[name] / "trained.json").read_text()) for name in ("fsdp", "ddp"))
+    tokenizer = load(str(shared["fsdp"] / "model"), expect=one["fingerprint"])
+    final = saved(shared["fsdp"] / "last.ckpt")["state_dict"]
+    for name, weight in tokenizer.state_dict().items():
+        assert torch.equal(weight, final[f"average.{name}"])
+    assert one["psnr"] == pytest.approx(other["psnr"], abs=1e-3)
+    lines = [{k: v for k, v in line.items() if "held" in k} for line in metrics(shared["fsdp"])]
+    assert [len(line) for line in lines] == [0, 2, 0, 2]
+    assert {path.name for path in (shared["fsdp"] / "strips").iterdir()} == {"000002.png", "000004.png", "final.png"}
+
+
+def test_a_sharded_training_resumes_exactly_also_where_activations_are_recomputed(clip_shards, shared, tmp_path):
+    resumed = tmp_path / "resumed"
+    resumed.mkdir()
+    shutil.copy(shared["fsdp"] / "first.ckpt", resumed / "last.ckpt")
+    together(clip_shards, resumed, replace(FSDP, checkpointing=True))
+    assert (resumed / "trained.json").read_text() == (shared["fsdp"] / "trained.json").read_text()
+    one, other = (saved(out / "last.ckpt") for out in (resumed, shared["fsdp"]))
+    torch.testing.assert_close(one["state_dict"], other["state_dict"], rtol=0, atol=0)
+    torch.testing.assert_close(one["optimizer_states"], other["optimizer_states"], rtol=0, atol=0)
 
 
 if __name__ == "__main__":
