@@ -10,6 +10,7 @@ from typing import Literal
 Size = Literal["nano", "tiny", "small", "base"]
 Allocation = Literal["auto", "measured", "predicted"]
 Variant = Literal["adaptive", "fixed-4x8x8", "dual-branch", "grown-16x", "structure-dynamics"]
+Strategy = Literal["ddp", "fsdp"]
 
 # size: width at 1/8 of the side, blocks for each stage. Half of a nano is five stages of one block of 12·80² weights.
 _DIALS: dict[str, tuple[int, int]] = {"nano": (80, 1), "tiny": (136, 2), "small": (256, 3), "base": (480, 4)}
@@ -193,6 +194,10 @@ class TrainConfig:
     """Processes that decode clips; 0 decodes in the training process."""
     devices: int = 0
     """Training processes on this machine, one for each GPU; 0 takes every GPU, or one process where there is none."""
+    strategy: Strategy = "ddp"
+    """How several processes train one model: ddp, each holds all of it; fsdp, each holds a part of weights, average,
+    gradients and optimizer state, gathered stage by stage as they are used: less memory, more traffic. Both give the
+    same model up to rounding. fsdp needs two devices at least, and on GPUs bfloat16."""
     save_every: int = 50
     """Steps between checkpoints and strips; a kill costs at most this many."""
     log_every: int = 5

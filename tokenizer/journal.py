@@ -23,6 +23,7 @@ from tokenizer.data import to_pictures
 from tokenizer.metrics import psnr
 from tokenizer.model import Tokenizer
 from tokenizer.module import DivergenceError, unit
+from tokenizer.sharding import whole
 
 SHOWN = 6
 """Frames of a strip."""
@@ -78,20 +79,22 @@ class Journal(L.Callback):
         every = max(1, settings.save_every // max(settings.workers, 1)) * max(settings.workers, 1)
         last = step == settings.total
         saving = step % every == 0 or last
+        average = whole(module.average) if saving else None  # asked for by all processes, for each has a part of it
         if trainer.is_global_zero and (saving or step % settings.log_every == 0 or step == 1):
-            self._log(module, saving)
+            self._log(module, average)
         if saving:
             trainer.save_checkpoint(self.folder / "last.ckpt")
         trainer.should_stop = last
 
-    def _log(self, module: Any, saving: bool) -> None:
+    def _log(self, module: Any, average: Tokenizer | None) -> None:
+        """Write a line, and what the averaged weights are worth where they are given."""
         line = {"step": module.steps_done, "elapsed_s": round(time.monotonic() - self.begun, 3), **module.figures}
-        if saving and self.held:
-            quality = evaluate(module.average, self.probe)
+        if average and self.held:
+            quality = evaluate(average, self.probe)
             line |= {f"held_psnr_rate_{rate}": value for rate, value in quality.items()}
         self._append(json.dumps(line) + "\n")
-        if saving:
-            write_strip(module.average, self.probe[0], self.folder / "strips" / f"{module.steps_done:06d}.png")
+        if average:
+            write_strip(average, self.probe[0], self.folder / "strips" / f"{module.steps_done:06d}.png")
             curves = charts.sheet(charts.series(self.metrics.read_text()))
             storage.write_bytes(str(self.folder / "curves.svg"), curves.encode())
         if self.progress:

@@ -1,14 +1,15 @@
 """The layers of the tokenizer: pure in time, with every cache passed in and out.
 
 Inside, video is `b t c h w`, so folding time into the batch is free. Legend: b batch, t frame, c channel, h w cells.
-A layer that looks back takes the last frames of its input from `before` and leaves its own in `after`, two plain
-dictionaries by layer name; nothing is kept in a module. What a layer computes for a frame depends on this frame and
+A layer that looks back takes the last frames of its input from `before` and leaves its own in `after`, two mappings by
+layer name; nothing is kept in a module. What a layer computes for a frame depends on this frame and
 earlier ones alone; no kernel is chosen by the length of the chunk.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections import UserDict
+from collections.abc import Callable, Mapping, MutableMapping
 
 import torch
 import torch.nn.functional as F
@@ -17,9 +18,19 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 Caches = Mapping[str, Tensor]
+NextCaches = MutableMapping[str, Tensor]
 Video = Float[Tensor, "b t c h w"]
 
 _HAAR = torch.tensor([[1, 1, 1, 1], [1, -1, 1, -1], [1, 1, -1, -1], [1, -1, -1, 1]], dtype=torch.float32) / 2
+
+
+def next_caches() -> NextCaches:
+    """Return the empty `after` of a chunk.
+
+    It is no `dict`, for FSDP2's hooks hand a module a copy of any `dict` that holds tensors, and what is left in a copy
+    is lost.
+    """
+    return UserDict()
 
 
 def haar(x: Video, levels: int = 1) -> Video:
@@ -84,7 +95,7 @@ class TimeConv(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels))
         nn.init.normal_(self.weight, std=0.1 / channels**0.5)  # a block starts close to the identity
 
-    def forward(self, x: Video, before: Caches, after: dict[str, Tensor]) -> Video:
+    def forward(self, x: Video, before: Caches, after: NextCaches) -> Video:
         """Return the convolved chunk; two past frames come from `before`, the last two go to `after`."""
         past = before[self.name] if self.name in before else x[:, :1].expand(-1, 2, -1, -1, -1)
         seen = torch.cat([past, x], dim=1)
@@ -107,7 +118,7 @@ class Block(nn.Module):
         self.space = nn.Conv2d(channels, channels, 3, padding=1)
         self.time = TimeConv(channels, name)
 
-    def forward(self, x: Video, rate: int, before: Caches, after: dict[str, Tensor]) -> Video:
+    def forward(self, x: Video, rate: int, before: Caches, after: NextCaches) -> Video:
         """Return the chunk after the block."""
         y = each_frame(self.space, F.silu(self.norm_space(x, rate)))
         return x + self.time(F.silu(self.norm_time(y, rate)), before, after)

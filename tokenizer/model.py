@@ -33,7 +33,7 @@ from torch.utils.checkpoint import checkpoint
 
 from pipelines import storage
 from tokenizer.config import BASE_RATE, PATCH, TokenizerConfig
-from tokenizer.layers import Caches, each_frame, haar, unhaar, zeroed
+from tokenizer.layers import Caches, each_frame, haar, next_caches, unhaar, zeroed
 from tokenizer.shipped import folder_of
 from tokenizer.variants import SYSTEMS
 
@@ -200,7 +200,7 @@ class Tokenizer(nn.Module):
         return self._decode(z, index, doublings, caches)
 
     def _encode(self, video: Tensor, index: int, halvings: int, before: Caches) -> tuple[Tensor, Caches]:
-        after: dict[str, Tensor] = {}
+        after = next_caches()
         rate = self.config.rates[index]
         x = rearrange(_pad(video, rate, self.config.space), "b c t h w -> b t c h w")
         coarse = each_frame(self.coarse_in, self.encoder.summary(x, rate, self.config.space.bit_length() - 1))
@@ -212,7 +212,7 @@ class Tokenizer(nn.Module):
         ), after
 
     def _decode(self, z: Tensor, index: int, doublings: int, before: Caches) -> tuple[Tensor, Caches]:
-        after: dict[str, Tensor] = {}
+        after = next_caches()
         z = z * self.latent_std[:, None, None] + self.latent_mean[:, None, None]
         fine = self.decoder(z, index, doublings, before, after)
         h, w = (side - self.config.margin for side in z.shape[-2:])

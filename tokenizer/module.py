@@ -16,6 +16,7 @@ import lightning as L
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
+from torch.distributed.fsdp import fully_shard
 from torch.nn.utils import clip_grad_norm_
 
 from tokenizer.config import BASE_RATE, Stage, TokenizerConfig, TrainConfig, stage_at
@@ -25,6 +26,7 @@ from tokenizer.growth import inherit
 from tokenizer.losses import FeatureDistance, balance, hinge, kl
 from tokenizer.metrics import psnr
 from tokenizer.model import Latents, Tokenizer, segment_lengths
+from tokenizer.sharding import full_tensor, rewritten, shard
 
 
 class DivergenceError(RuntimeError):
@@ -58,6 +60,19 @@ class TokenizerModule(L.LightningModule):
         self.steps_done = 0
         self.positions: dict[int, Position] = {}
         self.figures: dict[str, float] = {}
+
+    def configure_model(self) -> None:
+        """Spread tokenizer, average and judge over the processes, where that is asked for.
+
+        The judge is small, but a unit of its own too: so its gradients are averaged by the same means.
+        """
+        if self.settings.strategy == "fsdp":
+            assert self.device_mesh is not None
+            mesh = self.device_mesh["data_parallel"]
+            for tokenizer in (self.tokenizer, self.average):
+                shard(tokenizer, mesh)
+            if self.discriminator is not None:
+                fully_shard(self.discriminator, mesh=mesh)
 
     @property
     def stage(self) -> Stage:
@@ -172,7 +187,7 @@ class TokenizerModule(L.LightningModule):
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Clip gradients. Raises DivergenceError where one is no number, unless a scaler passes over the step."""
         weights = [p for group in optimizer.param_groups for p in group["params"]]
-        norm = clip_grad_norm_(weights, self.settings.grad_clip)
+        norm = full_tensor(clip_grad_norm_(weights, self.settings.grad_clip))
         if self.trainer.precision != "16-mixed":
             self._expect_finite("gradient", norm)
 
@@ -207,12 +222,14 @@ class TokenizerModule(L.LightningModule):
             return
         before = self.stages[self.stages.index(stage) - 1] if stage.first else None
         if stage.decoder_only and not (before and before.decoder_only) and (before or not self.known):
-            norm_latents(self.average, videos)
+            with rewritten(self.average) as average:
+                norm_latents(average, videos)
             self.tokenizer.load_state_dict(self.average.state_dict())
         elif before:
             new = set(stage.rates) - set(before.rates) - set(self.known)
             for tokenizer in (self.tokenizer, self.average):
-                inherit(tokenizer, sorted(new), before.rates[-1])
+                with rewritten(tokenizer) as whole:
+                    inherit(whole, sorted(new), before.rates[-1])
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the count of steps and the positions of every process in the shards."""

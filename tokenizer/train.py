@@ -36,6 +36,7 @@ from tokenizer.growth import grown
 from tokenizer.journal import DurableIO, Journal, evaluate, write_strip
 from tokenizer.model import Tokenizer, grow, load, save
 from tokenizer.module import TokenizerModule, norm_latents, unit
+from tokenizer.sharding import Sharded, whole
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +90,8 @@ def train(
         ResumeError: `out` holds a training with other settings or other shards, or a damaged checkpoint.
         DivergenceError: The loss or a gradient is no number any more.
         StorageError: A file cannot be written, such as on a full disk; the last checkpoint is whole.
-        ValueError: The shards hold no video, `out` is not local, or a stage asks for a rate that the model lacks.
+        ValueError: The shards hold no video, `out` is not local, a stage asks for a rate that the model lacks, or the
+            model cannot be sharded on this machine.
     """
     begun = time.monotonic()
     model, settings = model or TokenizerConfig(), settings or TrainConfig()
@@ -97,6 +99,7 @@ def train(
         raise ValueError(f"out={out} must be a local folder; copy {out}/model afterwards, or mount the bucket")
     folder = storage.local_path(out)
     settings.plan(model.rates)
+    _processes(settings)
     record = _record(shards_root, model, settings, start)
     if not (_resumes(folder, record) and storage.exists(f"{out}/model/config.json")):
         storage.write_bytes(f"{out}/config.json", json.dumps(record, indent=2).encode())
@@ -157,14 +160,16 @@ def _fit(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PossibleUserWarning)
         warnings.filterwarnings("ignore", message=".*treespec.*")  # Lightning's own use of torch
+        warnings.filterwarnings("ignore", message=".*returned a view tensor")  # FSDP2's; nothing is written into it
         if done < settings.total:
             _warn_of_conv3d(module)
             resumed = str(last) if last.exists() else None
             trainer.fit(module, datamodule=Clips(root, settings), ckpt_path=resumed, weights_only=True)
         else:
             module.load_state_dict(torch.load(last, map_location="cpu", weights_only=True)["state_dict"])
+    average = whole(module.average)
     if trainer.is_global_zero:
-        _finish(module, folder, probe, held)
+        _finish(module, average.cpu(), folder, probe, held)
     trainer.strategy.barrier()
 
 
@@ -212,13 +217,14 @@ def _started(path: str, model: TokenizerConfig) -> Tokenizer:
 
 
 def _trainer(settings: TrainConfig, journal: Journal) -> L.Trainer:
-    gpu = torch.cuda.is_available()
-    devices = settings.devices or (torch.cuda.device_count() if gpu else 1)
+    devices = _processes(settings)
+    # A pass skips the stages of other rates, which DDP has to be told.
+    strategy: Any = Sharded(devices) if settings.strategy == "fsdp" else "ddp_find_unused_parameters_true"
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     return L.Trainer(
-        accelerator="gpu" if gpu else "cpu",
+        accelerator="gpu" if torch.cuda.is_available() else "cpu",
         devices=devices,
-        strategy="ddp_find_unused_parameters_true" if devices > 1 else "auto",  # a pass skips stages of other rates
+        strategy=strategy if devices > 1 else "auto",
         precision=precision(),
         max_epochs=1,  # which has no end: the journal stops at the last step
         callbacks=[journal],
@@ -228,6 +234,16 @@ def _trainer(settings: TrainConfig, journal: Journal) -> L.Trainer:
         enable_progress_bar=False,
         enable_model_summary=False,
     )
+
+
+def _processes(settings: TrainConfig) -> int:
+    """Return how many processes train. Raises ValueError where they cannot share a model as they are asked to."""
+    devices = settings.devices or max(1, torch.cuda.device_count())
+    if settings.strategy == "fsdp" and devices == 1:
+        raise ValueError("strategy=fsdp shares a model between processes and there is one; give devices=2 or more")
+    if settings.strategy == "fsdp" and precision() == "16-mixed":
+        raise ValueError("strategy=fsdp needs a GPU with bfloat16, which this one lacks; use strategy=ddp")
+    return devices
 
 
 def precision() -> Literal["32-true", "bf16-mixed", "16-mixed"]:
@@ -254,8 +270,13 @@ def _warn_of_conv3d(module: nn.Module) -> None:
         )
 
 
-def _finish(module: TokenizerModule, folder: Path, probe: Sequence[UInt8[Tensor, "b 3 t h w"]], held: bool) -> None:
-    tokenizer = module.average.cpu()
+def _finish(
+    module: TokenizerModule,
+    tokenizer: Tokenizer,
+    folder: Path,
+    probe: Sequence[UInt8[Tensor, "b 3 t h w"]],
+    held: bool,
+) -> None:
     if not module.stages[-1].decoder_only:
         norm_latents(tokenizer, map(unit, probe))
     write_strip(tokenizer, probe[0], folder / "strips" / "final.png")

@@ -13,7 +13,19 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from tokenizer.config import PATCH, TokenizerConfig
-from tokenizer.layers import Block, Caches, RateNorm, SpaceDown, SpaceUp, TimeDown, TimeUp, Video, each_frame, haar
+from tokenizer.layers import (
+    Block,
+    Caches,
+    NextCaches,
+    RateNorm,
+    SpaceDown,
+    SpaceUp,
+    TimeDown,
+    TimeUp,
+    Video,
+    each_frame,
+    haar,
+)
 
 
 def plain_block(channels: int, groups: Sequence[int], name: str) -> nn.Module:
@@ -46,7 +58,7 @@ class Blocks(nn.Module):
             nn.init.zeros_(weight)  # a halving of the frame rate starts as the identity, so that it can come late
         self.blocks = nn.ModuleList(blocks)
 
-    def forward(self, x: Video, rate: int, before: Caches, after: dict[str, Tensor]) -> Video:
+    def forward(self, x: Video, rate: int, before: Caches, after: NextCaches) -> Video:
         """Return the chunk after all blocks."""
         for block in self.blocks:
             x = block(x, rate, before, after)
@@ -72,11 +84,11 @@ class Encoder(nn.Module):
         self.norm = kit.norm(config.width, len(config.rates))
         self.leave = kit.conv(config.width, 2 * config.channels, 1)
 
-    def forward(self, x: Video, rate: int, halvings: int, before: Caches, after: dict[str, Tensor]) -> Video:
+    def forward(self, x: Video, rate: int, halvings: int, before: Caches, after: NextCaches) -> Video:
         """Return means and log variances, `2·channels` of them; `rate` is an index, `halvings` its logarithm."""
         return self.moments(self.features(x, rate, halvings, before, after), rate)
 
-    def features(self, x: Video, rate: int, halvings: int, before: Caches, after: dict[str, Tensor]) -> Video:
+    def features(self, x: Video, rate: int, halvings: int, before: Caches, after: NextCaches) -> Video:
         """Return what the trunk makes of a chunk, at the frame rate of the latents."""
         x = each_frame(self.enter, x)
         for blocks, down in zip(self.space, self.space_down, strict=True):
@@ -118,11 +130,11 @@ class Decoder(nn.Module):
         self.norm = kit.norm(widths[0], len(config.rates))
         self.leave = nn.Conv2d(widths[0], 3 * PATCH**2, 3, padding=1)
 
-    def forward(self, z: Video, rate: int, doublings: int, before: Caches, after: dict[str, Tensor]) -> Video:
+    def forward(self, z: Video, rate: int, doublings: int, before: Caches, after: NextCaches) -> Video:
         """Return Haar subbands at the full frame rate."""
         return self.subbands(self.features(each_frame(self.enter, z), rate, doublings, before, after), rate)
 
-    def features(self, x: Video, rate: int, doublings: int, before: Caches, after: dict[str, Tensor]) -> Video:
+    def features(self, x: Video, rate: int, doublings: int, before: Caches, after: NextCaches) -> Video:
         """Return what the trunk makes of latents that have entered it, at the full frame rate."""
         for i in reversed(range(doublings)):
             x = self.time_up[i](self.time[i](x, rate, before, after))

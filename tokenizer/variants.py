@@ -23,7 +23,19 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from tokenizer.config import TokenizerConfig
-from tokenizer.layers import Caches, RateNorm, TimeConv, TimeDown, TimeUp, Video, each_frame, haar, zeroed
+from tokenizer.layers import (
+    Caches,
+    NextCaches,
+    RateNorm,
+    TimeConv,
+    TimeDown,
+    TimeUp,
+    Video,
+    each_frame,
+    haar,
+    next_caches,
+    zeroed,
+)
 from tokenizer.trunk import Blocks, Decoder, Encoder, Kit, linear_codec, low_bands, widths_of
 
 
@@ -66,7 +78,7 @@ class GroupConv(nn.Module):
         nn.init.normal_(self.conv.weight, std=0.1 / inside**0.5)
         nn.init.zeros_(self.conv.bias)  # type: ignore[arg-type]
 
-    def forward(self, x: Video, group: int, before: Caches, after: dict[str, Tensor]) -> Video:
+    def forward(self, x: Video, group: int, before: Caches, after: NextCaches) -> Video:
         """Return the convolved chunk of whole groups; one past frame comes from `before`, the last goes to `after`."""
         past = torch.cat([before[self.name] if self.name in before else x[:, :1], x[:, :-1]], dim=1)
         groups = x.unflatten(1, (-1, group))
@@ -86,7 +98,7 @@ class HalvedBlock(nn.Module):
         self.key = nn.Conv2d(channels // 2, channels // 2, 1)
         self.time = GroupConv(channels, channels // 2, name)
 
-    def forward(self, x: Video, rate: int, before: Caches, after: dict[str, Tensor]) -> Video:
+    def forward(self, x: Video, rate: int, before: Caches, after: NextCaches) -> Video:
         """Return the chunk after the block."""
         y = each_frame(self.space, F.silu(self.norm_space(x, rate)))
         y = F.silu(self.norm_time(y, rate))
@@ -182,13 +194,13 @@ class GrownEncoder(Encoder):
         self.grown_time = nn.ModuleList(_new_blocks(config.width, config, f"encoder.grown{i}") for i in stages)
         self.grown_mix = zeroed(nn.Conv2d(config.width, config.width, 1))
 
-    def forward(self, x: Video, rate: int, halvings: int, before: Caches, after: dict[str, Tensor]) -> Video:
+    def forward(self, x: Video, rate: int, halvings: int, before: Caches, after: NextCaches) -> Video:
         """Return means and log variances; `rate` is an index, `halvings` its logarithm."""
         known, new = min(rate, self.known - 1), halvings - self.halvings
         every = self.features(x, known, min(halvings, self.halvings), before, after)
         if new <= 0:
             return self.moments(every, known)
-        passed: dict[str, Tensor] = {}
+        passed = next_caches()
         past = {name.removeprefix("keys."): cache for name, cache in before.items() if name.startswith("keys.")}
         keys = self.features(x[:, :: 2**new], known, self.halvings, past, passed)
         after.update({f"keys.{name}": cache for name, cache in passed.items()})
@@ -212,7 +224,7 @@ class GrownDecoder(Decoder):
         self.grown_up = nn.ModuleList(TimeUp(width) for _ in stages)
         self.grown_time = nn.ModuleList(_new_blocks(width, config, f"decoder.grown{i}") for i in stages)
 
-    def forward(self, z: Video, rate: int, doublings: int, before: Caches, after: dict[str, Tensor]) -> Video:
+    def forward(self, z: Video, rate: int, doublings: int, before: Caches, after: NextCaches) -> Video:
         """Return Haar subbands at the full frame rate."""
         known, new = min(rate, self.known - 1), doublings - self.doublings
         x = self.features(each_frame(self.enter, z), known, min(doublings, self.doublings), before, after)
@@ -288,7 +300,7 @@ class TwinEncoder(Encoder):
         self.query = TimeQuery(config.width)
         self.rows, self.columns = nn.Conv2d(config.width, out, 1), nn.Conv2d(config.width, out, 1)
 
-    def forward(self, x: Video, rate: int, halvings: int, before: Caches, after: dict[str, Tensor]) -> Video:
+    def forward(self, x: Video, rate: int, halvings: int, before: Caches, after: NextCaches) -> Video:
         """Return means and log variances of one grid for each segment."""
         x = self.features(x, 0, len(self.time_down), before, after)
         y = F.silu(self.norm(x, 0))
@@ -312,7 +324,7 @@ class TwinDecoder(Decoder):
         self.n = config.margin
         self.rows, self.columns = (nn.Conv2d(config.channels, config.width, 1, bias=False) for _ in range(2))
 
-    def forward(self, z: Video, rate: int, doublings: int, before: Caches, after: dict[str, Tensor]) -> Video:
+    def forward(self, z: Video, rate: int, doublings: int, before: Caches, after: NextCaches) -> Video:
         """Return Haar subbands at the full frame rate."""
         twin = Twin.of(z, self.n)
         rows = each_frame(self.rows, rearrange(twin.rows, "b k c h n -> b (k n) c h 1"))

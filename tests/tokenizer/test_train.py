@@ -328,6 +328,17 @@ def test_shards_without_video_are_refused_before_anything_is_trained(write_clips
 
 
 @pytest.mark.parametrize(
+    ("devices", "precision", "words"),
+    [(1, "32-true", "there is one; give devices=2"), (2, "16-mixed", "bfloat16, which this one lacks")],
+)
+def test_a_model_that_cannot_be_sharded_here_is_refused(clip_shards, tmp_path, monkeypatch, devices, precision, words):
+    monkeypatch.setattr(training, "precision", lambda: precision)
+    with pytest.raises(ValueError, match=words):
+        train(clip_shards, str(tmp_path / "out"), settings=replace(QUICK, strategy="fsdp", devices=devices))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
     ("gpu", "bf16", "amx", "expected"),
     [
         (False, True, False, "32-true"),

@@ -18,10 +18,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.distributed.tensor import DTensor
+from torch.utils._pytree import tree_map
 
 from tokenizer.config import TokenizerConfig, TrainConfig
-from tokenizer.model import fingerprint
+from tokenizer.model import fingerprint, load
 from tokenizer.module import TokenizerModule
+from tokenizer.sharding import whole
 from tokenizer.train import Trained, train
 
 MODEL = TokenizerConfig(rates=(4, 8))
@@ -39,13 +42,31 @@ def spied(root: str, out: Path, settings: TrainConfig) -> Trained:
         if (out / "last.ckpt").exists() and not (out / "first.ckpt").exists() and module.global_rank == 0:
             shutil.copy(out / "last.ckpt", out / "first.ckpt")
         plain(module, batch, index)
-        (out / f"weights.{module.global_rank}").write_text(fingerprint(module.tokenizer))
+        (out / f"weights.{module.global_rank}").write_text(fingerprint(whole(module.tokenizer)))
+        (out / f"held.{module.global_rank}").write_text(json.dumps(held(module)))
 
     TokenizerModule.training_step = step
     try:
         return train(root, str(out), MODEL, settings)
     finally:
         TokenizerModule.training_step = plain
+
+
+def held(module: TokenizerModule) -> dict[str, int]:
+    """How many numbers this process holds of what is trained and of what trains it."""
+    states = [state for optimizer in module.trainer.optimizers for state in optimizer.state.values()]
+    tensors = {
+        "tokenizer": module.tokenizer.parameters(),
+        "average": module.average.parameters(),
+        "discriminator": module.discriminator.parameters() if module.discriminator else (),
+        "gradients": [p.grad for p in module.tokenizer.parameters() if p.grad is not None],
+        "optimizers": [value for state in states for value in state.values() if value.ndim],
+    }
+    return {name: sum(local(one).numel() for one in some) for name, some in tensors.items()}
+
+
+def local(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def apart(root: str, out: Path, settings: TrainConfig) -> subprocess.Popen:
@@ -116,6 +137,71 @@ def test_two_processes_train_one_model_on_clips_of_their_own_and_resume_exactly(
     shutil.copy(out / "first.ckpt", alone / "last.ckpt")
     with pytest.raises(ValueError, match="of 2 processes, not 1; give devices=2"):
         train(clip_shards, str(alone), MODEL, replace(settings, devices=1))
+
+
+SHARED = replace(SMALL, stages="4:2,8:1,decoder:1@48", devices=2, gan=0.5, gan_from=1, holdout=0.22)
+"""A rate is added, the encoder freezes, a judge joins: what a sharded training must do as DDP does it."""
+FSDP = replace(SHARED, strategy="fsdp")
+
+
+@pytest.fixture(scope="module")
+def shared(clip_shards: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """One training with each strategy, of two processes."""
+    outs = {settings.strategy: tmp_path_factory.mktemp(settings.strategy) for settings in (SHARED, FSDP)}
+    for settings in (SHARED, FSDP):
+        together(clip_shards, outs[settings.strategy], settings)
+    return outs
+
+
+def saved(path: Path) -> dict:
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def layout(checkpoint: dict) -> object:
+    """What a checkpoint is, without its numbers."""
+    return tree_map(lambda x: (x.shape, x.dtype) if isinstance(x, torch.Tensor) else type(x), checkpoint)
+
+
+@pytest.mark.parametrize("name", ["first.ckpt", "last.ckpt"])
+def test_a_checkpoint_of_a_sharded_training_is_laid_out_as_one_of_ddp_and_holds_the_same_weights(shared, name):
+    ddp, fsdp = saved(shared["ddp"] / name), saved(shared["fsdp"] / name)
+    assert layout(fsdp) == layout(ddp)
+    for weight, value in ddp["state_dict"].items():
+        torch.testing.assert_close(fsdp["state_dict"][weight], value, rtol=0, atol=1e-5, msg=weight)
+    for one, other in zip(fsdp["optimizer_states"], ddp["optimizer_states"], strict=True):
+        for number, state in other["state"].items():
+            torch.testing.assert_close(one["state"][number], state, rtol=1e-2, atol=1e-5)
+
+
+def test_each_process_of_a_sharded_training_holds_a_part_of_all_that_is_trained(shared):
+    one, other = (json.loads((shared["fsdp"] / f"held.{rank}").read_text()) for rank in (0, 1))
+    every = json.loads((shared["ddp"] / "held.0").read_text())
+    for name, numbers in every.items():
+        assert one[name] + other[name] == numbers
+        assert 0.4 * numbers < one[name] < 0.6 * numbers
+
+
+def test_a_sharded_training_leaves_a_model_strips_and_what_held_out_clips_lose(shared):
+    one, other = (json.loads((shared[name] / "trained.json").read_text()) for name in ("fsdp", "ddp"))
+    tokenizer = load(str(shared["fsdp"] / "model"), expect=one["fingerprint"])
+    final = saved(shared["fsdp"] / "last.ckpt")["state_dict"]
+    for name, weight in tokenizer.state_dict().items():
+        assert torch.equal(weight, final[f"average.{name}"])
+    assert one["psnr"] == pytest.approx(other["psnr"], abs=1e-3)
+    lines = [{k: v for k, v in line.items() if "held" in k} for line in metrics(shared["fsdp"])]
+    assert [len(line) for line in lines] == [0, 2, 0, 2]
+    assert {path.name for path in (shared["fsdp"] / "strips").iterdir()} == {"000002.png", "000004.png", "final.png"}
+
+
+def test_a_sharded_training_resumes_exactly_also_where_activations_are_recomputed(clip_shards, shared, tmp_path):
+    resumed = tmp_path / "resumed"
+    resumed.mkdir()
+    shutil.copy(shared["fsdp"] / "first.ckpt", resumed / "last.ckpt")
+    together(clip_shards, resumed, replace(FSDP, checkpointing=True))
+    assert (resumed / "trained.json").read_text() == (shared["fsdp"] / "trained.json").read_text()
+    one, other = (saved(out / "last.ckpt") for out in (resumed, shared["fsdp"]))
+    torch.testing.assert_close(one["state_dict"], other["state_dict"], rtol=0, atol=0)
+    torch.testing.assert_close(one["optimizer_states"], other["optimizer_states"], rtol=0, atol=0)
 
 
 if __name__ == "__main__":
