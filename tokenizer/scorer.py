@@ -87,15 +87,31 @@ def summary(maps: Float[Tensor, "n maps 16 16"], frames: Float[Tensor, " n"]) ->
 @torch.no_grad()
 def features(video: Float[Tensor, "1 3 t h w"], rates: Sequence[int]) -> Float[Tensor, "maps 16 16"]:
     """Return energies of a segment's luma on a grid: change within a latent at each rate, then the four others."""
-    luma = video[0].mean(dim=0)
-    step = -(-min(luma.shape[-2:]) // SMALL_PX)
-    small = F.avg_pool2d(luma[:, None], step, ceil_mode=True)[:, 0] if step > 1 else luma
+    frames = video[0].transpose(0, 1)
+    step = -(-min(frames.shape[-2:]) // SMALL_PX)
+    small = _shrunk(frames, step)
     maps = [_within(small, rate) for rate in rates]
-    still, coarse, following = luma[::STILL], small[::STILL], luma[1::STILL]
-    change = (following - still[: len(following)]).square()
-    maps.append(change.mean(dim=0) if len(following) else torch.zeros_like(luma[0]))
+    still, following = (_luma(frames[first::STILL]) for first in (0, 1))  # at full size, a half of the frames is enough
+    coarse, change = small[::STILL], (following - still[: len(following)]).square()
+    maps.append(change.mean(dim=0) if len(following) else torch.zeros_like(still[0]))
     maps += [_texture(still), _texture(coarse), ((still.mean(dim=0) + 1) / 2)]
     return torch.stack([F.adaptive_avg_pool2d(one[None], GRID)[0] for one in maps])
+
+
+def _shrunk(frames: Float[Tensor, "t 3 h w"], step: int) -> Float[Tensor, "t h2 w2"]:
+    """Return the mean of the colours of each `step` × `step` pixels, without what is left over at the edges.
+
+    Row by row: a quarter of the time of avg_pool2d on frames whose colours lie side by side, as those of a video do.
+    """
+    h, w = (side // step for side in frames.shape[-2:])
+    pixels = frames.permute(0, 2, 3, 1)[:, : h * step, : w * step]
+    rows = pixels.reshape(len(frames), h, step, w * step * 3).mean(dim=2)
+    return rows.unflatten(2, (w, step * 3)).mean(dim=3)
+
+
+def _luma(frames: Float[Tensor, "t 3 h w"]) -> Float[Tensor, "t h w"]:
+    """Return the mean of the colours; torch's own mean over so few channels takes half as long again."""
+    return (frames[:, 0] + frames[:, 1] + frames[:, 2]) / 3
 
 
 def _within(frames: Float[Tensor, "t h w"], rate: int) -> Float[Tensor, "h w"]:
