@@ -148,7 +148,12 @@ def test_what_is_beside_the_network_when_latents_are_made(
             with clock.of("scorer"):
                 return plain(*given)
 
+        def loaded(*given: Any, clock: Clock = clock) -> Any:
+            with clock.of("loading the model for each shard"):
+                return load(*given)
+
         with monkeypatch.context() as patched, clock.of("all"):
+            patched.setattr(latents, "load", loaded)
             patched.setattr(Tokenizer, "encode_chunk", timed)
             patched.setattr(latents, "segments", read)
             patched.setattr(plan, "predict", predicted)
@@ -170,4 +175,4 @@ def test_what_is_beside_the_network_when_latents_are_made(
     show("Making latents of the held-out clips at 256 px with the scorer", ["", "s", "of the network"], rows, rounds)
 
 
-PARTS = ("network", "decoding and scaling video", "scorer")
+PARTS = ("network", "decoding and scaling video", "loading the model for each shard", "scorer")
