@@ -82,7 +82,7 @@ def together(root: str, out: Path, settings: TrainConfig) -> None:
     """Train in several processes, the first of which starts the others, to the end."""
     process = apart(root, out, settings)
     try:
-        assert process.wait(300) == 0, (out / "log").read_text()
+        assert process.wait(900) == 0, (out / "log").read_text()
     finally:
         process.terminate()
 
