@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import UserDict
 from collections.abc import Callable, Mapping, MutableMapping
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -36,20 +37,30 @@ def next_caches() -> NextCaches:
 def haar(x: Video, levels: int = 1) -> Video:
     """Return the orthonormal Haar wavelet packet: each level halves the sides, has 4 × the channels, loses nothing.
 
-    The subband is the outer part of the channel index; the first of the four is the low one.
+    The subband is the outer part of the channel index; the first of the four is the low one. All levels are one
+    convolution, which on a CPU takes a tenth of the time of moving pixels about.
     """
-    for _ in range(levels):
-        cells = rearrange(x, "b t c (h p) (w q) -> b t c h w (p q)", p=2, q=2)
-        x = rearrange(cells @ _HAAR.to(x), "b t c h w s -> b t (s c) h w")
-    return x
+    basis = _packet(levels, x.shape[2]).to(x)
+    return F.conv2d(x.flatten(0, 1), basis, stride=2**levels).unflatten(0, x.shape[:2])
 
 
 def unhaar(x: Video, levels: int = 1) -> Video:
     """Return the inverse of `haar`."""
-    for _ in range(levels):
-        cells = rearrange(x, "b t (s c) h w -> b t c h w s", s=4) @ _HAAR.to(x)
-        x = rearrange(cells, "b t c h w (p q) -> b t c (h p) (w q)", p=2, q=2)
-    return x
+    b, t, bands, h, w = x.shape
+    basis = _packet(levels, bands // 4**levels).to(x).flatten(1).T
+    pixels = torch.bmm(basis.expand(b * t, -1, -1), x.reshape(b * t, bands, h * w))
+    return F.pixel_shuffle(pixels.unflatten(2, (h, w)), 2**levels).unflatten(0, (b, t))
+
+
+@cache
+@torch.inference_mode(False)  # what is made within it could not be used in training later
+def _packet(levels: int, channels: int) -> Float[Tensor, "bands channels side side"]:
+    """Return what each subband of each channel, the channel inner, sees of the pixels of a cell."""
+    basis = torch.ones(1, 1, 1)
+    for _ in range(levels):  # each further level is coarser: its subbands and its pixels are the outer ones
+        side = 2 * basis.shape[1]
+        basis = torch.einsum("spq,kcd->skpcqd", _HAAR.view(4, 2, 2), basis).reshape(-1, side, side)
+    return torch.einsum("shw,co->scohw", basis, torch.eye(channels)).flatten(0, 1)
 
 
 def each_frame(layer: nn.Module, x: Video) -> Video:
