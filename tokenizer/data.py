@@ -141,8 +141,10 @@ def to_video(pictures: UInt8[np.ndarray, "t h w 3"]) -> Float[Tensor, "1 3 t h w
 
 def to_pictures(video: Float[Tensor, "1 3 t h w"]) -> UInt8[np.ndarray, "t h w 3"]:
     """Return a batch of one video in [-1, 1] as 8-bit RGB pictures."""
-    levels = video[0].float().add(1).mul_(127.5).round_().clamp_(0, 255).to(torch.uint8)  # in place: 5 × as fast
-    return levels.permute(1, 2, 3, 0).cpu().numpy()
+    pictures = np.ascontiguousarray(video[0].float().permute(1, 2, 3, 0).cpu().numpy())
+    rows = pictures.reshape(-1, pictures.shape[2] * 3)
+    levels = cv2.addWeighted(rows, 127.5, rows, 0.0, 127.5, dtype=cv2.CV_8U)  # scales, rounds and limits in one pass
+    return levels.reshape(pictures.shape)
 
 
 def crop(clip: bytes, config: TrainConfig, dice: random.Random) -> UInt8[np.ndarray, "t side side 3"]:

@@ -24,7 +24,7 @@ from pipelines import shards, storage
 from tokenizer.allocate import allocate, monotone
 from tokenizer.baselines import by_motion, by_ssim, by_tuned_ssim, held_ssim, motion
 from tokenizer.config import EvalConfig
-from tokenizer.data import ClipError, segments
+from tokenizer.data import ClipError, segments, to_pictures
 from tokenizer.losses import FeatureDistance
 from tokenizer.metrics import WINDOW, flicker, psnr, ssim
 from tokenizer.model import Tokenizer, counts, fingerprint, load, stream_again
@@ -151,7 +151,7 @@ def study(tokenizer: Tokenizer, feature: FeatureDistance, scorer: Scorer | None,
         measured=measure(tokenizer, video),
         motions=np.array([motion(segment) for segment in video]),
         similarity=np.stack([held_ssim(segment, rates) if large else np.ones(len(rates)) for segment in video]),
-        predicted=None if scorer is None else np.stack([predict(scorer, segment) for segment in video]),
+        predicted=None if scorer is None else np.stack([predict(scorer, to_pictures(one)) for one in video]),
     )
     whole = torch.cat(video, dim=2)
     for rate in rates:

@@ -50,7 +50,7 @@ def plan(
     held, rows = [], []
     for times_s, video in read():
         held.append((times_s, to_pictures(video)))
-        rows.append(predict(scorer, video))
+        rows.append(predict(scorer, held[-1][1]))
     lengths = tuple(len(times_s) for times_s, _ in held)
     table = RateDistortion(costs=costs(lengths, rates), distortion=np.array(rows).reshape(-1, len(rates)))
     duration = duration_s([time_s for times_s, _ in held for time_s in times_s])
@@ -72,7 +72,7 @@ def streamed(
         passed_s = times_s[-1] - (times_s[0] if before_s is None else before_s)
         before_s = times_s[-1]
         table = costs([len(times_s)], scorer.rates)
-        option, level = bucket.step(level, predict(scorer, video), table[0], passed_s)
+        option, level = bucket.step(level, predict(scorer, to_pictures(video)), table[0], passed_s)
         yield (times_s, video), scorer.rates[option], level
 
 

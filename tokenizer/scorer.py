@@ -17,10 +17,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from safetensors import SafetensorError
 from safetensors.torch import load as tensors_from
 from safetensors.torch import save as tensors_to
@@ -29,7 +30,7 @@ from torch import Tensor, nn
 from pipelines import shards, storage
 from tokenizer.allocate import total
 from tokenizer.config import Allocation, Budget, ScorerConfig
-from tokenizer.data import segments
+from tokenizer.data import segments, to_pictures
 from tokenizer.model import Tokenizer, fingerprint, load
 from tokenizer.rates import RateDistortion, choose, measure
 from tokenizer.shipped import SHIPPED, folder_of
@@ -85,33 +86,23 @@ def summary(maps: Float[Tensor, "n maps 16 16"], frames: Float[Tensor, " n"]) ->
 
 
 @torch.no_grad()
-def features(video: Float[Tensor, "1 3 t h w"], rates: Sequence[int]) -> Float[Tensor, "maps 16 16"]:
+def features(pictures: UInt8[np.ndarray, "t h w 3"], rates: Sequence[int]) -> Float[Tensor, "maps 16 16"]:
     """Return energies of a segment's luma on a grid: change within a latent at each rate, then the four others."""
-    frames = video[0].transpose(0, 1)
-    step = -(-min(frames.shape[-2:]) // SMALL_PX)
-    small = _shrunk(frames, step)
+    luma = [cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY).astype(np.float32) for picture in pictures]
+    step = -(-min(pictures.shape[1:3]) // SMALL_PX)
+    size = [-(-side // step) for side in pictures.shape[2:0:-1]]
+    small = _floats([cv2.resize(one, size, interpolation=cv2.INTER_AREA) for one in luma])
     maps = [_within(small, rate) for rate in rates]
-    still, following = (_luma(frames[first::STILL]) for first in (0, 1))  # at full size, a half of the frames is enough
-    coarse, change = small[::STILL], (following - still[: len(following)]).square()
-    maps.append(change.mean(dim=0) if len(following) else torch.zeros_like(still[0]))
+    still, coarse, following = _floats(luma[::STILL]), small[::STILL], luma[1::STILL]
+    change = (_floats(following) - still[: len(following)]).square() if following else torch.zeros_like(still)
+    maps.append(change.mean(dim=0))
     maps += [_texture(still), _texture(coarse), ((still.mean(dim=0) + 1) / 2)]
     return torch.stack([F.adaptive_avg_pool2d(one[None], GRID)[0] for one in maps])
 
 
-def _shrunk(frames: Float[Tensor, "t 3 h w"], step: int) -> Float[Tensor, "t h2 w2"]:
-    """Return the mean of the colours of each `step` × `step` pixels, without what is left over at the edges.
-
-    Row by row: a quarter of the time of avg_pool2d on frames whose colours lie side by side, as those of a video do.
-    """
-    h, w = (side // step for side in frames.shape[-2:])
-    pixels = frames.permute(0, 2, 3, 1)[:, : h * step, : w * step]
-    rows = pixels.reshape(len(frames), h, step, w * step * 3).mean(dim=2)
-    return rows.unflatten(2, (w, step * 3)).mean(dim=3)
-
-
-def _luma(frames: Float[Tensor, "t 3 h w"]) -> Float[Tensor, "t h w"]:
-    """Return the mean of the colours; torch's own mean over so few channels takes half as long again."""
-    return (frames[:, 0] + frames[:, 1] + frames[:, 2]) / 3
+def _floats(frames: Sequence[np.ndarray]) -> Float[Tensor, "t h w"]:
+    """Return frames of 0 to 255 in [-1, 1]."""
+    return torch.from_numpy(np.array(frames, dtype=np.float32)).div_(127.5).sub_(1)
 
 
 def _within(frames: Float[Tensor, "t h w"], rate: int) -> Float[Tensor, "h w"]:
@@ -129,11 +120,12 @@ def _texture(frames: Float[Tensor, "t h w"]) -> Float[Tensor, "h w"]:
 
 
 @torch.no_grad()
-def predict(scorer: Scorer, video: Float[Tensor, "1 3 t h w"]) -> Float[np.ndarray, " rates"]:
+def predict(scorer: Scorer, pictures: UInt8[np.ndarray, "t h w 3"]) -> Float[np.ndarray, " rates"]:
     """Return the distortion of a segment at each rate, as `RateDistortion.distortion` counts it, without coding it."""
-    frames = torch.tensor([float(video.shape[2])], device=video.device)
-    score = scorer(features(video, scorer.rates)[None], frames) * scorer.target_std + scorer.target_mean
-    return (score.double().exp()[0] * video.shape[2]).cpu().numpy()
+    device, frames = scorer.mean.device, len(pictures)
+    maps = features(pictures, scorer.rates)[None].to(device)
+    score = scorer(maps, torch.tensor([float(frames)], device=device)) * scorer.target_std + scorer.target_mean
+    return (score.double().exp()[0] * frames).cpu().numpy()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,7 +146,7 @@ def example(tokenizer: Tokenizer, videos: Iterable[Float[Tensor, "1 3 t h w"]]) 
 
     def seen() -> Iterator[Tensor]:
         for video in videos:
-            maps.append(features(video, tokenizer.config.rates).cpu())
+            maps.append(features(to_pictures(video), tokenizer.config.rates))
             lengths.append(float(video.shape[2]))
             yield video
 

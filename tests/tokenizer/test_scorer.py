@@ -14,7 +14,7 @@ import torch
 from pipelines import shards
 from tokenizer.allocate import allocate, total, uniform
 from tokenizer.config import ScorerConfig, TokenizerConfig
-from tokenizer.data import segments, to_video, video_frames
+from tokenizer.data import segments, to_pictures, to_video, video_frames
 from tokenizer.model import Tokenizer, fingerprint, save
 from tokenizer.scorer import (
     Example,
@@ -73,7 +73,7 @@ def test_allocating_by_what_is_predicted_costs_little_on_clips_never_seen_and_le
 def test_the_predicted_distortion_is_near_the_measured_one(tokenizer, examples, clip_shards):
     scorer = fit_scorer(tokenizer, examples, QUICK)
     clip = next(iter(shards.pipeline(clip_shards, members=("mp4",))))
-    found = np.array([predict(scorer, video) for _, video in segments(clip["mp4"], 16, 28)])
+    found = np.array([predict(scorer, to_pictures(video)) for _, video in segments(clip["mp4"], 16, 28)])
     assert found.shape == examples[0].table.distortion.shape  # the second segment has 8 frames
     assert np.abs(np.log(found / examples[0].table.distortion)).mean() < 0.3
 
@@ -92,8 +92,9 @@ def test_a_scorer_is_small(tokenizer, examples):
 
 @pytest.mark.parametrize("frames", [1, 2, 5, 15, 16])
 def test_change_in_time_is_what_is_lost_if_a_latent_keeps_the_mean_of_its_frames(frames):
-    luma = torch.rand(frames, 32, 32) * 2 - 1
-    maps = features(luma.expand(3, -1, -1, -1)[None], RATES)
+    levels = torch.randint(256, (frames, 32, 32), dtype=torch.uint8)
+    luma = levels / 127.5 - 1
+    maps = features(levels[..., None].repeat(1, 1, 1, 3).numpy(), RATES)
     assert maps.shape == (len(RATES) + 4, 16, 16) and torch.isfinite(maps).all()
     for found, rate in zip(maps, RATES, strict=False):
         filled = torch.cat([luma, luma[-1:].expand(-frames % rate, -1, -1)])
@@ -102,7 +103,7 @@ def test_change_in_time_is_what_is_lost_if_a_latent_keeps_the_mean_of_its_frames
 
 
 def test_a_still_segment_changes_nowhere_in_time():
-    maps = features((torch.rand(1, 3, 1, 90, 160) * 2 - 1).expand(-1, -1, 16, -1, -1), RATES)
+    maps = features(torch.randint(256, (1, 90, 160, 3), dtype=torch.uint8).repeat(16, 1, 1, 1).numpy(), RATES)
     assert float(maps[: len(RATES) + 1].max()) == pytest.approx(0, abs=1e-9) and float(maps[len(RATES) + 1].min()) > 0
 
 
@@ -110,8 +111,8 @@ def test_a_saved_scorer_comes_back_and_is_refused_for_another_tokenizer(tokenize
     scorer = fit_scorer(tokenizer, examples, replace(QUICK, steps=1))
     save_scorer(scorer, str(tmp_path))
     again = load_scorer(str(tmp_path), fingerprint(tokenizer))
-    video = torch.rand(1, 3, 7, 20, 20) * 2 - 1
-    assert (predict(again, video) == predict(scorer, video)).all()
+    pictures = torch.randint(256, (7, 20, 20, 3), dtype=torch.uint8).numpy()
+    assert (predict(again, pictures) == predict(scorer, pictures)).all()
     with pytest.raises(ValueError, match="predicts for the tokenizer"):
         load_scorer(str(tmp_path), "000000000000")
     (tmp_path / "scorer.safetensors").write_bytes(b"text")

@@ -10,7 +10,7 @@ import pytest
 from pipelines.config import LatentsConfig
 from pipelines.encode_latents import scorer_fingerprint, tokenizer_fingerprint
 from tokenizer import scorer
-from tokenizer.data import segments
+from tokenizer.data import segments, to_pictures
 from tokenizer.metrics import psnr
 from tokenizer.model import fingerprint, load
 from tokenizer.rates import measure
@@ -44,8 +44,8 @@ def test_its_scorer_knows_which_segments_are_still(bunny):
     tokenizer = load(SHIPPED)
     predictor = scorer_for(SHIPPED, tokenizer, "auto")
     assert predictor is not None
-    video = next(iter(segments(str(bunny), tokenizer.config.segment, 96)))[1]
-    moving, still = scorer.predict(predictor, video), scorer.predict(predictor, video[:, :, :1].expand_as(video))
+    pictures = to_pictures(next(iter(segments(str(bunny), tokenizer.config.segment, 96)))[1])
+    moving, still = scorer.predict(predictor, pictures), scorer.predict(predictor, pictures[:1].repeat(16, axis=0))
     assert moving[-1] / moving[0] > 1.5 * still[-1] / still[0]
 
 
