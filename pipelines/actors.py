@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow.dataset as ds
 
-from pipelines import eyes, score, storage, witness
+from pipelines import eyes, score, storage
 from pipelines.config import ScoreConfig
 from pipelines.ledger import Ledger
 from pipelines.work import Crashes, begun, clip_frames, guard, signals_of, status, write_errors
@@ -78,6 +78,8 @@ class WitnessActor:
     """Looks at the doubtful windows of units: table `witness`."""
 
     def __init__(self, run: str, crashes: Crashes | None = None):
+        from pipelines import witness  # brings torch, which neither the driver nor a worker that captions needs
+
         self.run, self.witness, self.crashes = run, witness.Witness(), crashes
 
     def __call__(self, unit: Row) -> Row:

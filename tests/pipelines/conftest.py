@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,14 @@ import pytest
 from pipelines import curate
 from pipelines.progress import Reporter
 from tests.pipelines import small_run
+from tests.pipelines.one_process import in_one_process
+
+
+@pytest.fixture
+def one_process() -> Iterator[None]:
+    """No Ray: units run here, one after another."""
+    with in_one_process():
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -21,7 +30,8 @@ def inputs(tmp_path_factory: pytest.TempPathFactory, bikes: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory, inputs: Path) -> str:
-    """The small run, finished."""
+    """The small run, finished, by one process: whatever Ray's workers do must come out equal to this."""
     folder = str(tmp_path_factory.mktemp("runs") / "run")
-    curate.curate([str(inputs)], folder, small_run.CONFIG, reporter=Reporter(live=False))
+    with in_one_process():
+        curate.curate([str(inputs)], folder, small_run.CONFIG, reporter=Reporter(live=False))
     return folder

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from pipelines.config import ScoreConfig
 from pipelines.ledger import Ledger
 
 UNIT = {"unit": "w0000-00000", "fingerprint": "0" * 12}
+REPO = Path(__file__).parents[2]
 BAD = 77  # red of the clip that networks stumble over
 
 
@@ -166,6 +169,11 @@ def test_an_actor_has_one_thread_so_that_as_many_as_cores_do_not_fight(run: str)
     cv2.setNumThreads(2)
     actors.ScoreActor(run, ScoreConfig(scorers=["quality"]))(UNIT)
     assert (torch.get_num_threads(), cv2.getNumThreads()) == (1, 1)
+
+
+def test_neither_the_driver_nor_a_worker_that_captions_loads_torch() -> None:
+    code = "import sys, pipelines.curate, pipelines.caption_actor; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=REPO, check=False).returncode == 0
 
 
 def test_all_errors_of_scoring_name_a_remedy() -> None:

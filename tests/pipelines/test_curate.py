@@ -62,21 +62,23 @@ def test_the_shards_agree_with_manifest_and_ledger(run: str):
     assert verify.verify(run, full=True) == []
 
 
-def test_the_same_command_again_does_nothing(run: str, inputs: Path):
+def test_the_same_command_again_does_nothing(run: str, inputs: Path, one_process: None):
     files = [file for file in Path(run).rglob("*") if file.suffix in (".parquet", ".tar")]
     before = {file: file.stat().st_mtime_ns for file in files}
     curate.curate([str(inputs)], run, CONFIG, reporter=Reporter(live=False))
     assert {file: file.stat().st_mtime_ns for file in files} == before
 
 
-def test_two_runs_of_one_input_are_equal_to_the_byte(run: str, inputs: Path, tmp_path: Path):
+def test_two_runs_of_one_input_are_equal_to_the_byte_by_one_process_and_by_workers_of_ray(
+    run: str, inputs: Path, tmp_path: Path
+):
     again = str(tmp_path / "again")
     listed = [str(file) for file in sorted(inputs.iterdir(), reverse=True)]  # another order of the same inputs
     curate.curate(listed, again, CONFIG, reporter=Reporter(live=False))
     assert content(again, *ALL) == content(run, *ALL)
 
 
-def test_adding_inputs_does_only_the_new_ones(run: str, inputs: Path, bunny: Path, tmp_path: Path):
+def test_adding_inputs_does_only_the_new_ones(run: str, inputs: Path, bunny: Path, tmp_path: Path, one_process: None):
     grown = str(tmp_path / "grown")
     shutil.copytree(run, grown)
     before = content(grown, "ledger/scan", "ledger/signals", "ledger/clips", "ledger/scores", "encoded", "shards")
@@ -94,7 +96,9 @@ def test_adding_inputs_does_only_the_new_ones(run: str, inputs: Path, bunny: Pat
     assert verify.verify(grown) == []
 
 
-def test_another_policy_stands_beside_the_first_and_reads_no_video_again(run: str, inputs: Path, tmp_path: Path):
+def test_another_policy_stands_beside_the_first_and_reads_no_video_again(
+    run: str, inputs: Path, tmp_path: Path, one_process: None
+):
     both = str(tmp_path / "both")
     shutil.copytree(run, both)
     policy = tmp_path / "a_file_of_another_name.yaml"
@@ -159,7 +163,9 @@ def test_another_policy_stands_beside_the_first_and_reads_no_video_again(run: st
     assert verify.verify(both, full=True, selection="default") == [] and selections.stale(Ledger(both)) == []
 
 
-def test_going_back_to_a_policy_takes_its_clips_over_and_gives_the_same_shards(run: str, inputs: Path, tmp_path: Path):
+def test_going_back_to_a_policy_takes_its_clips_over_and_gives_the_same_shards(
+    run: str, inputs: Path, tmp_path: Path, one_process: None
+):
     changed = str(tmp_path / "changed")
     shutil.copytree(run, changed)
     before = content(changed, "encoded", "shards", "ledger/encoded", "ledger/packed")
@@ -176,7 +182,7 @@ def test_going_back_to_a_policy_takes_its_clips_over_and_gives_the_same_shards(r
     assert {name.split("/")[1] for name in after if name.startswith("shards")} == {"default", "long"}
 
 
-def test_a_file_in_many_spans_gives_the_clips_of_one(bikes: Path, tmp_path: Path):
+def test_a_file_in_many_spans_gives_the_clips_of_one(bikes: Path, tmp_path: Path, one_process: None):
     found = []
     for span_s in (2.0, 600.0):
         out = str(tmp_path / f"span{span_s:.0f}")
@@ -188,7 +194,7 @@ def test_a_file_in_many_spans_gives_the_clips_of_one(bikes: Path, tmp_path: Path
     assert found[0][1:] == found[1][1:]
 
 
-def test_a_mended_file_is_retried_to_the_shards_and_nothing_is_doubled(bikes: Path, tmp_path: Path):
+def test_a_mended_file_is_retried_to_the_shards_and_nothing_is_doubled(bikes: Path, tmp_path: Path, one_process: None):
     folder, mended, fresh = tmp_path / "in", str(tmp_path / "mended"), str(tmp_path / "fresh")
     folder.mkdir()
     shutil.copy(bikes.parent / "carphone_pristine.mp4", folder / "b.mp4")
@@ -209,7 +215,9 @@ def test_a_mended_file_is_retried_to_the_shards_and_nothing_is_doubled(bikes: Pa
     assert once.keys() == twice.keys()
 
 
-def test_what_changed_after_probing_is_an_error_and_no_clip_of_other_footage(bikes: Path, tmp_path: Path):
+def test_what_changed_after_probing_is_an_error_and_no_clip_of_other_footage(
+    bikes: Path, tmp_path: Path, one_process: None
+):
     folder, out = tmp_path / "in", str(tmp_path / "run")
     folder.mkdir()
     early, late = folder / "early.mp4", folder / "late.mp4"
