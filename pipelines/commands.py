@@ -303,7 +303,9 @@ def _reconstruct(options: Namespace) -> int:
 def _tokenizer_eval_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("model", type=str, help="folder of the model, or `shipped`")
     parser.add_argument("sources", type=str, nargs="+", help="runs, roots of clip shards, or video files")
-    parser.add_argument("--out", type=str, default="", help="folder; eval/ beside the model if not given")
+    parser.add_argument(
+        "--out", type=str, default="", help="folder; if not given eval/ beside the model, and here for `shipped`"
+    )
     parser.add_argument("--json", action="store_true", help="print what was found as JSON")
     _configured(parser, EvalConfig)
 

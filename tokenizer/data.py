@@ -141,7 +141,7 @@ def to_video(pictures: UInt8[np.ndarray, "t h w 3"]) -> Float[Tensor, "1 3 t h w
 
 def to_pictures(video: Float[Tensor, "1 3 t h w"]) -> UInt8[np.ndarray, "t h w 3"]:
     """Return a batch of one video in [-1, 1] as 8-bit RGB pictures."""
-    pictures = np.ascontiguousarray(video[0].float().permute(1, 2, 3, 0).cpu().numpy())
+    pictures = np.ascontiguousarray(video[0].detach().float().clamp(-1, 1).permute(1, 2, 3, 0).cpu().numpy())
     rows = pictures.reshape(-1, pictures.shape[2] * 3)
     levels = cv2.addWeighted(rows, 127.5, rows, 0.0, 127.5, dtype=cv2.CV_8U)  # scales, rounds and limits in one pass
     return levels.reshape(pictures.shape)

@@ -43,6 +43,8 @@ STILL = 4
 """Texture, and what changes at full size, is measured on every so many frames."""
 FLOOR = 1e-7
 """Energy that is nothing: far below that of a level of 8 bits, (2 / 255)² / 12 = 5e-6."""
+FEATURES = 2
+"""Version of what a scorer sees: one that was trained on an earlier one is refused."""
 WEIGHTS, ABOUT = "scorer.safetensors", "scorer.json"
 
 
@@ -252,7 +254,7 @@ def fit(root: str, model: str, settings: ScorerConfig | None = None) -> dict[str
 
 def scorer_fingerprint(scorer: Scorer) -> str:
     """Return 12 hex digits that change with any weight, rate or the tokenizer."""
-    digest = hashlib.sha256(json.dumps([scorer.rates, scorer.tokenizer]).encode())
+    digest = hashlib.sha256(json.dumps([FEATURES, scorer.rates, scorer.tokenizer]).encode())
     for name, tensor in sorted(scorer.state_dict().items()):
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
@@ -262,7 +264,7 @@ def scorer_fingerprint(scorer: Scorer) -> str:
 def save_scorer(scorer: Scorer, model: str) -> None:
     """Write the scorer beside the tokenizer in a folder or an object-store prefix."""
     root = model.rstrip("/")
-    about = {"kind": "rushes-scorer", "rates": scorer.rates, "tokenizer": scorer.tokenizer}
+    about = {"kind": "rushes-scorer", "features": FEATURES, "rates": scorer.rates, "tokenizer": scorer.tokenizer}
     about["fingerprint"] = scorer_fingerprint(scorer)
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in scorer.state_dict().items()}
     storage.write_bytes(f"{root}/{WEIGHTS}", tensors_to(weights))
@@ -286,6 +288,11 @@ def load_scorer(model: str, tokenizer: str) -> Scorer:
     if about["tokenizer"] != tokenizer:
         raise ValueError(
             f"the scorer in {model} predicts for the tokenizer {about['tokenizer']}, not for {tokenizer}; "
+            "train it again with `rushes tokenizer scorer`, or measure"
+        )
+    if about.get("features") != FEATURES:
+        raise ValueError(
+            f"the scorer in {model} looks at other features than this version of Rushes measures; "
             "train it again with `rushes tokenizer scorer`, or measure"
         )
     scorer = Scorer(about["rates"], about["tokenizer"])

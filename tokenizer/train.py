@@ -99,9 +99,9 @@ def train(
         raise ValueError(f"out={out} must be a local folder; copy {out}/model afterwards, or mount the bucket")
     folder = storage.local_path(out)
     settings.plan(model.rates)
-    _processes(settings)
     record = _record(shards_root, model, settings, start)
     if not (_resumes(folder, record) and storage.exists(f"{out}/model/config.json")):
+        _processes(settings)
         storage.write_bytes(f"{out}/config.json", json.dumps(record, indent=2).encode())
         _fit(shards_root, folder, model, settings, start, progress)
     done = json.loads((folder / "trained.json").read_text())

@@ -115,6 +115,11 @@ def test_a_saved_scorer_comes_back_and_is_refused_for_another_tokenizer(tokenize
     assert (predict(again, pictures) == predict(scorer, pictures)).all()
     with pytest.raises(ValueError, match="predicts for the tokenizer"):
         load_scorer(str(tmp_path), "000000000000")
+    about = json.loads((tmp_path / "scorer.json").read_text())
+    (tmp_path / "scorer.json").write_text(json.dumps({**about, "features": 1}))
+    with pytest.raises(ValueError, match="looks at other features"):
+        load_scorer(str(tmp_path), fingerprint(tokenizer))
+    (tmp_path / "scorer.json").write_text(json.dumps(about))
     (tmp_path / "scorer.safetensors").write_bytes(b"text")
     with pytest.raises(ValueError, match="damaged"):
         load_scorer(str(tmp_path), fingerprint(tokenizer))

@@ -1,4 +1,7 @@
-"""The tokenizer that comes with the package is whole, loads by its name wherever a model does, and keeps a picture."""
+"""The tokenizer that comes with the package is whole, loads by its name wherever a model does, and keeps a picture.
+
+The film here is of its training footage: these are checks of wiring. What it is worth on others is in tests/bench.
+"""
 
 from __future__ import annotations
 
