@@ -161,3 +161,8 @@ def test_held_out_clips_come_in_no_batch_and_fixed_batches_are_theirs(clip_shard
 def test_a_reader_left_without_clips_says_so(clip_shards):
     with pytest.raises(ValueError, match=r"no clip to train on; use fewer workers or devices, a smaller holdout"):
         next(iter(ClipBatches(clip_shards, replace(SMALL, holdout=0.999999))))
+
+
+def test_pictures_of_what_lies_outside_the_range_are_white_or_black_and_need_no_detaching():
+    video = torch.tensor([-float("inf"), -3e7, -1.1, 1.1, 3e7, float("inf")], requires_grad=True)
+    assert to_pictures(video.expand(1, 3, 1, 1, 6))[0, 0, :, 0].tolist() == [0, 0, 0, 255, 255, 255]

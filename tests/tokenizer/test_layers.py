@@ -67,3 +67,8 @@ def test_space_down_and_up_change_sides_and_channels():
     x = torch.randn(1, 2, 8, 6, 4)
     assert SpaceDown(8, 16)(x).shape == (1, 2, 16, 3, 2)
     assert SpaceUp(8, 4)(x).shape == (1, 2, 4, 12, 8)
+
+
+def test_haar_patching_refuses_sides_of_which_it_would_lose_a_part():
+    with pytest.raises(ValueError, match="multiples of 4"):
+        haar(torch.zeros(1, 1, 3, 8, 10), 2)
