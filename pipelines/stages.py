@@ -9,7 +9,9 @@ ended; what has taken a worker down twice is recorded as an error instead of bei
 
 from __future__ import annotations
 
+import functools
 import inspect
+import itertools
 import logging
 import os
 import re
@@ -74,6 +76,7 @@ def _without_greetings() -> Iterator[None]:
 
 def stop() -> None:
     """Leave Ray."""
+    _counter.cache_clear()
     if ray.is_initialized():
         ray.shutdown()
 
@@ -150,31 +153,39 @@ def run_actors(
 
 
 class Attempts:
-    """How often an item was begun and not ended, over all workers and their deaths."""
+    """How often an item of one stage was begun and not ended, over all workers and their deaths."""
+
+    _stages = itertools.count()
 
     def __init__(self) -> None:
-        self._actor: Any = ray.remote(num_cpus=0)(_Counter).remote()  # type: ignore[arg-type]
+        self._actor, self._stage = _counter(), next(self._stages)
 
     def begin(self, item: str) -> bool:
         """Note that work on an item begins; False if it has already taken `MAX_ATTEMPTS` workers down."""
-        return bool(ray.get(self._actor.begin.remote(item)) <= MAX_ATTEMPTS)
+        return bool(ray.get(self._actor.begin.remote((self._stage, item))) <= MAX_ATTEMPTS)
 
     def end(self, item: str) -> None:
         """Note that work on an item ended, well or with an error that was caught."""
-        self._actor.end.remote(item)
+        self._actor.end.remote((self._stage, item))
+
+
+@functools.cache
+def _counter() -> Any:
+    """Return the state behind `Attempts`, one for all stages: a process of its own for each took longer than some."""
+    return ray.remote(num_cpus=0)(_Counter).remote()  # type: ignore[arg-type]
 
 
 class _Counter:
-    """The state behind `Attempts`; holds only the items under way, and those that were given up."""
+    """Holds only the items under way, and those that were given up."""
 
     def __init__(self) -> None:
-        self.begun: dict[str, int] = {}
+        self.begun: dict[tuple[int, str], int] = {}
 
-    def begin(self, item: str) -> int:
+    def begin(self, item: tuple[int, str]) -> int:
         """Count a beginning."""
         self.begun[item] = self.begun.get(item, 0) + 1
         return self.begun[item]
 
-    def end(self, item: str) -> None:
+    def end(self, item: tuple[int, str]) -> None:
         """Forget an item."""
         self.begun.pop(item, None)

@@ -13,6 +13,8 @@ from pathlib import Path
 import duckdb
 import pytest
 
+from tests.tokenizer.conftest import excerpt
+
 REPO = Path(__file__).parents[1]
 README = (REPO / "README.md").read_text()
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, flags=re.S)
@@ -30,7 +32,7 @@ def folder(tmp_path_factory, bikes: Path) -> Path:
     (root / "footage").mkdir()
     shutil.copy(bikes.parent / "carphone_pristine.mp4", root / "footage" / "car.mp4")
     (root / "held").mkdir()
-    shutil.copy(bikes, root / "held" / "street.mp4")
+    (root / "held" / "street.mp4").write_bytes(excerpt(bikes, 0, frames=20, width=96, height=48))
     return root
 
 

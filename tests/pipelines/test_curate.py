@@ -279,3 +279,13 @@ def test_what_kills_its_actor_twice_is_refused_and_stops_nothing_else(run: str):
     units = [{"unit": name} for name in ("first", "second", "third", "fourth")]
     rows = {row["unit"]: row["refused"] for row in stages.run_actors(units, _ActorThatDies, {})}
     assert rows == {"first": False, "second": False, "third": True, "fourth": False}
+
+
+def test_one_process_counts_the_attempts_of_all_stages_and_tells_them_apart():
+    for _ in range(2):  # with Ray started anew, too
+        stages.start(CONFIG.ray)
+        scan, encode = stages.Attempts(), stages.Attempts()
+        assert scan._actor is encode._actor
+        assert [scan.begin("film") for _ in range(3)] == [True, True, False]
+        assert encode.begin("film")
+        stages.stop()
