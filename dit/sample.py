@@ -66,7 +66,7 @@ def sample(config: SampleConfig, model: str, tokenizer: str, out: str) -> Plan:
     Args:
         config: Prompt, facts, size, sampler and seed.
         model: Folder of a trained model (`train` returns it).
-        tokenizer: Folder of the tokenizer whose latents it was trained on.
+        tokenizer: Folder of the tokenizer, or `shipped`, whose latents it was trained on.
         out: The mp4 to write, local or in an object store.
 
     Raises:

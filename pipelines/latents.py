@@ -46,7 +46,7 @@ def encode_shard(
         root: Root of the clip shards.
         shard: Path of the shard below it, `<bucket>/NAME-000000.tar`.
         out_root: Root of the latent shards.
-        model: Folder of a saved tokenizer.
+        model: Folder of a saved tokenizer, or `shipped`.
         budget: Latents that each clip may have; with none every segment takes the lowest rate and nothing is measured.
         side_px: Clips are shrunk so that the shorter side has this many pixels; 0 keeps their size.
         allocation: Whether what a segment loses at each rate is measured or predicted by the model's scorer; auto

@@ -170,7 +170,8 @@ class TrainConfig:
     warmup: int = 20
     """Steps of linear warm-up; a cosine follows, down to a tenth of the peak."""
     passes: int = 2
-    """Rates trained on each batch: 1 draws one in turn, 2 the lowest and another, 3 also the highest."""
+    """Rates trained on each batch: 1 takes in turn the lowest, a mixture, the highest and a mixture; 2 the lowest and
+    another; 3 the lowest, a mixture and the highest."""
     l1: float = 1.0
     """Weight of the mean absolute error."""
     feature: float = 0.05

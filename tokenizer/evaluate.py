@@ -84,7 +84,7 @@ def evaluate(
     """Evaluate a tokenizer on clips; return and write what was found.
 
     Args:
-        model: folder of a saved tokenizer.
+        model: folder of a saved tokenizer, or `shipped`.
         sources: roots of clip shards, or video files; clips it was not trained on, or the figures say nothing.
         out: folder to write to.
         config: sizes and limits.

@@ -2,8 +2,8 @@
 
 Inside, video is `b t c h w`, so folding time into the batch is free. Legend: b batch, t frame, c channel, h w cells.
 A layer that looks back takes the last frames of its input from `before` and leaves its own in `after`, two mappings by
-layer name; nothing is kept in a module. What a layer computes for a frame depends on this frame and
-earlier ones alone; no kernel is chosen by the length of the chunk.
+layer name; nothing is kept in a module. What a layer computes for a frame depends on this frame and earlier ones alone;
+no kernel is chosen by the length of the chunk.
 """
 
 from __future__ import annotations
@@ -97,8 +97,9 @@ class TimeConv(nn.Module):
     """The (3,1,1) causal convolution, as three products of matrices for each frame, one for each tap.
 
     One kernel for all sizes and any length of chunk: a frame's products have the same shapes whatever stands beside it.
-    A tokenizer of 80 to 256 channels takes 0.7 to 0.9 × the time that it takes with 1×1 convolutions of three joined
-    frames, measured on a CPU. Before the first frame stands its copy.
+    Against 1×1 convolutions of three joined frames, on a CPU: tokenizers of 80 to 256 channels take 0.64 to 0.88 × the
+    time, and the layer in training 0.6 to 0.95 × from crops of 96 pixels on. On crops of 32 pixels a base would train
+    3 × slower, since the gradient of the weights is formed for each frame. Before the first frame stands its copy.
     """
 
     def __init__(self, channels: int, name: str):

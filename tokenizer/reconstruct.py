@@ -63,7 +63,7 @@ def reconstruct(
     """Write original and reconstruction side by side and return the quality.
 
     Args:
-        model: Folder of a saved tokenizer.
+        model: Folder of a saved tokenizer, or `shipped`.
         source: A video file, or the root of clip shards, then with `key`.
         out: The mp4 to write.
         key: Clip of the shards; empty takes the first one.

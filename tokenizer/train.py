@@ -82,8 +82,8 @@ def train(
         out: Local folder for checkpoints, metrics, strips and the model.
         model: What to train; the default is a nano.
         settings: How to train it.
-        start: Folder of a saved tokenizer to start from, of the same configuration or with fewer rates; empty starts
-            afresh.
+        start: Folder of a saved tokenizer, or `shipped`, to start from, of the same configuration or with fewer rates;
+            empty starts afresh.
         progress: Called with each line of the metrics.
 
     Raises:

@@ -11,15 +11,13 @@ import json
 import sys
 import time
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from tests.bench.video_vaes import BUILD, peak_mib, width_for
+from tests.bench.video_vaes import built, peak_mib
 from tokenizer.model import stream_decode
 
 SIDE, CHANNELS, RATE, SEGMENT = 64, 16, 4, 16
@@ -37,12 +35,7 @@ def decoded(name: str, model: Any, frames: int) -> Iterator[Tensor]:
 
 def main(name: str, millions: float, frames: int) -> dict[str, Any]:
     """Measure one model on one length."""
-    torch.set_num_threads(1)
-    torch.set_grad_enabled(False)
-    torch.manual_seed(0)
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as apart:
-        width = apart.submit(width_for, name, millions).result()
-    model = BUILD[name](width).eval()
+    model, _ = built(name, millions)
     for _ in decoded(name, model, 2 * SEGMENT + 1):
         pass  # the first call sets kernels up
     Path("/proc/self/clear_refs").write_text("5")

@@ -134,14 +134,19 @@ def peak_mib() -> float:
     return int(line.split()[1]) / 1024
 
 
-def main(name: str, millions: float) -> dict[str, Any]:
-    """Measure one model."""
+def built(name: str, millions: float) -> tuple[Any, int]:
+    """Return a model of about so many parameters and its width, in a process that is to measure it on one core."""
     torch.set_num_threads(1)
     torch.set_grad_enabled(False)
     torch.manual_seed(0)
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as apart:  # what is tried must not widen this process
         width = apart.submit(width_for, name, millions).result()
-    model = BUILD[name](width).eval()
+    return BUILD[name](width).eval(), width
+
+
+def main(name: str, millions: float) -> dict[str, Any]:
+    """Measure one model."""
+    model, width = built(name, millions)
     video = torch.rand(1, 3, FRAMES, SIDE, SIDE) * 2 - 1
     Path("/proc/self/clear_refs").write_text("5")
     before, seconds = peak_mib(), []
