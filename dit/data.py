@@ -22,9 +22,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
-from dit.config import DiTConfig, TrainConfig
-from dit.model import grid, patchify
-from pipelines import shards
+from rushes.dit.config import DiTConfig, TrainConfig
+from rushes.dit.model import grid, patchify
+from rushes.pipelines.store import shards
 
 MEMBERS = ("npy", "json", "txt")
 log = logging.getLogger(__name__)

@@ -20,9 +20,9 @@ from safetensors.torch import load as tensors_from
 from safetensors.torch import save as tensors_to
 from torch import Tensor, nn
 
-from dit.config import DiTConfig
-from dit.layers import Block, Place, Rotary, Sinusoids, modulate, spread
-from pipelines import storage
+from rushes.dit.config import DiTConfig
+from rushes.dit.layers import Block, Place, Rotary, Sinusoids, modulate, spread
+from rushes.pipelines.store import storage
 
 KIND = "rushes-dit"
 

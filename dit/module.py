@@ -10,12 +10,12 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from dit import flow
-from dit.config import TrainConfig
-from dit.data import Packed
-from dit.model import Condition, DiT
-from dit.statistics import Statistics
-from dit.text import TextEncoder
+from rushes.dit import flow
+from rushes.dit.config import TrainConfig
+from rushes.dit.data import Packed
+from rushes.dit.model import Condition, DiT
+from rushes.dit.statistics import Statistics
+from rushes.dit.text import TextEncoder
 
 PROBE_TIMES = (0.125, 0.375, 0.625, 0.875)
 WIDTH_OF_XL = 1152

@@ -19,15 +19,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dit import flow
-from dit.config import SampleConfig
-from dit.data import facts_of
-from dit.model import Condition, DiT, grid, load, unpatchify
-from dit.text import TextEncoder
-from pipelines import storage
-from tokenizer import model as tokenizer_model
-from tokenizer.model import Tokenizer
-from tokenizer.rates import latent_times
+from rushes.dit import flow
+from rushes.dit.config import SampleConfig
+from rushes.dit.data import facts_of
+from rushes.dit.model import Condition, DiT, grid, load, unpatchify
+from rushes.dit.text import TextEncoder
+from rushes.pipelines.store import storage
+from rushes.tokenizer import model as tokenizer_model
+from rushes.tokenizer.model import Tokenizer
+from rushes.tokenizer.rates import latent_times
 
 log = logging.getLogger(__name__)
 

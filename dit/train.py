@@ -23,12 +23,12 @@ import lightning as L
 import torch
 from torch.utils.data import DataLoader, IterableDataset
 
-from dit.config import TrainConfig
-from dit.data import LatentError, Packed, Round
-from dit.model import save
-from dit.module import FlowModule
-from dit.statistics import Statistics, statistics
-from pipelines import ledger, shards, storage
+from rushes.dit.config import TrainConfig
+from rushes.dit.data import LatentError, Packed, Round
+from rushes.dit.model import save
+from rushes.dit.module import FlowModule
+from rushes.dit.statistics import Statistics, statistics
+from rushes.pipelines.store import ledger, shards, storage
 
 log = logging.getLogger(__name__)
 

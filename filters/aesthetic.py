@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from filters.embed import tensors
+from rushes.filters.embed import tensors
 
 
 @dataclass(frozen=True)

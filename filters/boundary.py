@@ -22,7 +22,7 @@ class Boundary:
 
 
 class Rules(Protocol):
-    """What `boundaries` and `clips` need to be told; `pipelines.config.ShotsConfig` holds it."""
+    """What `boundaries` and `clips` need to be told; `rushes.pipelines.config.ShotsConfig` holds it."""
 
     @property
     def min_clip_s(self) -> float: ...  # noqa: D102

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from filters.tags import SETTINGS, Tag
+from rushes.filters.tags import SETTINGS, Tag
 
 FIELDS = ("subject", "action", "setting", "shot_size", "camera_motion", "light", "style", "short", "long")
 """The parts of a structured caption; a part of which nothing is known is an empty string."""

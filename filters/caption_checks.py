@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from filters.caption import BRIGHT, DARK, FAST_WIDTHS, LARGE_AREA, Facts, action, camera_motion
+from rushes.filters.caption import BRIGHT, DARK, FAST_WIDTHS, LARGE_AREA, Facts, action, camera_motion
 
 SHOT_SIZES = (
     "extreme close-up", "close-up", "medium close-up", "medium shot", "full shot", "wide shot", "extreme wide shot",
@@ -89,7 +89,7 @@ def reconcile(parts: Mapping[str, str], facts: Facts) -> tuple[dict[str, str], l
     """Return a model's caption in the fixed vocabularies, the measured camera put in place, and what it contradicts.
 
     Args:
-        parts: every field of `filters.caption.FIELDS`.
+        parts: every field of `rushes.filters.caption.FIELDS`.
         facts: the measured columns of the clip.
     """
     size = shot_size(parts["shot_size"])

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from filters.frames import SAME_CHANGE
+from rushes.filters.frames import SAME_CHANGE
 
 Plane = npt.NDArray[np.unsignedinteger]
 Series = npt.NDArray[np.floating]

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from filters.boundary import Boundary, Rules
-from filters.hashes import hamming
+from rushes.filters.boundary import Boundary, Rules
+from rushes.filters.hashes import hamming
 
 SIDE_FRAMES = 4
 """Frames on either side that a cut must stand out from."""
@@ -46,7 +46,7 @@ Series = npt.NDArray[np.floating]
 
 
 def cuts(signals: Mapping[str, npt.NDArray], rules: Rules) -> list[Boundary]:
-    """Return the cuts in the order of time; `filters.shots.boundaries` says how they are found."""
+    """Return the cuts in the order of time; `rushes.filters.shots.boundaries` says how they are found."""
     time_s = signals["time_s"]
     ratio = _ratio(signals)
     return [

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from filters.matching import Alignment, Sequences, align, fastest
-from filters.sketches import Ints
+from rushes.filters.matching import Alignment, Sequences, align, fastest
+from rushes.filters.sketches import Ints
 
 Flags = npt.NDArray[np.bool_]
 

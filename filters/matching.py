@@ -14,7 +14,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 import numpy.typing as npt
 
-from filters.sketches import Hashes, Ints, informative
+from rushes.filters.sketches import Hashes, Ints, informative
 
 Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]

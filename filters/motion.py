@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from jaxtyping import Float
 
-from filters.frames import SAME_CHANGE, Bars, Luma, change
-from filters.similarity import GRID_PX, Grid, Image, Vector, fits, grid_of, quantile, squared
+from rushes.filters.frames import SAME_CHANGE, Bars, Luma, change
+from rushes.filters.similarity import GRID_PX, Grid, Image, Vector, fits, grid_of, quantile, squared
 
 DIFFER_PX = 0.3
 """Shift from which a moving camera and a standing one are told apart by the pictures rather than by the flow."""

@@ -29,8 +29,8 @@ from typing import Any
 
 import yaml
 
-from filters import duplicates
-from filters.duplicates import DuplicateRules
+from rushes.filters import duplicates
+from rushes.filters.duplicates import DuplicateRules
 
 Value = float | str | bool | None
 BASES = ("published", "unverified", "ours")
@@ -182,7 +182,7 @@ class _Once(yaml.SafeLoader):
 
 def presets() -> list[str]:
     """Return the names of the policies that come with the package."""
-    folder = resources.files("filters") / "presets"
+    folder = resources.files("rushes.filters") / "presets"
     return sorted(file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml"))
 
 
@@ -197,7 +197,7 @@ def preset_text(name: str) -> str:
         raise PolicyError(
             f"there is no preset {name!r}; there are {', '.join(presets())}, or give the path of a YAML file"
         )
-    return (resources.files("filters") / "presets" / f"{name}.yaml").read_text(encoding="utf-8")
+    return (resources.files("rushes.filters") / "presets" / f"{name}.yaml").read_text(encoding="utf-8")
 
 
 def _known(given: Mapping[str, Any], allowed: set[str], where: str) -> None:

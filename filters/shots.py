@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from filters.boundary import Boundary, Rules
-from filters.cuts import cuts
-from filters.transitions import gradual
+from rushes.filters.boundary import Boundary, Rules
+from rushes.filters.cuts import cuts
+from rushes.filters.transitions import gradual
 
 __all__ = ["Boundary", "Shot", "Trim", "boundaries", "clips"]
 

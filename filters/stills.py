@@ -29,7 +29,7 @@ def grid(luma: npt.NDArray[np.uint8], bars: tuple[float, float, float, float]) -
     """
     import cv2  # a selection only compares grids, and answers sooner without it
 
-    from filters.hashes import inside
+    from rushes.filters.hashes import inside
 
     return cv2.resize(inside(luma, bars), (SIDE, SIDE), interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from filters.duplicates import Match
+from rushes.filters.duplicates import Match
 
 Ints = npt.NDArray[np.int64]
 

@@ -8,9 +8,9 @@ from itertools import combinations
 import numpy as np
 import numpy.typing as npt
 
-from filters.blends import Blend, detail, dissolves, is_light
-from filters.boundary import Boundary, Rules
-from filters.wipes import wipes
+from rushes.filters.blends import Blend, detail, dissolves, is_light
+from rushes.filters.boundary import Boundary, Rules
+from rushes.filters.wipes import wipes
 
 FADE_SLOPE = 6.0
 """Luma per second by which a fade must rise or fall at least."""

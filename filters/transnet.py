@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from filters.embed import tensors
+from rushes.filters.embed import tensors
 
 HEIGHT_PX, WIDTH_PX = 27, 48
 WINDOW = 100

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from filters.policy import Rule
+from rushes.filters.policy import Rule
 
 UNMEASURED = "not measured"
 Numbers = npt.NDArray[np.float64]

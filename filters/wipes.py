@@ -12,8 +12,19 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from filters.blends import LARGEST_STEP, LEAST_FRAMES, UNLIKE, Blend, Fits, apart, is_plain, lengths, likeness, ranges
-from filters.changes import CELLS
+from rushes.filters.blends import (
+    LARGEST_STEP,
+    LEAST_FRAMES,
+    UNLIKE,
+    Blend,
+    Fits,
+    apart,
+    is_plain,
+    lengths,
+    likeness,
+    ranges,
+)
+from rushes.filters.changes import CELLS
 
 LENGTHS_S = (0.3, 0.4, 0.5, 0.62, 0.78, 1.0, 1.25, 1.55, 1.95, 2.4)
 """Lengths that are tried: near enough to each other that every cell is crossed about when it should be."""

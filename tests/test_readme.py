@@ -41,7 +41,7 @@ def typed(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
     assert words[0] == "rushes", f"the test cannot run {words[0]}"
     environment = os.environ | {"PYTHONPATH": str(REPO), "OMP_NUM_THREADS": "1"}
     return subprocess.run(
-        [sys.executable, "-m", "pipelines.cli", *words[1:]],
+        [sys.executable, "-m", "rushes.pipelines.cli.main", *words[1:]],
         cwd=folder, capture_output=True, text=True, check=False, env=environment,
     )  # fmt: skip
 
@@ -91,5 +91,5 @@ def test_every_file_the_readme_links_to_exists():
 def test_the_tree_names_every_module():
     (tree,) = re.findall(r"## The tree\n(.*?)\n## ", README, flags=re.S)
     for room in ("filters", "pipelines", "tokenizer", "dit"):
-        for module in (REPO / room).glob("*.py"):
+        for module in (REPO / room).rglob("*.py"):
             assert module.stem == "__init__" or re.search(rf"\b{module.stem}\b", tree), f"{room}/{module.name}"

@@ -25,10 +25,10 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from tokenizer.allocate import allocate, limit
-from tokenizer.config import Budget
-from tokenizer.pretrained import FrozenVAE
-from tokenizer.rates import RateDistortion
+from rushes.tokenizer.allocate import allocate, limit
+from rushes.tokenizer.config import Budget
+from rushes.tokenizer.pretrained import FrozenVAE
+from rushes.tokenizer.rates import RateDistortion
 
 STRIDES = (1, 2, 4)  # frames to one kept frame
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float, Int
 
-from tokenizer.config import Budget
+from rushes.tokenizer.config import Budget
 
 Distortion = Float[np.ndarray, "segments options"]
 Costs = Int[np.ndarray, "segments options"]

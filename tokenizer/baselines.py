@@ -14,8 +14,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from tokenizer.allocate import BudgetError, Costs, Distortion, total
-from tokenizer.metrics import ssim
+from rushes.tokenizer.allocate import BudgetError, Costs, Distortion, total
+from rushes.tokenizer.metrics import ssim
 
 
 @torch.no_grad()

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from tokenizer.allocate import BudgetError, lagrangian
+from rushes.tokenizer.allocate import BudgetError, lagrangian
 
 STEER = 2.0
 """A full bucket divides λ by exp(STEER / 2), an empty one multiplies it by that: the answer to the moment."""

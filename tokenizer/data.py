@@ -27,8 +27,8 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from pipelines import shards
-from tokenizer.config import Stage, TrainConfig, stage_at
+from rushes.pipelines.store import shards
+from rushes.tokenizer.config import Stage, TrainConfig, stage_at
 
 log = logging.getLogger(__name__)
 

@@ -20,17 +20,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pipelines import shards, storage
-from tokenizer.allocate import allocate, monotone
-from tokenizer.baselines import by_motion, by_ssim, by_tuned_ssim, held_ssim, motion
-from tokenizer.config import EvalConfig
-from tokenizer.data import ClipError, segments, to_pictures
-from tokenizer.losses import FeatureDistance
-from tokenizer.metrics import WINDOW, flicker, psnr, ssim
-from tokenizer.model import Tokenizer, counts, fingerprint, load, stream_again
-from tokenizer.plots import Line, chart
-from tokenizer.rates import RateDistortion, costs, measure
-from tokenizer.scorer import Scorer, predict, scorer_for
+from rushes.pipelines.store import shards, storage
+from rushes.tokenizer.allocate import allocate, monotone
+from rushes.tokenizer.baselines import by_motion, by_ssim, by_tuned_ssim, held_ssim, motion
+from rushes.tokenizer.config import EvalConfig
+from rushes.tokenizer.data import ClipError, segments, to_pictures
+from rushes.tokenizer.losses import FeatureDistance
+from rushes.tokenizer.metrics import WINDOW, flicker, psnr, ssim
+from rushes.tokenizer.model import Tokenizer, counts, fingerprint, load, stream_again
+from rushes.tokenizer.plots import Line, chart
+from rushes.tokenizer.rates import RateDistortion, costs, measure
+from rushes.tokenizer.scorer import Scorer, predict, scorer_for
 
 log = logging.getLogger(__name__)
 KINDS = ((0.01, "still"), (0.05, "slow"), (0.2, "moderate"), (float("inf"), "fast"))

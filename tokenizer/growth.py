@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import torch
 
-from tokenizer.config import TokenizerConfig
-from tokenizer.layers import RateNorm
-from tokenizer.model import Tokenizer
+from rushes.tokenizer.config import TokenizerConfig
+from rushes.tokenizer.layers import RateNorm
+from rushes.tokenizer.model import Tokenizer
 
 
 @torch.no_grad()

@@ -22,7 +22,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from tokenizer.pretrained import LOGVAR_RANGE, check_class, check_video, fill, read
+from rushes.tokenizer.pretrained import LOGVAR_RANGE, check_class, check_video, fill, read
 
 Video = Float[Tensor, "b c t h w"]
 Factors = tuple[int, int, int]

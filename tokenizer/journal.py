@@ -17,13 +17,13 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from PIL import Image
 from torch import Tensor
 
-from pipelines import storage
-from pipelines.report import charts
-from tokenizer.data import to_pictures
-from tokenizer.metrics import psnr
-from tokenizer.model import Tokenizer
-from tokenizer.module import DivergenceError, unit
-from tokenizer.sharding import whole
+from rushes.pipelines.report import charts
+from rushes.pipelines.store import storage
+from rushes.tokenizer.data import to_pictures
+from rushes.tokenizer.metrics import psnr
+from rushes.tokenizer.model import Tokenizer
+from rushes.tokenizer.module import DivergenceError, unit
+from rushes.tokenizer.sharding import whole
 
 SHOWN = 6
 """Frames of a strip."""

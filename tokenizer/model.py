@@ -31,11 +31,11 @@ from safetensors.torch import save as tensors_to
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from pipelines import storage
-from tokenizer.config import BASE_RATE, PATCH, TokenizerConfig
-from tokenizer.layers import Caches, each_frame, haar, next_caches, unhaar, zeroed
-from tokenizer.shipped import folder_of
-from tokenizer.variants import SYSTEMS
+from rushes.pipelines.store import storage
+from rushes.tokenizer.config import BASE_RATE, PATCH, TokenizerConfig
+from rushes.tokenizer.layers import Caches, each_frame, haar, next_caches, unhaar, zeroed
+from rushes.tokenizer.shipped import folder_of
+from rushes.tokenizer.variants import SYSTEMS
 
 LOGVAR_RANGE = (-20.0, 4.0)
 OVERSHOOT = 0.1

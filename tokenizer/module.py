@@ -19,14 +19,14 @@ from torch import Tensor
 from torch.distributed.fsdp import fully_shard
 from torch.nn.utils import clip_grad_norm_
 
-from tokenizer.config import BASE_RATE, Stage, TokenizerConfig, TrainConfig, stage_at
-from tokenizer.data import Position
-from tokenizer.discriminator import Discriminator
-from tokenizer.growth import inherit
-from tokenizer.losses import FeatureDistance, balance, hinge, kl
-from tokenizer.metrics import psnr
-from tokenizer.model import Latents, Tokenizer, segment_lengths
-from tokenizer.sharding import full_tensor, rewritten, shard
+from rushes.tokenizer.config import BASE_RATE, Stage, TokenizerConfig, TrainConfig, stage_at
+from rushes.tokenizer.data import Position
+from rushes.tokenizer.discriminator import Discriminator
+from rushes.tokenizer.growth import inherit
+from rushes.tokenizer.losses import FeatureDistance, balance, hinge, kl
+from rushes.tokenizer.metrics import psnr
+from rushes.tokenizer.model import Latents, Tokenizer, segment_lengths
+from rushes.tokenizer.sharding import full_tensor, rewritten, shard
 
 
 class DivergenceError(RuntimeError):

@@ -9,12 +9,12 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from tokenizer.bucket import LeakyBucket, Level
-from tokenizer.config import Budget
-from tokenizer.data import to_pictures, to_video
-from tokenizer.model import Tokenizer
-from tokenizer.rates import RateDistortion, choose, costs, measure
-from tokenizer.scorer import Scorer, predict
+from rushes.tokenizer.bucket import LeakyBucket, Level
+from rushes.tokenizer.config import Budget
+from rushes.tokenizer.data import to_pictures, to_video
+from rushes.tokenizer.model import Tokenizer
+from rushes.tokenizer.rates import RateDistortion, choose, costs, measure
+from rushes.tokenizer.scorer import Scorer, predict
 
 Segment = tuple[list[float], Float[Tensor, "1 3 t h w"]]
 """Times in seconds of the frames of a segment, and its video in [-1, 1]."""

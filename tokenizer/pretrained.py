@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load as tensors_from
 from torch import Tensor, nn
 
-from pipelines import storage
+from rushes.pipelines.store import storage
 
 LOGVAR_RANGE = (-30.0, 20.0)  # as the published models clamp it
 _FOLDER_WEIGHTS = "diffusion_pytorch_model.safetensors"

@@ -14,10 +14,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from tokenizer.allocate import allocate, limit, monotone
-from tokenizer.config import Budget
-from tokenizer.layers import Caches
-from tokenizer.model import Tokenizer
+from rushes.tokenizer.allocate import allocate, limit, monotone
+from rushes.tokenizer.config import Budget
+from rushes.tokenizer.layers import Caches
+from rushes.tokenizer.model import Tokenizer
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,13 +20,13 @@ from av.video.frame import VideoFrame
 from jaxtyping import UInt8
 from PIL import Image, ImageDraw
 
-from pipelines import shards, storage
-from tokenizer.config import Allocation, Budget
-from tokenizer.data import ClipError, segments, to_pictures
-from tokenizer.metrics import psnr
-from tokenizer.model import counts, load, stream_again
-from tokenizer.plan import Segment, plan
-from tokenizer.scorer import scorer_for
+from rushes.pipelines.store import shards, storage
+from rushes.tokenizer.config import Allocation, Budget
+from rushes.tokenizer.data import ClipError, segments, to_pictures
+from rushes.tokenizer.metrics import psnr
+from rushes.tokenizer.model import counts, load, stream_again
+from rushes.tokenizer.plan import Segment, plan
+from rushes.tokenizer.scorer import scorer_for
 
 BAR_PX = 18
 _COLOURS = {1: "#b2182b", 2: "#d6604d", 4: "#ef8a62", 8: "#67a9cf", 16: "#2166ac"}

@@ -27,13 +27,13 @@ from safetensors.torch import load as tensors_from
 from safetensors.torch import save as tensors_to
 from torch import Tensor, nn
 
-from pipelines import shards, storage
-from tokenizer.allocate import total
-from tokenizer.config import Allocation, Budget, ScorerConfig
-from tokenizer.data import segments, to_pictures
-from tokenizer.model import Tokenizer, fingerprint, load
-from tokenizer.rates import RateDistortion, choose, measure
-from tokenizer.shipped import SHIPPED, folder_of
+from rushes.pipelines.store import shards, storage
+from rushes.tokenizer.allocate import total
+from rushes.tokenizer.config import Allocation, Budget, ScorerConfig
+from rushes.tokenizer.data import segments, to_pictures
+from rushes.tokenizer.model import Tokenizer, fingerprint, load
+from rushes.tokenizer.rates import RateDistortion, choose, measure
+from rushes.tokenizer.shipped import SHIPPED, folder_of
 
 GRID = 16
 """Cells of a side of the maps that the network sees, whatever the size of the pictures."""

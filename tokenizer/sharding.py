@@ -20,8 +20,8 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 from torch.utils._pytree import tree_map_only
 
-from tokenizer.model import Tokenizer
-from tokenizer.trunk import Blocks
+from rushes.tokenizer.model import Tokenizer
+from rushes.tokenizer.trunk import Blocks
 
 
 def shard(tokenizer: Tokenizer, mesh: DeviceMesh) -> None:

@@ -29,14 +29,14 @@ from jaxtyping import UInt8
 from lightning.fabric.utilities.warnings import PossibleUserWarning
 from torch import Tensor, nn
 
-from pipelines import ledger, shards, storage
-from tokenizer.config import TokenizerConfig, TrainConfig
-from tokenizer.data import ClipBatches, fixed_batches, loader
-from tokenizer.growth import grown
-from tokenizer.journal import DurableIO, Journal, evaluate, write_strip
-from tokenizer.model import Tokenizer, grow, load, save
-from tokenizer.module import TokenizerModule, norm_latents, unit
-from tokenizer.sharding import Sharded, whole
+from rushes.pipelines.store import ledger, shards, storage
+from rushes.tokenizer.config import TokenizerConfig, TrainConfig
+from rushes.tokenizer.data import ClipBatches, fixed_batches, loader
+from rushes.tokenizer.growth import grown
+from rushes.tokenizer.journal import DurableIO, Journal, evaluate, write_strip
+from rushes.tokenizer.model import Tokenizer, grow, load, save
+from rushes.tokenizer.module import TokenizerModule, norm_latents, unit
+from rushes.tokenizer.sharding import Sharded, whole
 
 log = logging.getLogger(__name__)
 

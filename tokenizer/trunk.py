@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from tokenizer.config import PATCH, TokenizerConfig
-from tokenizer.layers import (
+from rushes.tokenizer.config import PATCH, TokenizerConfig
+from rushes.tokenizer.layers import (
     Block,
     Caches,
     NextCaches,

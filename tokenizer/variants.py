@@ -22,8 +22,8 @@ from einops import rearrange, reduce, repeat
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from tokenizer.config import TokenizerConfig
-from tokenizer.layers import (
+from rushes.tokenizer.config import TokenizerConfig
+from rushes.tokenizer.layers import (
     Caches,
     NextCaches,
     RateNorm,
@@ -36,7 +36,7 @@ from tokenizer.layers import (
     next_caches,
     zeroed,
 )
-from tokenizer.trunk import Blocks, Decoder, Encoder, Kit, linear_codec, low_bands, widths_of
+from rushes.tokenizer.trunk import Blocks, Decoder, Encoder, Kit, linear_codec, low_bands, widths_of
 
 
 class HalvedConv(nn.Module):

@@ -21,8 +21,8 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from tokenizer.layers import Caches
-from tokenizer.pretrained import LOGVAR_RANGE, check_class, check_video, fill, read
+from rushes.tokenizer.layers import Caches
+from rushes.tokenizer.pretrained import LOGVAR_RANGE, check_class, check_video, fill, read
 
 Video = Float[Tensor, "b c t h w"]
 _HALVES_TIME = (False, True, True)  # at each halving of the sides, on the way in

@@ -1,5 +1,5 @@
 """The report: what a run kept, dropped and lost, and why, as one page that needs no server and no network."""
 
-from pipelines.report.page import write
+from rushes.pipelines.report.page import write
 
 __all__ = ["write"]

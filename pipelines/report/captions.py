@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from pipelines import caption_account
-from pipelines.accounting import Books
-from pipelines.report.markup import Html, count, el, number, share, words
-from pipelines.report.sections import section
+from rushes.pipelines.report import caption_account
+from rushes.pipelines.report.accounting import Books
+from rushes.pipelines.report.markup import Html, count, el, number, share, words
+from rushes.pipelines.report.sections import section
 
 EXAMPLES = 12
 

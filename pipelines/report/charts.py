@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipelines.report.markup import Html, el, number, words
+from rushes.pipelines.report.markup import Html, el, number, words
 
 WIDTH, HEIGHT = 300, 118
 CURVE_POINTS = 400

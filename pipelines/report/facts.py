@@ -12,10 +12,10 @@ from typing import Any
 
 import pyarrow.compute as pc
 
-from filters.caption import CERTAIN
-from pipelines.accounting import Account, Books
-from pipelines.ledger import Ledger
-from pipelines.storage import redact
+from rushes.filters.caption import CERTAIN
+from rushes.pipelines.report.accounting import Account, Books
+from rushes.pipelines.store.ledger import Ledger
+from rushes.pipelines.store.storage import redact
 
 CARDS = 200
 PAIRS = 24

@@ -11,11 +11,11 @@ from typing import Any
 import pyarrow as pa
 import yaml
 
-from pipelines import storage
-from pipelines.accounting import Books
-from pipelines.ledger import TABLES
-from pipelines.report.charts import Histogram, Limit
-from pipelines.selections import settings
+from rushes.pipelines.report.accounting import Books
+from rushes.pipelines.report.charts import Histogram, Limit
+from rushes.pipelines.stages.select.selections import settings
+from rushes.pipelines.store import storage
+from rushes.pipelines.store.ledger import TABLES
 
 BINS = 40
 # Clip columns that are places, names or settings, not something one would draw.
@@ -196,6 +196,6 @@ def _policy_texts(run: str, policy: str | None) -> Iterator[bytes]:
     for uri in (f"{run.rstrip('/')}/policies/{policy}.yaml", f"{run.rstrip('/')}/policy.yaml", configured):
         if uri.endswith((".yaml", ".yml")) and storage.exists(uri):
             yield storage.read_bytes(uri)
-    preset = resources.files("filters") / "presets" / f"{policy}.yaml"
+    preset = resources.files("rushes.filters") / "presets" / f"{policy}.yaml"
     if preset.is_file():
         yield preset.read_bytes()

@@ -6,10 +6,10 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from pipelines import storage
-from pipelines.report import charts
-from pipelines.report.markup import Html, count, data_uri, el, number, size, words
-from pipelines.report.sections import section
+from rushes.pipelines.report import charts
+from rushes.pipelines.report.markup import Html, count, data_uri, el, number, size, words
+from rushes.pipelines.report.sections import section
+from rushes.pipelines.store import storage
 
 VIDEO_BYTES = 5_000_000
 IMAGE_BYTES = 1_500_000

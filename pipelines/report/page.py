@@ -9,11 +9,12 @@ import base64
 import hashlib
 from importlib import resources
 
-from pipelines import accounting, selections, storage
-from pipelines.accounting import Account
-from pipelines.ledger import Ledger
-from pipelines.report import captions, facts, measures, models, sections
-from pipelines.report.markup import Html, count, el, seconds, share
+from rushes.pipelines.report import accounting, captions, facts, measures, models, sections
+from rushes.pipelines.report.accounting import Account
+from rushes.pipelines.report.markup import Html, count, el, seconds, share
+from rushes.pipelines.stages.select import selections
+from rushes.pipelines.store import storage
+from rushes.pipelines.store.ledger import Ledger
 
 _NAMES = {
     "account": "Account",
@@ -38,7 +39,7 @@ def write(run: str, out: str = "report/index.html", policy: str | None = None) -
     Args:
         run: The run folder, on disk or in a bucket.
         out: Where the page goes: a path inside the run, or an absolute path or URI.
-        policy: The policy whose selection is shown; see `pipelines.accounting.account`.
+        policy: The policy whose selection is shown; see `rushes.pipelines.report.accounting.account`.
 
     Raises ValueError if `run` is no run folder, was written by another schema version or lacks the policy.
     """
@@ -126,4 +127,4 @@ def _summary(account: Account) -> Html:
 
 
 def _asset(name: str) -> str:
-    return (resources.files("pipelines.report") / name).read_text(encoding="utf-8")
+    return (resources.files("rushes.pipelines.report") / name).read_text(encoding="utf-8")

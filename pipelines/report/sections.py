@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipelines.accounting import EXACT_DUPLICATE, FATES, Account, Entry
-from pipelines.report import charts
-from pipelines.report.charts import Bar
-from pipelines.report.facts import Card, Pair, Selected, Step, Timeline
-from pipelines.report.markup import Html, clock, count, data_uri, el, number, seconds, share, words
-from pipelines.report.measures import Measure
+from rushes.pipelines.report import charts
+from rushes.pipelines.report.accounting import EXACT_DUPLICATE, FATES, Account, Entry
+from rushes.pipelines.report.charts import Bar
+from rushes.pipelines.report.facts import Card, Pair, Selected, Step, Timeline
+from rushes.pipelines.report.markup import Html, clock, count, data_uri, el, number, seconds, share, words
+from rushes.pipelines.report.measures import Measure
 
 _EXPLAINED = {
     EXACT_DUPLICATE: "the same bytes under another name",

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from pipelines import footage as room
-from pipelines.config import ScanConfig
+from rushes.pipelines.config import ScanConfig
+from rushes.pipelines.media import footage as room
 
 RESULTS = Path(os.environ.get("RUSHES_BENCH", Path(__file__).parent / "results"))
 Show = Callable[..., None]

@@ -17,8 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rushes.tokenizer.model import stream_decode
 from tests.bench.video_vaes import built, peak_mib
-from tokenizer.model import stream_decode
 
 SIDE, CHANNELS, RATE, SEGMENT = 64, 16, 4, 16
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from pipelines import encode
-from pipelines import footage as room
-from pipelines.config import PackConfig, ScanConfig
+from rushes.pipelines.config import PackConfig, ScanConfig
+from rushes.pipelines.media import footage as room
+from rushes.pipelines.stages.encode import encode
 
 ROUNDS = 3
 WHOLE = (0.0, 0.0, 0.0, 0.0)

@@ -20,13 +20,13 @@ from av.video.reformatter import Interpolation
 from PIL import Image
 from scenedetect import AdaptiveDetector, ContentDetector, FrameTimecode, HistogramDetector
 
-from filters import transnet
-from filters.shots import Boundary, boundaries, clips
-from pipelines import footage as room
-from pipelines import witness
-from pipelines.config import ScanConfig, ShotsConfig
-from pipelines.scan import scan_span
-from pipelines.shots import joined, witnessed
+from rushes.filters import transnet
+from rushes.filters.shots import Boundary, boundaries, clips
+from rushes.pipelines.config import ScanConfig, ShotsConfig
+from rushes.pipelines.media import footage as room
+from rushes.pipelines.stages.scan.scan import scan_span
+from rushes.pipelines.stages.shots.shots import joined, witnessed
+from rushes.pipelines.stages.witness import witness
 from tests.bench import gradual, jump_cuts
 
 NEAR_FRAMES = 2

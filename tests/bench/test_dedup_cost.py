@@ -26,9 +26,9 @@ import numpy as np
 import pyarrow as pa
 from filters.duplicates import DuplicateRules
 from pipelines import dedup, footage
-from pipelines.config import ScanConfig
-from pipelines.ledger import TABLES
-from pipelines.scan import scan_span
+from rushes.pipelines.config import ScanConfig
+from rushes.pipelines.store.ledger import TABLES
+from rushes.pipelines.stages.scan.scan import scan_span
 
 size, films = int(sys.argv[1]), sys.argv[2:]
 real = []

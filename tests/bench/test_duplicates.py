@@ -13,14 +13,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from filters import embed
-from filters.policy import load
-from filters.shots import Shot
-from pipelines import dedup, score, shots, weights
-from pipelines.config import ScanConfig, ShotsConfig
-from pipelines.ledger import TABLES, to_table
-from pipelines.scan import scan_span
-from pipelines.select import select
+from rushes.filters import embed
+from rushes.filters.policy import load
+from rushes.filters.shots import Shot
+from rushes.pipelines.config import ScanConfig, ShotsConfig
+from rushes.pipelines.models import score, weights
+from rushes.pipelines.stages.scan.scan import scan_span
+from rushes.pipelines.stages.select import dedup
+from rushes.pipelines.stages.select.select import select
+from rushes.pipelines.stages.shots import shots
+from rushes.pipelines.store.ledger import TABLES, to_table
 
 COSINE = 0.99
 EVERYTHING = load({"name": "everything", "rules": []})

@@ -15,12 +15,12 @@ import cv2
 import numpy as np
 import pytest
 
-from filters import motion
-from pipelines import decode
-from pipelines import footage as room
-from pipelines.config import ScanConfig
-from pipelines.scan import scan_span
-from pipelines.shots import _movement, joined
+from rushes.filters import motion
+from rushes.pipelines.config import ScanConfig
+from rushes.pipelines.media import decode
+from rushes.pipelines.media import footage as room
+from rushes.pipelines.stages.scan.scan import scan_span
+from rushes.pipelines.stages.shots.shots import _movement, joined
 
 pytestmark = pytest.mark.bench
 Show = Callable[..., None]

@@ -16,8 +16,8 @@ CHILD = """
 import math, sys
 from pathlib import Path
 from pipelines import footage
-from pipelines.config import ScanConfig
-from pipelines.scan import scan_span
+from rushes.pipelines.config import ScanConfig
+from rushes.pipelines.stages.scan.scan import scan_span
 source = {**footage.probe(sys.argv[1], ScanConfig()), "wave": 0, "unit": "u"}
 row, frames, errors, _ = scan_span(source, 0, 0.0, math.inf, ScanConfig())
 assert row["frames"] and not errors, errors

@@ -15,8 +15,8 @@ import av
 import av.error
 import pytest
 
-from pipelines.config import ScanConfig
-from pipelines.scan import scan_span
+from rushes.pipelines.config import ScanConfig
+from rushes.pipelines.stages.scan.scan import scan_span
 
 ROUNDS = 3
 SECONDS = 10.0

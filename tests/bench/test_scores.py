@@ -20,8 +20,8 @@ import av
 import numpy as np
 import pytest
 
-from pipelines import eyes
-from pipelines.config import ScoreConfig
+from rushes.pipelines.config import ScoreConfig
+from rushes.pipelines.models import eyes
 
 ROUNDS = 3
 BATCH = ScoreConfig().batch_frames
@@ -94,7 +94,7 @@ WORKER = """
 import sys, time
 import numpy as np, torch
 from pipelines import eyes
-from pipelines.config import ScoreConfig
+from rushes.pipelines.config import ScoreConfig
 eyes.one_thread()
 torch.set_num_threads(int(sys.argv[1]))
 eye = eyes.EYES["lite0"](ScoreConfig())

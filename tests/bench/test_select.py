@@ -19,8 +19,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipelines import selections
-from pipelines.ledger import TABLES, Ledger
+from rushes.pipelines.stages.select import selections
+from rushes.pipelines.store.ledger import TABLES, Ledger
 
 REPO = Path(__file__).parents[2]
 ROUNDS = 3
@@ -29,7 +29,7 @@ TICKS = 18
 CHILD = """
 import re, sys, time
 from pathlib import Path
-from pipelines.cli import main
+from rushes.pipelines.cli.main import main
 code = main(sys.argv[1:])
 # getrusage would report the peak of the process that this one was forked from
 peak = re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text()).group(1)

@@ -18,9 +18,9 @@ import numpy.typing as npt
 import pytest
 from scenedetect import ContentDetector, detect
 
-from filters import hashes
-from pipelines.config import ScanConfig
-from pipelines.scan import is_step, scan_span
+from rushes.filters import hashes
+from rushes.pipelines.config import ScanConfig
+from rushes.pipelines.stages.scan.scan import is_step, scan_span
 from tests.bench.test_scan_speed import Cost, cost
 
 NAMES = ("big-buck-bunny-480p-30s__video.mp4", "cosmos-curate__test_video_30s.mp4", "sam2__02_cups.mp4",

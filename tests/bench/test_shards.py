@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipelines.clip import clip_key
-from pipelines.shards import Sample, write_shard
+from rushes.pipelines.store.clip import clip_key
+from rushes.pipelines.store.shards import Sample, write_shard
 
 ROUNDS = 5
 SAMPLES = 400

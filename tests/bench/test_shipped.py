@@ -18,15 +18,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipelines import latents, selections, shards
+from rushes.pipelines.stages.latents import latents
+from rushes.pipelines.stages.select import selections
+from rushes.pipelines.store import shards
+from rushes.tokenizer import plan
+from rushes.tokenizer.config import Budget, EvalConfig
+from rushes.tokenizer.data import segments
+from rushes.tokenizer.evaluate import evaluate
+from rushes.tokenizer.metrics import psnr
+from rushes.tokenizer.model import Tokenizer, load
+from rushes.tokenizer.scorer import example, regret, scorer_for
 from tests.bench.conftest import RESULTS
-from tokenizer import plan
-from tokenizer.config import Budget, EvalConfig
-from tokenizer.data import segments
-from tokenizer.evaluate import evaluate
-from tokenizer.metrics import psnr
-from tokenizer.model import Tokenizer, load
-from tokenizer.scorer import example, regret, scorer_for
 
 HELD_OUT = (
     "learning-area__elf.mp4", "shared-assets__flower.mp4", "sample-videos__again.mkv", "sample-videos__help.mkv",
@@ -41,7 +43,15 @@ def held_out(footage: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     """Root of the shards of the clips that `rushes curate` keeps of the files that were left out."""
     root = tmp_path_factory.mktemp("held-out")
     (root / "list.csv").write_text("uri\n" + "".join(f"{footage / name}\n" for name in HELD_OUT))
-    command = [sys.executable, "-m", "pipelines.cli", "curate", str(root / "list.csv"), "--out", str(root / "run")]
+    command = [
+        sys.executable,
+        "-m",
+        "rushes.pipelines.cli.main",
+        "curate",
+        str(root / "list.csv"),
+        "--out",
+        str(root / "run"),
+    ]
     subprocess.run(command, check=True, capture_output=True)
     return selections.folder(str(root / "run"))
 

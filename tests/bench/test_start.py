@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
-from pipelines.ledger import Ledger
+from rushes.pipelines.store.ledger import Ledger
 
 REPO = Path(__file__).parents[2]
 ROUNDS = 5
 HEAVY = ("ray", "torch", "cv2", "av", "pyarrow", "duckdb")
 CHILD = f"""
 import sys
-from pipelines.cli import main
+from rushes.pipelines.cli.main import main
 try:
     code = main(sys.argv[1:])
 except SystemExit as end:
@@ -32,7 +32,7 @@ def started(*arguments: str) -> tuple[float, list[str]]:
     seconds = []
     for _ in range(ROUNDS):
         begun = time.perf_counter()
-        subprocess.run([sys.executable, "-m", "pipelines.cli", *arguments], cwd=REPO, capture_output=True)
+        subprocess.run([sys.executable, "-m", "rushes.pipelines.cli.main", *arguments], cwd=REPO, capture_output=True)
         seconds.append(time.perf_counter() - begun)
     done = subprocess.run([sys.executable, "-c", CHILD, *arguments], cwd=REPO, capture_output=True, text=True)
     assert "IMPORTED" in done.stdout, done.stderr

@@ -19,8 +19,8 @@ from typing import Any
 import psutil
 import pytest
 
-from pipelines import curate
-from pipelines.ledger import Ledger
+from rushes.pipelines.engine import curate
+from rushes.pipelines.store.ledger import Ledger
 from tests.pipelines.small_run import ALL, FLAGS, content, gather
 
 KILLS = int(os.environ.get("RUSHES_KILLS", "12"))
@@ -29,7 +29,7 @@ TABLES = ("sources", "signals", "witness", "clips", "scores", "selection", "capt
 
 
 def start(inputs: Path, run: Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "pipelines.cli", "curate", str(inputs), "--out", str(run), *FLAGS]
+    command = [sys.executable, "-m", "rushes.pipelines.cli.main", "curate", str(inputs), "--out", str(run), *FLAGS]
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     quiet = subprocess.DEVNULL
     return subprocess.Popen(command, stdout=quiet, stderr=quiet, start_new_session=True, env=environment)

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from pipelines.config import ScanConfig
-from pipelines.scan import scan_span
+from rushes.pipelines.config import ScanConfig
+from rushes.pipelines.stages.scan.scan import scan_span
 
 ROUNDS = 3
 SECONDS = 10.0

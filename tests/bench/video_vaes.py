@@ -20,8 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tokenizer.config import TokenizerConfig
-from tokenizer.model import Tokenizer
+from rushes.tokenizer.config import TokenizerConfig
+from rushes.tokenizer.model import Tokenizer
 
 FRAMES, SIDE, ROUNDS = 17, 128, 3
 Build = Callable[[int], nn.Module]

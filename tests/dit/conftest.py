@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from pipelines import shards
-from pipelines.clip import clip_key
+from rushes.pipelines.store import shards
+from rushes.pipelines.store.clip import clip_key
 
 FINGERPRINT = "abcdef012345"
 

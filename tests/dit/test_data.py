@@ -10,9 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dit.config import DiTConfig, TrainConfig
-from dit.data import LatentClip, LatentError, Round, facts_of, first_fit, pack, parse
-from pipelines import shards
+from rushes.dit.config import DiTConfig, TrainConfig
+from rushes.dit.data import LatentClip, LatentError, Round, facts_of, first_fit, pack, parse
+from rushes.pipelines.store import shards
 
 FINGERPRINT = "abcdef012345"
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from dit import flow
+from rushes.dit import flow
 
 
 @pytest.mark.parametrize("sampler", ["euler", "heun"])

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from dit.layers import Block, Rotary, SelfAttention, axis_widths, packed_attention
+from rushes.dit.layers import Block, Rotary, SelfAttention, axis_widths, packed_attention
 
 TIME_S, SPACE = (0.5, 64.0), (4.0, 256.0)
 

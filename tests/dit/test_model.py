@@ -5,8 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dit.config import DiTConfig
-from dit.model import Condition, DiT, grid, load, patchify, save, unpatchify
+from rushes.dit.config import DiTConfig
+from rushes.dit.model import Condition, DiT, grid, load, patchify, save, unpatchify
 
 CONFIG = DiTConfig()
 

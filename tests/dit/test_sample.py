@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 import torch
 
-from dit.config import DiTConfig, SampleConfig, TrainConfig
-from dit.model import DiT, save
-from dit.sample import Plan, sample, write_mp4
-from dit.train import train
-from pipelines import shards
-from pipelines.clip import clip_key
-from pipelines.latents import encode_shard
-from tokenizer.config import TokenizerConfig
-from tokenizer.model import Tokenizer
-from tokenizer.model import save as save_tokenizer
+from rushes.dit.config import DiTConfig, SampleConfig, TrainConfig
+from rushes.dit.model import DiT, save
+from rushes.dit.sample import Plan, sample, write_mp4
+from rushes.dit.train import train
+from rushes.pipelines.stages.latents.latents import encode_shard
+from rushes.pipelines.store import shards
+from rushes.pipelines.store.clip import clip_key
+from rushes.tokenizer.config import TokenizerConfig
+from rushes.tokenizer.model import Tokenizer
+from rushes.tokenizer.model import save as save_tokenizer
 
 TINY = SampleConfig(seconds=0.9, fps=25.0, height=36, width=50, rate=4, steps=2, prompt="waves", device="cpu")
 

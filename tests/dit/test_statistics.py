@@ -3,10 +3,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from dit.config import DiTConfig, TrainConfig
-from dit.data import LatentError, Round, parse
-from dit.statistics import Moments, statistics
-from pipelines import shards
+from rushes.dit.config import DiTConfig, TrainConfig
+from rushes.dit.data import LatentError, Round, parse
+from rushes.dit.statistics import Moments, statistics
+from rushes.pipelines.store import shards
 
 FINGERPRINT = "abcdef012345"
 

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from dit.config import DiTConfig
-from dit.text import TextEncoder, TextModelError, model_folder
+from rushes.dit.config import DiTConfig
+from rushes.dit.text import TextEncoder, TextModelError, model_folder
 
 
 @pytest.fixture(scope="module")

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from dit.config import TrainConfig
-from dit.model import Condition, load
-from dit.module import ema_exponent, thinned
-from dit.train import train
+from rushes.dit.config import TrainConfig
+from rushes.dit.model import Condition, load
+from rushes.dit.module import ema_exponent, thinned
+from rushes.dit.train import train
 
 FAST = TrainConfig(steps=6, tokens=40, log_every=1, save_every=3, shuffle=4, warmup=2, device="cpu")
 
@@ -44,7 +44,7 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(latents, tmp_path, monkey
             raise Killed
         return original(self, step)
 
-    from dit.module import FlowModule
+    from rushes.dit.module import FlowModule
 
     original = FlowModule._generator
     monkeypatch.setattr(FlowModule, "_generator", kill_at_5)

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from filters import aesthetic
+from rushes.filters import aesthetic
 
 
 def test_a_chain_of_linear_layers_folds_to_the_same_scores(tmp_path: Path) -> None:

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from filters.blends import Blend, apart, detail, dissolves
-from filters.changes import cells
+from rushes.filters.blends import Blend, apart, detail, dissolves
+from rushes.filters.changes import cells
 
 FPS = 25
 Picture = np.ndarray

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from filters.camera import camera
+from rushes.filters.camera import camera
 
 
 @pytest.mark.parametrize(

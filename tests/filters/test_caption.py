@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from filters.caption import FIELDS, action, camera, compose, light, near_identical, style
-from filters.tags import Tag
+from rushes.filters.caption import FIELDS, action, camera, compose, light, near_identical, style
+from rushes.filters.tags import Tag
 
 FACTS = {"duration_s": 4.2, "camera": "pan", "pan": -0.2, "camera_speed": 0.2, "object_speed": 0.5, "object_area": 0.3,
          "luma_mean": 40.0, "luma_std": 50.0, "still_picture": False}  # fmt: skip

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from filters.caption import FIELDS, camera_motion
-from filters.caption_checks import CAMERA_MOTIONS, KINDS, SHOT_SIZES, reconcile, said_motion, shot_size
+from rushes.filters.caption import FIELDS, camera_motion
+from rushes.filters.caption_checks import CAMERA_MOTIONS, KINDS, SHOT_SIZES, reconcile, said_motion, shot_size
 
 EMPTY = dict.fromkeys(FIELDS, "")
 PAN = {"camera": "pan", "pan": -0.2, "camera_speed": 0.2, "duration_s": 4.0, "luma_mean": 120.0}

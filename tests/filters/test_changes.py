@@ -1,7 +1,7 @@
 import cv2
 import numpy as np
 
-from filters.changes import CELLS, KEEP_FRAMES, Cells, Windows, cells
+from rushes.filters.changes import CELLS, KEEP_FRAMES, Cells, Windows, cells
 
 
 def test_cells_hold_mean_light() -> None:

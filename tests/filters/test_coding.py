@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from filters import coding
-from filters.frames import change
+from rushes.filters import coding
+from rushes.filters.frames import change
 
 
 def lumas(path: Path, count: int = 60) -> list[np.ndarray]:

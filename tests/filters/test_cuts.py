@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from filters.cuts import cuts, doubts, outstanding
-from pipelines.config import ShotsConfig
+from rushes.filters.cuts import cuts, doubts, outstanding
+from rushes.pipelines.config import ShotsConfig
 
 RNG = np.random.default_rng(0)
 PLACE = RNG.integers(60, 180, (9, 16)).astype(np.float64)
@@ -55,7 +55,7 @@ def test_a_long_film_is_measured_in_parts_without_seams(monkeypatch: pytest.Monk
     cells = film(120)
     cells[64:, 4:8, 3:12] = np.roll(cells[64:, 4:8, 3:12], 3, axis=2)
     whole = shares(cells)
-    monkeypatch.setattr("filters.cuts.CHUNK_FRAMES", 32)
+    monkeypatch.setattr("rushes.filters.cuts.CHUNK_FRAMES", 32)
     assert np.array_equal(shares(cells), whole)
 
 

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from filters.duplicates import DuplicateRules, Match, compare, rules
-from filters.matching import Sequences, align, joined, sequences, spread
+from rushes.filters.duplicates import DuplicateRules, Match, compare, rules
+from rushes.filters.matching import Sequences, align, joined, sequences, spread
 from tests.filters.conftest import encoded, shot
 
 RULES = DuplicateRules()

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from filters import embed
-from pipelines import weights
+from rushes.filters import embed
+from rushes.pipelines.models import weights
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from filters import frames
+from rushes.filters import frames
 
 
 def picture(seed: int = 0, height: int = 72, width: int = 128) -> np.ndarray:

@@ -1,7 +1,7 @@
 import cv2
 import numpy as np
 
-from filters.hashes import hamming, phash
+from rushes.filters.hashes import hamming, phash
 
 
 def picture(seed: int, height: int = 72, width: int = 128) -> np.ndarray:

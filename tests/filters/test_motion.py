@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from filters import frames, motion
+from rushes.filters import frames, motion
 
 HEIGHT, WIDTH, DT_S = 72, 128, 1 / 6
 

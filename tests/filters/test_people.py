@@ -11,8 +11,8 @@ import pytest
 
 pytest.importorskip("nudenet")
 
-from filters import people
-from pipelines import weights
+from rushes.filters import people
+from rushes.pipelines.models import weights
 
 
 @pytest.fixture(scope="module")

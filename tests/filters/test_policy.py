@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from filters.frames import flicker
-from filters.policy import BASES, RESERVED, PolicyError, Rule, load, preset, presets
+from rushes.filters.frames import flicker
+from rushes.filters.policy import BASES, RESERVED, PolicyError, Rule, load, preset, presets
 
 TWO = """
 name: two

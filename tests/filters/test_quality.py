@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from filters import quality
-from pipelines import weights
+from rushes.filters import quality
+from rushes.pipelines.models import weights
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from filters import semantic
+from rushes.filters import semantic
 
 
 def clouds(groups: int, each: int, width: int = 64, noise: float = 0.02, seed: int = 0) -> np.ndarray:

@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scenedetect import ContentDetector, FrameTimecode, HistogramDetector, StatsManager
 
-from filters.changes import BINS, ContentScorer, cells, histogram
-from filters.frames import change, light
-from filters.hashes import phash
-from filters.shots import Boundary, boundaries, clips
-from pipelines.config import ShotsConfig
+from rushes.filters.changes import BINS, ContentScorer, cells, histogram
+from rushes.filters.frames import change, light
+from rushes.filters.hashes import phash
+from rushes.filters.shots import Boundary, boundaries, clips
+from rushes.pipelines.config import ShotsConfig
 
 RULES = ShotsConfig()
 FPS = 24

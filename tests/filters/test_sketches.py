@@ -6,7 +6,7 @@ from datasketch import MinHash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from filters.sketches import (
+from rushes.filters.sketches import (
     BANDS,
     CROWD,
     HOP,

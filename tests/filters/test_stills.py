@@ -4,8 +4,8 @@ import cv2
 import numpy as np
 import pytest
 
-from filters.hashes import hamming, phash
-from filters.stills import SIDE, grid, unlike
+from rushes.filters.hashes import hamming, phash
+from rushes.filters.stills import SIDE, grid, unlike
 
 NO_BARS = (0.0, 0.0, 0.0, 0.0)
 LIMIT = 1.0

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from filters.duplicates import Match
-from filters.survivors import closure, groups, nearest, resolve
+from rushes.filters.duplicates import Match
+from rushes.filters.survivors import closure, groups, nearest, resolve
 
 
 def match(inner: str = "", offset_s: float = 0.0, distance: float = 1.0, speed: float = 1.0) -> Match:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from filters import tags
+from rushes.filters import tags
 
 
 def test_every_class_has_a_word_and_every_group_has_members() -> None:

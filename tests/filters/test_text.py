@@ -12,8 +12,8 @@ import pytest
 
 pytest.importorskip("rapidocr")
 
-from filters import text
-from pipelines import weights
+from rushes.filters import text
+from rushes.pipelines.models import weights
 
 
 @pytest.fixture(scope="module")

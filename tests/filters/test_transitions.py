@@ -4,8 +4,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from filters.transitions import fades, gradual
-from pipelines.config import ShotsConfig
+from rushes.filters.transitions import fades, gradual
+from rushes.pipelines.config import ShotsConfig
 from tests.filters.test_blends import FPS, A, B, Picture, measured, mixed
 
 RULES = ShotsConfig()

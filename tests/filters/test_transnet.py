@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from filters import transnet
-from pipelines import weights
+from rushes.filters import transnet
+from rushes.pipelines.models import weights
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from filters.wipes import wipes
+from rushes.filters.wipes import wipes
 from tests.filters.test_blends import FPS, A, B, Picture, measured, mixed, panned
 
 DOWN, RIGHT = (plane / side for plane, side in zip(np.mgrid[:72, :128], (71, 127), strict=True))

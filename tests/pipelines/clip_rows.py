@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from filters.policy import load
-from pipelines.ledger import TABLES
+from rushes.filters.policy import load
+from rushes.pipelines.store.ledger import TABLES
 
 EVERYTHING = load({"name": "everything"})
 NO_SCORES = TABLES["scores"].empty_table()

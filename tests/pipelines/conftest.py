@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import curate
-from pipelines.progress import Reporter
+from rushes.pipelines.engine import curate
+from rushes.pipelines.progress import Reporter
 from tests.pipelines import small_run
 from tests.pipelines.one_process import in_one_process
 

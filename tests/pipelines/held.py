@@ -18,8 +18,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pipelines import stages, storage
-from pipelines.config import RayConfig
+from rushes.pipelines.config import RayConfig
+from rushes.pipelines.engine import cluster
+from rushes.pipelines.store import storage
 
 REPO = Path(__file__).parents[2]
 MOST_S = 300.0
@@ -87,13 +88,13 @@ class Hold:
 def ray(folder: Path) -> Iterator[Hold]:
     """Run Ray with workers that can be held."""
     (folder / "sitecustomize.py").write_text(HOOK)
-    stages.stop()
+    cluster.stop()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RUSHES_HOLD", str(folder))
         patch.setenv("PYTHONPATH", os.pathsep.join([str(folder), str(REPO)]))
-        stages.start(RayConfig())
+        cluster.start(RayConfig())
         yield Hold(folder=folder)
-        stages.stop()
+        cluster.stop()
 
 
 def workers() -> list[psutil.Process]:

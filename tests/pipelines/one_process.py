@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 import torch
 
-from pipelines import stages
-from pipelines.config import RayConfig
-from pipelines.stages import Row
+from rushes.pipelines.config import RayConfig
+from rushes.pipelines.engine import cluster
+from rushes.pipelines.engine.cluster import Row
 
 
 def _start(config: RayConfig) -> None:
@@ -41,11 +41,11 @@ def in_one_process() -> Iterator[None]:
     torch.set_num_threads(1)  # as Ray does for its workers: other sums, other bytes
     try:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(stages, "start", _start)
-            patch.setattr(stages, "cpus", lambda: 1)
-            patch.setattr(stages, "gpus", lambda: 0)
-            patch.setattr(stages, "run_units", _run_units)
-            patch.setattr(stages, "run_actors", _run_actors)
+            patch.setattr(cluster, "start", _start)
+            patch.setattr(cluster, "cpus", lambda: 1)
+            patch.setattr(cluster, "gpus", lambda: 0)
+            patch.setattr(cluster, "run_units", _run_units)
+            patch.setattr(cluster, "run_actors", _run_actors)
             yield
     finally:
         torch.set_num_threads(threads)

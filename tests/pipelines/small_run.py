@@ -6,7 +6,7 @@ import hashlib
 import shutil
 from pathlib import Path
 
-from pipelines.config import CurateConfig, PackConfig, ScoreConfig
+from rushes.pipelines.config import CurateConfig, PackConfig, ScoreConfig
 
 CONFIG = CurateConfig(pack=PackConfig(shard_mb=2.0, max_side_px=144), score=ScoreConfig(scorers=["quality"]))
 FLAGS = ["--pack.shard_mb", "2", "--pack.max_side_px", "144", "--score.scorers", "[quality]"]

@@ -13,11 +13,11 @@ import av
 import pytest
 import torch
 
-from pipelines import shards
-from tokenizer.config import TokenizerConfig
-from tokenizer.hunyuan import HunyuanConfig, HunyuanVAE
-from tokenizer.model import Tokenizer
-from tokenizer.wan import WanConfig, WanVAE
+from rushes.pipelines.store import shards
+from rushes.tokenizer.config import TokenizerConfig
+from rushes.tokenizer.hunyuan import HunyuanConfig, HunyuanVAE
+from rushes.tokenizer.model import Tokenizer
+from rushes.tokenizer.wan import WanConfig, WanVAE
 
 
 @pytest.fixture(autouse=True)

@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tokenizer.adaptive import STRIDES, choose, costs, decode, encode, interpolate, kept, measure, segments
-from tokenizer.allocate import BudgetError, uniform
-from tokenizer.config import Budget
+from rushes.tokenizer.adaptive import STRIDES, choose, costs, decode, encode, interpolate, kept, measure, segments
+from rushes.tokenizer.allocate import BudgetError, uniform
+from rushes.tokenizer.config import Budget
 
 law = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 

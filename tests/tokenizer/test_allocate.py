@@ -10,10 +10,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from tokenizer.allocate import BudgetError, allocate, lagrangian, lam_for, limit, monotone, total, uniform
-from tokenizer.bucket import ROUNDING, LeakyBucket, Level
-from tokenizer.config import Budget
-from tokenizer.rates import costs
+from rushes.tokenizer.allocate import BudgetError, allocate, lagrangian, lam_for, limit, monotone, total, uniform
+from rushes.tokenizer.bucket import ROUNDING, LeakyBucket, Level
+from rushes.tokenizer.config import Budget
+from rushes.tokenizer.rates import costs
 
 RATES = (2, 4, 8, 16)
 

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from tokenizer.allocate import BudgetError, allocate, total
-from tokenizer.baselines import by_motion, by_ssim, by_tuned_ssim, held_ssim, motion
-from tokenizer.rates import costs
+from rushes.tokenizer.allocate import BudgetError, allocate, total
+from rushes.tokenizer.baselines import by_motion, by_ssim, by_tuned_ssim, held_ssim, motion
+from rushes.tokenizer.rates import costs
 
 RATES = (2, 4, 8, 16)
 cases = st.lists(st.integers(1, 16), min_size=1, max_size=4).flatmap(

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from tokenizer.config import Budget, TokenizerConfig, TrainConfig, stage_at
+from rushes.tokenizer.config import Budget, TokenizerConfig, TrainConfig, stage_at
 
 
 def test_the_configuration_loads_no_torch():

@@ -11,8 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tokenizer.config import TrainConfig
-from tokenizer.data import (
+from rushes.tokenizer.config import TrainConfig
+from rushes.tokenizer.data import (
     ClipBatches,
     ClipError,
     Cuts,

@@ -8,10 +8,10 @@ from xml.etree import ElementTree
 import pytest
 import torch
 
-from tokenizer.config import EvalConfig, TokenizerConfig
-from tokenizer.evaluate import evaluate, lines_of
-from tokenizer.model import Tokenizer, save
-from tokenizer.plots import Line, chart
+from rushes.tokenizer.config import EvalConfig, TokenizerConfig
+from rushes.tokenizer.evaluate import evaluate, lines_of
+from rushes.tokenizer.model import Tokenizer, save
+from rushes.tokenizer.plots import Line, chart
 
 SMALL = EvalConfig(clips=3, side_px=24, max_seconds=1.2)
 

@@ -3,10 +3,10 @@ from __future__ import annotations
 import torch
 from einops import reduce, repeat
 
-from tokenizer.config import TokenizerConfig
-from tokenizer.growth import grown, inherit
-from tokenizer.layers import each_frame
-from tokenizer.model import Tokenizer
+from rushes.tokenizer.config import TokenizerConfig
+from rushes.tokenizer.growth import grown, inherit
+from rushes.tokenizer.layers import each_frame
+from rushes.tokenizer.model import Tokenizer
 
 
 def clip() -> torch.Tensor:

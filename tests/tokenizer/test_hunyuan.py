@@ -9,7 +9,7 @@ from types import ModuleType
 import pytest
 import torch
 
-from tokenizer.hunyuan import HunyuanConfig, HunyuanVAE, load
+from rushes.tokenizer.hunyuan import HunyuanConfig, HunyuanVAE, load
 
 SMALL = HunyuanConfig(widths=(8, 16, 32, 32), channels=4, groups=2)
 

@@ -11,8 +11,8 @@ import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from tokenizer.layers import RateNorm
-from tokenizer.model import Latents, Tokenizer, counts, segment_lengths, stream_decode, stream_encode
+from rushes.tokenizer.layers import RateNorm
+from rushes.tokenizer.model import Latents, Tokenizer, counts, segment_lengths, stream_decode, stream_encode
 
 law = settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 

@@ -6,16 +6,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tokenizer.layers import (
-    RateNorm,
-    SpaceDown,
-    SpaceUp,
-    TimeConv,
-    TimeDown,
-    TimeUp,
-    haar,
-    unhaar,
-)  # fmt: skip
+from rushes.tokenizer.layers import RateNorm, SpaceDown, SpaceUp, TimeConv, TimeDown, TimeUp, haar, unhaar  # fmt: skip
 
 
 @settings(max_examples=20, deadline=None)

@@ -4,8 +4,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tokenizer.discriminator import Discriminator
-from tokenizer.losses import FeatureDistance, balance, hinge, kl
+from rushes.tokenizer.discriminator import Discriminator
+from rushes.tokenizer.losses import FeatureDistance, balance, hinge, kl
 
 
 def test_kl_is_that_of_torch_distributions():

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from skimage.metrics import structural_similarity
 
-from tokenizer.metrics import flicker, psnr, ssim
+from rushes.tokenizer.metrics import flicker, psnr, ssim
 
 
 def pictures(seed: int, height: int, width: int, noise: float) -> tuple[torch.Tensor, torch.Tensor]:

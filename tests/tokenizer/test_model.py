@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from tokenizer.config import TokenizerConfig
-from tokenizer.data import segments
-from tokenizer.metrics import psnr
-from tokenizer.model import Tokenizer, fingerprint, in_range, load, save
+from rushes.tokenizer.config import TokenizerConfig
+from rushes.tokenizer.data import segments
+from rushes.tokenizer.metrics import psnr
+from rushes.tokenizer.model import Tokenizer, fingerprint, in_range, load, save
 
 
 @pytest.mark.parametrize("space", [4, 8, 16, 32])
@@ -25,7 +25,7 @@ def test_the_size_dial_gives_the_stated_parameters(size, millions):
     with torch.device("meta"):
         tokenizer = Tokenizer.__new__(Tokenizer)
         torch.nn.Module.__init__(tokenizer)
-        from tokenizer.trunk import Decoder, Encoder
+        from rushes.tokenizer.trunk import Decoder, Encoder
 
         parts = Encoder(TokenizerConfig(size=size)), Decoder(TokenizerConfig(size=size))
     found = sum(p.numel() for part in parts for p in part.parameters()) / 1e6

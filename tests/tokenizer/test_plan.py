@@ -5,14 +5,14 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from tokenizer import plan as planning
-from tokenizer.allocate import BudgetError
-from tokenizer.bucket import LeakyBucket, Level
-from tokenizer.config import Budget, TokenizerConfig
-from tokenizer.data import segments
-from tokenizer.model import Tokenizer, fingerprint
-from tokenizer.plan import Segment, duration_s, plan, streamed
-from tokenizer.scorer import Scorer
+from rushes.tokenizer import plan as planning
+from rushes.tokenizer.allocate import BudgetError
+from rushes.tokenizer.bucket import LeakyBucket, Level
+from rushes.tokenizer.config import Budget, TokenizerConfig
+from rushes.tokenizer.data import segments
+from rushes.tokenizer.model import Tokenizer, fingerprint
+from rushes.tokenizer.plan import Segment, duration_s, plan, streamed
+from rushes.tokenizer.scorer import Scorer
 
 RATES = (2, 4, 8, 16)
 

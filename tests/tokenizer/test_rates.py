@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from tokenizer.allocate import BudgetError
-from tokenizer.config import Budget
-from tokenizer.rates import RateDistortion, choose, costs, latent_times, measure
+from rushes.tokenizer.allocate import BudgetError
+from rushes.tokenizer.config import Budget
+from rushes.tokenizer.rates import RateDistortion, choose, costs, latent_times, measure
 
 
 def test_segments_of_any_length_cost_a_latent_for_each_begun_run_of_frames():

@@ -6,9 +6,9 @@ import av
 import pytest
 import torch
 
-from tokenizer.config import Budget, TokenizerConfig
-from tokenizer.model import Tokenizer, save
-from tokenizer.reconstruct import BAR_PX, reconstruct
+from rushes.tokenizer.config import Budget, TokenizerConfig
+from rushes.tokenizer.model import Tokenizer, save
+from rushes.tokenizer.reconstruct import BAR_PX, reconstruct
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def test_a_reconstruction_plays_side_by_side_with_every_frame(model, clip_bytes,
 
 
 def test_a_clip_of_shards_is_found_by_its_key(model, clip_shards, tmp_path):
-    from pipelines import shards
+    from rushes.pipelines.store import shards
 
     keys = [sample["__key__"] for sample in shards.pipeline(clip_shards, members=("mp4",))]
     done = reconstruct(model, clip_shards, str(tmp_path / "out.mp4"), key=keys[2], side_px=32)

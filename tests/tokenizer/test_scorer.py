@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import torch
 
-from pipelines import shards
-from tokenizer.allocate import allocate, total, uniform
-from tokenizer.config import ScorerConfig, TokenizerConfig
-from tokenizer.data import segments, to_pictures, to_video, video_frames
-from tokenizer.model import Tokenizer, fingerprint, save
-from tokenizer.scorer import (
+from rushes.pipelines.store import shards
+from rushes.tokenizer.allocate import allocate, total, uniform
+from rushes.tokenizer.config import ScorerConfig, TokenizerConfig
+from rushes.tokenizer.data import segments, to_pictures, to_video, video_frames
+from rushes.tokenizer.model import Tokenizer, fingerprint, save
+from rushes.tokenizer.scorer import (
     Example,
     example,
     features,

@@ -8,10 +8,10 @@ import torch
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor import DTensor
 
-from tokenizer.config import OWN_RATES
-from tokenizer.growth import inherit
-from tokenizer.model import Tokenizer, fingerprint
-from tokenizer.sharding import full_tensor, rewritten, shard, whole
+from rushes.tokenizer.config import OWN_RATES
+from rushes.tokenizer.growth import inherit
+from rushes.tokenizer.model import Tokenizer, fingerprint
+from rushes.tokenizer.sharding import full_tensor, rewritten, shard, whole
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*returned a view tensor")
 

@@ -10,15 +10,15 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from pipelines.config import LatentsConfig
-from pipelines.encode_latents import scorer_fingerprint, tokenizer_fingerprint
-from tokenizer import scorer
-from tokenizer.data import segments, to_pictures
-from tokenizer.metrics import psnr
-from tokenizer.model import fingerprint, load
-from tokenizer.rates import measure
-from tokenizer.scorer import scorer_for
-from tokenizer.shipped import FOLDER, SHIPPED, folder_of
+from rushes.pipelines.config import LatentsConfig
+from rushes.pipelines.engine.encode_latents import scorer_fingerprint, tokenizer_fingerprint
+from rushes.tokenizer import scorer
+from rushes.tokenizer.data import segments, to_pictures
+from rushes.tokenizer.metrics import psnr
+from rushes.tokenizer.model import fingerprint, load
+from rushes.tokenizer.rates import measure
+from rushes.tokenizer.scorer import scorer_for
+from rushes.tokenizer.shipped import FOLDER, SHIPPED, folder_of
 
 
 def test_it_loads_by_its_name_with_its_scorer_and_is_small():

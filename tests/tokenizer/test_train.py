@@ -9,16 +9,16 @@ import pytest
 import torch
 from PIL import Image
 
-from pipelines import shards, storage
-from tokenizer import journal
-from tokenizer import train as training
-from tokenizer.config import TokenizerConfig, TrainConfig
-from tokenizer.data import is_held, segments
-from tokenizer.discriminator import Discriminator
-from tokenizer.losses import FeatureDistance
-from tokenizer.model import Tokenizer, load
-from tokenizer.module import DivergenceError, TokenizerModule
-from tokenizer.train import ResumeError, Trained
+from rushes.pipelines.store import shards, storage
+from rushes.tokenizer import journal
+from rushes.tokenizer import train as training
+from rushes.tokenizer.config import TokenizerConfig, TrainConfig
+from rushes.tokenizer.data import is_held, segments
+from rushes.tokenizer.discriminator import Discriminator
+from rushes.tokenizer.losses import FeatureDistance
+from rushes.tokenizer.model import Tokenizer, load
+from rushes.tokenizer.module import DivergenceError, TokenizerModule
+from rushes.tokenizer.train import ResumeError, Trained
 
 QUICK = TrainConfig(steps=6, batch=1, frames=17, side=32, feature=0, save_every=2, log_every=1, shuffle=4, warmup=2)
 RICH = replace(QUICK, stages="image:1,4:2,8:2,decoder:1@48", gan=0.5, gan_from=2, holdout=0.22)
@@ -216,7 +216,10 @@ def test_the_average_is_saved_exactly_and_trained_by_nothing(clip_shards, tmp_pa
         id(p) for optimizer in module.configure_optimizers() for g in optimizer.param_groups for p in g["params"]
     }
     assert trained == {id(p) for p in module.tokenizer.parameters()}
-    lagging = saved["state_dict"]["average.encoder.leave.weight"], saved["state_dict"]["tokenizer.encoder.leave.weight"]
+    lagging = (
+        saved["state_dict"]["average.encoder.leave.weight"],
+        saved["state_dict"]["rushes.tokenizer.encoder.leave.weight"],
+    )
     assert not torch.equal(*lagging) and float(lagging[0].abs().sum()) > 0
 
 

@@ -21,11 +21,11 @@ import torch
 from torch.distributed.tensor import DTensor
 from torch.utils._pytree import tree_map
 
-from tokenizer.config import TokenizerConfig, TrainConfig
-from tokenizer.model import fingerprint, load
-from tokenizer.module import TokenizerModule
-from tokenizer.sharding import whole
-from tokenizer.train import Trained, train
+from rushes.tokenizer.config import TokenizerConfig, TrainConfig
+from rushes.tokenizer.model import fingerprint, load
+from rushes.tokenizer.module import TokenizerModule
+from rushes.tokenizer.sharding import whole
+from rushes.tokenizer.train import Trained, train
 
 MODEL = TokenizerConfig(rates=(4, 8))
 SMALL = TrainConfig(batch=1, frames=17, side=32, feature=0, save_every=2, log_every=1, shuffle=4, warmup=2)

@@ -13,15 +13,15 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipelines import shards
-from pipelines.cli import build
-from pipelines.latents import encode_shard, unpack
+from rushes.pipelines.cli.main import build
+from rushes.pipelines.stages.latents.latents import encode_shard, unpack
+from rushes.pipelines.store import shards
+from rushes.tokenizer.config import TokenizerConfig, TrainConfig
+from rushes.tokenizer.model import Latents, Tokenizer, fingerprint, grow, load, save, segment_lengths
+from rushes.tokenizer.module import TokenizerModule
+from rushes.tokenizer.train import train
+from rushes.tokenizer.variants import GroupConv, HalvedBlock, TimeQuery, Twin
 from tests.tokenizer import test_laws as laws
-from tokenizer.config import TokenizerConfig, TrainConfig
-from tokenizer.model import Latents, Tokenizer, fingerprint, grow, load, save, segment_lengths
-from tokenizer.module import TokenizerModule
-from tokenizer.train import train
-from tokenizer.variants import GroupConv, HalvedBlock, TimeQuery, Twin
 
 VARIANTS = ["fixed-4x8x8", "dual-branch", "grown-16x", "structure-dynamics"]
 SHORT = TrainConfig(steps=2, batch=1, frames=17, side=32, feature=0, save_every=2, log_every=1, shuffle=4, warmup=1)

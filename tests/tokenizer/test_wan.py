@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tokenizer.wan import WanConfig, WanVAE, load
+from rushes.tokenizer.wan import WanConfig, WanVAE, load
 
 SMALL = WanConfig(width=8, channels=4, latent_mean=(0.1, -0.2, 0.3, 0.4), latent_std=(1.5, 0.5, 2.0, 1.0))
 

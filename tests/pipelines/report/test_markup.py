@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.report.markup import clock, el, number, seconds, share, size, text
+from rushes.pipelines.report.markup import clock, el, number, seconds, share, size, text
 
 
 @given(st.text())

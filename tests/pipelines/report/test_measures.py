@@ -1,8 +1,8 @@
 from __future__ import annotations
 
-from pipelines.measures import DERIVED
-from pipelines.report.measures import TITLES, drawable
-from pipelines.score import SCORERS
+from rushes.pipelines.models.score import SCORERS
+from rushes.pipelines.report.measures import TITLES, drawable
+from rushes.pipelines.stages.select.measures import DERIVED
 
 
 def test_every_measure_that_can_be_drawn_has_a_title_and_a_unit() -> None:

@@ -14,9 +14,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from pipelines import accounting
-from pipelines.ledger import Ledger
-from pipelines.report import facts, write
+from rushes.pipelines.report import accounting, facts, write
+from rushes.pipelines.store.ledger import Ledger
 
 REPO = Path(__file__).parents[3]
 EVIL = "<script>alert('x')</script>\"& holiday.mp4"
@@ -209,8 +208,7 @@ def test_a_run_that_is_not_finished_has_a_page_too(run: Path, done: tuple[str, .
 
 
 def test_a_sample_of_many_clips_is_bounded_and_shows_every_reason(tmp_path: Path) -> None:
-    from pipelines import accounting
-    from pipelines.report import facts
+    from rushes.pipelines.report import accounting, facts
 
     ledger = Ledger(str(tmp_path))
     ledger.create()
@@ -229,7 +227,7 @@ def test_a_sample_of_many_clips_is_bounded_and_shows_every_reason(tmp_path: Path
 
 
 def test_strips_stop_when_the_page_would_become_too_heavy(run: Path) -> None:
-    from pipelines.report import facts
+    from rushes.pipelines.report import facts
 
     strips = facts.Strips(str(run), left_bytes=1)
     keys = Ledger(str(run)).read("strips", ["key"])["key"].to_pylist()
@@ -244,7 +242,7 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
 
 def test_the_report_needs_neither_ray_nor_torch(run: Path) -> None:
     code = (
-        "import sys; from pipelines.report import write; write(sys.argv[1]); "
+        "import sys; from rushes.pipelines.report import write; write(sys.argv[1]); "
         "sys.exit(', '.join({'ray', 'torch', 'cv2', 'av', 'scenedetect'} & set(sys.modules)) or 0)"
     )
     done = subprocess.run([sys.executable, "-c", code, str(run)], cwd=REPO, capture_output=True, text=True)

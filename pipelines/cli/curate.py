@@ -1,0 +1,101 @@
+"""`rushes curate`, and `rushes scan|score|caption|pack`, which run it through one stage with the run's own settings."""
+
+from __future__ import annotations
+
+from argparse import SUPPRESS
+from argparse import ArgumentParser as PlainParser
+from dataclasses import fields
+from functools import partial
+
+from jsonargparse import ArgumentParser, Namespace
+
+from rushes.pipelines.cli.command import DONE, PARTLY, Command, configured, settings_of, show
+from rushes.pipelines.config import CurateConfig
+
+GROUPED = {item.name for item in fields(CurateConfig)}
+STAGES = ("sources", "scan", "witness", "shots", "score", "select", "caption", "encode", "pack")
+
+
+def _curate_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "footage", nargs="*", type=str, help="files, folders, globs, s3:// URIs, CSV/JSONL/Parquet lists"
+    )
+    parser.add_argument("--through", choices=STAGES, default="pack", help="last stage to run")
+    _run_arguments(parser)
+
+
+def _run_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("--out", type=str, required=True, help="folder or s3:// URI of the run")
+    parser.add_argument("--retry-failed", action="store_true", help="try again what failed in earlier runs")
+    parser.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
+    parser.add_argument("--json", action="store_true", help="print the account as JSON")
+    configured(parser, CurateConfig)
+
+
+def _curate(options: Namespace) -> int:
+    from rushes.pipelines.report import summary
+    from rushes.pipelines.store import runfile
+
+    config = settings_of(CurateConfig, options)
+    runfile.check_secrets(config)
+    if options.dry_run:
+        found = summary.dry_run(options.footage, options.out, config)
+        show(found, options.json, summary.dry_run_lines(found))
+        return DONE
+    from rushes.pipelines.engine import cluster, curate
+    from rushes.pipelines.report import page
+
+    with cluster.apart():
+        curate.curate(options.footage, options.out, config, through=options.through, retry_failed=options.retry_failed)
+    found = summary.of(options.out)
+    found["report"] = page.write(options.out)
+    show(found, options.json, summary.lines(found))
+    return PARTLY if found["failures"] else DONE
+
+
+# Single stages: `curate` through one stage with the settings saved in the run, so that none falls back to its default
+# and redoes what is done. Only the settings of the stage stand in its help; the others can be given all the same.
+SINGLE = {
+    "scan": ("find the clips of footage and measure them", "shots", ("inputs", "scan", "shots", "ray")),
+    "score": ("let models look at the clips of a run", "score", ("score", "ray")),
+    "caption": ("describe the clips of a run that its policy keeps", "caption", ("caption", "ray")),
+    "pack": ("cut the kept clips of a run and write its shards", "pack", ("pack", "ray")),
+}
+
+
+def _single(name: str) -> Command:
+    text, through, shown = SINGLE[name]
+
+    def arguments(parser: ArgumentParser) -> None:
+        if name == "scan":
+            parser.add_argument("footage", nargs="*", type=str, help="as of curate; none goes on with those of the run")
+        _run_arguments(parser)
+        for group in parser._action_groups:
+            if {action.dest.split(".")[0] for action in group._group_actions} & GROUPED - set(shown):
+                group.title = group.description = None
+                for action in group._group_actions:
+                    action.help = SUPPRESS
+
+    def run(options: Namespace) -> int:
+        return _curate(Namespace(**{"footage": [], **vars(options), "through": through}))
+
+    return Command(name=name, help=text, arguments=arguments, run=run, words=partial(_with_saved, name=name))
+
+
+def _with_saved(words: list[str], name: str) -> list[str]:
+    """Return the words of a single stage behind the settings of its run, which what is typed overrides."""
+    from rushes.pipelines.store import runfile
+
+    finder = PlainParser(add_help=False, exit_on_error=False)
+    finder.add_argument("--out")
+    run = finder.parse_known_args(words)[0].out
+    saved = runfile.saved(run) if run else None
+    if run and saved is None and name != "scan":
+        raise ValueError(f"{run} is no run of rushes; begin one with: rushes scan FOOTAGE --out {run}")
+    return ["--config", saved, *words] if saved else words
+
+
+COMMANDS = [
+    Command(name="curate", help="raw footage to shards", arguments=_curate_arguments, run=_curate),
+    *(_single(name) for name in SINGLE),
+]

@@ -1,0 +1,63 @@
+"""`rushes dit train|sample`."""
+
+from __future__ import annotations
+
+from jsonargparse import ArgumentParser, Namespace
+
+from rushes.dit.config import SampleConfig, TrainConfig
+from rushes.pipelines.cli.command import (
+    DONE,
+    Command,
+    configured,
+    selection,
+    set_of,
+    settings_of,
+    tokenizer,
+    tokenizer_of,
+)
+
+
+def _dit_train_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("run", type=str, help="a run with latents")
+    parser.add_argument("--out", type=str, default="", help="folder of the training; RUN/dit if not given")
+    selection(parser, "whose latents to train on")
+    configured(parser, TrainConfig)
+
+
+def _dit_train(options: Namespace) -> int:
+    from rushes.dit import train
+
+    run = options.run.rstrip("/")
+    print(train.train(settings_of(TrainConfig, options), set_of(options, "latents"), options.out or f"{run}/dit"))
+    return DONE
+
+
+def _dit_sample_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("run", type=str, help="a run with a trained DiT")
+    parser.add_argument("--dit", type=str, default="", help="folder of the model; RUN/dit/model if not given")
+    tokenizer(parser)
+    parser.add_argument("--out", type=str, default="", help="the mp4; RUN/dit/sample.mp4 if not given")
+    configured(parser, SampleConfig)
+
+
+def _dit_sample(options: Namespace) -> int:
+    from rushes.dit import sample
+
+    run = options.run.rstrip("/")
+    out = options.out or f"{run}/dit/sample.mp4"
+    planned = sample.sample(
+        settings_of(SampleConfig, options), options.dit or f"{run}/dit/model", tokenizer_of(options), out
+    )
+    print(f"{out}: {sum(planned.lengths)} frames of {planned.width}×{planned.height} at {planned.fps:.4g} fps")
+    return DONE
+
+
+COMMANDS = [
+    Command(
+        name="dit train",
+        help="train the diffusion transformer on the latents of a run",
+        arguments=_dit_train_arguments,
+        run=_dit_train,
+    ),
+    Command(name="dit sample", help="generate a clip", arguments=_dit_sample_arguments, run=_dit_sample),
+]

@@ -1,0 +1,59 @@
+"""`rushes report` and `rushes verify`: what a run came to, and whether its shards are what they should be."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from jsonargparse import ArgumentParser, Namespace
+
+from rushes.pipelines.cli.command import DONE, FAILED, Command, selection, show
+
+
+def _report_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("run", type=str, help="a run")
+    selection(parser, "which one to report")
+    parser.add_argument("--json", action="store_true", help="print the account as JSON")
+
+
+def _report(options: Namespace) -> int:
+    from rushes.pipelines.report import page, summary
+
+    found = summary.of(options.run, options.selection)
+    try:
+        found["report"] = page.write(options.run, policy=options.selection)
+    finally:  # who may only read the run still gets its account
+        show(found, options.json, summary.lines(found))
+    return DONE
+
+
+def _verify_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("run", type=str, help="a run with shards")
+    parser.add_argument("--full", action="store_true", help="decode every clip, not a few of each shard")
+    selection(parser, "which one to check")
+    parser.add_argument("--json", action="store_true", help="print the problems as JSON")
+
+
+def _verify(options: Namespace) -> int:
+    from rushes.pipelines.progress import Reporter
+    from rushes.pipelines.stages.pack import verify
+
+    problems = verify.verify(options.run, full=options.full, selection=options.selection, reporter=Reporter())
+    records = [asdict(problem) for problem in problems]
+    show(records, options.json, [str(problem) for problem in problems] or ["the shards agree with manifest and ledger"])
+    return FAILED if problems else DONE
+
+
+COMMANDS = [
+    Command(
+        name="report",
+        help="write the report page of a run and print its account",
+        arguments=_report_arguments,
+        run=_report,
+    ),
+    Command(
+        name="verify",
+        help="check shards against manifest, ledger and decoder",
+        arguments=_verify_arguments,
+        run=_verify,
+    ),
+]

@@ -1,0 +1,156 @@
+"""`rushes tokenizer train|scorer|reconstruct|eval`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+
+from jsonargparse import ArgumentParser, Namespace
+
+from rushes.pipelines.cli.command import (
+    DONE,
+    Command,
+    configured,
+    log,
+    selection,
+    set_of,
+    settings_of,
+    show,
+    tokenizer,
+    tokenizer_of,
+)
+from rushes.tokenizer.config import Allocation, Budget, EvalConfig, ScorerConfig, TokenizerConfig, TrainConfig
+
+
+def _tokenizer_train_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("run", type=str, help="a run with shards")
+    parser.add_argument("--out", type=str, default="", help="folder of the training; RUN/tokenizer if not given")
+    parser.add_argument(
+        "--start",
+        type=str,
+        default="",
+        help="a saved tokenizer, or `shipped`, to start from; it may have fewer rates",
+    )
+    selection(parser, "whose shards to train on")
+    parser.add_class_arguments(TokenizerConfig, "model")
+    configured(parser, TrainConfig)
+
+
+def _tokenizer_train(options: Namespace) -> int:
+    from rushes.tokenizer import train
+
+    run, settings = options.run.rstrip("/"), settings_of(TrainConfig, options)
+    done = train.train(
+        set_of(options), options.out or f"{run}/tokenizer", options.model, settings, options.start, _logged
+    )
+    print(json.dumps(asdict(done), indent=2))
+    return DONE
+
+
+def _logged(line: dict[str, float]) -> None:
+    log.info("  ".join(f"{name} {value:.5g}" for name, value in line.items()))
+
+
+def _scorer_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("run", type=str, help="a run with shards")
+    tokenizer(parser)
+    selection(parser, "whose shards to measure")
+    configured(parser, ScorerConfig)
+
+
+def _scorer(options: Namespace) -> int:
+    from rushes.tokenizer import scorer
+
+    print(json.dumps(scorer.fit(set_of(options), tokenizer_of(options), settings_of(ScorerConfig, options)), indent=2))
+    return DONE
+
+
+def _reconstruct_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("source", type=str, help="a run with shards, or a video file")
+    tokenizer(parser)
+    parser.add_argument("--out", type=str, default="", help="the mp4; RUN/tokenizer/reconstruction.mp4 if not given")
+    selection(parser, "whose shards hold the clip")
+    parser.add_argument("--key", type=str, default="", help="a clip of the shards; the first one if not given")
+    parser.add_argument(
+        "--side_px", "--side-px", type=int, default=256, help="the shorter side is shrunk to this; 0 keeps the size"
+    )
+    parser.add_argument(
+        "--allocation", type=Allocation, default="auto",
+        help="measure what each segment loses at each rate, or let the model's scorer predict it; auto: predict where "
+        "there is one",
+    )  # fmt: skip
+    parser.add_class_arguments(Budget, None)
+
+
+def _reconstruct(options: Namespace) -> int:
+    from rushes.pipelines.stages.select import selections
+    from rushes.pipelines.store.ledger import Ledger
+    from rushes.tokenizer import reconstruct
+
+    root = options.source.rstrip("/")
+    is_run = Ledger(root).check()
+    if not is_run and not (options.tokenizer and options.out):
+        raise ValueError(f"{root} is no run; for a video file also give --tokenizer and --out")
+    done = reconstruct.reconstruct(
+        options.tokenizer or f"{root}/tokenizer/model",
+        selections.folder(root, wanted=options.selection) if is_run else root,
+        options.out or f"{root}/tokenizer/reconstruction.mp4",
+        key=options.key, budget=settings_of(Budget, options), side_px=options.side_px,
+        allocation=options.allocation,
+    )  # fmt: skip
+    print(json.dumps(asdict(done), indent=2))
+    return DONE
+
+
+def _tokenizer_eval_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("model", type=str, help="folder of the model, or `shipped`")
+    parser.add_argument("sources", type=str, nargs="+", help="runs, roots of clip shards, or video files")
+    parser.add_argument(
+        "--out", type=str, default="", help="folder; if not given eval/ beside the model, and here for `shipped`"
+    )
+    parser.add_argument("--json", action="store_true", help="print what was found as JSON")
+    configured(parser, EvalConfig)
+
+
+def _tokenizer_eval(options: Namespace) -> int:
+    from rushes.pipelines.stages.select import selections
+    from rushes.pipelines.store import storage
+    from rushes.tokenizer import evaluate
+
+    sources = [
+        selections.folder(source) if storage.exists(f"{source.rstrip('/')}/config.yaml") else source
+        for source in options.sources
+    ]
+    beside = options.model.rstrip("/").rpartition("/")[0] or "."
+    out = options.out or f"{beside}/eval"
+    found = evaluate.evaluate(options.model, sources, out, settings_of(EvalConfig, options), log.info)
+    show(found, options.json, [*evaluate.lines_of(found), f"written to {out}"])
+    return DONE
+
+
+COMMANDS = [
+    Command(
+        name="tokenizer train",
+        help="train the tokenizer on the shards of a run",
+        arguments=_tokenizer_train_arguments,
+        run=_tokenizer_train,
+    ),
+    Command(
+        name="tokenizer scorer",
+        help="train what predicts the loss at each rate, beside the model",
+        arguments=_scorer_arguments,
+        run=_scorer,
+    ),
+    Command(
+        name="tokenizer reconstruct",
+        help="original and reconstruction side by side",
+        arguments=_reconstruct_arguments,
+        run=_reconstruct,
+    ),
+    Command(
+        name="tokenizer eval",
+        help="quality at every rate, and what choosing rates gains",
+        arguments=_tokenizer_eval_arguments,
+        run=_tokenizer_eval,
+    ),
+]

@@ -1,0 +1,180 @@
+"""`rushes latents RUN`: clip shards of a selection through the tokenizer into latent shards, one for each, on Ray.
+
+A latent shard that is done under the same tokenizer, budget and clip shard is not made again, unless some of its clips
+failed: our own clips decode, so what failed was damaged on its way and may have been mended.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import Any
+
+import pyarrow.dataset as ds
+
+from rushes.pipelines.config import LatentsConfig, RayConfig
+from rushes.pipelines.engine import cluster
+from rushes.pipelines.progress import Reporter
+from rushes.pipelines.stages.select import selections
+from rushes.pipelines.stages.unit import status, write_errors
+from rushes.pipelines.store import shards, storage
+from rushes.pipelines.store.ledger import Ledger, fingerprint
+from rushes.tokenizer.shipped import folder_of
+
+log = logging.getLogger("rushes")
+Row = dict[str, Any]
+FORMAT = 2  # of a sample; shards of an earlier one are made again
+SHOWN = 20  # failures named in the log; all stand in the table `errors`
+
+
+def run(
+    run_: str,
+    model: str,
+    config: LatentsConfig,
+    ray: RayConfig,
+    reporter: Reporter | None = None,
+    selection: str = "",
+) -> shards.Manifest:
+    """Encode every clip shard of a selection into `RUN/latents/<selection>`; return the manifest of the latents.
+
+    Args:
+        run_: folder or URI of the run.
+        model: folder of a saved tokenizer that the workers can read, or `shipped`.
+        config: size and budget.
+        ray: where to run.
+        reporter: where progress is shown.
+        selection: whose shards; see `selections.folder` for what is meant without it.
+
+    Raises:
+        ValueError: there is no such tokenizer, the run has no shards, or the settings are none.
+        RuntimeError: not one clip could be encoded.
+    """
+    _check(config)
+    run_, reporter = run_.rstrip("/"), reporter or Reporter()
+    ledger = Ledger(run_)
+    ledger.require()
+    root = selections.folder(run_, "shards", selection)
+    selection = root.rsplit("/", 1)[-1]
+    out, prefix = f"{run_}/latents/{selection}", f"{selection}."
+    print_ = tokenizer_fingerprint(model)
+    scorer = scorer_fingerprint(model, config)
+    units = {}
+    for shard in shards.read_manifest(root).shards:
+        name = prefix + shard.path.removesuffix(".tar").replace("/", "-")
+        units[name] = {
+            "unit": name,
+            "shard": shard.path,
+            "fingerprint": fingerprint(FORMAT, print_, scorer, config, shard.sha256),
+        }
+    failed = {part.unit for part in ledger.parts("errors")}
+    done = {(part.unit, part.fingerprint) for part in ledger.parts("latents") if f"latents-{part.unit}" not in failed}
+    there = {uri.removeprefix(f"{out}/") for uri in storage.list_files(out, recursive=True)}
+    pending = [  # one whose tar or side-car was removed by hand is made anew, too
+        row for name, row in units.items()
+        if (name, row["fingerprint"]) not in done
+        or not {row["shard"], row["shard"].removesuffix(".tar") + ".parquet"} <= there
+    ]  # fmt: skip
+    before = len(units) - len(pending)
+    if pending:
+        cluster.start(ray)
+        arguments = {"run": run_, "selection": selection, "model": model, "config": config, "print_": print_}
+        rows = cluster.run_actors(pending, LatentsActor, arguments)
+        for row in reporter.follow("latents", rows, len(pending), before):
+            if row["fatal"]:
+                raise RuntimeError(row["fatal"])
+    else:
+        reporter.skipped("latents", before)
+    current = {name.removeprefix(prefix): row["fingerprint"] for name, row in units.items()}
+    ledger.tidy("latents", current, prefix)
+    ledger.tidy("errors", current, f"latents-{prefix}")
+    for row in failures(run_, selection)[:SHOWN]:
+        log.warning("latents   failed: %s %s: %s; %s", row["uri"], row["key"] or "", row["reason"], row["remedy"])
+    made = ledger.read("latents", ["shard"], where=ds.field("selection") == selection)["shard"].to_pylist()
+    if not made:
+        raise RuntimeError(f"not one clip of {root} could be encoded; run `rushes verify --full {run_}`")
+    infos = [shards.read_info(out, shard) for shard in made]
+    extra = {"tokenizer": print_, "selection": selection}
+    manifest = shards.write_manifest(
+        out, infos, kind="latents", fingerprint=fingerprint(FORMAT, print_, scorer, config), extra=extra
+    )
+    shards.prune(out, manifest)
+    return manifest
+
+
+def failures(run_: str, selection: str) -> list[Row]:
+    """Return what failed when the latents of a selection were made, as rows of the table `errors`."""
+    rows = Ledger(run_).read("errors", ["stage", "unit", "uri", "key", "reason", "remedy"]).to_pylist()
+    return [row for row in rows if row["stage"] == "latents" and row["unit"].startswith(f"{selection}.")]
+
+
+def _check(config: LatentsConfig) -> None:
+    """Raise ValueError for settings that no clip can be encoded with, before any worker starts."""
+    from rushes.tokenizer.config import Budget
+
+    Budget(share=config.share, per_second=config.per_second)
+    if config.side_px < 0:
+        raise ValueError(f"side_px={config.side_px} must be a number of pixels; 0 keeps the size of the clips")
+
+
+def tokenizer_fingerprint(model: str) -> str:
+    """Return the fingerprint of a saved tokenizer. Raises ValueError where there is none."""
+    uri = f"{folder_of(model)}/config.json"
+    if not storage.exists(uri):
+        raise ValueError(
+            f"{model} holds no tokenizer; train one with `rushes tokenizer train RUN`, or give --tokenizer shipped"
+        )
+    return str(json.loads(storage.read_bytes(uri))["fingerprint"])
+
+
+def scorer_fingerprint(model: str, config: LatentsConfig) -> str:
+    """Return the fingerprint of the scorer that decides on rates, empty where they are measured.
+
+    Raises ValueError where it is to be predicted and the model has no scorer.
+    """
+    uri = f"{folder_of(model)}/scorer.json"
+    if config.allocation == "measured" or not storage.exists(uri):
+        if config.allocation == "predicted":
+            raise ValueError(f"{model} holds no scorer; train one with `rushes tokenizer scorer RUN`, or measure")
+        return ""
+    return str(json.loads(storage.read_bytes(uri))["fingerprint"])
+
+
+class LatentsActor:
+    """Encodes one shard after another: table `latents`, and the shard itself."""
+
+    def __init__(self, run: str, selection: str, model: str, config: LatentsConfig, print_: str):
+        self.run, self.selection, self.model, self.config, self.print_ = run, selection, model, config, print_
+        self.roots = f"{run}/shards/{selection}", f"{run}/latents/{selection}"
+
+    def __call__(self, unit: Row) -> Row:
+        """Encode the clips of one shard; what cannot be decoded or read becomes an error row."""
+        ledger = Ledger(self.run)
+        try:
+            info, failed = self._encode(unit["shard"])
+            uri = f"{self.roots[0]}/{unit['shard']}"
+            write_errors(ledger, "latents", unit, [{"uri": uri, "seconds": 0.0, **row} for row in failed])
+            ledger.write("latents", unit["unit"], [self._row(info)] if info else [], unit["fingerprint"])
+        except (ValueError, storage.StorageError) as error:
+            return {**status(unit, 0, 0.0, 0), "fatal": str(error)}
+        if info is None:
+            return status(unit, 0, 0.0, len(failed))
+        return status(unit, info.samples, info.stats.get("duration_s", {}).get("sum", 0.0), len(failed))
+
+    def _encode(self, shard: str) -> tuple[shards.ShardInfo | None, list[Row]]:
+        from rushes.pipelines.stages.latents import latents
+        from rushes.tokenizer.config import Budget
+
+        config = self.config
+        budget = Budget(share=config.share, per_second=config.per_second)
+        try:
+            return latents.encode_shard(
+                self.roots[0], shard, self.roots[1], self.model, budget,
+                side_px=config.side_px, allocation=config.allocation,
+            )  # fmt: skip
+        except shards.ShardError as error:
+            remedy = f"remove it and run `{selections.pack_command(self.run, self.selection)}`, which packs it anew"
+            return None, [{"code": "damaged", "reason": str(error), "remedy": remedy}]
+
+    def _row(self, info: shards.ShardInfo) -> Row:
+        return {"shard": info.path, "samples": info.samples, "size_bytes": info.size_bytes, "sha256": info.sha256,
+                "tokenizer": self.print_, "selection": self.selection}  # fmt: skip

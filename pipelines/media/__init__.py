@@ -1,0 +1,1 @@
+"""Footage: lists of inputs, probing, decoding, sound, stream copies, signals as arrays."""

@@ -1,0 +1,446 @@
+"""A source as a file: opening and probing it, its spans. Listing inputs lives here too. No Ray.
+
+Probing reads headers, a few packets and decodes one picture, which alone tells when the source begins and how it is
+turned. Content decides what a file is, never its suffix.
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from itertools import chain, islice, pairwise
+from pathlib import PurePosixPath
+from typing import Any, BinaryIO, cast
+
+import av
+import av.error
+import numpy as np
+from av.container import InputContainer
+from av.video.stream import VideoStream
+
+from rushes.pipelines.config import InputConfig, ScanConfig
+from rushes.pipelines.media import lists
+from rushes.pipelines.store import clip, storage
+
+VIDEO_SUFFIXES = frozenset(
+    {
+        ".264", ".265", ".3g2", ".3gp", ".asf", ".avi", ".divx", ".dv", ".f4v", ".flv", ".h264", ".h265", ".hevc",
+        ".ivf", ".m2ts", ".m2v", ".m4v", ".mj2", ".mkv", ".mov", ".mp4", ".mpe", ".mpeg", ".mpg", ".mts", ".mxf",
+        ".nut", ".ogm", ".ogv", ".qt", ".rm", ".rmvb", ".ts", ".vob", ".webm", ".wmv", ".y4m",
+    }
+)  # fmt: skip
+LIST_SUFFIXES = frozenset({".csv", ".jsonl", ".ndjson", ".parquet"})
+PROBED_PACKETS = 100  # timestamps looked at to tell a variable frame rate
+FIRST_PICTURE_PACKETS = 300  # packets tried until one gives a picture
+SQUARE_TOLERANCE = 0.005  # a sample aspect this near to 1 is a rounding of the encoder, not a shape
+_GUESSING = {"h264", "hevc", "m4v", "mpegvideo", "av1", "obu"}  # raw streams: the duration is a guess by size
+_PLAYLISTS = {"hls", "dash", "concat", "imf", "sdp", "rtsp", "ffmetadata"}
+_RANGES = {1: "tv", 2: "pc"}
+_SPACES = {0: "rgb", 1: "bt709", 4: "fcc", 5: "bt470bg", 6: "smpte170m", 7: "smpte240m", 8: "ycgco", 9: "bt2020nc",
+           10: "bt2020c", 14: "ictcp"}  # fmt: skip
+_TRANSFERS = {1: "bt709", 4: "gamma22", 5: "gamma28", 6: "smpte170m", 7: "smpte240m", 8: "linear", 13: "srgb",
+              14: "bt2020-10", 15: "bt2020-12", 16: "smpte2084", 17: "smpte428", 18: "arib-std-b67"}  # fmt: skip
+_PRIMARIES = {1: "bt709", 4: "bt470m", 5: "bt470bg", 6: "smpte170m", 7: "smpte240m", 8: "film", 9: "bt2020",
+              10: "smpte428", 11: "smpte431", 12: "smpte432"}  # fmt: skip
+
+
+class FootageError(ValueError):
+    """A source that cannot be used at all.
+
+    Attributes:
+        code: missing, empty, not_video, still_picture, playlist, no_video_stream, no_index, unreadable, encrypted,
+            too_large, changed or crashed.
+        reason: What was found.
+        remedy: What to do.
+    """
+
+    def __init__(self, uri: str, code: str, reason: str, remedy: str):
+        super().__init__(f"{uri}: {reason}; {remedy}")
+        self.uri, self.code, self.reason, self.remedy = uri, code, reason, remedy
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return FootageError, (self.uri, self.code, self.reason, self.remedy)
+
+
+@contextmanager
+def open_container(uri: str) -> Iterator[InputContainer]:
+    """Open a video file or object for reading. Raises FootageError with the reason where it is none."""
+    with ExitStack() as stack:
+        try:
+            container = _open(uri, stack)
+        except (av.error.FFmpegError, OSError) as error:
+            raise _why_not(uri, error) from error
+        name = container.format.name
+        if name in _PLAYLISTS:
+            raise FootageError(uri, "playlist", f"a playlist ({name}), not footage", "list the files it names instead")
+        if name == "image2" or name.endswith("_pipe"):
+            raise FootageError(uri, "still_picture", "a still picture, not a video", "remove it from the inputs")
+        yield container
+
+
+def _open(uri: str, stack: ExitStack) -> InputContainer:
+    # A file may be a playlist in disguise: nothing beyond local files may be opened on its behalf.
+    options = {"protocol_whitelist": "file"}
+    file: Any
+    if storage.is_local(uri):
+        path = storage.local_path(uri).absolute()
+        if path.is_dir():
+            raise IsADirectoryError(21, "a folder, not a file")
+        if path.exists() and not path.is_file():  # reading it could wait for ever
+            raise OSError("a pipe or a device, not a file")
+        file = str(path)
+    else:
+        stack.enter_context(storage.reaching(uri))
+        fs, name = storage.filesystem(uri)
+        cache = {"cache_type": "blockcache", "block_size": 2 * 2**20, "cache_options": {"maxblocks": 16}}
+        file = stack.enter_context(fs.open(name, "rb", **cache))
+    return stack.enter_context(av.open(file, metadata_errors="ignore", options=options))
+
+
+def _why_not(uri: str, error: Exception) -> FootageError:
+    """Return the clearest reason why a file could not be opened."""
+    if isinstance(error, FileNotFoundError):
+        return FootageError(uri, "missing", "there is no such file", "check the path, or remove it from the inputs")
+    if isinstance(error, IsADirectoryError):
+        return FootageError(uri, "not_video", "a folder, not a file", "give it as an input of its own")
+    if not isinstance(error, av.error.InvalidDataError):
+        reason = f"cannot be read ({getattr(error, 'strerror', None) or error})"
+        remedy = "check the rights on it and the connection, then use --retry-failed"
+        return FootageError(uri, "unreadable", reason, remedy)
+    with _open_small(uri) as (file, size_bytes):
+        head = file.read(4096)
+    if size_bytes == 0:
+        return FootageError(uri, "empty", "the file is empty", "fetch it again, or remove it from the inputs")
+    if head[4:8] in {b"ftyp", b"styp", b"moof", b"sidx", b"mdat", b"moov", b"wide"}:
+        reason = "an mp4/mov without a usable index (moov): cut short, or one segment of a stream"
+        return FootageError(uri, "no_index", reason, "fetch it again, or join it with its initialisation segment")
+    if b"\0" not in head:
+        return FootageError(uri, "not_video", "text, not a video", "remove it from the inputs")
+    reason = "not a video, or its header is broken"
+    return FootageError(uri, "not_video", reason, "fetch it again, or remove it from the inputs")
+
+
+@contextmanager
+def _open_small(uri: str) -> Iterator[tuple[BinaryIO, int]]:
+    """Open for a few small reads: each fetches its own bytes from an object store and no more."""
+    if storage.is_local(uri):
+        with storage.open_read(uri) as file:
+            yield file, storage.size(uri)
+        return
+    fs, path = storage.filesystem(uri)
+    with fs.open(path, "rb", cache_type="none") as file:
+        yield cast(BinaryIO, file), int(file.size)
+
+
+def video_stream(container: InputContainer) -> VideoStream:
+    """Return the footage of a container: its first video stream that is not a cover picture.
+
+    Raises:
+        FootageError: If there is none.
+    """
+    for stream in container.streams.video:
+        if not int(stream.disposition) & int(av.stream.Disposition.attached_pic):
+            return stream
+    found = ", ".join(sorted({stream.type for stream in container.streams})) or "no stream"
+    uri = str(container.name)
+    raise FootageError(uri, "no_video_stream", f"holds {found} but no video", "remove it from the inputs")
+
+
+def probe(uri: str, scan: ScanConfig) -> dict[str, Any]:
+    """Return the columns of table `sources` that the file itself decides.
+
+    `width` and `height` are as displayed: after rotation and sample aspect. `rotation_deg` is the clockwise turn that
+    a player makes. `start_s` is the timestamp of the first picture shown, from which all our times count.
+
+    Raises:
+        FootageError: If nothing can be made of the file.
+    """
+    with open_container(uri) as container:
+        try:
+            stream = video_stream(container)
+        except FootageError as error:
+            raise FootageError(uri, error.code, error.reason, error.remedy) from None
+        _admit(uri, stream, scan)
+        picture, times, packets = _beginning(uri, container, stream)
+        timing = _timing(container, stream, times, packets)
+        facts = _described(container, stream, picture) | _sound(container)
+    if max(picture.width, picture.height) > scan.max_side_px:
+        raise _too_large(uri, picture.width, picture.height, scan)
+    digest = digest_of(uri)
+    start_s = _seconds(picture.pts, picture.time_base) or 0.0
+    facts |= {"start_s": start_s, "duration_s": timing["end_s"] - (start_s if timing["absolute"] else 0.0)}
+    facts |= {"fps": timing["fps"], "variable_fps": timing["variable"]}
+    facts["bit_rate"] = facts["bit_rate"] or int(digest.size_bytes * 8 / max(facts["duration_s"], 0.001))
+    return {
+        "source_id": digest.source_id, "uri": uri, "size_bytes": digest.size_bytes,
+        "digest": digest.sampled, "digest_full": digest.full, **facts,
+    }  # fmt: skip
+
+
+def digest_of(uri: str) -> clip.Digest:
+    """Return the content digest of a file or object, reading a few blocks of it."""
+    with _open_small(uri) as (file, size_bytes):
+        return clip.digest(file, size_bytes)
+
+
+def check_unchanged(source: Mapping[str, Any]) -> None:
+    """Raise FootageError unless a source still holds the content that was probed.
+
+    Its clips would bear the key, the captions and the licence of other footage.
+    """
+    uri = source["uri"]
+    try:
+        found = digest_of(uri).sampled
+    except OSError as error:
+        raise _why_not(uri, error) from error
+    if found != source["digest"]:
+        remedy = "curate it into another --out; or put the old file back (or keep the new) and use --retry-failed"
+        raise FootageError(uri, "changed", "its content is another than when it was probed", remedy)
+
+
+def _admit(uri: str, stream: VideoStream, scan: ScanConfig) -> None:
+    """Refuse what must not or cannot be decoded."""
+    context = stream.codec_context
+    if context is None:
+        reason = "its codec is unknown to this FFmpeg"
+        raise FootageError(uri, "unreadable", reason, "re-encode it to H.264, HEVC, VP9 or AV1")
+    if max(context.width, context.height) > scan.max_side_px:
+        raise _too_large(uri, context.width, context.height, scan)
+    context.options = {"max_pixels": str(scan.max_side_px**2)}
+
+
+def _too_large(uri: str, width: int, height: int, scan: ScanConfig) -> FootageError:
+    reason = f"frames of {width}×{height}, the limit is {scan.max_side_px} a side"
+    return FootageError(uri, "too_large", reason, "raise scan.max_side_px or shrink the file")
+
+
+def _beginning(uri: str, container: InputContainer, stream: VideoStream) -> tuple[av.VideoFrame, list[float], int]:
+    """Return the first picture, the timestamps of the packets read and their number."""
+    read = 0
+    times: list[float] = []
+    picture: av.VideoFrame | None = None
+    reason = "not one picture in it can be decoded"
+    packets = islice(container.demux(stream), FIRST_PICTURE_PACKETS)
+    while picture is None or len(times) < PROBED_PACKETS:
+        try:
+            packet = next(packets, None)
+            if packet is None:
+                break
+            if packet.has_sidedata("encryption_info") or packet.has_sidedata("encryption_init_info"):
+                remedy = "decrypt it first; Rushes holds no keys"
+                raise FootageError(uri, "encrypted", "the video is encrypted (Common Encryption)", remedy)
+            read += packet.size > 0
+            if packet.pts is not None:
+                times.append(float(packet.pts * packet.time_base))
+            if picture is None:
+                picture = next(iter(cast("list[av.VideoFrame]", packet.decode())), None)
+        except av.error.FFmpegError as error:
+            reason = f"not one picture in it can be decoded ({(error.strerror or str(error)).lower()})"
+    if picture is None:
+        raise FootageError(uri, "unreadable", reason, "fetch it again, or re-encode it from the original")
+    return picture, times, read
+
+
+def _timing(container: InputContainer, stream: VideoStream, times: list[float], packets: int) -> dict[str, Any]:
+    """Return frame rate, whether it varies, and the end: by the stream's header, the container's, or its packets."""
+    whole = len(times) < PROBED_PACKETS
+    # Where packets follow, the last few may still miss the pictures that are shown between them.
+    steps = np.diff(np.sort(times)[: None if whole else -16])
+    steps = steps[steps > 0]
+    rate = stream.average_rate or stream.guessed_rate or stream.base_rate
+    fps = float(rate) if rate and 0 < rate < 1000 else 0.0
+    if not fps:
+        fps = 1 / float(np.median(steps)) if len(steps) else 25.0
+    absolute = False
+    if stream.duration and stream.time_base:
+        end_s = float(stream.duration * stream.time_base)
+    elif container.duration and container.format.name not in _GUESSING:
+        end_s = container.duration / av.time_base
+        absolute = "matroska" in container.format.name  # its duration counts from zero, others' from the first packet
+    else:
+        frames, end_s = _rest(container, stream)
+        absolute = bool(times)
+        end_s = max([end_s, *times]) + 1 / fps if times else (packets + frames) / fps
+    return {"fps": fps, "variable": _varies(steps, float(stream.time_base or 0)), "end_s": end_s, "absolute": absolute}
+
+
+def _varies(steps: np.ndarray, tick_s: float) -> bool:
+    """Whether the time between pictures differs by more than rounding; the longest may be a gap at an edit."""
+    if len(steps) <= 2:
+        return False
+    usual = np.sort(steps)[: -1 if len(steps) > 4 else None]
+    return bool(np.ptp(usual) > max(2.5 * tick_s, 0.1 * float(np.median(steps))))
+
+
+def _rest(container: InputContainer, stream: VideoStream) -> tuple[int, float]:
+    """Return number and last timestamp of the packets to come; only for files that name no duration."""
+    number, last = 0, 0.0
+    for packet in container.demux(stream):
+        number += packet.size > 0
+        last = max(last, _seconds(packet.pts, packet.time_base) or 0.0)
+    return number, last
+
+
+def _seconds(pts: int | None, time_base: Any) -> float | None:
+    return None if pts is None else float(pts * time_base)
+
+
+def _described(container: InputContainer, stream: VideoStream, picture: av.VideoFrame) -> dict[str, Any]:
+    """Return what the headers and the first picture say about codec, shape and colour."""
+    context, pixel = stream.codec_context, picture.format
+    turn = int(round(-picture.rotation / 90) * 90) % 360
+    aspect = float(stream.sample_aspect_ratio or context.sample_aspect_ratio or 1) or 1.0
+    width = picture.width if abs(aspect - 1) < SQUARE_TOLERANCE else max(1, round(picture.width * aspect))
+    width, height = (picture.height, width) if turn in {90, 270} else (width, picture.height)
+    transfer = _TRANSFERS.get(int(picture.color_trc))
+    return {
+        "container": container.format.name.split(",")[0], "video_codec": context.codec.canonical_name,
+        "pixel_format": pixel.name, "bit_depth": max(component.bits for component in pixel.components),
+        "width": width, "height": height, "coded_width": picture.width, "coded_height": picture.height,
+        "rotation_deg": turn, "sample_aspect": aspect, "bit_rate": context.bit_rate or 0,
+        "color_range": "pc" if pixel.name.startswith("yuvj") else _RANGES.get(int(picture.color_range)),
+        "color_space": _SPACES.get(int(picture.colorspace)), "color_transfer": transfer,
+        "color_primaries": _PRIMARIES.get(int(picture.color_primaries)),
+        "hdr": transfer in {"smpte2084", "arib-std-b67"},
+    }  # fmt: skip
+
+
+def _sound(container: InputContainer) -> dict[str, Any]:
+    stream = container.streams.audio[0] if container.streams.audio else None
+    if stream is None or stream.codec_context is None:
+        return {"audio_codec": None, "audio_channels": None, "audio_rate_hz": None}
+    context = stream.codec_context
+    return {
+        "audio_codec": context.codec.canonical_name,
+        "audio_channels": context.channels,
+        "audio_rate_hz": context.sample_rate,
+    }
+
+
+def spans(duration_s: float, scan: ScanConfig) -> list[tuple[float, float]]:
+    """Return half-open ranges of about `span_s` that cover a source; the last has no end, as durations may err."""
+    count = 1 if not duration_s or duration_s <= 1.5 * scan.span_s else round(duration_s / scan.span_s)
+    borders = [*(scan.span_s * i for i in range(count)), math.inf]
+    return list(pairwise(borders))
+
+
+def expand(inputs: Sequence[str], config: InputConfig) -> Iterator[dict[str, Any]]:
+    """Yield a row {uri, size_bytes, version, caption, licence, rights, extra} for each source, each once.
+
+    Inputs are files, folders (searched for video suffixes), globs, `s3://` forms of these, and lists in CSV, JSONL or
+    Parquet, whose relative paths count from the list's folder and whose further columns go to `extra` as JSON. Memory
+    grows by a few bytes a source only. `version` tells a file's content has changed: modification time or etag.
+
+    Raises:
+        ValueError: For an input that is missing, a folder without videos, a list that cannot be read or lacks the
+            column of URIs.
+    """
+    seen: set[bytes] = set()
+    for name in inputs:
+        rows = _reached(name, config)
+        first = next(rows, None)
+        if first is None:
+            suffixes = " ".join(sorted(VIDEO_SUFFIXES))
+            raise ValueError(f"{name} holds no video; name a folder with files such as {suffixes}, or the files")
+        for row in chain([first], rows):
+            mark = hashlib.blake2b(row["uri"].encode("utf-8", "surrogateescape"), digest_size=8).digest()
+            if mark not in seen:
+                seen.add(mark)
+                yield row
+
+
+def _reached(name: str, config: InputConfig) -> Iterator[dict[str, Any]]:
+    with storage.reaching(name):
+        yield from _expanded(name, config)
+
+
+def _expanded(name: str, config: InputConfig) -> Iterator[dict[str, Any]]:
+    local = storage.is_local(name)
+    uri = os.path.abspath(storage.local_path(name)) if local else name  # noqa: PTH100 - "..", but no links resolved
+    fs, path = storage.filesystem(uri)
+    info = _stat(fs, path)
+    if info is None and glob.has_magic(name):
+        found = fs.glob(path, detail=True) if not local else {f: fs.info(f) for f in _sorted_glob(path)}
+        for item in (found[key] for key in sorted(found)):
+            if item["type"] == "file":
+                yield _row(_uri_of(uri, item["name"]), item)
+    elif info is None:
+        raise ValueError(f"{name}: there is no such file, folder or object; check the path and the credentials")
+    elif info["type"] == "directory":
+        for folder, folders, files in fs.walk(path, detail=True, topdown=True):
+            ordered = sorted(folders.items())
+            folders.clear()
+            folders.update(ordered)
+            for key in sorted(files):
+                if PurePosixPath(key).suffix.lower() in VIDEO_SUFFIXES and not key.startswith("."):
+                    yield _row(_uri_of(uri, f"{folder}/{key}"), files[key])
+    elif PurePosixPath(path).suffix.lower() in LIST_SUFFIXES:
+        yield from _listed(uri, config)
+    else:
+        yield _row(uri, info)
+
+
+def _stat(fs: Any, path: str) -> dict[str, Any] | None:
+    try:
+        return cast("dict[str, Any]", fs.info(path))
+    except FileNotFoundError:
+        return None
+
+
+def _sorted_glob(pattern: str) -> list[str]:
+    return sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207 - patterns are absolute
+
+
+def _uri_of(parent: str, path: str) -> str:
+    return path if storage.is_local(parent) else f"{parent.split('://', 1)[0]}://{path}"
+
+
+def _row(uri: str, info: Mapping[str, Any], **columns: str | None) -> dict[str, Any]:
+    storage.check_uri(uri)  # an entry of a list is opened much later, by a worker
+    if not uri.isascii() and uri != uri.encode(errors="replace").decode():
+        raise ValueError(f"{uri!r}: the name is not UTF-8, so no table can hold it; rename the file")
+    changed = info.get("mtime", info.get("ETag", info.get("LastModified")))
+    version = str(round(changed * 1e9)) if isinstance(changed, float) else changed and str(changed).strip('"')
+    blank = dict.fromkeys(("caption", "licence", "rights", "extra"))
+    return {"uri": uri, "size_bytes": info.get("size"), "version": version or None, **blank, **columns}
+
+
+def _listed(uri: str, config: InputConfig) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a list; remote entries are not looked up, so that a list of millions opens at once."""
+    named = {
+        "uri": config.uri_column,
+        "caption": config.caption_column,
+        "licence": config.licence_column,
+        "rights": config.rights_column,
+    }
+    folder = uri.rsplit("/", 1)[0]
+    number = -1
+    for number, record in enumerate(lists.records(uri, config.uri_column)):
+        target = record.get(config.uri_column)
+        if config.uri_column not in record:
+            raise lists.no_column(f"{uri}, row {number},", config.uri_column, record)
+        if not isinstance(target, str) or not target.strip():
+            raise ValueError(f"{uri}: row {number} names no video in column {config.uri_column!r}; fill or remove it")
+        target = target.strip()
+        if "://" not in target and not target.startswith("/"):
+            target = f"{folder}/{target}"
+        info: Mapping[str, Any] = {}
+        if storage.is_local(target):
+            target = os.path.abspath(storage.local_path(target))  # noqa: PTH100
+            info = _stat(*storage.filesystem(target)) or {}
+        texts = {key: _text(record.get(column)) for key, column in named.items() if key != "uri"}
+        rest = {key: value for key, value in record.items() if key not in named.values() and value is not None}
+        extra = json.dumps(rest, sort_keys=True, ensure_ascii=False, default=str) if rest else None
+        yield _row(target, info, **texts, extra=extra)
+    if number < 0:
+        raise ValueError(f"{uri} lists no video: it has no row; add one for each, or leave the list out")
+
+
+def _text(value: Any) -> str | None:
+    text = None if value is None else str(value).strip()
+    return text or None

@@ -1,0 +1,77 @@
+"""Lists of inputs: the records of CSV, JSONL and Parquet files, and what is wrong with them. No Ray."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import PurePosixPath
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from rushes.pipelines.store import storage
+
+
+def no_column(where: str, wanted: str, there: Iterable[Any]) -> ValueError:
+    """Return the error for a list, or a row of it, without the column that names the videos."""
+    has = ", ".join(map(str, there)) or "none"
+    return ValueError(f"{where} has no column {wanted!r}; it has {has}; set inputs.uri_column to one of them")
+
+
+def _check_columns(uri: str, wanted: str, names: Sequence[str]) -> None:
+    """Raise ValueError where the columns of a list leave open which video a row names."""
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(
+            f"{uri} has several columns named {', '.join(map(repr, twice))}; give each a name of its own, since only "
+            "one of them would be read"
+        )
+    if wanted not in names:
+        raise no_column(uri, wanted, names)
+
+
+def records(uri: str, wanted: str) -> Iterator[dict[str, Any]]:
+    """Yield the records of a CSV, JSONL or Parquet list, a few at a time.
+
+    Raises ValueError for a list that cannot be read, has a name twice, or lacks the column `wanted`.
+    """
+    suffix = PurePosixPath(uri).suffix.lower()
+    try:
+        with storage.open_read(uri) as file:
+            if suffix == ".parquet":
+                parquet = pq.ParquetFile(file)
+                _check_columns(uri, wanted, parquet.schema_arrow.names)
+                for batch in parquet.iter_batches(batch_size=4096):
+                    yield from batch.to_pylist()
+                return
+            lines = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
+            if suffix == ".csv":
+                table = csv.DictReader(lines, strict=True)
+                if table.fieldnames is None:
+                    raise ValueError(f"{uri} is empty; a list begins with a row of names, such as: {wanted},caption")
+                _check_columns(uri, wanted, table.fieldnames)
+                for cells in table:
+                    yield {key: value for key, value in cells.items() if key is not None}
+                return
+            for line in lines:
+                if line.strip():
+                    yield _object(line)
+    except (OSError, UnicodeDecodeError, csv.Error, pa.ArrowException, json.JSONDecodeError) as error:
+        kind = {".csv": "CSV (UTF-8)", ".parquet": "Parquet"}.get(suffix, "JSON lines (UTF-8)")
+        raise ValueError(f"{uri} cannot be read as {kind}: {error}; write it again or correct its suffix") from error
+
+
+def _object(line: str) -> dict[str, Any]:
+    value = json.loads(line, object_pairs_hook=_once)
+    if not isinstance(value, dict):
+        raise json.JSONDecodeError("a line is not an object", line, 0)
+    return value
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        raise json.JSONDecodeError("a name stands twice in one object", json.dumps(pairs), 0)
+    return value

@@ -1,0 +1,133 @@
+"""What a run came to, in a few lines or as JSON: the account, the failures, the shards. No Ray, no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rushes.pipelines.config import CurateConfig, check
+from rushes.pipelines.engine import plan
+from rushes.pipelines.media import footage
+from rushes.pipelines.report import caption_account
+from rushes.pipelines.report.accounting import Account, account
+from rushes.pipelines.stages.select import select, selections
+from rushes.pipelines.store import shards, storage
+from rushes.pipelines.store.ledger import Ledger
+from rushes.pipelines.store.storage import redact
+
+MAX_FAILURES = 50
+_FAILURE = ["stage", "uri", "key", "seconds", "code", "reason", "remedy"]
+
+
+def of(run: str, policy: str | None = None) -> dict[str, Any]:
+    """Return the account of a run, its failures and its shards as plain values.
+
+    Raises ValueError where the folder is not a run.
+    """
+    Ledger(run).require()
+    found = account(run, policy)
+    found.check()
+    failures = Ledger(run).read("errors", _FAILURE).sort_by([("uri", "ascending"), ("stage", "ascending")]).to_pylist()
+    return {
+        "run": run,
+        "policy": found.policy,
+        "inputs": found.inputs,
+        "input_s": round(found.input_s, 6),
+        "account": _entries(found),
+        "failures": [{**row, "uri": redact(row["uri"] or "")} for row in failures],
+        "selections": found.policies,
+        "stale": selections.stale(Ledger(run)),
+        "captions": caption_account.of(run),
+        "shards": _shards(run, found.policy),
+    }
+
+
+def _entries(found: Account) -> list[dict[str, Any]]:
+    return [
+        {"fate": e.fate, "reason": e.reason, "seconds": round(e.seconds, 6), "clips": e.clips, "sources": e.sources}
+        for e in found.entries
+    ]
+
+
+def _shards(run: str, policy: str | None) -> dict[str, Any] | None:
+    root = f"{run.rstrip('/')}/shards/{policy}"
+    if policy is None or not storage.exists(f"{root}/manifest.json"):
+        return None
+    manifest = shards.read_manifest(root)
+    return {
+        "shards": len(manifest.shards),
+        "samples": manifest.samples,
+        "bytes": sum(s.size_bytes for s in manifest.shards),
+    }
+
+
+def lines(found: dict[str, Any]) -> list[str]:
+    """Return the summary as lines for a terminal."""
+    text = [
+        f"{found['run']}: {found['inputs']} inputs, {found['input_s']:.3f} s of footage, policy {found['policy']}",
+        "",
+    ]
+    text += [f"  {'fate':<9} {'reason':<24} {'seconds':>12} {'clips':>8} {'sources':>8}"]
+    for e in found["account"]:
+        text += [f"  {e['fate']:<9} {e['reason']:<24} {e['seconds']:>12.3f} {e['clips']:>8} {e['sources']:>8}"]
+    others = [name for name in found["selections"] if name != found["policy"]]
+    if others:
+        text[0] += f" (other selections: {', '.join(others)})"
+    if found["stale"]:
+        commands = (selections.pack_command(found["run"], name) for name in found["stale"])
+        text.insert(
+            1, f"made of an older ledger: {', '.join(found['stale'])}; bring up to date with: {'; '.join(commands)}"
+        )
+    total = sum(e["seconds"] for e in found["account"])
+    text += [f"  {'sum':<9} {'':<24} {total:>12.3f} {sum(e['clips'] for e in found['account']):>8}"]
+    if found["captions"]:
+        text += ["", *caption_account.lines(found["captions"])]
+    if found["shards"]:
+        s = found["shards"]
+        text += ["", f"{s['samples']} clips in {s['shards']} shards, {s['bytes'] / 1e6:.1f} MB"]
+    if found["failures"]:
+        text += ["", *_failure_lines(found["failures"])]
+    if found.get("report"):
+        text += ["", f"report: {found['report']}"]
+    return text
+
+
+def _failure_lines(failures: Sequence[dict[str, Any]]) -> list[str]:
+    text = [f"{len(failures)} failed (what is mended is tried again by the same command with --retry-failed):"]
+    for row in failures[:MAX_FAILURES]:
+        lost = f" ({row['seconds']:.2f} s lost)" if row["seconds"] else ""
+        text += [f"  {row['key'] or row['uri']}: {row['stage']}: {row['code']}: {row['reason']}{lost}; {row['remedy']}"]
+    if len(failures) > MAX_FAILURES:
+        text += [f"  … and {len(failures) - MAX_FAILURES} more, in the table `errors` and in the report"]
+    return text
+
+
+def dry_run(inputs: Sequence[str], run: str, config: CurateConfig) -> dict[str, Any]:
+    """Return what a curate command would work on, without writing anything."""
+    check(config)
+    policy = select.read_policy(selections.source(run, config.select.policy))
+    select.check(policy, config.score.scorers)
+    ledger = Ledger(run)
+    ledger.check()
+    if reason := selections.clash(ledger, policy):
+        raise selections.SelectionError(reason)
+    count, size_bytes, known = 0, 0, 0
+    before = {uri for batch in ledger.batches("plan", ["uri"]) for uri in batch.column("uri").to_pylist()}
+    for row in footage.expand(inputs, config.inputs):
+        count += 1
+        size_bytes += row["size_bytes"] or 0
+        known += row["uri"] in before
+    return {
+        "run": run, "inputs": count, "bytes": size_bytes, "new": count - known, "known": known,
+        "units_so_far": len(plan.units(ledger)), "policy": config.select.policy, "scorers": config.score.scorers,
+    }  # fmt: skip
+
+
+def dry_run_lines(found: dict[str, Any]) -> list[str]:
+    """Return what `dry_run` found as lines for a terminal."""
+    return [
+        f"{found['inputs']} inputs, {found['bytes'] / 1e6:.1f} MB: {found['new']} new, "
+        f"{found['known']} known to {found['run']}",
+        f"policy {found['policy']}, scorers {', '.join(found['scorers'])}",
+        "nothing was written",
+    ]

@@ -1,0 +1,1 @@
+"""Kept clips are cut, once."""

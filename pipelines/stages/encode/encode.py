@@ -1,0 +1,266 @@
+"""One clip cut out of a source: exact to the picture, upright, square pixels, bars cropped, equal bytes every time.
+
+Where nothing is to be changed and the borders allow it, the stream is copied (`media.remux`); else encoded once.
+Every picture keeps its own timestamp, so a variable frame rate stays what it was. Encoders run on one thread: their
+output depends on the number of threads, and the clips of a run are encoded side by side anyway.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, cast
+
+import av
+import cv2
+from av.container import OutputContainer
+from av.video.stream import VideoStream
+
+from rushes.pipelines.config import PackConfig
+from rushes.pipelines.media import decode, remux
+from rushes.pipelines.media.decode import Picture
+from rushes.pipelines.media.remux import BORDER_S, Cut
+from rushes.pipelines.media.sound import Sound
+
+KEY_FRAME_S = 2.0
+FRAME_DURATION = 1 << 8  # AV_CODEC_FLAG_FRAME_DURATION: pictures bring their durations along
+# On AVX-512 x264 gave other bytes for equal pictures in about one run of six; with AVX2 it never did. The same cap for
+# SVT-AV1 keeps its bytes equal on older machines.
+_AVX2 = cv2.checkHardwareSupport(11)  # cv::CPU_AVX2
+ENCODERS: dict[str, tuple[str, dict[str, str]]] = {
+    "h264": ("libx264", {"preset": "veryfast", "x264-params": "cpu-independent=1" + (":asm=avx2" if _AVX2 else "")}),
+    "hevc": ("libx265", {"preset": "fast", "x265-params": "pools=1:frame-threads=1:log-level=error:info=0"}),
+    "av1": ("libsvtav1", {"preset": "8", "svtav1-params": "lp=1" + (":asm=avx2" if _AVX2 else "")}),
+}
+_RGB_TAGS = {"color_range": 1, "colorspace": 1, "color_trc": 1, "color_primaries": 1}
+
+COPIED_FORMATS = frozenset({"yuv420p", "yuvj420p", "yuv420p10le"})  # what the encoders here would write as well
+Crop = tuple[float, float, float, float]
+
+
+class EncodeError(ValueError):
+    """A range of a source holds nothing that could be encoded."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What happens to the pixels of a picture, in this order."""
+
+    turn: str
+    """FFmpeg filters that put it upright, each with a comma after it."""
+    crop: tuple[int, int, int, int]
+    """x, y, width and height of what stays of the upright picture."""
+    width: int
+    """Width of the result, even."""
+    height: int
+    """Height of the result, even."""
+
+
+def cut(
+    uri: str, source: Mapping[str, Any], start_s: float, end_s: float, pack: PackConfig, crop: Crop
+) -> tuple[bytes, dict[str, Any]]:
+    """Return the pictures with `start_s <= time < end_s`, and the sound beside them, as the bytes of an mp4.
+
+    Args:
+        uri: The file or object.
+        source: Its row of the table `sources`.
+        start_s: Time of the first picture.
+        end_s: Half-open end.
+        pack: Codec, quality, size.
+        crop: Fractions of the upright picture to cut off at left, top, right and bottom.
+
+    Returns:
+        The mp4, and {width, height, fps, frames, duration_s, codec, copied, has_audio}.
+
+    Raises:
+        EncodeError: If the range holds no picture.
+        DecodeError: If a picture in it is broken.
+    """
+    shape = shape_of(source, pack, crop)
+    audio = pack.audio and bool(source.get("audio_codec"))
+    if _may_copy(source, shape, pack):
+        copied = remux.copy(uri, source, start_s, end_s, audio)
+        if copied is not None:
+            return copied.data, _facts(source, shape, source["video_codec"], copied)
+    cut_ = _encoded(uri, source, start_s, end_s, shape, pack, audio)
+    return cut_.data, _facts(source, shape, pack.codec, cut_)
+
+
+def _facts(source: Mapping[str, Any], shape: Shape, codec: str, cut_: Cut) -> dict[str, Any]:
+    return {
+        "width": shape.width,
+        "height": shape.height,
+        "fps": cut_.frames / cut_.duration_s if source["variable_fps"] else source["fps"],
+        "frames": cut_.frames,
+        "duration_s": cut_.duration_s,
+        "codec": codec,
+        "copied": cut_.copied,
+        "has_audio": cut_.has_audio,
+    }
+
+
+def _may_copy(source: Mapping[str, Any], shape: Shape, pack: PackConfig) -> bool:
+    """Whether what stands in the source could stand in a shard as it is: nothing to turn, crop, scale or convert."""
+    size = source["coded_width"], source["coded_height"]
+    return (
+        pack.copy == "keyframes"
+        and source["video_codec"] in {pack.codec, *pack.copy_codecs}
+        and source["pixel_format"] in COPIED_FORMATS
+        and source["sample_aspect"] == 1
+        and not shape.turn
+        and shape.crop == (0, 0, *size)
+        and (shape.width, shape.height) == size
+    )
+
+
+def _encoded(
+    uri: str, source: Mapping[str, Any], start_s: float, end_s: float, shape: Shape, pack: PackConfig, audio: bool
+) -> Cut:
+    """Return the pictures of a range, decoded and encoded once."""
+    pictures = decode.pictures(uri, source, start_s - BORDER_S, end_s - BORDER_S, warm_s=0.0)
+    first = next(pictures, None)
+    if first is None:
+        raise EncodeError(f"{uri} shows no picture from {start_s} s to {end_s} s; scan the source again")
+    with ExitStack() as stack:
+        sound = stack.enter_context(closing(Sound(uri, source, first.time_s, end_s))) if audio else None
+        path = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="rushes-"))) / "clip.mp4"
+        with remux.mp4(path) as out:
+            frames, duration_s = _write(out, first, pictures, _Film(out, first, source, shape, pack), sound)
+        heard = sound is not None and sound.heard
+        return Cut(path.read_bytes(), frames, duration_s, has_audio=heard, copied=False)
+
+
+def shape_of(source: Mapping[str, Any], pack: PackConfig, crop: Crop) -> Shape:
+    """Return how the pictures of a source are turned, cropped and shrunk."""
+    turn = {0: "", 90: "transpose=clock,", 180: "hflip,vflip,", 270: "transpose=cclock,"}[source["rotation_deg"]]
+    coded = source["coded_width"], source["coded_height"]
+    wide, high = coded[::-1] if source["rotation_deg"] in {90, 270} else coded
+    left, top, right, bottom = crop if pack.crop_bars else (0.0, 0.0, 0.0, 0.0)
+    x, width = _kept(wide, left, right)
+    y, height = _kept(high, top, bottom)
+    shown = width * source["width"] / wide, height * source["height"] / high
+    scale = min(1.0, pack.max_side_px / min(shown)) if pack.max_side_px else 1.0
+    return Shape(turn, (x, y, width, height), _even(shown[0] * scale), _even(shown[1] * scale))
+
+
+def _kept(size: int, before: float, after: float) -> tuple[int, int]:
+    """Return offset and extent of what stays, on the grid of the chroma where something is cut off."""
+    start = math.ceil(size * before / 2 - 1e-6) * 2
+    end = size - math.ceil(size * after / 2 - 1e-6) * 2
+    if end - start < 2:
+        return 0, size
+    return start, end - start
+
+
+def _even(size: float) -> int:
+    return max(2, int(size / 2 + 0.25) * 2)
+
+
+def _write(
+    out: OutputContainer, first: Picture, rest: Iterator[Picture], film: _Film, sound: Sound | None
+) -> tuple[int, float]:
+    """Write pictures and the sound beside them; return how many and how long."""
+    if sound is not None and not sound.attach(out):
+        sound = None
+    frames, end_s, picture = 0, 0.0, cast("Picture | None", first)
+    while picture is not None:
+        out.mux(film.encode(picture))
+        frames, end_s = frames + 1, picture.time_s + picture.duration_s
+        if sound is not None:
+            sound.write(out, picture.time_s - first.time_s)
+        picture = next(rest, None)
+    out.mux(film.stream.encode(None))
+    if sound is not None:
+        sound.write(out, end_s - first.time_s)
+        sound.finish(out)
+    return frames, end_s - first.time_s
+
+
+class _Film:
+    """The video stream of a clip."""
+
+    def __init__(self, out: OutputContainer, first: Picture, source: Mapping[str, Any], shape: Shape, pack: PackConfig):
+        encoder, options = ENCODERS[pack.codec]
+        rate = Fraction(source["fps"]).limit_denominator(1001)
+        self.stream: VideoStream = cast(VideoStream, out.add_stream(encoder, rate=rate))
+        self.first, self.shape = first, shape
+        self.coded = source["coded_width"], source["coded_height"]
+        self.time_base = _time_base(first.frame.time_base)
+        self.pixel_format = "yuv420p10le" if source["bit_depth"] > 8 and pack.codec != "h264" else "yuv420p"
+        self.layout: tuple[int, int, str] | None = None
+        context = self.stream.codec_context
+        context.width, context.height, context.pix_fmt = shape.width, shape.height, self.pixel_format
+        context.time_base, context.thread_count = self.time_base, 1
+        context.gop_size = max(1, round(KEY_FRAME_S * source["fps"]))
+        context.options = {**options, "crf": str(pack.crf)}
+        context.flags |= FRAME_DURATION
+        if pack.codec == "av1":
+            os.environ.setdefault("SVT_LOG", "1")  # errors only; SVT-AV1 writes to stderr by itself
+        if source["variable_fps"]:
+            context.max_b_frames = 0  # an mp4 tells the last picture's duration only where none is re-ordered
+        if pack.codec == "hevc":
+            context.codec_tag = "hvc1"
+        self._tag(first.frame)
+
+    def _tag(self, frame: av.VideoFrame) -> None:
+        """Carry the colour over, so that players and decoders read the values as those of the source."""
+        tags = {name: int(getattr(frame, name)) for name in _RGB_TAGS}
+        if frame.format.is_rgb:
+            tags = _RGB_TAGS
+        elif frame.format.name.startswith("yuvj"):
+            tags["color_range"] = 2
+        for name, value in tags.items():
+            setattr(self.stream.codec_context, name, value)
+        self.range = "pc" if tags["color_range"] == 2 else "tv"
+
+    def encode(self, picture: Picture) -> list[av.Packet]:
+        """Return the packets that one more picture brings out of the encoder."""
+        frame = self._shaped(picture.frame)
+        frame.time_base = self.time_base
+        frame.pts = round((picture.time_s - self.first.time_s) / self.time_base)
+        frame.duration = max(1, round(picture.duration_s / self.time_base))
+        frame.pict_type = 0
+        return self.stream.encode(frame)
+
+    def _shaped(self, frame: av.VideoFrame) -> av.VideoFrame:
+        layout = frame.width, frame.height, frame.format.name
+        if layout != self.layout:
+            self.layout, self.graph = layout, self._graph(frame)
+        self.graph.push(frame)
+        return cast(av.VideoFrame, self.graph.pull())
+
+    def _graph(self, frame: av.VideoFrame) -> av.filter.Graph:
+        """Return the filters for pictures of this size and format."""
+        x, y, width, height = self.shape.crop
+        scale = (
+            f"w={self.shape.width}:h={self.shape.height}:flags=bicubic+accurate_rnd+full_chroma_int+bitexact"
+            f":out_range={self.range}"
+            + (":out_color_matrix=bt709" if frame.format.is_rgb else f":in_range={self.range}")
+        )
+        graph = av.filter.Graph()
+        graph.threads = 1
+        steps = [("crop", f"{width}:{height}:{x}:{y}"), ("scale", scale), ("format", self.pixel_format)]
+        if (frame.width, frame.height) != self.coded:  # a stream may change its size in the middle
+            steps.insert(0, ("scale", f"{self.coded[0]}:{self.coded[1]}:flags=bicubic+accurate_rnd+bitexact"))
+        for turn in reversed(self.shape.turn.rstrip(",").split(",") if self.shape.turn else []):
+            name, _, value = turn.partition("=")
+            steps.insert(0, (name, value))
+        nodes = [
+            graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=self.time_base)
+        ]
+        nodes += [graph.add(name, value or None) for name, value in [*steps, ("setsar", "1"), ("buffersink", "")]]
+        graph.link_nodes(*nodes).configure()
+        return graph
+
+
+def _time_base(source: Fraction | None) -> Fraction:
+    """Return the source's own time base where an mp4 can hold it."""
+    if source is not None and source.numerator == 1 and source.denominator <= 1_000_000:
+        return source
+    return Fraction(1, 90_000)

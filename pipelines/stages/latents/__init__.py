@@ -1,0 +1,1 @@
+"""Clip shards through the tokenizer into latent shards."""

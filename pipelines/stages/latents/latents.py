@@ -1,0 +1,141 @@
+"""Clip shards through the tokenizer's encoder into latent shards, one for one. No Ray here: a shard is a unit of work.
+
+A latent shard has the name and the keys of its clip shard; a sample is `KEY.npy` (float16 `[n, C, h, w]`), `KEY.json`
+with rate and frames of each segment and the time in seconds of each latent beside the clip's own facts, and `KEY.txt`,
+the caption.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain, repeat
+from typing import Any
+
+import numpy as np
+import torch
+
+from rushes.pipelines.stages.unit import guard
+from rushes.pipelines.store import shards
+from rushes.tokenizer.config import Allocation, Budget
+from rushes.tokenizer.data import ClipError, segments
+from rushes.tokenizer.layers import Caches
+from rushes.tokenizer.model import Tokenizer, fingerprint, load
+from rushes.tokenizer.plan import Segment, plan
+from rushes.tokenizer.rates import latent_times
+from rushes.tokenizer.scorer import Scorer, scorer_for
+
+
+@torch.no_grad()
+def encode_shard(
+    root: str,
+    shard: str,
+    out_root: str,
+    model: str,
+    budget: Budget | None = None,
+    *,
+    side_px: int = 0,
+    allocation: Allocation = "auto",
+) -> tuple[shards.ShardInfo | None, list[dict[str, Any]]]:
+    """Write the latent shard of one clip shard; return what the manifest needs and a record of each failed clip.
+
+    Where not one clip can be encoded there is no shard, and None in its place.
+
+    Args:
+        root: Root of the clip shards.
+        shard: Path of the shard below it, `<bucket>/NAME-000000.tar`.
+        out_root: Root of the latent shards.
+        model: Folder of a saved tokenizer, or `shipped`.
+        budget: Latents that each clip may have; with none every segment takes the lowest rate and nothing is measured.
+        side_px: Clips are shrunk so that the shorter side has this many pixels; 0 keeps their size.
+        allocation: Whether what a segment loses at each rate is measured or predicted by the model's scorer; auto
+            predicts where the model has one.
+
+    Raises:
+        ShardError: The shard is damaged.
+        ValueError: There is no such tokenizer, no scorer to predict, or one of another tokenizer.
+    """
+    tokenizer = load(model).to("cuda" if torch.cuda.is_available() else "cpu")
+    scorer = scorer_for(model, tokenizer, allocation)
+    print_ = fingerprint(tokenizer)
+    failed: list[dict[str, Any]] = []
+    budget = budget or Budget()
+
+    def samples() -> Iterator[shards.Sample]:
+        for sample in shards.read_shard(f"{root.rstrip('/')}/{shard}", ("mp4", "json", "txt")):
+            done: list[shards.Sample] = []
+            with guard(failed, key=sample["__key__"]):
+                done.append(encode_clip(tokenizer, print_, sample, budget, side_px, scorer))
+            yield from done
+
+    encoded = samples()
+    first = next(encoded, None)
+    if first is None:
+        return None, failed
+    bucket, file = shard.split("/", 1)
+    name, _, number = file.removesuffix(".tar").rpartition("-")
+    return shards.write_shard(out_root, bucket, name, int(number), chain([first], encoded)), failed
+
+
+@torch.no_grad()
+def encode_clip(
+    tokenizer: Tokenizer,
+    fingerprint_: str,
+    sample: Mapping[str, Any],
+    budget: Budget,
+    side_px: int = 0,
+    scorer: Scorer | None = None,
+) -> shards.Sample:
+    """Return the latents of one clip as a sample; see `plan` for how often its frames are read.
+
+    Raises ClipError where the clip has no frames, BudgetError where the budget is below the clip's minimum.
+    """
+    length = tokenizer.config.segment
+    device = tokenizer.latent_mean.device
+
+    def read() -> Iterator[Segment]:
+        return ((times, video.to(device)) for times, video in segments(sample["mp4"], length, side_px))
+
+    chosen: Iterable[int] = repeat(tokenizer.config.rates[0])
+    chunks = read()
+    if budget.limited:
+        chosen, _, chunks = plan(tokenizer, read, budget, scorer)
+    caches: Caches = {}
+    rates, lengths, times_s, found, shape = [], [], [], [], (0, 0)
+    for (times, video), rate in zip(chunks, chosen, strict=False):  # one rate repeats for ever
+        rates.append(rate)
+        moments, caches = tokenizer.encode_chunk(video, rate, caches)
+        found.append(tokenizer.normed(moments.chunk(2, dim=2)[0])[0].half().cpu())
+        times_s += times
+        lengths.append(len(times))
+        shape = (video.shape[-2], video.shape[-1])
+    if not found:
+        raise ClipError(f"clip {sample['__key__']} has no frames")
+    facts = json.loads(sample["json"]) | {
+        "key": sample["__key__"],
+        "frames": len(times_s),
+        "fps": (len(times_s) - 1) / (times_s[-1] - times_s[0]) if len(times_s) > 1 else 1.0,
+        "height": shape[0],
+        "width": shape[1],
+        "rates": rates,
+        "lengths": lengths,
+        "times_s": latent_times(times_s, rates, lengths),
+        "fingerprint": fingerprint_,
+        "caption": sample["txt"].decode(),
+    }
+    return pack(sample["__key__"], torch.cat(found).numpy(), facts)
+
+
+def pack(key: str, z: np.ndarray, facts: Mapping[str, Any]) -> shards.Sample:
+    """Return latents and facts as a sample of a latent shard."""
+    data = io.BytesIO()
+    np.save(data, z, allow_pickle=False)
+    text = json.dumps(facts, sort_keys=True).encode()
+    caption = str(facts["caption"]).encode()
+    return shards.Sample(key, [("npy", data.getvalue()), ("json", text), ("txt", caption)])
+
+
+def unpack(sample: Mapping[str, Any]) -> tuple[np.ndarray, dict[str, Any]]:
+    """Return latents `[n, C, h, w]` and facts of a sample that was read from a latent shard; nothing is unpickled."""
+    return np.load(io.BytesIO(sample["npy"]), allow_pickle=False), json.loads(sample["json"])

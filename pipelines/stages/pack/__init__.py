@@ -1,0 +1,1 @@
+"""Encoded clips become shards, which can be verified."""

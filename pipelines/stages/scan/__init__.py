@@ -1,0 +1,1 @@
+"""The single decode of footage."""

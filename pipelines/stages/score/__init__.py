@@ -1,0 +1,1 @@
+"""Models look at representative frames."""

@@ -1,0 +1,218 @@
+"""Selection: which clips stay, which rule dropped the others, and which copy stands for which duplicate.
+
+Pure: tables in, tables out; no Ray and no file but the policy's. Limits come first, then duplicates among the
+survivors. The work is done on Arrow columns, one rule at a time, so that a million clips need little more memory than
+their hashes. The result depends on the rows, not on their order.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Sequence, Set
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from rushes.filters import policy as policies
+from rushes.filters.policy import DUPLICATE, Policy, Rule
+from rushes.filters.survivors import Pair
+from rushes.filters.verdicts import Verdicts
+from rushes.pipelines.stages.select.dedup import balance, duplicates, measured, pair_rows
+from rushes.pipelines.stages.select.measures import absent, known, measurable, measure
+from rushes.pipelines.store import storage
+from rushes.pipelines.store.columns import CROP, numbers
+from rushes.pipelines.store.ledger import TABLES
+
+NEEDED = ("key", "source_id", "uri", "unit", "duration_s", "width", "height", "bit_rate", *CROP)
+COMPARED = ("luma_std", "phash", "phash_s")
+"""What duplicates are told by; hashes are most of the table, so they are read only for that."""
+
+
+def read_policy(name: str) -> Policy:
+    """Return a policy by a preset's name or the path of a YAML file. Raises PolicyError, which says what there is."""
+    text = policy_text(name)
+    try:
+        return policies.load(text)
+    except policies.PolicyError as error:
+        said = re.sub(r"^line (\d+), column (\d+)(?=:)", r"\1:\2", str(error))  # file:line:column, as editors take it
+        raise policies.PolicyError(f"{name}:{said}" if said != str(error) else f"{name}: {said}") from error
+
+
+def policy_text(name: str) -> str:
+    """Return the YAML of a policy, found as `read_policy` finds it."""
+    if name in policies.presets() or not name.endswith((".yaml", ".yml")):
+        return policies.preset_text(name)
+    if not storage.exists(name):
+        raise policies.PolicyError(f"there is no policy file {name}; presets are {', '.join(policies.presets())}")
+    try:
+        return storage.read_bytes(name).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise policies.PolicyError(f"{name} is not UTF-8 text ({error.reason} at byte {error.start})") from error
+
+
+def check(policy: Policy, scorers: Sequence[str]) -> None:
+    """Make sure that every rule finds its measure, before anything runs.
+
+    Raises PolicyError for a measure that there never is, MissingMeasure for one that these scorers do not make.
+    """
+    check_names(policy)
+    there = measurable(scorers)
+    for rule in unmeasured(policy, there):
+        raise absent(rule, there)
+
+
+def check_names(policy: Policy, there: Iterable[str] = ()) -> None:
+    """Raise PolicyError for a measure that no run can have, with the names that are nearest to it.
+
+    `optional` is no excuse: such a rule would pass every clip, unseen.
+
+    Args:
+        policy: what to check.
+        there: measures that clips have, whatever made them.
+    """
+    from rushes.pipelines.models.score import SCORERS
+
+    possible = measurable(SCORERS) | set(there)
+    asked = [(f"rule {rule.name}", rule.measure) for rule in policy.rules]
+    asked += [("dedup.prefer", measured(name)) for name in policy.dedup.prefer]
+    asked += [(f"dedup.{kind}.scorer", getattr(policy.dedup, kind).scorer) for kind in ("semantic", "balance")]
+    for where, name in asked:
+        if name and name not in possible:
+            near = difflib.get_close_matches(name, possible, n=3)
+            said = f"did you mean {' or '.join(near)}?" if near else f"measures are {', '.join(sorted(possible))}"
+            raise policies.PolicyError(f"policy {policy.name}: {where} needs {name!r}, which is no measure; {said}")
+
+
+def unmeasured(policy: Policy, there: Set[str]) -> list[Rule]:
+    """Return the rules that need a measure which nobody made; those that are optional pass such clips instead."""
+    return [rule for rule in policy.rules if rule.measure not in there and not rule.optional]
+
+
+def columns(policy: Policy) -> list[str]:
+    """Return the columns of the table `clips` that a policy looks at."""
+    wanted = {*NEEDED, *(rule.measure for rule in policy.rules)}
+    if policy.dedup.enabled:
+        wanted |= {*COMPARED, *map(measured, policy.dedup.prefer)}
+    return [name for name in TABLES["clips"].names if name in wanted]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """Clips under the limits of a policy, before duplicates are sought among those that stay."""
+
+    clips: pa.Table
+    """Sorted by key."""
+    verdicts: Verdicts
+
+
+def judge(
+    clips: pa.Table, scores: pa.Table, policy: Policy, there: Set[str] = frozenset(), skip: Iterable[str] = ()
+) -> Judged:
+    """Try every rule on every clip, the first one that fails being the reason.
+
+    Raises MissingMeasure where a rule that is not optional needs a measure or a scorer that is nowhere, PolicyError
+    where one compares a label with a number, and ValueError where two clips have one key.
+
+    Args:
+        clips: table `clips`, or those of its columns that `columns` names.
+        scores: table `scores`; a scorer's value is a measure under the scorer's name.
+        policy: what to keep.
+        there: all measures that there are, where `scores` holds only those that the policy looks at.
+        skip: names of rules that are left out, to see what the others do.
+    """
+    there, skipped = there or known(clips, scores), set(skip)
+    for rule in unmeasured(policy, there):
+        if rule.name not in skipped and len(clips):
+            raise absent(rule, there)
+    clips = _sorted(clips, policy)
+    verdicts = Verdicts(len(clips))
+    for place, rule in enumerate(policy.rules):
+        if rule.measure in there and rule.name not in skipped:
+            _apply(rule, place, measure(rule.measure, clips, scores), verdicts)
+    return Judged(clips=clips, verdicts=verdicts)
+
+
+def _apply(rule: Rule, place: int, column: pa.Array, verdicts: Verdicts) -> None:
+    if not pa.types.is_string(column.type):
+        verdicts.numbers(rule, place, numbers(column))
+        return
+    encoded = column.dictionary_encode("encode")  # null is a label of its own: not measured
+    codes = encoded.indices.to_numpy(zero_copy_only=False).astype(np.int32)
+    verdicts.labels(rule, place, codes, encoded.dictionary.to_pylist())
+
+
+def select(
+    clips: pa.Table, scores: pa.Table, policy: Policy, sketches: pa.Table | None = None
+) -> tuple[pa.Table, pa.Table]:
+    """Return the rows of the tables `selection` (a row per clip, sorted by key) and `pairs` (a row per duplicate).
+
+    Arguments and errors are those of `judge`; `sketches` is the table of that name, which spares the work of making
+    them: the result is the same without it.
+    """
+    return resolve(judge(clips, scores, policy), scores, policy, sketches)
+
+
+def resolve(
+    judged: Judged, scores: pa.Table, policy: Policy, sketches: pa.Table | None = None
+) -> tuple[pa.Table, pa.Table]:
+    """Seek duplicates among the clips that the limits leave and return what `select` does."""
+    clips, verdicts = judged.clips, judged.verdicts
+    pairs: list[Pair] = []
+    if policy.dedup.enabled and len(clips):
+        pairs = duplicates(clips, scores, np.flatnonzero(verdicts.kept), policy.dedup, sketches)
+    selection = _selection(clips, policy, verdicts, pairs)
+    return _weighted(selection, clips, scores, policy), pair_rows(clips, policy, pairs)
+
+
+def _sorted(clips: pa.Table, policy: Policy) -> pa.Table:
+    """Return the columns that selection needs, sorted by key. Raises ValueError where a key stands twice."""
+    counts = pc.value_counts(clips["key"])
+    twice = counts.field("values").filter(pc.greater(counts.field("counts"), 1))
+    if len(twice):
+        raise ValueError(
+            f"{len(twice)} clip keys stand in several rows, such as {twice[0]}; equal sources must be scanned once"
+        )
+    chosen = set(columns(policy))
+    found = clips.select([name for name in clips.column_names if name in chosen])
+    return found.take(pc.sort_indices(clips["key"])).combine_chunks()
+
+
+def _selection(clips: pa.Table, policy: Policy, verdicts: Verdicts, pairs: list[Pair]) -> pa.Table:
+    duplicate = len(policy.rules)
+    for pair in pairs:
+        text = f"{pair.level} of {clips['key'][pair.kept].as_py()}"
+        verdicts.drop(pair.dropped, duplicate, pair.distance, pair.limit, text)
+    failed, kept = verdicts.failed, verdicts.kept
+    names = pa.array([*(rule.name for rule in policy.rules), DUPLICATE], pa.string())
+    stages = pa.array(["limits", "duplicates"], pa.string())
+    rows = {
+        "key": clips["key"],
+        "policy": pa.repeat(pa.scalar(policy.name, pa.string()), len(clips)),
+        "kept": pa.array(kept),
+        "stage": stages.take(pa.array((failed == duplicate).astype(np.int32), mask=kept)),
+        "rule": names.take(pa.array(failed, mask=kept)),
+        "value": pa.array(verdicts.values, mask=np.isnan(verdicts.values)),
+        "limit": pa.array(verdicts.limits, mask=np.isnan(verdicts.limits)),
+        "detail": pa.array(verdicts.texts, pa.string()).take(pa.array(verdicts.words, mask=verdicts.words < 0)),
+        "duration_s": clips["duration_s"],
+        "cluster": pa.nulls(len(clips), pa.int32()),
+        "weight": pa.nulls(len(clips), pa.float64()),
+    }
+    return pa.table(rows).cast(TABLES["selection"])
+
+
+def _weighted(selection: pa.Table, clips: pa.Table, scores: pa.Table, policy: Policy) -> pa.Table:
+    """Return the selection with cluster and weight of the kept clips, where the policy balances."""
+    kept = np.flatnonzero(selection["kept"].to_numpy())
+    found = balance(clips, scores, kept, policy.dedup) if len(kept) else None
+    if found is None:
+        return selection
+    of, weight = np.full(len(clips), -1, np.int32), np.full(len(clips), np.nan)
+    of[kept], weight[kept] = found
+    columns = {"cluster": pa.array(of, mask=of < 0), "weight": pa.array(weight, mask=np.isnan(weight))}
+    for name, values in columns.items():
+        selection = selection.set_column(selection.schema.get_field_index(name), selection.field(name), values)
+    return selection

@@ -1,0 +1,304 @@
+"""The selections of a run: several stand beside each other, each with its own verdicts and shards. No Ray, no torch.
+
+    RUN/policies/NAME.yaml                      the policy as it was when it selected
+    RUN/ledger/selection/part-<unit>-NAME.*     its verdicts, a part for each unit of sources
+    RUN/ledger/pairs/part-NAME.*                its duplicates
+    RUN/shards/NAME/, RUN/latents/NAME/         what was packed of it
+
+Captions and encoded clips are made once, for the clips that any selection keeps. `current` is the policy in the run's
+`config.yaml`. A selection carries the fingerprint of the policy, the clips and the scores it was made of: another
+content under the same name is another selection, and one that was made before inputs came in is `stale` until its
+policy selects again.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import yaml
+
+from rushes.filters import policy as policies
+from rushes.filters.policy import Policy
+from rushes.pipelines.stages.select import dedup
+from rushes.pipelines.stages.select import select as selecting
+from rushes.pipelines.stages.select.measures import measurable
+from rushes.pipelines.store import shards, storage
+from rushes.pipelines.store.ledger import Ledger, fingerprint
+
+log = logging.getLogger("rushes")
+SCORES = ["key", "scorer", "model", "value"]
+
+
+class SelectionError(ValueError):
+    """There is no such selection, or it cannot be made yet; the message says which there are and what to do."""
+
+
+def names(ledger: Ledger) -> list[str]:
+    """Return the names of the policies that have selected from a ledger, sorted; one listing."""
+    return sorted({_policy_of(part.unit) for part in ledger.parts("selection")})
+
+
+def unit_of(unit: str, policy: str) -> str:
+    """Return the name of the part that holds a policy's verdicts on one unit of sources."""
+    return f"{unit}-{policy}"
+
+
+def _policy_of(part: str) -> str:
+    return part.split("-", 2)[-1]  # w0000-00000-NAME, and the name may hold a hyphen
+
+
+def settings(run: str) -> dict:
+    """Return the resolved configuration that a run saved, empty where there is none."""
+    uri = f"{run.rstrip('/')}/config.yaml"
+    found = yaml.safe_load(storage.read_bytes(uri)) if storage.exists(uri) else None
+    return found if isinstance(found, dict) else {}
+
+
+def current(run: str) -> str:
+    """Return the name of the policy in the run's configuration, empty where there is none."""
+    configured = str((settings(run).get("select") or {}).get("policy", ""))
+    try:
+        return selecting.read_policy(configured).name if configured else ""
+    except (policies.PolicyError, storage.StorageError, OSError):  # moved since; by custom it bears the policy's name
+        return configured.rsplit("/", 1)[-1].removesuffix(".yaml").removesuffix(".yml")
+
+
+def choose(run: str, there: list[str], wanted: str | None = None) -> str | None:
+    """Return the selection that is meant: the wanted one, else the only one, else the current one, else the first.
+
+    None where nothing is selected yet. Raises SelectionError if the wanted one is not there.
+    """
+    if wanted:
+        if wanted not in there:
+            said = ", ".join(there) or "none yet"
+            raise SelectionError(f"policy {wanted!r} has selected nothing in {run}; selections there: {said}")
+        return wanted
+    if len(there) < 2:
+        return there[0] if there else None
+    configured = current(run)
+    return configured if configured in there else there[0]
+
+
+def folder(run: str, kind: str = "shards", wanted: str = "") -> str:
+    """Return the folder of a selection's shards or latents: the wanted one, else the only one, else the current one.
+
+    Raises ShardError that lists those that there are.
+    """
+    return shards.find(f"{run.rstrip('/')}/{kind}", wanted, current(run))
+
+
+def source(run: str, name: str) -> str:
+    """Return where a policy stands that is named: a preset, a path, or one that selected in this run before.
+
+    Without a name it is the policy of the run's configuration. Raises SelectionError where that names none.
+    """
+    given = name or str((settings(run).get("select") or {}).get("policy", ""))
+    if not given:
+        raise SelectionError(f"{run}/config.yaml names no policy; give --policy a preset's name or a path")
+    own = f"{run.rstrip('/')}/policies/{given}.yaml"
+    return own if given not in policies.presets() and "/" not in given and storage.exists(own) else given
+
+
+def pack_command(run: str, name: str) -> str:
+    """Return the command that selects, if anything changed, and packs one selection of a run, whichever is current."""
+    given = name
+    if name in policies.presets() and saved(run, name) not in (None, policies.preset(name)):
+        given = f"{run.rstrip('/')}/policies/{name}.yaml"
+    return f"rushes pack --out {run.rstrip('/')} --select.policy {given}"
+
+
+def saved(run: str, name: str) -> Policy | None:
+    """Return the policy under whose name a selection stands, as it was then; None where its text is gone."""
+    uri = f"{run.rstrip('/')}/policies/{name}.yaml"
+    return selecting.read_policy(uri) if storage.exists(uri) else None
+
+
+def print_of(ledger: Ledger, policy: Policy) -> str:
+    """Return the fingerprint of the selection that a policy makes of the ledger as it is."""
+    tables = [[(part.unit, part.fingerprint) for part in ledger.parts(table)] for table in ("clips", "scores")]
+    failed = [(part.unit, part.fingerprint) for part in ledger.parts("errors", "score-*")]
+    return fingerprint("select", policy, *tables, failed)
+
+
+def is_done(ledger: Ledger, policy: Policy, print_: str) -> bool:
+    """Whether a policy has selected from the ledger as it is."""
+    units = {unit_of(part.unit, policy.name) for part in ledger.parts("clips")}
+    return ledger.done("selection", print_) >= units and policy.name in ledger.done("pairs", print_)
+
+
+def stale(ledger: Ledger) -> list[str]:
+    """Return the selections that were made of another ledger than there is now: before inputs came in, say."""
+    found = []
+    for name in names(ledger):
+        policy = saved(ledger.run, name)
+        if policy is None or not is_done(ledger, policy, print_of(ledger, policy)):
+            found.append(name)
+    return found
+
+
+def unfinished(ledger: Ledger) -> str:
+    """Return why a ledger cannot be selected from yet, empty where it can: every unit must be scored."""
+    planned = set(ledger.read("plan", ["unit"])["unit"].to_pylist())
+    for table, stage in (("clips", "shots"), ("scores", "score")):
+        if missing := planned - {part.unit for part in ledger.parts(table)}:
+            command = f"rushes curate --config {ledger.run}/config.yaml --out {ledger.run} --through {stage}"
+            return f"{len(missing)} of {len(planned)} units of {ledger.run} have no {table} yet; run `{command}` first"
+    return ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Material:
+    """What a policy looks at: the clips of a ledger that could be scored, their scores and their sketches."""
+
+    clips: pa.Table
+    scores: pa.Table
+    sketches: pa.Table | None
+    """None where the policy seeks no duplicates."""
+    there: frozenset[str]
+    """All measures that some clip has."""
+
+
+def material(ledger: Ledger, policy: Policy) -> Material:
+    """Read what a policy looks at, and only that."""
+    failed = ledger.read("errors", ["key"], where=pc.field("stage") == "score")["key"].to_pylist()
+    clips = ledger.read(
+        "clips",
+        selecting.columns(policy),
+        where=~pc.field("key").isin(pa.array(failed, pa.string())) if failed else None,
+    )
+    scorers = {name for name in pc.unique(ledger.read("scores", ["scorer"])["scorer"]).to_pylist() if name}
+    vectors = {policy.dedup.semantic.scorer, policy.dedup.balance.scorer} - {""}
+    asked = {rule.measure for rule in policy.rules} | {dedup.measured(name) for name in policy.dedup.prefer} | vectors
+    wanted = pa.array(sorted(scorers & asked), pa.string())
+    scores = ledger.read("scores", [*SCORES, *(["vector"] if vectors else [])], where=pc.field("scorer").isin(wanted))
+    return Material(
+        clips=clips,
+        scores=scores,
+        sketches=ledger.read("sketches") if policy.dedup.enabled else None,
+        there=frozenset(measurable(scorers)),
+    )
+
+
+def make(run: str, name: str = "") -> dict[str, Any]:
+    """Let a policy select from a run and return what came of it, as plain values; shards are packed by curate.
+
+    Raises SelectionError where units are not scored yet, MissingMeasure where a rule's measure is nowhere.
+    """
+    ledger = Ledger(storage.absolute(run))
+    ledger.require()
+    where = source(run, name)
+    text = selecting.policy_text(where)
+    policy = selecting.read_policy(where)
+    with storage.alone(ledger.run):
+        if reason := unfinished(ledger):
+            raise SelectionError(reason)
+        done = is_done(ledger, policy, print_of(ledger, policy))
+        if not done:
+            select(ledger, policy, text)
+    rows = ledger.read("selection", ["kept", "duration_s"], where=pc.field("policy") == policy.name)
+    hours = (pc.sum(rows.filter(rows["kept"])["duration_s"]).as_py() or 0.0) / 3600
+    pairs = ledger.read("pairs", ["policy"], where=(pc.field("policy") == policy.name) & (pc.field("level") != "bytes"))
+    return {
+        "run": run,
+        "policy": policy.name,
+        "new": not done,
+        "clips": len(rows),
+        "kept": pc.sum(rows["kept"]).as_py() or 0,
+        "kept_hours": hours,
+        "duplicates": len(pairs),
+        "selections": names(ledger),
+        "current": current(run),
+        "pack": pack_command(run, policy.name),
+    }
+
+
+def lines(found: dict[str, Any]) -> list[str]:
+    """Return what `make` did as lines for a terminal."""
+    word = "selected" if found["new"] else "had selected already; nothing changed"
+    return [
+        f"{found['policy']} {word}: {found['kept']} of {found['clips']} clips, {found['kept_hours']:.4f} h, "
+        f"{found['duplicates']} duplicates",
+        f"selections in {found['run']}: {', '.join(found['selections'])} (current: {found['current'] or 'none'})",
+        f"shards of it: {found['pack']}",
+    ]
+
+
+def select(ledger: Ledger, policy: Policy, text: str) -> tuple[int, int, int]:
+    """Let a policy select from a ledger and write its selection; return clips kept, clips judged and duplicates.
+
+    A policy that bears the name of a selection of other content replaces that one, and says so in the log; see `clash`
+    for the names that it may not bear.
+    """
+    if reason := clash(ledger, policy):
+        raise SelectionError(reason)
+    if changed := differs(ledger, policy):
+        log.warning(
+            "select    %s selected here by other rules before; that selection is replaced (changed: %s)",
+            policy.name, ", ".join(changed),
+        )  # fmt: skip
+    seen = material(ledger, policy)
+    selecting.check_names(policy, seen.there)
+    judged = selecting.judge(seen.clips, seen.scores, policy, seen.there)
+    selection, pairs = selecting.resolve(judged, seen.scores, policy, seen.sketches)
+    sources = ledger.read("sources", ["source_id", "uri", "wave", "unit", "size_bytes"])
+    every = pa.concat_tables([pairs, dedup.same_bytes(sources, policy)])
+    write(ledger, policy, text, selection, every, judged.clips)
+    return pc.sum(selection["kept"]).as_py() or 0, len(selection), len(pairs)
+
+
+def write(ledger: Ledger, policy: Policy, text: str, selection: pa.Table, pairs: pa.Table, units: pa.Table) -> None:
+    """Write a selection: its policy, its duplicates and a part for each unit, over what stood under its name before.
+
+    Args:
+        ledger: the run's ledger.
+        policy: what selected.
+        text: its YAML.
+        selection: a row per clip.
+        pairs: a row per duplicate.
+        units: `key` and `unit` of the clips.
+    """
+    print_ = print_of(ledger, policy)
+    storage.write_bytes(f"{ledger.run}/policies/{policy.name}.yaml", text.encode())
+    ledger.write("pairs", policy.name, pairs, print_)
+    unit = units["unit"].take(pc.index_in(selection["key"], value_set=units["key"].combine_chunks()))
+    current_ = {}
+    for part in ledger.parts("clips"):
+        name = unit_of(part.unit, policy.name)
+        ledger.write("selection", name, selection.filter(pc.equal(unit, part.unit)), print_)
+        current_[name] = print_
+    for part in ledger.parts("selection"):  # of units that are no more
+        if _policy_of(part.unit) == policy.name and part.unit not in current_:
+            storage.remove(part.uri)
+
+
+def clash(ledger: Ledger, policy: Policy) -> str:
+    """Return why a policy may not select under its name, empty where it may.
+
+    Whoever edits a policy and selects again wants the selection replaced. The name of a preset, though, stands for the
+    preset's rules: nobody would look for others behind it. Only what selected under it here before may do so again.
+    """
+    if policy.name not in policies.presets():
+        return ""
+    rightful = policies.preset(policy.name), saved(ledger.run, policy.name)
+    if any(one is not None and (one.rules, one.dedup) == (policy.rules, policy.dedup) for one in rightful):
+        return ""
+    return (
+        f"the policy bears the name of the preset {policy.name}, but its rules are others; give it a name of its own, "
+        "so that its selection stands beside the preset's"
+    )
+
+
+def differs(ledger: Ledger, policy: Policy) -> list[str]:
+    """Return the names of the rules in which a policy differs from the one that selected under its name, if any."""
+    before = saved(ledger.run, policy.name) if policy.name in names(ledger) else None
+    if before is None or before == policy:
+        return []
+    old, new = ({rule.name: rule for rule in one.rules} for one in (before, policy))
+    changed = [name for name in dict.fromkeys([*old, *new]) if old.get(name) != new.get(name)]
+    if before.dedup != policy.dedup:
+        changed.append("dedup")
+    return changed or ["order of the rules" if list(old) != list(new) else "about"]

@@ -1,0 +1,234 @@
+"""`rushes select --dry-run`: what a policy would keep, answered from the ledger alone in seconds. No Ray, no video.
+
+    found = trial("runs/first", "svd-pretrain")
+    print("\\n".join(lines(found)))
+
+Reads the columns that the policy looks at, tries its rules, seeks duplicates and compares the outcome with a selection
+that the run already has. Nothing is written.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from rushes.filters.policy import DUPLICATE, Policy, Rule
+from rushes.pipelines.stages.select import select, selections
+from rushes.pipelines.stages.select.measures import remedy
+from rushes.pipelines.store.columns import numbers
+from rushes.pipelines.store.ledger import Ledger
+
+Mask = npt.NDArray[np.bool_]
+UPPER = "UPPER BOUNDS: rules that could not be measured were left out, so fewer clips than these would stay"
+
+
+def trial(
+    run: str, name: str = "", *, against: str = "", skip_unmeasured: bool = False, examples: int = 0
+) -> dict[str, Any]:
+    """Return what a policy would do with a run's clips, as plain values.
+
+    Args:
+        run: the run's folder.
+        name: a preset, a path, or a selection of the run; the policy of its configuration if not given.
+        against: the selection to compare with; the current one if not given.
+        skip_unmeasured: whether to count without the rules whose measure no clip has. What is counted then is an upper
+            bound, and says so.
+        examples: how many keys of newly kept and of newly dropped clips to list.
+
+    Raises ValueError for a folder that is no run, PolicyError, also for a measure that there never is, and
+    SelectionError for an unknown `against`.
+    """
+    if examples < 0:
+        raise ValueError(f"cannot list {examples} clips; give a number from 0")
+    clock = _Clock()
+    ledger = Ledger(run)
+    ledger.require()
+    policy = select.read_policy(selections.source(run, name))
+    seen = selections.material(ledger, policy)
+    clock.lap("read")
+    select.check_names(policy, seen.there)
+    absent = select.unmeasured(policy, set(seen.there)) if len(seen.clips) else []
+    found: dict[str, Any] = {
+        "run": run, "policy": policy.name, "about": policy.about,
+        "unmeasured": [
+            {"rule": rule.name, "measure": rule.measure, "remedy": remedy(rule, seen.there)} for rule in absent
+        ],
+        "counted": skip_unmeasured or not absent,
+        "upper_bound": bool(absent),
+        "notes": _notes(ledger, policy),
+    }  # fmt: skip
+    if found["counted"]:
+        found |= _counted(seen, policy, absent, ledger, against, examples, clock)
+    return {**found, "seconds": clock.laps}
+
+
+def _counted(
+    seen: selections.Material, policy: Policy, absent: Sequence[Rule], ledger: Ledger, against: str, examples: int,
+    clock: _Clock,
+) -> dict[str, Any]:  # fmt: skip
+    judged = select.judge(seen.clips, seen.scores, policy, seen.there, [rule.name for rule in absent])
+    clock.lap("limits")
+    selection, _ = select.resolve(judged, seen.scores, policy, seen.sketches)
+    clock.lap("duplicates")
+    seconds, kept = numbers(selection["duration_s"].combine_chunks()), _mask(selection["kept"])
+    reasons = selection["rule"].combine_chunks()
+    rules = []
+    for rule in policy.rules:
+        row = {"rule": rule.name, "measure": rule.measure, "limit": limit_text(rule), "measured": rule not in absent}
+        row |= _tally(seconds, _is(reasons, rule.name))
+        if rule.name in judged.verdicts.thresholds:
+            value, left, of = judged.verdicts.thresholds[rule.name]
+            row |= {"threshold": None if np.isnan(value) else value, "kept_of": [left, of]}
+        rules.append(row)
+    found: dict[str, Any] = {
+        "found": _tally(seconds, np.ones(len(seconds), bool)),
+        "kept": _tally(seconds, kept),
+        "rules": rules,
+        "duplicates": {"sought": policy.dedup.enabled, **_tally(seconds, _is(reasons, DUPLICATE))},
+    }
+    found["against"] = _compared(ledger, against, selection, seconds, kept, reasons, examples)
+    clock.lap("compare")
+    return found
+
+
+def _compared(
+    ledger: Ledger, against: str, selection: pa.Table, seconds: npt.NDArray[np.float64], kept: Mask,
+    reasons: pa.Array, examples: int,
+) -> dict[str, Any] | None:  # fmt: skip
+    """Return what changes against a selection that stands in the ledger, None where there is none."""
+    other = selections.choose(ledger.run, selections.names(ledger), against)
+    if other is None:
+        return None
+    own = (pc.field("policy") == other) & pc.field("kept")
+    before = ledger.read("selection", ["key", "duration_s"], where=own)
+    was = _mask(pc.is_in(selection["key"], value_set=before["key"].combine_chunks()))
+    gone = before.filter(pc.invert(pc.is_in(before["key"], value_set=selection["key"].combine_chunks())))
+    new, lost = kept & ~was, was & ~kept
+    names = sorted({name for name in pc.unique(reasons.filter(pa.array(lost))).to_pylist() if name})
+    return {
+        "selection": other,
+        "stale": other in selections.stale(ledger),
+        "kept": {"clips": len(before), "hours": (pc.sum(before["duration_s"]).as_py() or 0.0) / 3600},
+        "same": _tally(seconds, kept & was),
+        "newly_kept": {**_tally(seconds, new), "examples": _keys(selection, new, examples)},
+        "newly_dropped": {
+            **_tally(seconds, lost),
+            "rules": [{"rule": name, **_tally(seconds, lost & _is(reasons, name))} for name in names],
+            "examples": _keys(selection, lost, examples),
+        },
+        "no_longer_clips": len(gone),
+    }
+
+
+def _tally(seconds: npt.NDArray[np.float64], chosen: Mask) -> dict[str, float | int]:
+    return {"clips": int(chosen.sum()), "hours": float(np.nansum(seconds[chosen]) / 3600)}
+
+
+def _keys(selection: pa.Table, chosen: Mask, count: int) -> list[dict[str, Any]]:
+    rows = selection.take(pa.array(np.flatnonzero(chosen)[:count]))
+    return rows.select(["key", "rule", "value", "limit", "detail"]).to_pylist()
+
+
+def _mask(column: pa.ChunkedArray | pa.Array) -> Mask:
+    column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    return column.to_numpy(zero_copy_only=False).astype(bool)
+
+
+def _is(reasons: pa.Array, name: str) -> Mask:
+    return _mask(pc.fill_null(pc.equal(reasons, name), False))
+
+
+def _notes(ledger: Ledger, policy: Policy) -> list[str]:
+    notes = [selections.unfinished(ledger)]
+    if reason := selections.clash(ledger, policy):
+        notes.append(f"it could be tried but not selected by: {reason}")
+    elif changed := selections.differs(ledger, policy):
+        notes.append(
+            f"a selection of other rules bears the name {policy.name} here and would be replaced "
+            f"(changed: {', '.join(changed)}); give the policy another name to keep both"
+        )
+    return [note for note in notes if note]
+
+
+def limit_text(rule: Rule) -> str:
+    """Return a rule's limit as people write it: `≥ 16`, `highest 30 %`."""
+    words: list[str] = []
+    for sign, bound in (("≥", rule.min), ("≤", rule.max)):
+        words += [f"{sign} {bound:g}"] if bound is not None else []
+    for sign, among in (("is", rule.among), ("is not", rule.not_among)):
+        words += [f"{sign} {' or '.join(str(value).lower() for value in among)}"] if among is not None else []
+    if rule.share is not None:
+        words.append(f"{'lowest' if rule.keep_highest is None else 'highest'} {100 * rule.share:g} %")
+    return " and ".join(words)
+
+
+class _Clock:
+    """Seconds of each step."""
+
+    def __init__(self) -> None:
+        self.laps: dict[str, float] = {}
+        self._at = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        """End a step."""
+        now = time.perf_counter()
+        self.laps[name], self._at = round(now - self._at, 4), now
+
+
+def lines(found: dict[str, Any]) -> list[str]:
+    """Return what `trial` found as lines for a terminal."""
+    text = [f"{found['run']}: policy {found['policy']}" + (f", {found['about']}" if found["about"] else "")]
+    text += [f"note: {note}" for note in found["notes"]]
+    for row in found["unmeasured"]:
+        text.append(f"not measured: rule {row['rule']} needs {row['measure']}: {row['remedy']}")
+    if not found["counted"]:
+        return [*text, "nothing was counted; --skip-unmeasured counts without these rules"]
+    text += ["", f"  {'':<24} {'clips':>9} {'hours':>10}  limit", _line("found", found["found"])]
+    for row in found["rules"]:
+        text.append(_line(f"− {row['rule']}", row, _limit_words(row)))
+    text.append(_line(f"− {DUPLICATE}", found["duplicates"], "" if found["duplicates"]["sought"] else "not sought"))
+    text.append(_line("kept", found["kept"]))
+    if found["upper_bound"]:
+        text += ["", UPPER]
+        if any("kept_of" in row for row in found["rules"]):
+            text.append("and a rule that keeps a share took it of more clips than there would be")
+    text += ["", *_against_lines(found["against"])]
+    spent = ", ".join(f"{name} {value:.2f}" for name, value in found["seconds"].items())
+    return [*text, "", f"{sum(found['seconds'].values()):.2f} s: {spent}", "nothing was written"]
+
+
+def _limit_words(row: dict[str, Any]) -> str:
+    words = f"{row['measure']} {row['limit']}"
+    if not row["measured"]:
+        return f"{words}: NOT MEASURED, left out"
+    if row.get("threshold") is not None:
+        words += f": {row['kept_of'][0]} of {row['kept_of'][1]}, to {row['threshold']:.6g}"
+    return words
+
+
+def _line(name: str, row: dict[str, Any], words: str = "") -> str:
+    return f"  {name:<24} {row['clips']:>9} {row['hours']:>10.4f}  {words}".rstrip()
+
+
+def _against_lines(found: dict[str, Any] | None) -> Iterable[str]:
+    if found is None:
+        return ["nothing is selected here yet, so there is nothing to compare with"]
+    stale = ", made of an older ledger" if found["stale"] else ""
+    text = [f"against the selection {found['selection']} ({found['kept']['clips']} clips{stale}):"]
+    new, lost = found["newly_kept"], found["newly_dropped"]
+    text += [_line("kept by both", found["same"]), _line("newly kept", new)]
+    text += [f"      {row['key']}" for row in new["examples"]]
+    text += [_line("newly dropped", lost)]
+    text += [_line(f"  by {row['rule']}", row) for row in lost["rules"]]
+    for row in lost["examples"]:
+        said = row["detail"] or f"{row['value']:.6g} against {row['limit']:.6g}"
+        text.append(f"      {row['key']}  {row['rule']}: {said}")
+    if found["no_longer_clips"]:
+        text.append(f"  {found['no_longer_clips']} clips of that selection are no more")
+    return text

@@ -1,0 +1,1 @@
+"""TransNetV2 on what the scan leaves in doubt."""

@@ -1,0 +1,1 @@
+"""What the rest builds on: files by URI, the ledger, tars and shards, identity of clips."""

@@ -1,0 +1,452 @@
+"""The ledger: one Parquet table per stage, in part files that appear whole or not at all.
+
+A leaf: no Ray. Everything a run knows stands in these tables; open any of them with one line:
+
+    duckdb -c "select * from 'RUN/ledger/clips/*.parquet'"
+
+A part file is a finished unit of work. Its name is `part-<unit>.<fingerprint>.parquet`, so that a listing alone tells
+what is done and under which configuration; its Parquet metadata repeat both with the schema version.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, is_dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+
+from rushes.pipelines.store import storage
+
+SCHEMA_VERSION = 3
+
+_f, _d, _s, _i, _b = pa.float32(), pa.float64(), pa.string(), pa.int32(), pa.bool_()
+
+
+def _schema(**columns: pa.DataType) -> pa.Schema:
+    return pa.schema([pa.field(name, kind) for name, kind in columns.items()])
+
+
+TABLES: dict[str, pa.Schema] = {
+    # The work list: which input belongs to which unit. A wave is one addition of inputs to the run.
+    "plan": _schema(
+        wave=_i, unit=_s, uri=_s, size_bytes=pa.int64(), version=_s, caption=_s, licence=_s, rights=_s, extra=_s
+    ),
+    # One row per readable input; probing reads headers only.
+    "sources": _schema(
+        source_id=_s,
+        uri=_s,
+        wave=_i,
+        unit=_s,
+        size_bytes=pa.int64(),
+        digest=_s,
+        digest_full=_s,
+        container=_s,
+        video_codec=_s,
+        pixel_format=_s,
+        bit_depth=_i,
+        width=_i,
+        height=_i,
+        coded_width=_i,
+        coded_height=_i,
+        rotation_deg=_i,
+        sample_aspect=_d,
+        fps=_d,
+        variable_fps=_b,
+        duration_s=_d,
+        start_s=_d,
+        bit_rate=pa.int64(),
+        color_range=_s,
+        color_space=_s,
+        color_transfer=_s,
+        color_primaries=_s,
+        hdr=_b,
+        audio_codec=_s,
+        audio_channels=_i,
+        audio_rate_hz=_i,
+        caption=_s,
+        licence=_s,
+        rights=_s,
+        extra=_s,
+    ),
+    # One row per span: what the single decode measured, per frame and per motion tick.
+    "signals": _schema(
+        source_id=_s,
+        span=_i,
+        start_s=_d,
+        end_s=_d,
+        frames=_i,
+        covered_s=_d,
+        time_s=pa.list_(_d),
+        duration_s=pa.list_(_f),
+        content=pa.list_(_f),
+        hue=pa.list_(_f),
+        saturation=pa.list_(_f),
+        luma=pa.list_(_f),
+        histogram=pa.list_(_f),
+        doubt=pa.list_(_f),
+        key=pa.list_(_f),
+        change=pa.list_(_f),
+        luma_mean=pa.list_(_f),
+        luma_std=pa.list_(_f),
+        sharpness=pa.list_(_f),
+        parity=pa.list_(_f),  # of candidate frames; NaN elsewhere
+        blockiness=pa.list_(_f),  # likewise
+        tick_s=pa.list_(_d),
+        pan=pa.list_(_f),
+        tilt=pa.list_(_f),
+        zoom=pa.list_(_f),
+        roll=pa.list_(_f),
+        object_speed=pa.list_(_f),
+        object_area=pa.list_(_f),
+        residual=pa.list_(_f),
+        bar_left=pa.list_(_f),
+        bar_top=pa.list_(_f),
+        bar_right=pa.list_(_f),
+        bar_bottom=pa.list_(_f),
+        dark=pa.list_(_f),
+        bright=pa.list_(_f),
+        phash=pa.list_(pa.uint64()),
+        cell_light=pa.binary(),
+    ),
+    # Small pictures (48×27 RGB) of the frames around doubtful ones, for the witness of shots.
+    "windows": _schema(source_id=_s, time_s=_d, jpeg=pa.binary()),
+    # What the witness says of each frame that it looked at: how likely a cut is here, and a part of a transition.
+    "witness": _schema(source_id=_s, time_s=_d, cut=_f, part=_f),
+    # Candidate frames on a fixed grid of time, from which clips take their representatives.
+    "frames": _schema(source_id=_s, time_s=_d, jpeg=pa.binary()),
+    # Every clip ever found, with its measures; kept or not is decided elsewhere.
+    "clips": _schema(
+        key=_s,
+        source_id=_s,
+        uri=_s,
+        wave=_i,
+        unit=_s,
+        start_s=_d,
+        end_s=_d,
+        duration_s=_d,
+        frames=_i,
+        width=_i,
+        height=_i,
+        fps=_d,
+        bit_rate=pa.int64(),
+        source_duration_s=_d,
+        opens_with=_s,
+        closes_with=_s,
+        cut_score=_f,
+        motion=_f,
+        camera_speed=_f,
+        camera=_s,
+        pan=_f,
+        tilt=_f,
+        zoom=_f,
+        roll=_f,
+        shake=_f,
+        object_speed=_f,
+        object_area=_f,
+        residual=_f,
+        still_picture=_b,
+        black=_f,
+        white=_f,
+        frozen=_f,
+        duplicate_frames=_f,
+        cadence=_s,  # none, telecine, doubled, irregular; null where it cannot be told
+        cadence_fps=_f,  # new pictures per second
+        luma_mean=_f,
+        luma_std=_f,
+        exposure=_f,  # stops over 18 % grey
+        clipped_dark=_f,  # share of pixels
+        clipped_bright=_f,
+        flicker=_f,  # height of the strongest period, 0–255
+        interlaced=_f,  # share of moving candidate frames that are combed
+        blockiness=_f,  # by which share neighbours differ more across 8×8 blocks
+        sharpness=_f,
+        crop_left=_f,
+        crop_top=_f,
+        crop_right=_f,
+        crop_bottom=_f,
+        phash=pa.list_(pa.uint64()),
+        phash_s=pa.list_(_f),
+        frame_s=pa.list_(_d),
+        caption=_s,
+        licence=_s,
+        rights=_s,
+        extra=_s,
+        has_audio=_b,
+        hdr=_b,
+        color_range=_s,
+    ),
+    # A contact strip of every clip, WebP, for people to look at.
+    "strips": _schema(key=_s, webp=pa.binary()),
+    # Seconds of a source that are in no clip, and why.
+    "trims": _schema(source_id=_s, uri=_s, start_s=_d, end_s=_d, reason=_s),
+    # Long form: a scorer owns its rows, so adding a scorer rewrites nothing.
+    "scores": _schema(key=_s, scorer=_s, model=_s, value=_d, label=_s, vector=pa.list_(_f)),
+    # What duplicates are found by, made once: bands of MinHash signatures, and the picture of a still clip.
+    "sketches": _schema(key=_s, bands=pa.list_(pa.uint32()), picture=pa.binary()),
+    # `cluster` and `weight` only where the policy balances.
+    "selection": _schema(
+        key=_s,
+        policy=_s,
+        kept=_b,
+        stage=_s,
+        rule=_s,
+        value=_d,
+        limit=_d,
+        detail=_s,
+        duration_s=_d,
+        cluster=_i,
+        weight=_d,
+    ),
+    # Who was dropped for whom. Level `bytes` pairs sources, which have no keys; time in the kept clip is
+    # speed × time in the dropped one + offset_s; `unit` says what distance and limit count.
+    "pairs": _schema(
+        policy=_s,
+        level=_s,
+        key=_s,
+        kept_key=_s,
+        uri=_s,
+        kept_uri=_s,
+        distance=_d,
+        limit=_d,
+        unit=_s,
+        speed=_d,
+        offset_s=_d,
+        overlap_s=_d,
+        why=_s,
+    ),
+    "captions": _schema(
+        key=_s,
+        source=_s,
+        model=_s,
+        subject=_s,
+        action=_s,
+        setting=_s,
+        shot_size=_s,
+        camera_motion=_s,
+        light=_s,
+        style=_s,
+        short=_s,
+        long=_s,
+        # `made_by`: the settings that made it. `prompt`: what the model was asked. `checks`: what it said against what
+        # was measured. `pictures` and `bound`: the clip it belongs to (`binding.py`).
+        made_by=_s,
+        prompt=_s,
+        checks=_s,
+        pictures=_s,
+        bound=_s,
+    ),
+    # `made_by` is the fingerprint of the settings that made a clip, whichever selection it was made for.
+    "encoded": _schema(
+        key=_s,
+        made_by=_s,
+        unit=_s,
+        wave=_i,
+        bucket=_s,
+        offset=pa.int64(),
+        size_bytes=pa.int64(),
+        sha256=_s,
+        width=_i,
+        height=_i,
+        fps=_d,
+        frames=_i,
+        duration_s=_d,
+        codec=_s,
+        copied=_b,
+        has_audio=_b,
+    ),
+    "packed": _schema(key=_s, policy=_s, bucket=_s, shard=_s, index=_i, sha256=_s),
+    # A part for each latent shard that is done.
+    "latents": _schema(selection=_s, shard=_s, samples=_i, size_bytes=pa.int64(), sha256=_s, tokenizer=_s),
+    # What failed, where, and what to do about it. `seconds` is footage lost to the failure.
+    "errors": _schema(
+        stage=_s, unit=_s, uri=_s, source_id=_s, key=_s, start_s=_d, seconds=_d, code=_s, reason=_s, remedy=_s
+    ),
+}
+
+
+OUTDATED = "0" * 12
+"""The fingerprint of what must be made again, whatever the configuration."""
+
+# Tables with pictures in them are read a few rows at a time.
+ROW_GROUP = {"frames": 256, "windows": 2048, "strips": 128}
+
+
+class SchemaMismatch(ValueError):
+    """A run folder was written by another version of the schema."""
+
+
+class NoRun(ValueError):
+    """A folder is no run; the message says how one is made."""
+
+
+def fingerprint(*parts: Any) -> str:
+    """Return 12 hex digits that change when any of the given configurations or values changes."""
+
+    def plain(value: Any) -> Any:
+        return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
+
+    text = json.dumps([SCHEMA_VERSION, [plain(p) for p in parts]], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """One part file, as its name tells it."""
+
+    unit: str
+    fingerprint: str
+    uri: str
+
+
+class Ledger:
+    """The tables of one run folder, on local disk or in an object store."""
+
+    def __init__(self, run: str):
+        self.run = run.rstrip("/")
+        self.root = f"{self.run}/ledger"
+
+    def create(self) -> None:
+        """Mark the folder as a run of this schema version. Raises SchemaMismatch if it belongs to another version."""
+        marker = f"{self.root}/version.json"
+        if not self.check():
+            storage.write_bytes(marker, json.dumps({"rushes_schema": SCHEMA_VERSION}).encode())
+
+    def check(self) -> bool:
+        """Whether the folder is a run. Raises SchemaMismatch if another version of the schema wrote it."""
+        marker = f"{self.root}/version.json"
+        if not storage.exists(marker):
+            return False
+        try:
+            found = json.loads(storage.read_bytes(marker))["rushes_schema"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise SchemaMismatch(f"{marker} is damaged ({error}); nothing was changed. Use another --out") from error
+        if found != SCHEMA_VERSION:
+            raise SchemaMismatch(
+                f"{self.run} was written with ledger schema {found}, this version writes {SCHEMA_VERSION}; "
+                f"nothing was changed. Use another --out, or the version of rushes that made it"
+            )
+        return True
+
+    def require(self) -> None:
+        """Raise NoRun where the folder is no run, and SchemaMismatch as `check` does."""
+        if not self.check():
+            raise NoRun(f"{self.run} is no run of rushes; make one with `rushes curate FOOTAGE --out {self.run}`")
+
+    def parts(self, table: str, unit: str | None = None) -> list[Part]:
+        """Return the finished parts of a table, of one unit, or of units that begin alike (`w0000*`), sorted by unit.
+
+        One listing; no file is opened.
+        """
+        found = []
+        begins = "part-" if unit is None else f"part-{unit.removesuffix('*')}"
+        for uri in storage.list_files(f"{self.root}/{table}", prefix=begins):
+            name = uri.rsplit("/", 1)[-1]
+            if name.startswith("part-") and name.endswith(".parquet"):
+                of, _, print_ = name[len("part-") : -len(".parquet")].rpartition(".")
+                if unit in (None, of) or unit.endswith("*"):
+                    found.append(Part(unit=of, fingerprint=print_, uri=uri))
+        return sorted(found, key=lambda part: (part.unit, part.fingerprint))
+
+    def done(self, table: str, fingerprint_: str) -> set[str]:
+        """Return the units of a table that are finished under this fingerprint."""
+        return {part.unit for part in self.parts(table) if part.fingerprint == fingerprint_}
+
+    def write(self, table: str, unit: str, rows: pa.Table | Sequence[Mapping[str, Any]], fingerprint_: str) -> str:
+        """Write one part atomically, then remove what older configurations left for the same unit; return its URI."""
+        data = rows if isinstance(rows, pa.Table) else to_table(table, rows)
+        return self.write_batches(table, unit, [data], fingerprint_)
+
+    def write_batches(self, table: str, unit: str, tables: Iterable[pa.Table], fingerprint_: str) -> str:
+        """Write one part as `write` does, from pieces that never stand in memory together."""
+        schema = TABLES[table].with_metadata(
+            {"rushes.schema": str(SCHEMA_VERSION), "rushes.table": table, "rushes.fingerprint": fingerprint_}
+        )
+        uri = f"{self.root}/{table}/part-{unit}.{fingerprint_}.parquet"
+        with (
+            storage.open_write(uri) as file,
+            pq.ParquetWriter(pa.PythonFile(file, mode="w"), schema, compression="zstd") as writer,
+        ):
+            for piece in tables:
+                writer.write_table(piece.cast(schema), row_group_size=ROW_GROUP.get(table, 65_536))
+        self.remove(table, unit, keep=fingerprint_)
+        return uri
+
+    def tidy(self, table: str, current: Mapping[str, str], prefix: str = "") -> None:
+        """Remove the parts of a finished stage that are not current: other configurations, units that are no more.
+
+        Args:
+            table: the table.
+            current: the fingerprint that each unit has now.
+            prefix: only parts whose unit begins with it are looked at, and named without it in `current`.
+        """
+        for part in self.parts(table):
+            if part.unit.startswith(prefix) and current.get(part.unit[len(prefix) :]) != part.fingerprint:
+                storage.remove(part.uri)
+
+    def remove(self, table: str, unit: str, keep: str | None = None) -> None:
+        """Remove the parts of one unit, but for the one with the fingerprint `keep`."""
+        for part in self.parts(table, unit):
+            if part.fingerprint != keep:
+                storage.remove(part.uri)
+
+    def outdate(self, table: str, part: Part) -> None:
+        """Keep the rows of a part under a fingerprint that no configuration has, so that it counts as not done."""
+        self.write(table, part.unit, self.dataset_of(table, part).to_table(), OUTDATED)
+
+    def dataset_of(self, table: str, part: Part) -> ds.Dataset:
+        """Return one part as a lazy Arrow dataset."""
+        return self._dataset(table, [part.uri])
+
+    def dataset(self, table: str) -> ds.Dataset | None:
+        """Return a table as a lazy Arrow dataset, or None while it has no part."""
+        uris = [part.uri for part in self.parts(table)]
+        return self._dataset(table, uris) if uris else None
+
+    def _dataset(self, table: str, uris: Sequence[str]) -> ds.Dataset:
+        if not uris:
+            return ds.dataset(TABLES[table].empty_table())
+        filesystem, paths = storage.arrow(uris)
+        return ds.dataset(paths, schema=TABLES[table], filesystem=filesystem, format="parquet")
+
+    def read(self, table: str, columns: list[str] | None = None, where: ds.Expression | None = None) -> pa.Table:
+        """Return rows of a table in the order of its units; an empty table where there is none."""
+        dataset = self.dataset(table)
+        if dataset is None:
+            schema = TABLES[table]
+            return (schema if columns is None else pa.schema([schema.field(c) for c in columns])).empty_table()
+        return dataset.to_table(columns=columns, filter=where)
+
+    def read_part(
+        self, part: Part, table: str, columns: list[str] | None = None, where: ds.Expression | None = None
+    ) -> pa.Table:
+        """Return the rows of one part file."""
+        return self._dataset(table, [part.uri]).to_table(columns=columns, filter=where)
+
+    def read_unit(
+        self, table: str, unit: str, columns: list[str] | None = None, where: ds.Expression | None = None
+    ) -> pa.Table:
+        """Return the rows that one unit wrote, and the units named `<unit>-…` below it, reading their parts alone."""
+        below = f"{unit}-"
+        uris = [part.uri for part in self.parts(table, f"{unit}*") if part.unit == unit or part.unit.startswith(below)]
+        return self._dataset(table, uris).to_table(columns=columns, filter=where)
+
+    def batches(self, table: str, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
+        """Yield a table in record batches, so that a reader's memory does not grow with the run."""
+        dataset = self.dataset(table)
+        if dataset is not None:
+            yield from dataset.to_batches(columns=columns)
+
+
+def to_table(table: str, rows: Iterable[Mapping[str, Any]]) -> pa.Table:
+    """Return rows as an Arrow table in the schema of `table`. Raises ValueError for a column it does not have."""
+    schema = TABLES[table]
+    rows = list(rows)
+    unknown = {name for row in rows for name in row} - set(schema.names)
+    if unknown:
+        raise ValueError(f"table {table} has no column {', '.join(sorted(unknown))}; it has {', '.join(schema.names)}")
+    return pa.Table.from_pylist(rows, schema=schema)

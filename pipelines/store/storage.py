@@ -1,0 +1,361 @@
+"""Files by URI, on local disk or in an object store: written whole or not at all. A leaf: no Ray.
+
+Paths without a scheme are local. Everything else goes through fsspec (`s3://` through s3fs); the region and endpoint of
+S3 come from the environment (`AWS_DEFAULT_REGION`, `AWS_ENDPOINT_URL`), and no credential is ever written anywhere.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+import fsspec
+import pyarrow.fs as pafs
+from botocore.exceptions import BotoCoreError
+
+WRITE_BYTES = 2**20  # small writes are gathered up to here
+PUT_BYTES = 64 * 2**20  # up to here an object is put in one request
+_CREDENTIALS = re.compile(
+    r"(?<=://)[^/@:\s]+:(?!\d+(?:/|\s|$))[^@\s]*@"  # a secret key may hold slashes; a port is no secret
+    r"|(?<=://)[^/@\s]+@|(?<![^\s\"'(])[^\s/@:\"']+:[^\s/@\"']+@"
+)
+_QUERY_SECRET = re.compile(r"(?i)([?&](?:x-amz-[a-z-]*|[\w-]*(?:signature|sig|token|key|secret|password))=)[^&#\s]+")
+_SIGNED = re.compile(r"(?i)[?&](?:x-amz-(?:signature|credential|security-token)|signature|awsaccesskeyid)=")
+
+
+class StopsTheRun(Exception):
+    """What no other unit would fare better with; the message is one sentence for people."""
+
+
+class StorageError(StopsTheRun, RuntimeError):
+    """A file or object could not be read or written; the message names it and the remedy."""
+
+
+def is_local(uri: str) -> bool:
+    """Whether a URI names a file on local disk."""
+    return "://" not in uri or uri.startswith("file://")
+
+
+def local_path(uri: str) -> Path:
+    """Return the path behind a local URI."""
+    return Path(uri.removeprefix("file://"))
+
+
+def absolute(uri: str) -> str:
+    """Return a URI that means the same from every working folder."""
+    return os.path.abspath(local_path(uri)) if is_local(uri) else uri.rstrip("/")  # noqa: PTH100 - ".." goes too
+
+
+def redact(text: str) -> str:
+    """Return text without the credentials that a URI can carry, in front of its host or in its query."""
+    return _QUERY_SECRET.sub(r"\1…", _CREDENTIALS.sub("…@", text))
+
+
+def check_uri(uri: str) -> None:
+    """Raise ValueError for a URI that can never be opened here: of the web, or with credentials in it.
+
+    The message shows none of them. What is found in a store's name would be told by its client in an error.
+    """
+    scheme, separator, rest = uri.partition("://")
+    if not separator or scheme == "file":
+        return
+    if scheme in ("http", "https"):
+        raise ValueError(
+            f"{redact(uri)}: {scheme}:// is not read or written; download the file and name it, or name its bucket "
+            "as s3:// (another store's address goes into AWS_ENDPOINT_URL)"
+        )
+    host = rest.split("/", 1)[0]
+    if "@" in host or (":" in host and not host.startswith("arn:")):
+        shown = f"{scheme}://…@{rest.rpartition('@')[2]}" if "@" in rest else f"{scheme}://…"
+        raise ValueError(
+            f"{redact(shown)}: credentials do not belong into a URI, which is saved and shown; take them out and give "
+            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment, or AWS_PROFILE"
+        )
+    if _SIGNED.search(rest):
+        raise ValueError(
+            f"{redact(uri)}: a signed link is no name of an object; leave out what begins with the question mark and "
+            "give AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment, or AWS_PROFILE"
+        )
+
+
+def filesystem(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
+    """Return the fsspec file system of a URI and the path inside it. Raises ValueError for one that has none."""
+    check_uri(uri)
+    try:
+        fs, path = fsspec.core.url_to_fs(uri if "://" in uri else str(Path(uri).absolute()))
+    except (ImportError, ValueError) as error:
+        raise ValueError(f"{redact(uri)} is neither a path nor an s3:// URI ({error}); give one of these") from error
+    return fs, path
+
+
+def arrow(uris: Sequence[str]) -> tuple[pafs.FileSystem, list[str]]:
+    """Return one Arrow file system for URIs of the same kind, and their paths in it.
+
+    Disk and S3 are Arrow's own, not fsspec behind a handler: DuckDB scans in threads that wait for one another, and a
+    Python file system among them needs the interpreter's lock that the waiting thread holds.
+    """
+    paths = [filesystem(uri)[1] for uri in uris]
+    if is_local(uris[0]):
+        return pafs.LocalFileSystem(), paths
+    if uris[0].startswith("s3://"):
+        return _arrow_s3(), paths
+    return pafs.PyFileSystem(pafs.FSSpecHandler(filesystem(uris[0])[0])), paths
+
+
+def _arrow_s3() -> pafs.FileSystem:
+    """Return Arrow's S3, told of endpoint and region as s3fs is; the credentials it finds by itself."""
+    given = {
+        "endpoint_override": os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL"),
+        "region": os.environ.get("AWS_DEFAULT_REGION") or os.environ.get("AWS_REGION"),
+    }
+    return pafs.S3FileSystem(**{name: value for name, value in given.items() if value})
+
+
+@contextmanager
+def reaching(uri: str) -> Iterator[None]:
+    """Turn what a store's client raises when it cannot ask or may not into an error that names the remedy."""
+    try:
+        yield
+    except BotoCoreError as error:
+        raise StorageError(
+            f"cannot reach {redact(uri)}: {redact(str(error))}; "
+            "check AWS_ENDPOINT_URL, AWS_DEFAULT_REGION and the credentials"
+        ) from error
+    except PermissionError as error:
+        if is_local(uri):
+            raise
+        said = f"no access to {redact(uri)}: {redact(str(error))}; check the credentials and what they may do"
+        raise StorageError(said) from error
+
+
+def exists(uri: str) -> bool:
+    """Whether a file or object is there."""
+    if is_local(uri):
+        return local_path(uri).exists()
+    with reaching(uri):
+        fs, path = filesystem(uri)
+        fs.invalidate_cache()
+        return bool(fs.exists(path))
+
+
+def size(uri: str) -> int:
+    """Return the size of a file or object in bytes."""
+    with reaching(uri):
+        fs, path = filesystem(uri)
+        return int(fs.size(path))
+
+
+def read_bytes(uri: str) -> bytes:
+    """Return all bytes of a file or object."""
+    with open_read(uri) as file:
+        return file.read()
+
+
+def read_range(uri: str, offset: int, size_bytes: int) -> bytes:
+    """Return a part of a file or object, in one request; less where it ends before."""
+    if is_local(uri):
+        with local_path(uri).open("rb") as file:
+            file.seek(offset)
+            return file.read(size_bytes)
+    with reaching(uri):
+        fs, path = filesystem(uri)
+        return bytes(fs.cat_file(path, start=offset, end=offset + size_bytes)) if size_bytes else b""
+
+
+@contextmanager
+def open_read(uri: str) -> Iterator[BinaryIO]:
+    """Open a file or object for reading; seekable."""
+    if is_local(uri):
+        with local_path(uri).open("rb") as file:
+            yield file
+        return
+    with reaching(uri):
+        fs, path = filesystem(uri)
+        with fs.open(path, "rb", block_size=4 * 2**20) as file:
+            yield cast(BinaryIO, file)
+
+
+def write_bytes(uri: str, data: bytes) -> None:
+    """Write a file whole: readers see the old content or the new, never a part of it."""
+    if is_local(uri) or len(data) > PUT_BYTES:
+        with open_write(uri) as file:
+            file.write(data)
+        return
+    with _writing(uri):
+        fs, path = filesystem(uri)
+        fs.pipe_file(path, data)  # one request, where an upload in parts takes three
+
+
+@contextmanager
+def open_write(uri: str) -> Iterator[BinaryIO]:
+    """Open a file for writing that appears under its name only when the block ends without an error.
+
+    Raises StorageError that names the target where the disk is full, the target read-only or access refused.
+    """
+    writer = _local_write(local_path(uri)) if is_local(uri) else _object_write(uri)
+    with _writing(uri), writer as file:
+        yield file
+
+
+@contextmanager
+def alone(folder: str) -> Iterator[None]:
+    """Hold a local folder alone, made where it is missing; the lock ends with the process, however that ends.
+
+    Raises StorageError where another process holds it. An object store has no locks: nothing is held there.
+    """
+    if not is_local(folder):
+        yield
+        return
+    path = local_path(folder)
+    with _writing(folder):
+        path.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_RDONLY)
+    try:
+        _lock(handle, folder)
+        yield
+    finally:
+        os.close(handle)
+        with suppress(OSError):  # still empty: nothing came of it
+            path.rmdir()
+
+
+def _lock(handle: int, folder: str) -> None:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise StorageError(f"another process is at work on {folder}; wait for it to end") from error
+
+
+@contextmanager
+def _writing(uri: str) -> Iterator[None]:
+    """Name the target of a failed write. What fails on another file, such as an input, passes as it is."""
+    try:
+        with reaching(uri):
+            yield
+    except OSError as error:
+        if error.filename and is_local(uri) and not _belongs(Path(error.filename), local_path(uri)):
+            raise
+        raise StorageError(f"cannot write {uri}: {_reason(error)}") from error
+
+
+def _belongs(path: Path, target: Path) -> bool:
+    return path == target or path in target.parents or (path.parent == target.parent and path.suffix == ".part")
+
+
+@contextmanager
+def _local_write(path: Path) -> Iterator[BinaryIO]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb", WRITE_BYTES) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def _object_write(uri: str) -> Iterator[BinaryIO]:
+    fs, path = filesystem(uri)
+    with _Upload(fs, path) as file:
+        yield file
+
+
+class _Upload:
+    """An fsspec upload that is discarded, not committed, when the block raises."""
+
+    def __init__(self, fs: fsspec.AbstractFileSystem, path: str):
+        self.file: Any = fs.open(path, "wb", autocommit=False)
+
+    def __enter__(self) -> BinaryIO:
+        return cast(BinaryIO, self.file)
+
+    def __exit__(self, kind: Any, *_: Any) -> None:
+        if kind is not None:
+            self.file.discard()
+            return
+        try:
+            self.file.close()
+            self.file.commit()
+        except BaseException:
+            self.file.discard()
+            raise
+
+
+def _reason(error: OSError) -> str:
+    remedies = {
+        2: "no folder can be made there; choose another --out",
+        28: "no space left; free some space and run the same command again, finished units are kept",
+        30: "the target is read-only; choose a writable --out",
+        13: "permission denied; check the rights on the target or the credentials",
+        17: "a file stands where a folder should be; choose another --out",
+        20: "a file stands where a folder should be; choose another --out",
+        122: "the disk quota is exceeded; free some space and run the same command again",
+    }
+    said = error.strerror or str(error)
+    return remedies.get(error.errno or 0, f"{said}; check the path, or choose another --out")
+
+
+def list_files(folder: str, prefix: str = "", recursive: bool = False) -> list[str]:
+    """Return the URIs of the files in a folder whose names start with `prefix`, sorted; none where it is missing."""
+    if is_local(folder):
+        root = local_path(folder)
+        found = root.rglob(f"{prefix}*") if recursive else root.glob(f"{prefix}*")
+        base = folder.rstrip("/")  # as it was given: callers compare with URIs that begin so, such as ./run/…
+        names = (path.relative_to(root) for path in found if path.is_file() and not path.name.startswith("."))
+        return sorted(f"{base}/{name}" for name in names)
+    scheme = folder.split("://", 1)[0]
+    with reaching(folder):
+        fs, path = filesystem(folder)
+        fs.invalidate_cache()
+        try:
+            names = fs.find(path, maxdepth=None if recursive else 1, prefix=prefix)
+        except FileNotFoundError:
+            return []
+    return sorted(f"{scheme}://{name}" for name in names)
+
+
+def list_folders(folder: str) -> list[str]:
+    """Return the names of the folders in a folder, sorted, hidden ones left out; none where it is missing."""
+    if is_local(folder):
+        root = local_path(folder)
+        found = [path.name for path in root.iterdir() if path.is_dir()] if root.is_dir() else []
+    else:
+        with reaching(folder):
+            fs, path = filesystem(folder)
+            fs.invalidate_cache()
+            try:
+                rows = fs.ls(path, detail=True)
+            except FileNotFoundError:
+                return []
+            found = [row["name"].rstrip("/").rsplit("/", 1)[-1] for row in rows if row["type"] == "directory"]
+    return sorted(name for name in found if not name.startswith("."))
+
+
+def remove(uri: str) -> None:
+    """Remove a file or object; nothing happens where it is already gone."""
+    if is_local(uri):
+        local_path(uri).unlink(missing_ok=True)
+        return
+    with reaching(uri):
+        fs, path = filesystem(uri)
+        fs.invalidate_cache()
+        if fs.exists(path):
+            fs.rm_file(path)
+
+
+def sweep(folder: str) -> None:
+    """Remove the temporary files that a killed run left below a local folder."""
+    if is_local(folder):
+        for path in local_path(folder).rglob(".*.part"):
+            path.unlink(missing_ok=True)

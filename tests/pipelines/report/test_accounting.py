@@ -1,0 +1,206 @@
+"""The account of a run: every second once, whatever happened to it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rushes.filters.policy import RESERVED
+from rushes.pipelines.report.accounting import EXACT_DUPLICATE, FATES, AccountingError, account
+from rushes.pipelines.store.ledger import Ledger
+
+
+def _run(folder: Path, **tables: list[dict[str, Any]]) -> str:
+    ledger = Ledger(str(folder))
+    ledger.create()
+    for table, rows in tables.items():
+        ledger.write(table, "w0-0000", rows, "0" * 12)
+    return str(folder)
+
+
+def _source(name: str, seconds: float, uri: str | None = None, unit: str = "w0-0000") -> dict[str, Any]:
+    return {"source_id": name * 16, "uri": uri or f"{name}.mp4", "wave": 0, "unit": unit, "duration_s": seconds}
+
+
+def _clip(name: str, start_s: float, end_s: float) -> dict[str, Any]:
+    key = f"{name * 16}-{round(start_s * 1000):09d}"
+    return {"key": key, "source_id": name * 16, "start_s": start_s, "end_s": end_s, "duration_s": end_s - start_s}
+
+
+def _verdict(name: str, start_s: float, rule: str | None = None, policy: str = "default") -> dict[str, Any]:
+    return {"key": f"{name * 16}-{round(start_s * 1000):09d}", "policy": policy, "kept": rule is None, "rule": rule}
+
+
+def _lines(run: str, policy: str | None = None) -> dict[tuple[str, str], float]:
+    return {(e.fate, e.reason): pytest.approx(e.seconds) for e in account(run, policy).entries}
+
+
+def test_every_fate_is_counted_once_and_sums_to_the_input(tmp_path: Path) -> None:
+    run = _run(
+        tmp_path,
+        sources=[_source("a", 10), _source("b", 8)],
+        signals=[{"source_id": "a" * 16, "covered_s": 10.0}, {"source_id": "b" * 16, "covered_s": 5.0}],
+        clips=[_clip("a", 0, 6), _clip("a", 6, 9.5), _clip("b", 0, 5)],
+        trims=[{"source_id": "a" * 16, "start_s": 9.5, "end_s": 10.0, "reason": "too_short"}],
+        selection=[_verdict("a", 0), _verdict("a", 6, "too_dark"), _verdict("b", 0)],
+        errors=[
+            {"stage": "scan", "uri": "b.mp4", "source_id": "b" * 16, "seconds": 3.0, "code": "truncated"},
+            {"stage": "sources", "uri": "c.mp4", "seconds": 0.0, "code": "empty"},
+        ],
+    )
+    found = account(run)
+    found.check()
+    assert _lines(run) == {
+        ("kept", "kept"): 11.0,
+        ("dropped", "too_dark"): 3.5,
+        ("trimmed", "too_short"): 0.5,
+        ("failed", "truncated"): 3.0,
+        ("failed", "empty"): 0.0,
+    }
+    assert found.input_s == pytest.approx(18.0) == sum(entry.seconds for entry in found.entries)
+    assert found.inputs == 3 and found.clips("kept") == 2
+
+
+def test_a_copy_under_another_name_is_dropped_whole_and_the_first_by_unit_counts(tmp_path: Path) -> None:
+    run = _run(
+        tmp_path,
+        sources=[_source("a", 4, "second.mp4", unit="w0-0001"), _source("a", 4, "first.mp4")],
+        signals=[{"source_id": "a" * 16, "covered_s": 4.0}],
+        clips=[_clip("a", 0, 4)],
+        selection=[_verdict("a", 0)],
+    )
+    assert _lines(run) == {("kept", "kept"): 4.0, ("dropped", "exact_duplicate"): 4.0}
+    by_uri = {row["uri"]: row for row in account(run).sources.to_pylist()}
+    assert by_uri["first.mp4"]["kept_s"] == 4.0 and by_uri["second.mp4"]["dropped_s"] == 4.0
+    account(run).check()
+
+
+def test_a_kept_clip_that_could_not_be_encoded_is_failed_not_kept(tmp_path: Path) -> None:
+    run = _run(
+        tmp_path,
+        sources=[_source("a", 4)],
+        signals=[{"source_id": "a" * 16, "covered_s": 4.0}],
+        clips=[_clip("a", 0, 4)],
+        selection=[_verdict("a", 0)],
+        errors=[{"stage": "pack", "uri": "a.mp4", "key": f"{'a' * 16}-000000000", "seconds": 4.0, "code": "encoder"}],
+    )
+    assert _lines(run) == {("failed", "encoder"): 4.0}
+    account(run).check()
+
+
+def test_a_source_that_failed_before_its_first_picture_is_lost_whole(tmp_path: Path) -> None:
+    run = _run(
+        tmp_path,
+        sources=[_source("a", 7)],
+        errors=[{"stage": "scan", "uri": "a.mp4", "source_id": "a" * 16, "seconds": 0.0, "code": "unreadable"}],
+    )
+    assert _lines(run) == {("failed", "unreadable"): 7.0}
+    account(run).check()
+
+
+def test_what_is_still_to_come_is_pending_by_stage(tmp_path: Path) -> None:
+    run = _run(
+        tmp_path,
+        plan=[{"uri": uri} for uri in ("a.mp4", "b.mp4", "c.mp4", "d.mp4")],
+        sources=[_source("a", 4), _source("b", 5), _source("c", 6)],
+        signals=[{"source_id": "a" * 16, "covered_s": 4.0}, {"source_id": "b" * 16, "covered_s": 5.0}],
+        clips=[_clip("a", 0, 4)],
+    )
+    assert _lines(run) == {
+        ("pending", "select"): 4.0,
+        ("pending", "shots"): 5.0,
+        ("pending", "scan"): 6.0,
+        ("pending", "probe"): 0.0,
+    }
+    account(run).check()
+    assert account(run).inputs == 4
+
+
+def test_a_run_that_has_not_begun_has_an_empty_account(tmp_path: Path) -> None:
+    found = account(_run(tmp_path))
+    assert found.entries == [] and found.input_s == 0 and found.policy is None
+    found.check()
+
+
+def test_a_missing_second_is_an_error_that_names_the_source(tmp_path: Path) -> None:
+    run = _run(
+        tmp_path,
+        sources=[_source("a", 10)],
+        signals=[{"source_id": "a" * 16, "covered_s": 10.0}],
+        clips=[_clip("a", 0, 9)],
+        selection=[_verdict("a", 0)],
+    )
+    with pytest.raises(AccountingError, match=r"a\.mp4 \(\+1\.000 s\)"):
+        account(run).check()
+
+
+def test_each_policy_has_its_own_account(tmp_path: Path) -> None:
+    run = _run(
+        tmp_path,
+        sources=[_source("a", 4)],
+        signals=[{"source_id": "a" * 16, "covered_s": 4.0}],
+        clips=[_clip("a", 0, 4)],
+        selection=[_verdict("a", 0), _verdict("a", 0, "too_still", policy="strict")],
+    )
+    assert _lines(run, "strict") == {("dropped", "too_still"): 4.0}
+    assert account(run).policy == "default" and account(run).policies == ["default", "strict"]
+    (tmp_path / "config.yaml").write_text("select: {policy: policies/strict.yaml}\n")
+    assert account(run).policy == "strict"
+    with pytest.raises(ValueError, match=r"'lax' has selected nothing.*default, strict"):
+        account(run, "lax")
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.integers(1, 9000), st.sampled_from(["kept", "dropped", "trimmed", "failed"]),
+                  st.sampled_from([True, False, None])),
+        min_size=1, max_size=12,
+    )
+)  # fmt: skip
+def test_any_tiling_of_a_source_sums_to_its_length_under_each_selection(
+    tmp_path_factory: pytest.TempPathFactory, parts: list[tuple[int, str, bool | None]]
+) -> None:
+    at, clips, selection, trims, errors = 0.0, [], [], [], []
+    other: dict[str | None, float] = {}
+    for milliseconds, fate, also in parts:  # `also` is what another policy says of a clip, None if it never saw it
+        end = at + milliseconds / 1000
+        if fate in ("kept", "dropped"):
+            clips.append(_clip("a", at, end))
+            selection.append(_verdict("a", at, None if fate == "kept" else "too_dark"))
+            reason = {True: "kept", False: "too_still", None: "select"}[also]
+            other[reason] = other.get(reason, 0.0) + end - at
+            if also is not None:
+                selection.append(_verdict("a", at, None if also else "too_still", policy="other"))
+        elif fate == "trimmed":
+            trims.append({"source_id": "a" * 16, "start_s": at, "end_s": end, "reason": "transition"})
+        else:
+            row = {"uri": "a.mp4", "source_id": "a" * 16, "start_s": at, "seconds": end - at, "code": "damaged"}
+            errors.append(row)
+        at = end
+    covered = at - sum(error["seconds"] for error in errors)
+    run = _run(
+        tmp_path_factory.mktemp("run"),
+        sources=[_source("a", at)],
+        signals=[{"source_id": "a" * 16, "covered_s": covered}],
+        clips=clips, trims=trims, selection=selection, errors=errors,
+    )  # fmt: skip
+    found = account(run)
+    found.check(1e-6)
+    assert found.input_s == pytest.approx(at)
+    if "other" in found.policies:
+        second = account(run, "other")
+        second.check(1e-6)
+        assert second.input_s == pytest.approx(at)
+        assert {e.reason: e.seconds for e in second.entries if e.clips} == pytest.approx(other)
+        assert second.seconds("trimmed") == found.seconds("trimmed") and second.seconds("failed") == found.seconds(
+            "failed"
+        )
+
+
+def test_no_rule_can_bear_a_name_that_the_account_uses_itself() -> None:
+    assert {*FATES, EXACT_DUPLICATE} <= RESERVED

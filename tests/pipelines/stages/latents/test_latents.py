@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+import io
+import json
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+
+from rushes.pipelines.config import LatentsConfig
+from rushes.pipelines.stages.latents.latents import encode_shard, unpack
+from rushes.pipelines.store import shards
+from rushes.tokenizer.config import Budget, TokenizerConfig
+from rushes.tokenizer.data import segments
+from rushes.tokenizer.model import Latents, Tokenizer, fingerprint, load, save
+from rushes.tokenizer.scorer import Scorer, save_scorer, scorer_fingerprint
+
+KEYS = [f"{i:016x}-000001000" for i in range(3)]
+
+
+def moving_square(frames: int, speed: float, pts: list[int] | None = None, still: int = 0) -> bytes:
+    """A square that moves on noise after `still` frames, 25 a second or at given ticks of 1/100 s."""
+    out = io.BytesIO()
+    ground = np.random.default_rng(0).integers(0, 160, (40, 64, 3), dtype=np.uint8)
+    with av.open(out, "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=25, options={"crf": "10", "preset": "ultrafast"})
+        stream.width, stream.height, stream.pix_fmt = 64, 40, "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 100)
+        for i in range(frames):
+            picture = ground.copy()
+            x = int(max(0, i - still) * speed) % 48
+            picture[10:26, x : x + 16] = 255
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            frame.pts, frame.time_base = (pts or range(0, 4 * frames, 4))[i], Fraction(1, 100)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return out.getvalue()
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> str:
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    save(Tokenizer(TokenizerConfig(rates=(4, 8))), str(tmp_path / "model"))
+    return str(tmp_path / "model")
+
+
+def write(root: Path, clips: list[bytes]) -> tuple[str, str]:
+    samples = [
+        shards.Sample(key, [("mp4", clip), ("json", json.dumps({"camera": "pan"}).encode()), ("txt", b"a square")])
+        for key, clip in zip(KEYS, clips, strict=False)
+    ]
+    info = shards.write_shard(str(root), "b", "clips", 4, samples)
+    shards.write_manifest(str(root), [info], kind="clips", fingerprint="test")
+    return str(root), info.path
+
+
+def read(root: Path, path: str) -> list[tuple[np.ndarray, dict]]:
+    return [unpack(sample) for sample in shards.read_shard(f"{root}/{path}", ("npy", "json", "txt"))]
+
+
+def test_a_latent_shard_has_the_name_and_keys_of_its_clip_shard_and_what_the_encoder_says(model, tmp_path):
+    root, path = write(tmp_path / "clips", [moving_square(21, 3), moving_square(16, 0)])
+    info, failed = encode_shard(root, path, str(tmp_path / "latents"), model)
+    assert info.path == path == "b/clips-000004.tar" and info.samples == 2 and failed == []
+    (z, facts), (other, _) = read(tmp_path / "latents", path)
+    assert z.dtype == np.float16 and z.shape == (6, 16, 5, 8) and other.shape == (4, 16, 5, 8)
+    tokenizer = load(model)
+    assert (
+        facts["fingerprint"] == fingerprint(tokenizer) and facts["camera"] == "pan" and facts["caption"] == "a square"
+    )
+    assert (facts["frames"], facts["height"], facts["width"], facts["rates"]) == (21, 40, 64, [4, 4])
+    assert facts["fps"] == pytest.approx(25) and facts["key"] == KEYS[0]
+    video = torch.cat([video for _, video in segments(moving_square(21, 3), 16)], dim=2)
+    assert torch.equal(tokenizer.encode(video).z[0].half(), torch.from_numpy(z))
+
+
+def test_stored_latents_decode_to_the_clip(model, tmp_path):
+    root, path = write(tmp_path / "clips", [moving_square(21, 0)])
+    encode_shard(root, path, str(tmp_path / "latents"), model)
+    ((z, facts),) = read(tmp_path / "latents", path)
+    ragged = {name: tuple(facts[name]) for name in ("rates", "lengths")}
+    latents = Latents(z=torch.from_numpy(z)[None].float(), **ragged, height=facts["height"], width=facts["width"])
+    assert load(model).decode(latents).shape == (1, 3, 21, 40, 64)
+
+
+def test_under_a_budget_the_moving_segment_gets_the_latents(model, tmp_path):
+    root, path = write(tmp_path / "clips", [moving_square(32, 2.5, still=15)])
+    encode_shard(root, path, str(tmp_path / "latents"), model, Budget(latents=6))
+    ((z, facts),) = read(tmp_path / "latents", path)
+    assert facts["rates"] == [8, 4] and len(z) == len(facts["times_s"]) == 6
+
+
+def test_times_of_latents_are_seconds_of_the_clip_at_a_variable_frame_rate(model, tmp_path):
+    root, path = write(tmp_path / "clips", [moving_square(8, 1, pts=[0, 4, 8, 12, 50, 54, 58, 62])])
+    encode_shard(root, path, str(tmp_path / "latents"), model)
+    ((_, facts),) = read(tmp_path / "latents", path)
+    assert facts["times_s"] == pytest.approx([0.06, 0.56], abs=0.011)
+
+
+def test_a_clip_that_cannot_be_decoded_is_recorded_and_the_others_are_encoded(model, tmp_path):
+    root, path = write(tmp_path / "clips", [b"text", moving_square(5, 1)])
+    info, failed = encode_shard(root, path, str(tmp_path / "latents"), model)
+    assert (
+        info.samples == 1 and [one["key"] for one in failed] == KEYS[:1] and "cannot be decoded" in failed[0]["reason"]
+    )
+
+
+def test_equal_clips_give_equal_bytes(model, tmp_path):
+    root, path = write(tmp_path / "clips", [moving_square(9, 2)])
+    one, _ = encode_shard(root, path, str(tmp_path / "one"), model, side_px=24)
+    two, _ = encode_shard(root, path, str(tmp_path / "two"), model, side_px=24)
+    assert one.sha256 == two.sha256
+
+
+def test_a_shard_of_which_no_clip_can_be_decoded_gives_no_shard_but_the_reasons(model, tmp_path):
+    root, path = write(tmp_path / "clips", [b"text", b"more text"])
+    info, failed = encode_shard(root, path, str(tmp_path / "latents"), model)
+    assert info is None and [one["key"] for one in failed] == KEYS[:2] and all(one["remedy"] for one in failed)
+
+
+def test_a_model_with_a_scorer_allocates_by_prediction_unless_told_to_measure(model, tmp_path, monkeypatch):
+    root, path = write(tmp_path / "clips", [moving_square(32, 2.5, still=15)])
+    scorer = Scorer((4, 8), fingerprint(load(model)))
+    save_scorer(scorer, model)
+    asked = []
+    monkeypatch.setattr(
+        "rushes.tokenizer.plan.predict", lambda *_: asked.append(1) or np.array([[1.0, 9.0], [1, 1]][len(asked) - 1])
+    )
+    for allocation, rates, times in (("auto", [4, 8], 2), ("predicted", [4, 8], 2), ("measured", [8, 4], 0)):
+        asked.clear()
+        out = tmp_path / f"latents-{allocation}"
+        encode_shard(root, path, str(out), model, Budget(latents=6), allocation=allocation)
+        ((z, facts),) = read(out, path)
+        assert facts["rates"] == rates and len(z) == 6 and len(asked) == times
+
+
+def test_prediction_without_a_scorer_is_refused_with_the_remedy(model, tmp_path):
+    root, path = write(tmp_path / "clips", [moving_square(5, 3)])
+    with pytest.raises(ValueError, match="rushes tokenizer scorer"):
+        encode_shard(root, path, str(tmp_path / "latents"), model, Budget(share=0.5), allocation="predicted")
+
+
+def test_latents_are_made_anew_for_another_scorer_but_not_where_it_is_not_asked(model):
+    from rushes.pipelines.engine.encode_latents import scorer_fingerprint as found
+
+    assert found(model, LatentsConfig()) == found(model, LatentsConfig(allocation="measured")) == ""
+    with pytest.raises(ValueError, match="rushes tokenizer scorer"):
+        found(model, LatentsConfig(allocation="predicted"))
+    scorer = Scorer((4, 8), fingerprint(load(model)))
+    save_scorer(scorer, model)
+    assert found(model, LatentsConfig()) == found(model, LatentsConfig(allocation="predicted"))
+    assert found(model, LatentsConfig()) == scorer_fingerprint(scorer)
+    assert found(model, LatentsConfig(allocation="measured")) == ""

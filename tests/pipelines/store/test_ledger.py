@@ -1,0 +1,189 @@
+"""The ledger: parts whole or not at all, told by their names, open to anybody's reader."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rushes.pipelines.config import PackConfig, ScanConfig
+from rushes.pipelines.store import storage
+from rushes.pipelines.store.ledger import SCHEMA_VERSION, TABLES, Ledger, SchemaMismatch, fingerprint, to_table
+
+
+@pytest.fixture(params=["local", "s3"])
+def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> Ledger:
+    run = str(tmp_path / "run") if request.param == "local" else f"{request.getfixturevalue('s3')}/run"
+    made = Ledger(run)
+    made.create()
+    return made
+
+
+def trim(source_id: str, start_s: float = 0.0) -> dict[str, Any]:
+    return {"source_id": source_id, "uri": "a.mp4", "start_s": start_s, "end_s": start_s + 1, "reason": "too_short"}
+
+
+def test_rows_come_back_in_the_order_of_units(ledger: Ledger) -> None:
+    ledger.write("trims", "w0-u1", [trim("b"), trim("c", 2.5)], "aaa")
+    ledger.write("trims", "w0-u0", [trim("a")], "aaa")
+    table = ledger.read("trims")
+    assert table.schema.equals(TABLES["trims"]) and table["source_id"].to_pylist() == ["a", "b", "c"]
+    assert ledger.read("trims", columns=["start_s"], where=pc.field("source_id") == "c").to_pylist() == [
+        {"start_s": 2.5}
+    ]
+    assert ledger.read_unit("trims", "w0-u1")["source_id"].to_pylist() == ["b", "c"]
+    assert sum(batch.num_rows for batch in ledger.batches("trims", ["source_id"])) == 3
+
+
+def test_an_empty_table_has_its_columns(ledger: Ledger) -> None:
+    assert ledger.read("clips").schema.equals(TABLES["clips"])
+    assert ledger.read("clips", columns=["key"]).column_names == ["key"]
+    assert ledger.read_unit("clips", "w0").num_rows == 0
+    assert ledger.dataset("clips") is None and list(ledger.batches("clips")) == []
+
+
+def test_a_unit_without_rows_is_done_all_the_same(ledger: Ledger) -> None:
+    ledger.write("errors", "w0-u0", [], "aaa")
+    assert ledger.done("errors", "aaa") == {"w0-u0"}
+    assert ledger.read("errors").num_rows == 0
+
+
+def test_done_is_told_by_fingerprint_and_a_new_one_replaces_the_old(ledger: Ledger) -> None:
+    ledger.write("trims", "u1", [trim("old")], "aaa")
+    ledger.write("trims", "u10", [trim("other")], "aaa")
+    ledger.write("trims", "u1", [trim("new")], "bbb")
+    assert ledger.done("trims", "aaa") == {"u10"} and ledger.done("trims", "bbb") == {"u1"}
+    assert ledger.read("trims")["source_id"].to_pylist() == ["new", "other"]
+
+
+def test_a_unit_name_with_dots_is_kept_apart_from_its_neighbour(ledger: Ledger) -> None:
+    ledger.write("trims", "u1", [trim("a")], "aaa")
+    ledger.write("trims", "u1.5", [trim("b")], "aaa")
+    ledger.write("trims", "u1", [trim("c")], "bbb")
+    assert [(part.unit, part.fingerprint) for part in ledger.parts("trims")] == [("u1", "bbb"), ("u1.5", "aaa")]
+    assert ledger.read_unit("trims", "u1")["source_id"].to_pylist() == ["c"]
+
+
+def test_removing_a_unit_leaves_the_others(ledger: Ledger) -> None:
+    for unit in ("u1", "u2"):
+        ledger.write("trims", unit, [trim(unit)], "aaa")
+    ledger.remove("trims", "u1")
+    assert ledger.done("trims", "aaa") == {"u2"}
+
+
+def test_an_unknown_column_is_an_error_that_names_the_columns(ledger: Ledger) -> None:
+    with pytest.raises(ValueError, match=r"trims has no column colour; it has source_id, uri"):
+        ledger.write("trims", "u1", [{"colour": "red"}], "aaa")
+    assert ledger.parts("trims") == []
+
+
+def test_equal_rows_give_equal_bytes(ledger: Ledger, tmp_path: Path) -> None:
+    other = Ledger(str(tmp_path / "other"))
+    rows = [trim(f"{i:016x}", i / 3) for i in range(100)]
+    first, second = (one.write("trims", "u1", rows, "aaa") for one in (ledger, other))
+    assert storage.read_bytes(first) == storage.read_bytes(second)
+
+
+def test_a_part_names_its_table_schema_and_fingerprint(ledger: Ledger) -> None:
+    uri = ledger.write("trims", "u1", [trim("a")], "aaa")
+    with storage.open_read(uri) as file:
+        metadata = pq.read_schema(file).metadata
+    assert metadata[b"rushes.schema"] == str(SCHEMA_VERSION).encode()
+    assert (metadata[b"rushes.table"], metadata[b"rushes.fingerprint"]) == (b"trims", b"aaa")
+
+
+def test_another_schema_version_is_refused_and_nothing_changed(ledger: Ledger) -> None:
+    marker = f"{ledger.root}/version.json"
+    storage.write_bytes(marker, b'{"rushes_schema": 999}')
+    for act in (ledger.create, ledger.check):
+        with pytest.raises(SchemaMismatch, match=r"schema 999, this version writes .* another --out"):
+            act()
+    assert storage.read_bytes(marker) == b'{"rushes_schema": 999}'
+
+
+def test_a_damaged_version_file_is_refused_in_one_sentence(ledger: Ledger) -> None:
+    for content in (b"", b"{", b"[]"):
+        storage.write_bytes(f"{ledger.root}/version.json", content)
+        with pytest.raises(SchemaMismatch, match=r"version\.json.*another --out"):
+            ledger.check()
+
+
+def test_a_folder_that_is_no_run_is_told_from_one(tmp_path: Path) -> None:
+    assert not Ledger(str(tmp_path)).check()
+
+
+def test_the_ledger_opens_in_duckdb_with_one_line(tmp_path: Path) -> None:
+    ledger = Ledger(str(tmp_path / "run"))
+    ledger.write("trims", "u1", [trim("a"), trim("b")], "aaa")
+    ledger.write("trims", "u2", [trim("c")], "aaa")
+    query = f"select count(*), sum(end_s - start_s) from '{tmp_path}/run/ledger/trims/*.parquet'"
+    assert duckdb.sql(query).fetchall() == [(3, 3.0)]
+
+
+def test_a_full_disk_leaves_the_old_part_and_says_so(tmp_path: Path) -> None:
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(folder)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("mounting a tmpfs is not permitted here")
+    try:
+        ledger = Ledger(str(folder))
+        ledger.write("frames", "u1", [{"source_id": "a", "time_s": 0.0, "jpeg": b"small"}], "aaa")
+        with pytest.raises(storage.StorageError, match="no space left"):
+            ledger.write("frames", "u1", [{"source_id": "a", "time_s": 0.0, "jpeg": os.urandom(400_000)}], "bbb")
+        assert ledger.done("frames", "aaa") == {"u1"} and ledger.done("frames", "bbb") == set()
+        assert ledger.read("frames")["jpeg"].to_pylist() == [b"small"]
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def _write_for_ever(run: str) -> None:
+    table = to_table("trims", [trim(f"{i:016x}") for i in range(20_000)])
+    for unit in range(10_000):
+        Ledger(run).write("trims", f"u{unit:05d}", table, "aaa")
+
+
+@pytest.mark.parametrize("delay_s", [0.05, 0.13, 0.21])
+def test_a_killed_writer_leaves_whole_parts_only(tmp_path: Path, delay_s: float) -> None:
+    ledger = Ledger(str(tmp_path / "run"))
+    process = multiprocessing.get_context("fork").Process(target=_write_for_ever, args=(ledger.run,))
+    process.start()
+    while not ledger.parts("trims"):
+        time.sleep(0.01)
+    time.sleep(delay_s)
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    assert ledger.read("trims").num_rows == 20_000 * len(ledger.parts("trims"))
+
+
+@given(st.lists(st.floats(allow_nan=False), max_size=5), st.text(max_size=5), st.binary(max_size=5))
+@settings(max_examples=30, deadline=None)
+def test_values_survive_the_schema(times: list[float], text: str, data: bytes) -> None:
+    frame = {"source_id": text, "time_s": 1.5, "jpeg": data}
+    assert to_table("frames", [frame]).to_pylist() == [frame]
+    assert to_table("clips", [{"key": text, "frame_s": times}])["frame_s"].to_pylist() == [times]
+
+
+def test_the_fingerprint_changes_with_any_setting_and_only_then() -> None:
+    assert fingerprint(ScanConfig(), 1) == fingerprint(ScanConfig(), 1)
+    assert len({fingerprint(ScanConfig()), fingerprint(ScanConfig(tick_hz=7.0)), fingerprint(PackConfig())}) == 3
+    assert fingerprint({"a": 1, "b": 2}) == fingerprint({"b": 2, "a": 1})
+
+
+def test_every_column_of_every_table_can_be_null_and_comes_back() -> None:
+    for name, schema in TABLES.items():
+        assert to_table(name, [{}]).to_pylist() == [dict.fromkeys(schema.names)]
+        assert pa.types.is_nested(schema.field(0).type) is False
