@@ -6,6 +6,7 @@ import logging
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
@@ -56,6 +57,22 @@ class Reporter:
                 bar.stop()
         before = f", {done} units done before" if done else ""
         self._say(f"{stage:<9} {count}/{total} units, {_note(sums, time.monotonic() - began)}{before}")
+
+    @contextmanager
+    def leg(self, steps):
+        """Interim."""
+
+        class Shown:
+            tally = {}
+
+            def state(self, tally):
+                self.tally = tally
+
+        shown = Shown()
+        yield shown
+        for name, (total, before) in steps.items():
+            units, items, seconds, errors = shown.tally.get(name, (0, 0, 0.0, 0))
+            self._say(f"{name:<9} {units}/{total} units, {items} items, {seconds:.0f} s of footage, {errors} failed")
 
     def _bar(self, stage: str, total: int) -> Progress:
         bar = Progress(

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import json
 import logging
+from functools import partial
 from typing import Any
 
 import pyarrow.dataset as ds
 
 from rushes.pipelines.config import LatentsConfig, RayConfig
-from rushes.pipelines.engine import cluster
+from rushes.pipelines.engine import cluster, job
+from rushes.pipelines.engine.line import Line
 from rushes.pipelines.progress import Reporter
+from rushes.pipelines.stages.latents.stage import LatentsJob
 from rushes.pipelines.stages.select import selections
-from rushes.pipelines.stages.unit import status, write_errors
 from rushes.pipelines.store import shards, storage
 from rushes.pipelines.store.ledger import Ledger, fingerprint
 from rushes.tokenizer.shipped import folder_of
@@ -53,6 +55,7 @@ def run(
     run_, reporter = run_.rstrip("/"), reporter or Reporter()
     ledger = Ledger(run_)
     ledger.require()
+    ledger = ledger.snapshot()
     root = selections.folder(run_, "shards", selection)
     selection = root.rsplit("/", 1)[-1]
     out, prefix = f"{run_}/latents/{selection}", f"{selection}."
@@ -61,10 +64,14 @@ def run(
     units = {}
     for shard in shards.read_manifest(root).shards:
         name = prefix + shard.path.removesuffix(".tar").replace("/", "-")
+        own = fingerprint(FORMAT, print_, scorer, config, shard.sha256)
         units[name] = {
             "unit": name,
             "shard": shard.path,
-            "fingerprint": fingerprint(FORMAT, print_, scorer, config, shard.sha256),
+            "todo": ["latents"],
+            "remedy": selections.pack_command(run_, selection),
+            "prints": {"latents": own, "errors": {"latents": own}},
+            "fingerprint": own,
         }
     failed = {part.unit for part in ledger.parts("errors")}
     done = {(part.unit, part.fingerprint) for part in ledger.parts("latents") if f"latents-{part.unit}" not in failed}
@@ -77,13 +84,23 @@ def run(
     before = len(units) - len(pending)
     if pending:
         cluster.start(ray)
-        arguments = {"run": run_, "selection": selection, "model": model, "config": config, "print_": print_}
-        rows = cluster.run_actors(pending, LatentsActor, arguments)
-        for row in reporter.follow("latents", rows, len(pending), before):
-            if row["fatal"]:
-                raise RuntimeError(row["fatal"])
+        settings = LatentsJob(selection=selection, model=model, config=config, tokenizer=print_)
+        for row in pending:
+            row["stale"] = {
+                "latents": [vars(part) for part in ledger.parts("latents", row["unit"])],
+                "errors": [vars(part) for part in ledger.parts("errors", f"latents-{row['unit']}")],
+            }
+        segments = [
+            cluster.Segment(place=place, make=partial(Line, run_, settings, names))
+            for place, names, _ in job.segments(["latents"], settings, cluster.gpus())
+        ]
+        with reporter.leg({"latents": (len(pending), before)}) as shown:
+            for row in cluster.stream(pending, segments, watch=shown.state):
+                if row.get("fatal"):
+                    raise RuntimeError(row["fatal"])
     else:
         reporter.skipped("latents", before)
+    ledger = Ledger(run_).snapshot()
     current = {name.removeprefix(prefix): row["fingerprint"] for name, row in units.items()}
     ledger.tidy("latents", current, prefix)
     ledger.tidy("errors", current, f"latents-{prefix}")
@@ -137,44 +154,3 @@ def scorer_fingerprint(model: str, config: LatentsConfig) -> str:
             raise ValueError(f"{model} holds no scorer; train one with `rushes tokenizer scorer RUN`, or measure")
         return ""
     return str(json.loads(storage.read_bytes(uri))["fingerprint"])
-
-
-class LatentsActor:
-    """Encodes one shard after another: table `latents`, and the shard itself."""
-
-    def __init__(self, run: str, selection: str, model: str, config: LatentsConfig, print_: str):
-        self.run, self.selection, self.model, self.config, self.print_ = run, selection, model, config, print_
-        self.roots = f"{run}/shards/{selection}", f"{run}/latents/{selection}"
-
-    def __call__(self, unit: Row) -> Row:
-        """Encode the clips of one shard; what cannot be decoded or read becomes an error row."""
-        ledger = Ledger(self.run)
-        try:
-            info, failed = self._encode(unit["shard"])
-            uri = f"{self.roots[0]}/{unit['shard']}"
-            write_errors(ledger, "latents", unit, [{"uri": uri, "seconds": 0.0, **row} for row in failed])
-            ledger.write("latents", unit["unit"], [self._row(info)] if info else [], unit["fingerprint"])
-        except (ValueError, storage.StorageError) as error:
-            return {**status(unit, 0, 0.0, 0), "fatal": str(error)}
-        if info is None:
-            return status(unit, 0, 0.0, len(failed))
-        return status(unit, info.samples, info.stats.get("duration_s", {}).get("sum", 0.0), len(failed))
-
-    def _encode(self, shard: str) -> tuple[shards.ShardInfo | None, list[Row]]:
-        from rushes.pipelines.stages.latents import latents
-        from rushes.tokenizer.config import Budget
-
-        config = self.config
-        budget = Budget(share=config.share, per_second=config.per_second)
-        try:
-            return latents.encode_shard(
-                self.roots[0], shard, self.roots[1], self.model, budget,
-                side_px=config.side_px, allocation=config.allocation,
-            )  # fmt: skip
-        except shards.ShardError as error:
-            remedy = f"remove it and run `{selections.pack_command(self.run, self.selection)}`, which packs it anew"
-            return None, [{"code": "damaged", "reason": str(error), "remedy": remedy}]
-
-    def _row(self, info: shards.ShardInfo) -> Row:
-        return {"shard": info.path, "samples": info.samples, "size_bytes": info.size_bytes, "sha256": info.sha256,
-                "tokenizer": self.print_, "selection": self.selection}  # fmt: skip

@@ -1,7 +1,8 @@
 """The work list: which inputs a run has, and in which unit each one is worked on. No Ray.
 
 A wave is one addition of inputs. It is written as one part, so a run killed while planning has planned nothing, and the
-order in which inputs are given changes nothing: a wave is sorted by URI.
+order in which inputs are given changes nothing: a wave is sorted by URI. Inputs are probed in units of so many files;
+then it is known how long they are, and each such unit is split into units of work of about ten minutes of footage.
 """
 
 from __future__ import annotations
@@ -10,16 +11,21 @@ import math
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import groupby, islice
 from typing import Any
 
 import duckdb
 import pyarrow as pa
 
-from rushes.pipelines.config import InputConfig
-from rushes.pipelines.store.ledger import TABLES, Ledger, to_table
+from rushes.pipelines.config import InputConfig, ScanConfig
+from rushes.pipelines.media import footage
+from rushes.pipelines.store.ledger import TABLES, Ledger, Part, fingerprint, to_table
 
-MAX_SOURCES_PER_UNIT = 2048
+MAX_SOURCES_PER_UNIT = 256
+UNIT_S = 600.0
+"""Seconds of footage that a unit of work holds at most: what a killed worker loses, and what the last one does …"""
+MAX_UNITS = 15_000
+"""… unless a wave would need more units than this: each has about a dozen objects in the ledger, which are listed."""
 FINGERPRINT = "0" * 12  # a plan depends on no configuration
 _CHUNK = 10_000
 
@@ -67,12 +73,117 @@ def add_inputs(
     return Planned(new=new, known=known, changed=[uri for (uri,) in touched if not same_content(uri)])
 
 
-def units(ledger: Ledger) -> list[str]:
-    """Return the names of all units of a run, in order."""
+def probed_units(ledger: Ledger) -> list[str]:
+    """Return the names of the units in which the inputs of a run are probed, in order."""
     found: set[str] = set()
     for batch in ledger.batches("plan", ["unit"]):
         found.update(batch.column("unit").unique().to_pylist())
     return sorted(found)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkUnit:
+    """Sources that are worked on together: several short ones, or a long one by itself."""
+
+    name: str
+    wave: int
+    probed_in: str
+    """The unit of the table `sources` that holds their rows."""
+    uris: list[str]
+    seconds: float
+    chunks: int
+    """In how many parts its spans are scanned; more than one only of a long film."""
+    print: str
+    """Changes when the unit holds other footage."""
+
+
+def work_units(ledger: Ledger, scan: ScanConfig, made_by: str) -> list[WorkUnit]:
+    """Return the units of work of a run, in order, and keep them in the table `units`, a part for each wave.
+
+    Each is a stretch of a unit of probing, so that a source that is mended or replaced changes its neighbours alone.
+
+    Args:
+        ledger: the run's ledger, as it is when everything has been probed.
+        scan: the settings that say what a span is.
+        made_by: fingerprint of the stage that probed.
+    """
+    probed: dict[str, list[Part]] = {}
+    for part in ledger.parts("sources"):
+        probed.setdefault(part.unit.split("-")[0], []).append(part)
+    seen: set[str] = set()
+    rows: list[dict[str, Any]] = []
+    current: dict[str, str] = {}
+    print_ = fingerprint("units", made_by, scan.span_s, UNIT_S, MAX_UNITS)
+    for wave, parts in sorted(probed.items()):
+        print_ = fingerprint(
+            print_, [(part.unit, part.fingerprint) for part in parts]
+        )  # copies are of all waves before
+        kept = ledger.part("units", wave, print_)
+        if kept in ledger.parts("units", wave):
+            found = ledger.read_whole("units", kept).to_pylist()
+        else:
+            found = _wave_units(ledger, wave, parts, seen, scan)
+            ledger.write("units", wave, found, print_)
+        current[wave] = print_
+        seen.update(row["source_id"] for row in found)
+        rows += found
+    ledger.tidy("units", current)
+    return [_work_unit(name, list(own)) for name, own in groupby(rows, key=lambda row: row["unit"])]
+
+
+def _wave_units(ledger: Ledger, wave: str, parts: list[Part], seen: set[str], scan: ScanConfig) -> list[dict[str, Any]]:
+    """Return the rows of `units` of one wave, whose first copies of sources are those that `seen` lacks."""
+    columns = ["unit", "uri", "source_id", "duration_s"]
+    firsts: list[dict[str, Any]] = []
+    mine: set[str] = set()
+    for part in parts:
+        for row in ledger.read_whole("sources", part).select(columns).to_pylist():
+            if row["source_id"] not in seen and row["source_id"] not in mine:
+                mine.add(row["source_id"])
+                firsts.append({**row, "duration_s": row["duration_s"] or 0.0})
+    before = [ledger.read_whole("units", part) for part in ledger.parts("units", wave)]
+    lengths = [table["unit_s"][0].as_py() for table in before if len(table)]
+    unit_s = lengths[0] if lengths else _unit_s(sum(row["duration_s"] for row in firsts))  # once told, it stays
+    found: list[dict[str, Any]] = []
+    for probed_in, own in groupby(firsts, key=lambda row: row["unit"]):
+        for number, rows in enumerate(_split(list(own), unit_s)):
+            spans = len(footage.spans(rows[0]["duration_s"], scan))
+            chunks = 1 if len(rows) > 1 else -(-spans // max(1, int(unit_s / scan.span_s)))
+            common = {"wave": int(wave[1:]), "unit": f"{probed_in}-{number:03d}", "probed_in": probed_in}
+            found += [{**row, **common, "chunks": chunks, "unit_s": unit_s} for row in rows]
+    return found
+
+
+def _unit_s(seconds: float) -> float:
+    """Return how long units of so much footage are: longer, in steps of a fifth, where they would be too many."""
+    steps = max(0, math.ceil(4 * math.log2(seconds / (UNIT_S * MAX_UNITS)))) if seconds > 0 else 0
+    return float(UNIT_S * 2 ** (steps / 4))
+
+
+def _split(sources: list[dict[str, Any]], unit_s: float) -> Iterator[list[dict[str, Any]]]:
+    """Yield stretches of sources of at most `unit_s` seconds; what is longer stands alone."""
+    held: list[dict[str, Any]] = []
+    filled = 0.0
+    for source in sources:
+        if held and filled + source["duration_s"] > unit_s:
+            yield held
+            held, filled = [], 0.0
+        held.append(source)
+        filled += source["duration_s"]
+    if held:
+        yield held
+
+
+def _work_unit(name: str, rows: list[dict[str, Any]]) -> WorkUnit:
+    return WorkUnit(
+        name=name,
+        wave=rows[0]["wave"],
+        probed_in=rows[0]["probed_in"],
+        uris=[row["uri"] for row in rows],
+        seconds=sum(row["duration_s"] for row in rows),
+        chunks=rows[0]["chunks"],
+        print=fingerprint([(row["uri"], row["source_id"]) for row in rows], rows[0]["chunks"]),
+    )
 
 
 def _wave(db: duckdb.DuckDBPyConnection, wave: int, per_unit: int) -> Iterator[pa.Table]:

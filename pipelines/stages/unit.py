@@ -1,29 +1,32 @@
-"""What every stage does with a unit: guards round each item, error rows, the row that tells how it went. No Ray.
+"""A unit at work: the parts that it reads and writes, guards round each item, the tally of what was done. No Ray.
 
-Every stage takes a unit's row and returns a status row; it writes the table that marks the unit as done last, so a
-worker killed at any instant leaves either nothing or a part that the next try replaces with the same bytes.
+Whoever works on a unit is told by its task which parts it has and under which fingerprints, so nothing is listed or
+looked for. A step writes the table that marks the unit as done last: a worker killed at any instant leaves either
+nothing or a part that the next try replaces with the same bytes.
 """
 
 from __future__ import annotations
 
 import errno
-import functools
-import logging
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from typing import Any, Protocol
 
-import pyarrow.dataset as ds
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from rushes.pipelines.media import footage
 from rushes.pipelines.store import storage
-from rushes.pipelines.store.ledger import Ledger
-
-log = logging.getLogger("rushes")
-FULL = {errno.ENOSPC, errno.EDQUOT}
+from rushes.pipelines.store.ledger import Ledger, Part, to_table
 
 Row = dict[str, Any]
+FULL = {errno.ENOSPC, errno.EDQUOT}
+SCANNED = ("frames", "windows", "signals")
+"""Tables that the scan writes, a part for each chunk of a film that is scanned in several."""
+PARTS_AT_HAND = 2
+"""Parts of pictures of a long film that stand in memory together."""
 
 
 class Crashes(Protocol):
@@ -79,75 +82,154 @@ def explain(error: Exception) -> Row:
     }
 
 
-def status(unit: Row, items: int, seconds: float, errors: int) -> Row:
-    """Return the row that a worker sends back for a finished unit."""
-    return {"unit": unit["unit"], "items": items, "seconds": float(seconds), "errors": errors, "fatal": ""}
+@dataclass(frozen=True, kw_only=True)
+class Tally:
+    """What a step did with a unit."""
+
+    items: int = 0
+    """Sources, spans, clips or shards, by the step."""
+    seconds: float = 0.0
+    """Of footage."""
+    errors: int = 0
+    """Items that failed, each with a row in the table `errors`."""
+    note: str = ""
+    """A word for the log."""
 
 
-def reporting(work: Callable[..., Row]) -> Callable[..., Row]:
-    """Wrap a unit's work so that what stops the run comes back as one sentence instead of a traceback.
+class Unit:
+    """A unit at work, in one step of a leg after another.
 
-    A full disk, a refused write, a clip that cannot be packed: a caption that is another clip's, say.
+    Whole tables that were read or written stay at hand for the next step in the same process: a unit is small enough.
     """
 
-    @functools.wraps(work)
-    def wrapped(unit: Row, **arguments: Any) -> Row:
-        try:
-            return work(unit, **arguments)
-        except storage.StopsTheRun as error:
-            return {**status(unit, 0, 0.0, 0), "fatal": str(error)}
+    def __init__(self, run: str, task: Mapping[str, Any], crashes: Crashes | None = None, threads: int = 1):
+        """Take up a task.
 
-    return wrapped
+        Args:
+            run: the run's folder.
+            task: `unit`, its name; `prints`, by table the fingerprint of its parts; `stale`, by table the older parts
+                of the unit; and what its steps need besides: `wave`, `probed_in`, `uris`, `chunk`, `chunks`, `keys`.
+            crashes: counts items that are begun.
+            threads: CPUs that there are for it.
+        """
+        self.ledger, self.task, self.crashes, self.threads = Ledger(run), dict(task), crashes, threads
+        self.run, self.name, self.step = self.ledger.run, str(task["unit"]), ""
+        self.again = False
+        """Whether a worker that took this task up before has died: then it may have left more than the task tells."""
+        self._held: dict[str, pa.Table] = {}
+
+    @property
+    def chunk(self) -> str:
+        """The name under which what is scanned now stands: that of the chunk."""
+        return f"{self.name}-{self.task.get('chunk') or 0:03d}"
+
+    def parts(self, table: str) -> list[Part]:
+        """Return the parts of a table that this unit has: one, but of what is scanned one for each chunk."""
+        names = [self.task["probed_in"]] if table == "sources" and "probed_in" in self.task else [self.name]
+        if table in SCANNED:
+            names = [f"{self.name}-{chunk:03d}" for chunk in range(self.task.get("chunks", 1))]
+        return [self.ledger.part(table, name, self.task["prints"][table]) for name in names]
+
+    def read(self, table: str, columns: Sequence[str] | None = None) -> pa.Table:
+        """Return the rows of a table, of chunks one after the other."""
+        whole = pa.concat_tables([self.read_part(table, part) for part in self.parts(table)])
+        return whole if columns is None else whole.select(list(columns))
+
+    def read_part(self, table: str, part: Part) -> pa.Table:
+        """Return the rows of one of `parts`; those of a film's chunks do not stay at hand."""
+        if part.uri in self._held:
+            return self._held[part.uri]
+        found = self.ledger.read_whole(table, part)
+        if self.task.get("chunks", 1) == 1:
+            self._held[part.uri] = found
+        return found
+
+    def write(self, table: str, rows: pa.Table | Iterable[Mapping[str, Any]]) -> None:
+        """Write the unit's part of a table; of what is scanned that of its chunk."""
+        data = rows if isinstance(rows, pa.Table) else to_table(table, rows)
+        part = self.parts(table)[(self.task.get("chunk") or 0) if table in SCANNED else 0]
+        self.ledger.write(table, part.unit, data, part.fingerprint, self.stale(table, part.unit))
+        if self.task.get("chunks", 1) == 1:
+            self._held[part.uri] = data
+
+    def stale(self, table: str, unit: str = "") -> list[Part]:
+        """Return the parts of a table that this unit had before the task was made, under whatever fingerprint."""
+        unit = unit or self.name
+        if self.again:
+            return self.ledger.parts(table, unit)
+        return [Part(**part) for part in self.task.get("stale", {}).get(table, []) if part["unit"] == unit]
+
+    def write_errors(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write what failed in the step under way, or remove what an earlier try of it left."""
+        unit = self.chunk if self.step == "scan" else self.name
+        name = f"{self.step}-{unit}"
+        if rows:
+            named = [{**row, "stage": self.step, "unit": unit} for row in rows]
+            self.ledger.write(
+                "errors", name, named, self.task["prints"]["errors"][self.step], self.stale("errors", name)
+            )
+            return
+        for part in self.stale("errors", name):
+            storage.remove(part.uri)
+
+    def begun(self, item: str, uri: str, doing: str) -> AbstractContextManager[None]:
+        """Count the work on an item as `begun` does."""
+        return begun(self.crashes, f"{self.step} {item}", uri, doing)
+
+    def sources(self) -> list[Row]:
+        """Return the sources of the unit, in order."""
+        rows = {row["uri"]: row for row in self.read("sources").to_pylist()}
+        return [rows[uri] for uri in self.task["uris"]]
+
+    def spans(self) -> Iterator[tuple[Row, list[Row]]]:
+        """Yield each source that was scanned, with its rows of `signals` in the order of its spans."""
+        signals = self.read("signals")
+        for source in self.sources():
+            rows = signals.filter(pc.equal(signals["source_id"], source["source_id"]))
+            if rows.num_rows:
+                yield source, rows.sort_by("span").to_pylist()
 
 
-def write_errors(ledger: Ledger, stage: str, unit: Row, rows: list[Row]) -> None:
-    """Write what failed in a unit, or remove what an earlier try of it left."""
-    name = f"{stage}-{unit['unit']}"
-    if rows:
-        named = [{**row, "stage": stage, "unit": unit["unit"]} for row in rows]
-        ledger.write("errors", name, named, unit["fingerprint"])
-    else:
-        ledger.remove("errors", name)
+class Pictures(Mapping[float, bytes]):
+    """The pictures of one source that a scan kept, JPEG by time in seconds; few of a long film stand in memory."""
+
+    def __init__(self, unit: Unit, table: str, source_id: str):
+        """Look up when the pictures of a source are.
+
+        Args:
+            unit: the unit that the source belongs to.
+            table: `frames` or `windows`.
+            source_id: the source.
+        """
+        self._unit, self._table, self._source = unit, table, source_id
+        self._parts = unit.parts(table)
+        self._at_hand: dict[int, dict[float, bytes]] = {}
+        self._part = {time: number for number in range(len(self._parts)) for time in self._load(number)}
+
+    def _load(self, number: int) -> dict[float, bytes]:
+        if number not in self._at_hand:
+            rows = self._unit.read_part(self._table, self._parts[number])
+            rows = rows.filter(pc.equal(rows["source_id"], self._source))
+            while len(self._at_hand) >= PARTS_AT_HAND:
+                self._at_hand.pop(next(iter(self._at_hand)))
+            self._at_hand[number] = dict(zip(rows["time_s"].to_pylist(), rows["jpeg"].to_pylist(), strict=True))
+        return self._at_hand[number]
+
+    def __getitem__(self, time_s: float) -> bytes:
+        return self._load(self._part[time_s])[time_s]
+
+    def __iter__(self) -> Iterator[float]:
+        return iter(self._part)
+
+    def __len__(self) -> int:
+        return len(self._part)
 
 
-def finish(
-    ledger: Ledger, stage: str, table: str, unit: Row, clips: Sequence[Row], rows: list[Row], errors: list[Row]
-) -> Row:
-    """Write a unit's errors, then its rows, and return its status; what cannot be written is fatal."""
-    try:
-        write_errors(ledger, stage, unit, errors)
-        ledger.write(table, unit["unit"], rows, unit["fingerprint"])
-    except storage.StorageError as error:
-        return {**status(unit, 0, 0.0, 0), "fatal": str(error)}
-    return status(unit, len(clips) - len(errors), sum(clip["duration_s"] for clip in clips), len(errors))
-
-
-def candidates(ledger: Ledger, unit: str, source_id: str) -> dict[float, bytes]:
-    """Return the candidate frames of a source as JPEG, by their time in seconds."""
-    rows = ledger.read_unit("frames", unit, ["time_s", "jpeg"], where=ds.field("source_id") == source_id)
-    return dict(zip(rows["time_s"].to_pylist(), rows["jpeg"].to_pylist(), strict=True))
-
-
-def signals_of(ledger: Ledger, unit: Row) -> Iterator[tuple[Row, list[Row]]]:
-    """Yield each source of a unit that was scanned, with the rows of its spans in order."""
-    for source in ledger.read_unit("sources", unit["unit"]).to_pylist():
-        if source["uri"] in unit["excluded"]:
-            continue
-        spans = ledger.read_unit("signals", unit["unit"], where=ds.field("source_id") == source["source_id"])
-        if spans.num_rows:
-            yield source, spans.sort_by("span").to_pylist()
-
-
-def clip_frames(ledger: Ledger, unit: str, clips: Iterable[Row]) -> Iterator[Row]:
-    """Yield `{**clip, jpegs}` for clips in ledger order, reading the frames of one source at a time."""
-    source_id, pictures = "", {}  # type: ignore[var-annotated]
+def clip_frames(unit: Unit, clips: Iterable[Row]) -> Iterator[Row]:
+    """Yield `{**clip, jpegs}` for clips in ledger order, with the pictures of one source at a time."""
+    source_id, pictures = "", {}  # type: Any, Any
     for clip in clips:
         if clip["source_id"] != source_id:
             source_id = clip["source_id"]
-            pictures = candidates(ledger, unit, source_id)
+            pictures = Pictures(unit, "frames", source_id)
         yield {**clip, "jpegs": [pictures[time] for time in clip["frame_s"]]}
-
-
-def kept_keys(ledger: Ledger, unit: str) -> list[str]:
-    """Return the keys of a unit's clips that any selection keeps, sorted: captions and encoded clips are shared."""
-    return sorted(set(ledger.read_unit("selection", unit, ["key"], where=ds.field("kept"))["key"].to_pylist()))

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow.compute as pc
 
 from rushes.pipelines.store import archive, storage
-from rushes.pipelines.store.ledger import TABLES, Ledger
+from rushes.pipelines.store.ledger import TABLES, Ledger, Part
 
 ASPECTS = ((9, 21), (9, 16), (3, 4), (1, 1), (4, 3), (16, 9), (21, 9))
 LINES = (16, 32, 64, 96, 144, 240, 360, 480, 720, 1080, 1440, 2160)
@@ -87,11 +87,11 @@ def write_encoded(
 class Earlier:
     """The clips that a unit encoded before, for another selection or in a run that was since given more of them."""
 
-    def __init__(self, ledger: Ledger, unit: str, made_by: str):
-        """Look up which clips of a unit were encoded with the settings of this fingerprint."""
+    def __init__(self, ledger: Ledger, parts: Iterable[Part], made_by: str):
+        """Look up which clips of a unit's earlier parts were encoded with the settings of this fingerprint."""
         self.rows: dict[str, tuple[str, dict[str, Any]]] = {}
-        for part in ledger.parts("encoded", unit):
-            tar = encoded_uri(ledger.run, unit, part.fingerprint)
+        for part in parts:
+            tar = encoded_uri(ledger.run, part.unit, part.fingerprint)
             if storage.exists(tar):
                 rows = ledger.read_part(part, "encoded", where=pc.field("made_by") == made_by).to_pylist()
                 self.rows |= {row["key"]: (tar, row) for row in rows}

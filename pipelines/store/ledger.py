@@ -36,6 +36,9 @@ TABLES: dict[str, pa.Schema] = {
     "plan": _schema(
         wave=_i, unit=_s, uri=_s, size_bytes=pa.int64(), version=_s, caption=_s, licence=_s, rights=_s, extra=_s
     ),
+    # Which unit works on a source, planned when its wave was probed; copies of other sources are left out.
+    # `probed_in` is the unit of `sources` that holds its row, `chunks` in how many parts of spans its unit is scanned.
+    "units": _schema(wave=_i, unit=_s, probed_in=_s, uri=_s, source_id=_s, duration_s=_d, chunks=_i, unit_s=_d),
     # One row per readable input; probing reads headers only.
     "sources": _schema(
         source_id=_s,
@@ -309,6 +312,22 @@ class Ledger:
     def __init__(self, run: str):
         self.run = run.rstrip("/")
         self.root = f"{self.run}/ledger"
+        self._listed: dict[str, list[Part]] | None = None
+
+    def snapshot(self) -> Ledger:
+        """Return this ledger with its parts as they are now, told by one listing of all tables.
+
+        What is asked of it lists nothing any more. What it writes and removes itself it knows; of what others write
+        after it was taken it knows nothing.
+        """
+        found = Ledger(self.run)
+        found._listed = {}
+        for uri in storage.list_files(self.root, recursive=True):
+            table, _, name = uri.removeprefix(f"{self.root}/").partition("/")
+            part = _part_of(uri, name)
+            if part:
+                found._listed.setdefault(table, []).append(part)
+        return found
 
     def create(self) -> None:
         """Mark the folder as a run of this schema version. Raises SchemaMismatch if it belongs to another version."""
@@ -340,41 +359,63 @@ class Ledger:
     def parts(self, table: str, unit: str | None = None) -> list[Part]:
         """Return the finished parts of a table, of one unit, or of units that begin alike (`w0000*`), sorted by unit.
 
-        One listing; no file is opened.
+        One listing, or none of a snapshot; no file is opened.
         """
-        found = []
-        begins = "part-" if unit is None else f"part-{unit.removesuffix('*')}"
-        for uri in storage.list_files(f"{self.root}/{table}", prefix=begins):
-            name = uri.rsplit("/", 1)[-1]
-            if name.startswith("part-") and name.endswith(".parquet"):
-                of, _, print_ = name[len("part-") : -len(".parquet")].rpartition(".")
-                if unit in (None, of) or unit.endswith("*"):
-                    found.append(Part(unit=of, fingerprint=print_, uri=uri))
-        return sorted(found, key=lambda part: (part.unit, part.fingerprint))
+        if self._listed is not None:
+            named: Iterable[Part] = self._listed.get(table, [])
+        else:
+            begins = "part-" if unit is None else f"part-{unit.removesuffix('*')}"
+            uris = storage.list_files(f"{self.root}/{table}", prefix=begins)
+            named = [part for uri in uris if (part := _part_of(uri, uri.rsplit("/", 1)[-1]))]
+        if unit is not None:
+            begins = unit.removesuffix("*")
+            named = [part for part in named if part.unit == unit or (begins != unit and part.unit.startswith(begins))]
+        return sorted(named, key=lambda part: (part.unit, part.fingerprint))
+
+    def part(self, table: str, unit: str, fingerprint_: str) -> Part:
+        """Return a part by what its name is made of, whether it is there or not."""
+        uri = f"{self.root}/{table}/part-{unit}.{fingerprint_}.parquet"
+        return Part(unit=unit, fingerprint=fingerprint_, uri=uri)
 
     def done(self, table: str, fingerprint_: str) -> set[str]:
         """Return the units of a table that are finished under this fingerprint."""
         return {part.unit for part in self.parts(table) if part.fingerprint == fingerprint_}
 
-    def write(self, table: str, unit: str, rows: pa.Table | Sequence[Mapping[str, Any]], fingerprint_: str) -> str:
-        """Write one part atomically, then remove what older configurations left for the same unit; return its URI."""
-        data = rows if isinstance(rows, pa.Table) else to_table(table, rows)
-        return self.write_batches(table, unit, [data], fingerprint_)
+    def write(
+        self, table: str, unit: str, rows: pa.Table | Iterable[Mapping[str, Any]], fingerprint_: str,
+        stale: Sequence[Part] | None = None,
+    ) -> str:  # fmt: skip
+        """Write one part atomically, then remove what older configurations left for the same unit; return its URI.
 
-    def write_batches(self, table: str, unit: str, tables: Iterable[pa.Table], fingerprint_: str) -> str:
+        Args:
+            table: the table.
+            unit: name of the unit.
+            rows: what the part holds.
+            fingerprint_: of what made it.
+            stale: the older parts of the unit, where these are known; else they are looked for.
+        """
+        data = rows if isinstance(rows, pa.Table) else to_table(table, rows)
+        return self.write_batches(table, unit, [data], fingerprint_, stale)
+
+    def write_batches(
+        self, table: str, unit: str, tables: Iterable[pa.Table], fingerprint_: str, stale: Sequence[Part] | None = None
+    ) -> str:
         """Write one part as `write` does, from pieces that never stand in memory together."""
         schema = TABLES[table].with_metadata(
             {"rushes.schema": str(SCHEMA_VERSION), "rushes.table": table, "rushes.fingerprint": fingerprint_}
         )
-        uri = f"{self.root}/{table}/part-{unit}.{fingerprint_}.parquet"
+        part = self.part(table, unit, fingerprint_)
         with (
-            storage.open_write(uri) as file,
+            storage.open_write(part.uri) as file,
             pq.ParquetWriter(pa.PythonFile(file, mode="w"), schema, compression="zstd") as writer,
         ):
             for piece in tables:
                 writer.write_table(piece.cast(schema), row_group_size=ROW_GROUP.get(table, 65_536))
-        self.remove(table, unit, keep=fingerprint_)
-        return uri
+        if self._listed is not None and part not in self._listed.setdefault(table, []):
+            self._listed[table].append(part)
+        old = self.parts(table, unit) if stale is None else stale
+        self._remove(table, [other for other in old if other.fingerprint != fingerprint_])
+        return part.uri
 
     def tidy(self, table: str, current: Mapping[str, str], prefix: str = "") -> None:
         """Remove the parts of a finished stage that are not current: other configurations, units that are no more.
@@ -384,19 +425,30 @@ class Ledger:
             current: the fingerprint that each unit has now.
             prefix: only parts whose unit begins with it are looked at, and named without it in `current`.
         """
-        for part in self.parts(table):
-            if part.unit.startswith(prefix) and current.get(part.unit[len(prefix) :]) != part.fingerprint:
-                storage.remove(part.uri)
+        known = [part for part in self.parts(table) if part.unit.startswith(prefix)]
+        self._remove(table, [part for part in known if current.get(part.unit[len(prefix) :]) != part.fingerprint])
 
     def remove(self, table: str, unit: str, keep: str | None = None) -> None:
         """Remove the parts of one unit, but for the one with the fingerprint `keep`."""
-        for part in self.parts(table, unit):
-            if part.fingerprint != keep:
-                storage.remove(part.uri)
+        self._remove(table, [part for part in self.parts(table, unit) if part.fingerprint != keep])
+
+    def _remove(self, table: str, parts: Sequence[Part]) -> None:
+        for part in parts:
+            storage.remove(part.uri)
+        if self._listed is not None and parts:
+            gone = set(parts)
+            self._listed[table] = [part for part in self._listed.get(table, []) if part not in gone]
 
     def outdate(self, table: str, part: Part) -> None:
         """Keep the rows of a part under a fingerprint that no configuration has, so that it counts as not done."""
         self.write(table, part.unit, self.dataset_of(table, part).to_table(), OUTDATED)
+
+    def read_whole(self, table: str, part: Part) -> pa.Table:
+        """Return all rows of one part, fetched at once: of an object store in one request.
+
+        Raises FileNotFoundError where it is not there.
+        """
+        return pq.read_table(pa.BufferReader(storage.read_bytes(part.uri)), schema=TABLES[table])
 
     def dataset_of(self, table: str, part: Part) -> ds.Dataset:
         """Return one part as a lazy Arrow dataset."""
@@ -440,6 +492,13 @@ class Ledger:
         dataset = self.dataset(table)
         if dataset is not None:
             yield from dataset.to_batches(columns=columns)
+
+
+def _part_of(uri: str, name: str) -> Part | None:
+    if not (name.startswith("part-") and name.endswith(".parquet")):
+        return None
+    unit, _, print_ = name[len("part-") : -len(".parquet")].rpartition(".")
+    return Part(unit=unit, fingerprint=print_, uri=uri)
 
 
 def to_table(table: str, rows: Iterable[Mapping[str, Any]]) -> pa.Table:

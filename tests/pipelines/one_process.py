@@ -7,7 +7,8 @@ is killed, have Ray. Both give the same bytes: `test_curate.py` holds them again
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import json
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -23,15 +24,23 @@ def _start(config: RayConfig) -> None:
     """Start nothing: there is this process."""
 
 
-def _run_units(units: Sequence[Row], work: Callable[..., Row], arguments: Row, *, in_flight: int = 0) -> Iterator[Row]:
-    return (work(dict(unit), **arguments) for unit in units)
-
-
-def _run_actors(
-    units: Sequence[Row], actor: Callable[..., Any], arguments: Row, *, actors: int = 0, use_gpu: bool = True
+def _stream(
+    tasks: Sequence[Row], segments: Sequence[cluster.Segment], *, in_flight: int = 0, watch: Any = None
 ) -> Iterator[Row]:
-    built = actor(**arguments)
-    return (built(dict(unit)) for unit in units)
+    lines = [segment.make() for segment in segments]
+    tallies: cluster.Tallies = {}
+    for task in tasks:
+        done = json.loads(json.dumps(task))  # as it comes out of Ray
+        for line in lines:
+            done = line(done)
+        for did in done.get("did", []):
+            units, items, seconds, errors = tallies.get(did["step"], (0, 0, 0.0, 0))
+            tallies[did["step"]] = (
+                units + 1, items + did["items"], seconds + did["seconds"], errors + did["errors"],
+            )  # fmt: skip
+        if watch:
+            watch(tallies)
+        yield done
 
 
 @contextmanager
@@ -44,8 +53,7 @@ def in_one_process() -> Iterator[None]:
             patch.setattr(cluster, "start", _start)
             patch.setattr(cluster, "cpus", lambda: 1)
             patch.setattr(cluster, "gpus", lambda: 0)
-            patch.setattr(cluster, "run_units", _run_units)
-            patch.setattr(cluster, "run_actors", _run_actors)
+            patch.setattr(cluster, "stream", _stream)
             yield
     finally:
         torch.set_num_threads(threads)

@@ -1,4 +1,4 @@
-"""The worker that captions units, and what it does so that no caption is paid for twice. No Ray.
+"""Captions of the kept clips, table `captions`, and how none is paid for twice.
 
 A caption of a model costs time or money. So a unit begins with what it already has: rows of its table made by the same
 settings and still bound to their clips, whatever selection or run of the command made them, and the journal that a
@@ -17,13 +17,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rushes.pipelines.config import CaptionConfig
+from rushes.pipelines.config import CaptionConfig, CurateConfig
 from rushes.pipelines.media.footage import FootageError
 from rushes.pipelines.stages.caption import caption, sources
 from rushes.pipelines.stages.caption.caption import Captioner, CaptionError, Captions, failed
-from rushes.pipelines.stages.unit import Crashes, begun, clip_frames, finish, kept_keys, status
+from rushes.pipelines.stages.stage import Stage, Where
+from rushes.pipelines.stages.unit import Tally, Unit, clip_frames
 from rushes.pipelines.store import binding, storage
-from rushes.pipelines.store.ledger import TABLES, Ledger, to_table
+from rushes.pipelines.store.ledger import TABLES, to_table
 
 Row = dict[str, Any]
 CLIPS_AT_ONCE = 32
@@ -31,67 +32,54 @@ CLIPS_AT_ONCE = 32
 may have to ask for again."""
 
 
-class CaptionActor:
-    """Captions the kept clips of units: table `captions`."""
+class Captioning:
+    """Captions the kept clips of units."""
 
-    def __init__(self, run: str, config: CaptionConfig, made_by: str, actors: int = 1, crashes: Crashes | None = None):
-        """Remember the settings; the model is made when the first clip needs it.
-
-        Args:
-            run: the run's folder.
-            config: the settings.
-            made_by: `caption.made_by` of them, which marks captions that need not be made again.
-            actors: how many of these are at work and share the rate of requests.
-            crashes: counts clips that are begun; only a model in this process can kill it by what it is shown.
-        """
-        self.run, self.config, self.made_by, self.actors = run, config, made_by, actors
-        self.crashes = crashes if config.source == "transformers" else None
+    def __init__(self, config: CurateConfig):
+        """Remember the settings; the model is made when the first clip needs it."""
+        self.config = config.caption
+        self.framed = self.config.source in caption.FRAMED
         self._captioner: Captioner | None = None
 
-    def __call__(self, unit: Row) -> Row:
+    def __call__(self, unit: Unit) -> Tally:
         """Caption one unit; a clip that gets no caption becomes an error row and the others go on.
 
-        A model that can answer nobody is fatal instead: then no clip is to blame.
+        Raises CaptionsStop where the model can answer nobody: then no clip is to blame.
         """
-        ledger, name = Ledger(self.run), unit["unit"]
-        journal = Journal(self.run, name, self.made_by)
-        clips = {clip["key"]: clip for clip in ledger.read_unit("clips", name).to_pylist()}
-        had = self._had(ledger, name, clips, journal)
-        kept = [clips[key] for key in kept_keys(ledger, name) if key in clips]
+        journal = Journal(unit.run, unit.name, unit.task["made_by"]["caption"]) if self.framed else None
+        clips = {clip["key"]: clip for clip in unit.read("clips").to_pylist()} if unit.task["keys"] else {}
+        had = self._had(unit, clips, journal) if journal else {}
+        kept = [clips[key] for key in unit.task["keys"] if key in clips]
         errors: list[Row] = []
         try:
-            made = self._made(ledger, name, [clip for clip in kept if clip["key"] not in had], journal, errors)
+            made = self._made(unit, [clip for clip in kept if clip["key"] not in had], journal, errors)
         except CaptionError as error:
-            return {**status(unit, 0, 0.0, 0), "fatal": f"captions: {error}"}
-        except storage.StorageError as error:
-            return {**status(unit, 0, 0.0, 0), "fatal": str(error)}
+            raise CaptionsStop(f"captions: {error}") from error
         rows = had | made
         durations = {clip["key"]: clip["duration_s"] for clip in kept}
-        lost = [{**error, "seconds": durations[error["key"]]} for error in errors]  # it cannot be packed without one
-        done = finish(ledger, "caption", "captions", unit, kept, [rows[key] for key in clips if key in rows], lost)
-        if not done["fatal"]:
+        unit.write_errors([{**error, "seconds": durations[error["key"]]} for error in errors])  # not packed without one
+        unit.write("captions", [rows[key] for key in clips if key in rows])
+        if journal:
             journal.clear()
-        return done
+        return Tally(items=len(kept) - len(errors), seconds=sum(durations.values()), errors=len(errors))
 
-    def _had(self, ledger: Ledger, unit: str, clips: Mapping[str, Row], journal: Journal) -> dict[str, Row]:
+    def _had(self, unit: Unit, clips: Mapping[str, Row], journal: Journal) -> dict[str, Row]:
         """Return the captions that a unit has, of clips kept now or once, under these settings and still bound."""
-        if self.config.source not in caption.FRAMED:
-            return {}
-        rows = [*ledger.read_unit("captions", unit).to_pylist(), *journal.rows()]
-        same = (row for row in rows if row["made_by"] == self.made_by and row["key"] in clips)
+        before = [unit.ledger.read_whole("captions", part).to_pylist() for part in unit.stale("captions")]
+        rows = [*(row for part in before for row in part), *journal.rows()]
+        same = (row for row in rows if row["made_by"] == unit.task["made_by"]["caption"] and row["key"] in clips)
         return {row["key"]: row for row in same if _still(clips[row["key"]], row)}
 
-    def _made(self, ledger: Ledger, unit: str, clips: list[Row], journal: Journal, errors: list[Row]) -> dict[str, Row]:
+    def _made(self, unit: Unit, clips: list[Row], journal: Journal | None, errors: list[Row]) -> dict[str, Row]:
         rows: dict[str, Row] = {}
         if clips and self._captioner is None:
-            self._captioner = sources.captioner(self.config, self.actors)
-        framed = self.config.source in caption.FRAMED
-        clips = _with_scores(ledger, unit, clips)
+            self._captioner = sources.captioner(self.config, workers_of(self.config))
+        clips = _with_scores(unit, clips) if clips else []
         at_once = max(CLIPS_AT_ONCE, 2 * self.config.concurrency if self.config.source == "endpoint" else 0)
-        for group in _groups(clip_frames(ledger, unit, clips) if framed else clips, at_once):
-            done = self._ask(group)
-            found = [{**row, "made_by": self.made_by} for row in done.rows]
-            if framed and found:
+        for group in _groups(clip_frames(unit, clips) if self.framed else clips, at_once):
+            done = self._ask(unit, group)
+            found = [{**row, "made_by": unit.task["made_by"]["caption"]} for row in done.rows]
+            if journal and found:
                 journal.add(found)
             rows |= {row["key"]: row for row in found}
             errors.extend(done.errors)
@@ -99,23 +87,33 @@ class CaptionActor:
                 raise done.fatal
         return rows
 
-    def _ask(self, group: list[Row]) -> Captions:
+    def _ask(self, unit: Unit, group: list[Row]) -> Captions:
         """Return the captions of a group; one that killed its worker twice is asked about clip by clip."""
         assert self._captioner is not None
-        item = f"{group[0]['key']} and {len(group) - 1} more"
+        if self.config.source != "transformers":  # only a model in this process can kill it by what it is shown
+            return self._captioner.caption(group)
         try:
-            with begun(self.crashes, item, group[0]["uri"], "captioning"):
+            with unit.begun(f"{group[0]['key']} and {len(group) - 1} more", group[0]["uri"], "captioning"):
                 return self._captioner.caption(group)
         except FootageError as error:
             if len(group) == 1:
                 return Captions(errors=[failed(group[0], CaptionError(error.code, error.reason, error.remedy))])
         done = Captions()
         for clip in group:
-            one = self._ask([clip])
+            one = self._ask(unit, [clip])
             done.rows, done.errors, done.fatal = done.rows + one.rows, done.errors + one.errors, one.fatal
             if done.fatal:
                 break
         return done
+
+
+class CaptionsStop(storage.StopsTheRun, ValueError):
+    """The model or the server is to be looked at, not the clips."""
+
+
+def workers_of(config: CaptionConfig) -> int:
+    """Return how many processes ask a server and share the rate of requests; one if the settings say nothing."""
+    return config.actors or 1
 
 
 def _still(clip: Row, row: Row) -> bool:
@@ -124,10 +122,10 @@ def _still(clip: Row, row: Row) -> bool:
     return binding.holds(clip, row) and ((row["long"] if row["source"] == "given" else "") == now)
 
 
-def _with_scores(ledger: Ledger, unit: str, clips: list[Row]) -> list[Row]:
+def _with_scores(unit: Unit, clips: list[Row]) -> list[Row]:
     """Return clips with their scores by scorer."""
     scores: dict[str, dict[str, Row]] = {clip["key"]: {} for clip in clips}
-    for row in ledger.read_unit("scores", unit, ["key", "scorer", "model", "value", "label"]).to_pylist():
+    for row in unit.read("scores", ("key", "scorer", "model", "value", "label")).to_pylist():
         if row["key"] in scores:
             scores[row["key"]][row["scorer"]] = row
     return [{**clip, "scores": scores[clip["key"]]} for clip in clips]
@@ -163,3 +161,20 @@ class Journal:
         """Forget all rows."""
         for uri in storage.list_files(self.folder, self.begin):
             storage.remove(uri)
+
+
+def _where(config: CurateConfig) -> Where:
+    return {"tags": "either", "endpoint": "wait", "transformers": "model"}[config.caption.source]  # type: ignore[return-value]
+
+
+STAGE = Stage(
+    name="caption",
+    reads=("clips", "scores", "frames"),
+    writes=("captions",),
+    follows="score",
+    settings=lambda config: sources.made_by(config.caption, config.score.scorers),
+    where=_where,
+    workers=lambda config: config.caption.actors,
+    worker=Captioning,
+    check=lambda config: sources.check(config.caption),
+)

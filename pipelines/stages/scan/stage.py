@@ -2,67 +2,75 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Sequence
 from typing import Any
 
-from rushes.pipelines.config import CurateConfig
+from rushes.pipelines.config import CurateConfig, ScanConfig
 from rushes.pipelines.media import footage
-from rushes.pipelines.stages.scan import scan
-from rushes.pipelines.stages.unit import Crashes, begun, guard, status, write_errors
-from rushes.pipelines.store.ledger import Ledger
-
-UNIT_S = 600.0  # a scan unit holds about this many seconds of footage: what a killed worker loses at most
+from rushes.pipelines.stages.stage import Stage
+from rushes.pipelines.stages.unit import Tally, Unit, guard
 
 Row = dict[str, Any]
 
 
-def scan_chunks(sources: Iterable[Mapping[str, Any]], excluded: set[str], config: CurateConfig) -> list[list[Row]]:
-    """Split the sources of a unit into scan units of about `UNIT_S` seconds.
+class Scan:
+    """Decodes the spans of units, or of the chunk of a unit that the task names."""
 
-    Args:
-        sources: rows of the table `sources`.
-        excluded: URIs that are byte-identical to an earlier source.
-        config: the run's configuration.
-    """
-    chunks: list[list[Row]] = [[]]
-    filled = 0.0
-    for source in sources:
-        if source["uri"] in excluded:
-            continue
-        for index, (start, end) in enumerate(footage.spans(source["duration_s"] or 0.0, config.scan)):
-            length = min(end, source["duration_s"] or 0.0) - start
-            if chunks[-1] and filled + length > UNIT_S:
-                chunks.append([])
-                filled = 0.0
-            chunks[-1].append({"source": source, "span": index, "start_s": start, "end_s": end})
-            filled += length
-    return chunks
+    def __init__(self, config: CurateConfig):
+        self.config = config.scan
 
+    def __call__(self, unit: Unit) -> Tally:
+        """Decode one chunk; what cannot be decoded becomes an error row with the seconds that are lost."""
+        signals, frames, windows, errors = list[Row](), list[Row](), list[Row](), list[Row]()
+        sound: set[str] = set()  # what was seen to hold the content that was probed
+        for job in chunk_of(spans_of(unit.sources(), self.config), unit.task):
+            source = job["source"]
+            where = {"uri": source["uri"], "source_id": source["source_id"], "start_s": job["start_s"]}
+            lost = max(0.0, min(job["end_s"], source["duration_s"] or 0.0) - job["start_s"])
+            item = f"{source['uri']} span {job['span']}"
+            with guard(errors, **where, seconds=lost), unit.begun(item, source["uri"], "decoding"):
+                found = self._span(job, sound, unit.threads)
+                signals.append(found[0])
+                frames.extend(found[1])
+                errors.extend({**where, **row} for row in found[2])
+                windows.extend(found[3])
+        unit.write_errors(errors)
+        unit.write("frames", frames)
+        unit.write("windows", windows)
+        unit.write("signals", signals)
+        return Tally(items=len(signals), seconds=sum(row["covered_s"] for row in signals), errors=len(errors))
 
-def scan_unit(unit: Row, *, run: str, config: CurateConfig, crashes: Crashes | None = None, threads: int = 1) -> Row:
-    """Decode the spans of a scan unit once: tables `signals`, `frames` and `windows`."""
-    ledger = Ledger(run)
-    sources = ledger.read_unit("sources", unit["sources"]).to_pylist()
-    chunk = scan_chunks(sources, set(unit["excluded"]), config)[unit["chunk"]]
-    signals: list[Row] = []
-    frames: list[Row] = []
-    windows: list[Row] = []
-    errors: list[Row] = []
-    for job in chunk:
-        source, item = job["source"], f"{job['source']['uri']} span {job['span']}"
-        where = {"uri": source["uri"], "source_id": source["source_id"], "start_s": job["start_s"]}
-        lost = max(0.0, min(job["end_s"], source["duration_s"] or 0.0) - job["start_s"])
-        with guard(errors, **where, seconds=lost), begun(crashes, item, source["uri"], "decoding"):
+    def _span(self, job: Row, sound: set[str], threads: int) -> tuple[Row, list[Row], list[Row], list[Row]]:
+        from rushes.pipelines.stages.scan import scan
+
+        source = job["source"]
+        if source["uri"] not in sound:
             footage.check_unchanged(source)
-            signal, pictures, damage, small = scan.scan_span(
-                source, job["span"], job["start_s"], job["end_s"], config.scan, threads
-            )
-            signals.append(signal)
-            frames.extend(pictures)
-            windows.extend(small)
-            errors.extend({**where, **row} for row in damage)
-    write_errors(ledger, "scan", unit, errors)
-    ledger.write("frames", unit["unit"], frames, unit["fingerprint"])
-    ledger.write("windows", unit["unit"], windows, unit["fingerprint"])
-    ledger.write("signals", unit["unit"], signals, unit["fingerprint"])
-    return status(unit, len(signals), sum(row["covered_s"] for row in signals), len(errors))
+            sound.add(source["uri"])
+        return scan.scan_span(source, job["span"], job["start_s"], job["end_s"], self.config, threads)
+
+
+def spans_of(sources: Sequence[Row], config: ScanConfig) -> list[Row]:
+    """Return the spans of sources: `source`, `span`, its number, `start_s` and `end_s`."""
+    return [
+        {"source": source, "span": number, "start_s": start, "end_s": end}
+        for source in sources
+        for number, (start, end) in enumerate(footage.spans(source["duration_s"] or 0.0, config))
+    ]
+
+
+def chunk_of(spans: Sequence[Row], task: Row) -> Sequence[Row]:
+    """Return the spans of the chunk that a task names; all of them where the unit is scanned at once."""
+    count, chunk = task.get("chunks", 1), task.get("chunk") or 0
+    return spans[len(spans) * chunk // count : len(spans) * (chunk + 1) // count]
+
+
+STAGE = Stage(
+    name="scan",
+    reads=("sources",),
+    writes=("frames", "windows", "signals"),
+    follows="sources",
+    settings=lambda config: config.scan,
+    where=lambda config: "cpu",
+    worker=Scan,
+)

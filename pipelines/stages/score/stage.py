@@ -6,69 +6,44 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
-from rushes.pipelines.config import ScoreConfig
+from rushes.pipelines.config import CurateConfig
 from rushes.pipelines.models import eyes, score
-from rushes.pipelines.stages.unit import Crashes, begun, clip_frames, finish, guard, status
-from rushes.pipelines.store.ledger import Ledger
-
-CLIPS_AT_ONCE = 32  # clips whose frames stand in memory together
-_CLIP = [
-    "key",
-    "source_id",
-    "uri",
-    "start_s",
-    "duration_s",
-    "frame_s",
-    "crop_left",
-    "crop_top",
-    "crop_right",
-    "crop_bottom",
-]
+from rushes.pipelines.stages.stage import Stage
+from rushes.pipelines.stages.unit import Tally, Unit, clip_frames, guard
 
 Row = dict[str, Any]
+CLIPS_AT_ONCE = 32  # clips whose frames stand in memory together
+_CLIP = (
+    "key", "source_id", "uri", "start_s", "duration_s", "frame_s", "crop_left", "crop_top", "crop_right", "crop_bottom",
+)  # fmt: skip
 
 
-class ScoreActor:
-    """Scores the clips of units: table `scores`."""
+class Scoring:
+    """Scores the clips of units with the models of the settings."""
 
-    def __init__(self, run: str, config: ScoreConfig, crashes: Crashes | None = None):
-        self.run, self.config, self.crashes = run, config, crashes
-        self.scorer: score.Scorer | None = None  # built at the first unit, whose row can say what is wrong with it
-
-    def __call__(self, unit: Row) -> Row:
-        """Score one unit; a clip that cannot be scored becomes an error row and the others go on.
-
-        A model that cannot be loaded is fatal instead: then no clip is to blame.
-        """
-        try:
-            scorer = self.scorer = self.scorer or self._load()
-        except ValueError as error:
-            return {**status(unit, 0, 0.0, 0), "fatal": f"scores: {error}", "note": ""}
-        done = self._score(unit, scorer)
-        notes, scorer.notes = scorer.notes, []
-        return {**done, "note": "; ".join(notes)}
-
-    def _load(self) -> score.Scorer:
+    def __init__(self, config: CurateConfig):
         eyes.one_thread()
-        return score.Scorer(self.config)
+        self.scorer = score.Scorer(config.score)
 
-    def _score(self, unit: Row, scorer: score.Scorer) -> Row:
-        ledger, name = Ledger(self.run), unit["unit"]
-        clips = ledger.read_unit("clips", name, _CLIP).to_pylist()
-        rows: list[Row] = []
-        errors: list[Row] = []
-        for group in _groups(clip_frames(ledger, name, clips)):
-            rows.extend(self._group(scorer, group, errors))
-        return finish(ledger, "score", "scores", unit, clips, rows, errors)
+    def __call__(self, unit: Unit) -> Tally:
+        """Score one unit; a clip that cannot be scored becomes an error row and the others go on."""
+        clips = unit.read("clips", _CLIP).to_pylist()
+        rows, errors = list[Row](), list[Row]()
+        for group in _groups(clip_frames(unit, clips)):
+            rows.extend(self._group(unit, group, errors))
+        unit.write_errors(errors)
+        unit.write("scores", rows)
+        notes, self.scorer.notes = self.scorer.notes, []
+        seconds = sum(clip["duration_s"] for clip in clips)
+        return Tally(items=len(clips) - len(errors), seconds=seconds, errors=len(errors), note="; ".join(notes))
 
-    def _group(self, scorer: score.Scorer, group: list[Row], errors: list[Row]) -> list[Row]:
-        found: list[Row] = []
-        failed: list[Row] = []
+    def _group(self, unit: Unit, group: list[Row], errors: list[Row]) -> list[Row]:
+        found, failed = list[Row](), list[Row]()
         item = f"{group[0]['key']} and {len(group) - 1} more"
-        with guard(failed), begun(self.crashes, item, group[0]["uri"], "looking at"):
-            found = scorer(group)
+        with guard(failed), unit.begun(item, group[0]["uri"], "looking at"):
+            found = self.scorer(group)
         if failed and len(group) > 1:  # one clip spoils its batch: find out which
-            return [row for clip in group for row in self._group(scorer, [clip], errors)]
+            return [row for clip in group for row in self._group(unit, [clip], errors)]
         errors.extend({**_where(clip), **error} for clip, error in zip(group, failed, strict=False))
         return found
 
@@ -81,3 +56,18 @@ def _groups(clips: Iterator[Row]) -> Iterator[list[Row]]:
 def _where(clip: Row) -> Row:
     return {"uri": clip["uri"], "source_id": clip["source_id"], "key": clip["key"],
             "start_s": clip["start_s"], "seconds": clip["duration_s"]}  # fmt: skip
+
+
+STAGE = Stage(
+    name="score",
+    reads=("clips", "frames"),
+    writes=("scores",),
+    follows="shots",
+    settings=lambda config: (
+        sorted(config.score.scorers), config.score.clip_model, config.score.clip_weights, config.score.aesthetic_head,
+    ),
+    where=lambda config: "model",
+    workers=lambda config: config.score.actors,
+    worker=Scoring,
+    check=lambda config: score.check(config.score),
+)  # fmt: skip

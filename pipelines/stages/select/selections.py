@@ -48,7 +48,7 @@ def unit_of(unit: str, policy: str) -> str:
 
 
 def _policy_of(part: str) -> str:
-    return part.split("-", 2)[-1]  # w0000-00000-NAME, and the name may hold a hyphen
+    return part.split("-", 3)[-1]  # w0000-00000-NAME, and the name may hold a hyphen
 
 
 def settings(run: str) -> dict:
@@ -130,6 +130,17 @@ def is_done(ledger: Ledger, policy: Policy, print_: str) -> bool:
     return ledger.done("selection", print_) >= units and policy.name in ledger.done("pairs", print_)
 
 
+def kept_by_unit(ledger: Ledger) -> dict[str, list[str]]:
+    """Return, for each unit, the sorted keys of its clips that any selection keeps."""
+    keys = pc.unique(ledger.read("selection", ["key"], where=pc.field("kept"))["key"])
+    clips = ledger.read("clips", ["key", "unit"])
+    clips = clips.filter(pc.is_in(clips["key"], value_set=keys)).sort_by([("unit", "ascending"), ("key", "ascending")])
+    found: dict[str, list[str]] = {}
+    for key, unit in zip(clips["key"].to_pylist(), clips["unit"].to_pylist(), strict=True):
+        found.setdefault(unit, []).append(key)
+    return found
+
+
 def stale(ledger: Ledger) -> list[str]:
     """Return the selections that were made of another ledger than there is now: before inputs came in, say."""
     found = []
@@ -142,7 +153,12 @@ def stale(ledger: Ledger) -> list[str]:
 
 def unfinished(ledger: Ledger) -> str:
     """Return why a ledger cannot be selected from yet, empty where it can: every unit must be scored."""
-    planned = set(ledger.read("plan", ["unit"])["unit"].to_pylist())
+    planned = set(ledger.read("units", ["unit"])["unit"].to_pylist())
+    if probed := set(ledger.read("plan", ["unit"])["unit"].to_pylist()) - {
+        part.unit for part in ledger.parts("sources")
+    }:
+        command = f"rushes curate --config {ledger.run}/config.yaml --out {ledger.run} --through score"
+        return f"{len(probed)} units of {ledger.run} are not probed yet; run `{command}` first"
     for table, stage in (("clips", "shots"), ("scores", "score")):
         if missing := planned - {part.unit for part in ledger.parts(table)}:
             command = f"rushes curate --config {ledger.run}/config.yaml --out {ledger.run} --through {stage}"

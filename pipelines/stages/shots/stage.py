@@ -6,47 +6,52 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.dataset as ds
+import pyarrow.compute as pc
 
+from rushes.filters.sketches import PARAMETERS
 from rushes.pipelines.config import CurateConfig
 from rushes.pipelines.stages.shots import shots
 from rushes.pipelines.stages.shots.sketch import sketch
-from rushes.pipelines.stages.unit import candidates, guard, signals_of, status, write_errors
-from rushes.pipelines.store.ledger import TABLES, Ledger, to_table
+from rushes.pipelines.stages.stage import Stage
+from rushes.pipelines.stages.unit import Pictures, Tally, Unit, guard
+from rushes.pipelines.store.ledger import TABLES, to_table
 
 Row = dict[str, Any]
 
 
-def shots_unit(unit: Row, *, run: str, config: CurateConfig) -> Row:
-    """Join the spans of each source: tables `clips`, `sketches`, `trims` and `strips`. Decodes nothing."""
-    ledger, name = Ledger(run), unit["unit"]
-    clips: list[Row] = []
-    trims: list[Row] = []
-    strips: list[Row] = []
-    sketches: list[pa.Table] = [TABLES["sketches"].empty_table()]
-    errors: list[Row] = []
-    for source, spans in signals_of(ledger, unit):
-        covered = sum(row["covered_s"] for row in spans)
-        with guard(errors, uri=source["uri"], source_id=source["source_id"], start_s=0.0, seconds=covered):
-            said = _said(ledger, name, source["source_id"]) if config.shots.witness != "none" else []
-            found, trimmed = shots.shots_of(source, spans, config.shots, config.scan, said)
-            found = [{**row, "wave": source["wave"], "unit": name} for row in found]
-            pictures = candidates(ledger, name, source["source_id"])
-            middle = {row["key"]: pictures[times[len(times) // 2]] for row in found if (times := row["frame_s"])}
-            sketches.append(sketch(to_table("clips", found), middle))
-            strips.extend(_strips(pictures, found, config.shots.strip_frames))
-            clips.extend(found)
-            trims.extend(trimmed)
-    write_errors(ledger, "shots", unit, errors)
-    ledger.write("strips", name, strips, unit["fingerprint"])
-    ledger.write("trims", name, trims, unit["fingerprint"])
-    ledger.write("sketches", name, pa.concat_tables(sketches), unit["fingerprint"])
-    ledger.write("clips", name, clips, unit["fingerprint"])
-    return status(unit, len(clips), sum(row["duration_s"] for row in clips), len(errors))
+class Shots:
+    """Joins the spans of each source of a unit and finds its clips."""
+
+    def __init__(self, config: CurateConfig):
+        self.config = config
+
+    def __call__(self, unit: Unit) -> Tally:
+        """Find the clips of one unit; a source whose signals make no sense becomes an error row."""
+        clips, trims, strips, errors = list[Row](), list[Row](), list[Row](), list[Row]()
+        sketches = [TABLES["sketches"].empty_table()]
+        said = unit.read("witness")
+        for source, spans in unit.spans():
+            covered = sum(row["covered_s"] for row in spans)
+            with guard(errors, uri=source["uri"], source_id=source["source_id"], start_s=0.0, seconds=covered):
+                own = said.filter(pc.equal(said["source_id"], source["source_id"])).to_pylist()
+                found, trimmed = shots.shots_of(source, spans, self.config.shots, self.config.scan, own)
+                found = [{**row, "wave": source["wave"], "unit": unit.name} for row in found]
+                pictures = Pictures(unit, "frames", source["source_id"])
+                sketches.append(_sketched(found, pictures))
+                strips.extend(_strips(pictures, found, self.config.shots.strip_frames))
+                clips.extend(found)
+                trims.extend(trimmed)
+        unit.write_errors(errors)
+        unit.write("strips", strips)
+        unit.write("trims", trims)
+        unit.write("sketches", pa.concat_tables(sketches))
+        unit.write("clips", clips)
+        return Tally(items=len(clips), seconds=sum(row["duration_s"] for row in clips), errors=len(errors))
 
 
-def _said(ledger: Ledger, unit: str, source_id: str) -> list[Row]:
-    return ledger.read_unit("witness", unit, where=ds.field("source_id") == source_id).to_pylist()
+def _sketched(clips: list[Row], pictures: Mapping[float, bytes]) -> pa.Table:
+    middle = {row["key"]: pictures[times[len(times) // 2]] for row in clips if (times := row["frame_s"])}
+    return sketch(to_table("clips", clips), middle)
 
 
 def _strips(pictures: Mapping[float, bytes], clips: Iterable[Row], count: int) -> Iterator[Row]:
@@ -55,3 +60,14 @@ def _strips(pictures: Mapping[float, bytes], clips: Iterable[Row], count: int) -
         chosen = shots.strip_times(times, clip["start_s"], clip["end_s"], count)
         if chosen:
             yield {"key": clip["key"], "webp": shots.strip([pictures[time] for time in chosen])}
+
+
+STAGE = Stage(
+    name="shots",
+    reads=("sources", "signals", "witness", "frames"),
+    writes=("strips", "trims", "sketches", "clips"),
+    follows="witness",
+    settings=lambda config: (config.shots, PARAMETERS),
+    where=lambda config: "either",
+    worker=Shots,
+)

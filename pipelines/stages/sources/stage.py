@@ -8,24 +8,41 @@ import pyarrow.dataset as ds
 
 from rushes.pipelines.config import CurateConfig
 from rushes.pipelines.media import footage
-from rushes.pipelines.stages.unit import Crashes, begun, guard, status, write_errors
-from rushes.pipelines.store.ledger import Ledger
+from rushes.pipelines.stages.stage import Stage
+from rushes.pipelines.stages.unit import Tally, Unit, guard
 
 Row = dict[str, Any]
+GIVEN = ("wave", "unit", "caption", "licence", "rights", "extra")
 
 
-def planned(ledger: Ledger, unit: str) -> list[Row]:
-    """Return the inputs of a unit."""
-    return ledger.read_unit("plan", unit.split("-")[0], where=ds.field("unit") == unit).to_pylist()
+class Prober:
+    """Probes the inputs of units."""
+
+    def __init__(self, config: CurateConfig):
+        self.config = config
+
+    def __call__(self, unit: Unit) -> Tally:
+        """Probe one unit; an input that is no footage becomes an error row."""
+        rows, errors = list[Row](), list[Row]()
+        for plan in planned(unit):
+            with guard(errors, uri=plan["uri"], seconds=0.0), unit.begun(plan["uri"], plan["uri"], "opening"):
+                rows.append({**footage.probe(plan["uri"], self.config.scan), **{name: plan[name] for name in GIVEN}})
+        unit.write_errors(errors)
+        unit.write("sources", rows)
+        return Tally(items=len(rows), seconds=sum(row["duration_s"] or 0.0 for row in rows), errors=len(errors))
 
 
-def probe_unit(unit: Row, *, run: str, config: CurateConfig, crashes: Crashes | None = None) -> Row:
-    """Probe the inputs of a unit: table `sources`."""
-    ledger, rows, errors = Ledger(run), [], []  # type: ignore[var-annotated]
-    for plan in planned(ledger, unit["unit"]):
-        with guard(errors, uri=plan["uri"], seconds=0.0), begun(crashes, plan["uri"], plan["uri"], "opening"):
-            given = {name: plan[name] for name in ("wave", "unit", "caption", "licence", "rights", "extra")}
-            rows.append({**footage.probe(plan["uri"], config.scan), **given})
-    write_errors(ledger, "sources", unit, errors)
-    ledger.write("sources", unit["unit"], rows, unit["fingerprint"])
-    return status(unit, len(rows), sum(row["duration_s"] or 0.0 for row in rows), len(errors))
+def planned(unit: Unit) -> list[Row]:
+    """Return the inputs of a unit: a few rows of the part of its wave."""
+    wave = unit.ledger.part("plan", unit.name.split("-")[0], unit.task["prints"]["plan"])
+    return unit.ledger.read_part(wave, "plan", where=ds.field("unit") == unit.name).to_pylist()
+
+
+STAGE = Stage(
+    name="sources",
+    reads=("plan",),
+    writes=("sources",),
+    settings=lambda config: config.scan.max_side_px,
+    where=lambda config: "cpu",
+    worker=Prober,
+)

@@ -4,40 +4,51 @@ from __future__ import annotations
 
 from typing import Any
 
-import pyarrow.dataset as ds
-
-from rushes.pipelines.stages.unit import Crashes, begun, guard, signals_of, status, write_errors
-from rushes.pipelines.store import storage
-from rushes.pipelines.store.ledger import Ledger
+from rushes.pipelines.config import CurateConfig
+from rushes.pipelines.models import weights
+from rushes.pipelines.stages.stage import Stage
+from rushes.pipelines.stages.unit import Pictures, Tally, Unit, guard
 
 Row = dict[str, Any]
 
 
-class WitnessActor:
-    """Looks at the doubtful windows of units: table `witness`."""
+class Looking:
+    """Looks at the doubtful windows of units; at none where the settings ask for no witness."""
 
-    def __init__(self, run: str, crashes: Crashes | None = None):
-        from rushes.pipelines.stages.witness import (
-            witness,  # brings torch, which neither the driver nor a worker that captions needs
-        )
+    def __init__(self, config: CurateConfig):
+        self.witness: Any = None
+        if config.shots.witness != "none":
+            from rushes.pipelines.models import eyes  # brings torch, which the driver does not need
+            from rushes.pipelines.stages.witness import witness
 
-        self.run, self.witness, self.crashes = run, witness.Witness(), crashes
+            eyes.one_thread()
+            self.witness = witness.Witness()
 
-    def __call__(self, unit: Row) -> Row:
+    def __call__(self, unit: Unit) -> Tally:
         """Look at one unit; a source that cannot be looked at becomes an error row, and is decided without it."""
-        ledger, name = Ledger(self.run), unit["unit"]
-        rows: list[Row] = []
-        errors: list[Row] = []
-        for source, spans in signals_of(ledger, unit):
-            of = ds.field("source_id") == source["source_id"]
+        rows, errors = list[Row](), list[Row]()
+        for source, spans in unit.spans() if self.witness else ():
             uri, where = source["uri"], {"source_id": source["source_id"], "start_s": 0.0, "seconds": 0.0}
-            with guard(errors, uri=uri, **where), begun(self.crashes, uri, uri, "looking at cuts in"):
-                kept = ledger.read_unit("windows", name, ["time_s", "jpeg"], where=of)
-                pictures = dict(zip(kept["time_s"].to_pylist(), kept["jpeg"].to_pylist(), strict=True))
-                rows.extend(self.witness(spans, pictures))
-        try:
-            write_errors(ledger, "witness", unit, errors)
-            ledger.write("witness", name, rows, unit["fingerprint"])
-        except storage.StorageError as error:
-            return {**status(unit, 0, 0.0, 0), "fatal": str(error)}
-        return status(unit, len(rows), 0.0, len(errors))
+            with guard(errors, uri=uri, **where), unit.begun(uri, uri, "looking at cuts in"):
+                rows.extend(self.witness(spans, Pictures(unit, "windows", source["source_id"])))
+        unit.write_errors(errors)
+        unit.write("witness", rows)
+        return Tally(items=len(rows), errors=len(errors))
+
+
+def check(config: CurateConfig) -> None:
+    """Raise MissingModel where the network's weights are not here."""
+    if config.shots.witness != "none":
+        weights.transnet()
+
+
+STAGE = Stage(
+    name="witness",
+    reads=("sources", "signals", "windows"),
+    writes=("witness",),
+    follows="scan",
+    settings=lambda config: config.shots.witness,
+    where=lambda config: "either" if config.shots.witness == "none" else "model",
+    worker=Looking,
+    check=check,
+)
