@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 import s3fs
-from moto.server import ThreadedMotoServer
+
+from tests.bench.requests import Log, served
 
 REPO = Path(__file__).parents[1]
 LONG = {"test_killed.py", "test_readme.py"}
@@ -51,13 +52,16 @@ def bunny() -> Path:
 
 
 @pytest.fixture(scope="session")
-def s3_server() -> Iterator[str]:
-    """The address of an S3 server of our own, over HTTP on the loopback."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
+def s3_log() -> Iterator[Log]:
+    """What the S3 server of our own, over HTTP on the loopback, was asked."""
+    with served() as log:
+        yield log
+
+
+@pytest.fixture(scope="session")
+def s3_server(s3_log: Log) -> str:
+    """The address of that server."""
+    return s3_log.address
 
 
 @pytest.fixture

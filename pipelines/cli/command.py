@@ -58,7 +58,7 @@ def set_of(options: Namespace, kind: str = "shards") -> str:
     from rushes.pipelines.store.ledger import Ledger
 
     ledger = Ledger(options.run)
-    if not ledger.check() and not storage.exists(f"{ledger.run}/{kind}"):
+    if not ledger.check() and not storage.list_folders(f"{ledger.run}/{kind}"):
         ledger.require()
     return selections.folder(options.run, kind, options.selection)
 

@@ -13,6 +13,7 @@ import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import lru_cache
 from itertools import chain, islice, pairwise
 from pathlib import PurePosixPath
 from typing import Any, BinaryIO, cast
@@ -24,8 +25,8 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from rushes.pipelines.config import InputConfig, ScanConfig
-from rushes.pipelines.media import lists
-from rushes.pipelines.store import clip, storage
+from rushes.pipelines.media import fetched, lists
+from rushes.pipelines.store import clip, objects, storage
 
 VIDEO_SUFFIXES = frozenset(
     {
@@ -96,9 +97,9 @@ def _open(uri: str, stack: ExitStack) -> InputContainer:
         file = str(path)
     else:
         stack.enter_context(storage.reaching(uri))
-        fs, name = storage.filesystem(uri)
-        cache = {"cache_type": "blockcache", "block_size": 2 * 2**20, "cache_options": {"maxblocks": 16}}
-        file = stack.enter_context(fs.open(name, "rb", **cache))
+        pieces = fetched.of(uri)
+        pieces.read(0, 1)  # what is wrong with the object is better told from here than through FFmpeg
+        file = stack.enter_context(objects.Reader(pieces))
     return stack.enter_context(av.open(file, metadata_errors="ignore", options=options))
 
 
@@ -127,14 +128,13 @@ def _why_not(uri: str, error: Exception) -> FootageError:
 
 @contextmanager
 def _open_small(uri: str) -> Iterator[tuple[BinaryIO, int]]:
-    """Open for a few small reads: each fetches its own bytes from an object store and no more."""
+    """Open for a few small reads: of an object each fetches what was not fetched already and no more."""
     if storage.is_local(uri):
         with storage.open_read(uri) as file:
             yield file, storage.size(uri)
         return
-    fs, path = storage.filesystem(uri)
-    with fs.open(path, "rb", cache_type="none") as file:
-        yield cast(BinaryIO, file), int(file.size)
+    with objects.Reader(fetched.of(uri), holds=False) as reader:
+        yield cast(BinaryIO, reader), reader.seek(0, os.SEEK_END)
 
 
 def video_stream(container: InputContainer) -> VideoStream:
@@ -160,6 +160,8 @@ def probe(uri: str, scan: ScanConfig) -> dict[str, Any]:
     Raises:
         FootageError: If nothing can be made of the file.
     """
+    if not storage.is_local(uri):
+        fetched.afresh(uri)
     with open_container(uri) as container:
         try:
             stream = video_stream(container)
@@ -171,7 +173,7 @@ def probe(uri: str, scan: ScanConfig) -> dict[str, Any]:
         facts = _described(container, stream, picture) | _sound(container)
     if max(picture.width, picture.height) > scan.max_side_px:
         raise _too_large(uri, picture.width, picture.height, scan)
-    digest = digest_of(uri)
+    digest = _digest(uri)
     start_s = _seconds(picture.pts, picture.time_base) or 0.0
     facts |= {"start_s": start_s, "duration_s": timing["end_s"] - (start_s if timing["absolute"] else 0.0)}
     facts |= {"fps": timing["fps"], "variable_fps": timing["variable"]}
@@ -183,7 +185,23 @@ def probe(uri: str, scan: ScanConfig) -> dict[str, Any]:
 
 
 def digest_of(uri: str) -> clip.Digest:
-    """Return the content digest of a file or object, reading a few blocks of it."""
+    """Return the content digest of a file or object as it is now, reading a few blocks of it."""
+    if not storage.is_local(uri):
+        fetched.afresh(uri).read(0, 1)  # as the decoder will; a small object is here with it
+    return _digest(uri)
+
+
+def _digest(uri: str) -> clip.Digest:
+    """Return the content digest of a file, or of what was fetched of an object and the version it was fetched of."""
+    if not storage.is_local(uri) and (version := fetched.of(uri).version):
+        return _digest_of_version(uri, version)
+    with _open_small(uri) as (file, size_bytes):
+        return clip.digest(file, size_bytes)
+
+
+@lru_cache(maxsize=4096)
+def _digest_of_version(uri: str, version: str) -> clip.Digest:
+    """Return the digest of the object that is being worked on: once in a process, however many spans it has."""
     with _open_small(uri) as (file, size_bytes):
         return clip.digest(file, size_bytes)
 
@@ -372,17 +390,30 @@ def _expanded(name: str, config: InputConfig) -> Iterator[dict[str, Any]]:
     elif info is None:
         raise ValueError(f"{name}: there is no such file, folder or object; check the path and the credentials")
     elif info["type"] == "directory":
-        for folder, folders, files in fs.walk(path, detail=True, topdown=True):
-            ordered = sorted(folders.items())
-            folders.clear()
-            folders.update(ordered)
-            for key in sorted(files):
-                if PurePosixPath(key).suffix.lower() in VIDEO_SUFFIXES and not key.startswith("."):
-                    yield _row(_uri_of(uri, f"{folder}/{key}"), files[key])
+        for where, item in _walked(fs, path) if local else _found(uri):
+            name = PurePosixPath(where).name
+            if PurePosixPath(name).suffix.lower() in VIDEO_SUFFIXES and not name.startswith("."):
+                yield _row(where, item)
     elif PurePosixPath(path).suffix.lower() in LIST_SUFFIXES:
         yield from _listed(uri, config)
     else:
         yield _row(uri, info)
+
+
+def _walked(fs: Any, path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield path and facts of the files in a local folder, folder after folder."""
+    for folder, folders, files in fs.walk(path, detail=True, topdown=True):
+        ordered = sorted(folders.items())
+        folders.clear()
+        folders.update(ordered)
+        for key in sorted(files):
+            yield f"{folder}/{key}", files[key]
+
+
+def _found(uri: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield URI and facts of the objects below a prefix: a thousand a request, which alone stand in memory."""
+    for entry in storage.list_entries(uri, recursive=True):
+        yield entry.uri, {"size": entry.size_bytes, "ETag": entry.version}
 
 
 def _stat(fs: Any, path: str) -> dict[str, Any] | None:

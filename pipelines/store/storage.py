@@ -1,12 +1,15 @@
 """Files by URI, on local disk or in an object store: written whole or not at all. A leaf: no Ray.
 
-Paths without a scheme are local. Everything else goes through fsspec (`s3://` through s3fs); the region and endpoint of
-S3 come from the environment (`AWS_DEFAULT_REGION`, `AWS_ENDPOINT_URL`), and no credential is ever written anywhere.
+Paths without a scheme are local, `s3://` goes through s3fs; the region and endpoint of S3 come from the environment
+(`AWS_DEFAULT_REGION`, `AWS_ENDPOINT_URL`), and no credential is ever written anywhere. What each call asks of a store,
+one request mostly, stands in `objects`.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
+import io
 import os
 import re
 import tempfile
@@ -18,6 +21,9 @@ from typing import Any, BinaryIO, cast
 import fsspec
 import pyarrow.fs as pafs
 from botocore.exceptions import BotoCoreError
+
+from rushes.pipelines.store import objects
+from rushes.pipelines.store.objects import Entry
 
 WRITE_BYTES = 2**20  # small writes are gathered up to here
 PUT_BYTES = 64 * 2**20  # up to here an object is put in one request
@@ -85,12 +91,18 @@ def check_uri(uri: str) -> None:
 
 
 def filesystem(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
-    """Return the fsspec file system of a URI and the path inside it. Raises ValueError for one that has none."""
+    """Return the fsspec file system of a URI and the path inside it. Raises ValueError for one that has none.
+
+    A bucket's is made once in a process. It remembers no listing, which others may change, and reads an object in one
+    stream: for several it would ask for the size first.
+    """
     check_uri(uri)
-    try:
+    if is_local(uri):
         fs, path = fsspec.core.url_to_fs(uri if "://" in uri else str(Path(uri).absolute()))
-    except (ImportError, ValueError) as error:
-        raise ValueError(f"{redact(uri)} is neither a path nor an s3:// URI ({error}); give one of these") from error
+    elif uri.startswith("s3://"):
+        fs, path = fsspec.core.url_to_fs(uri, use_listings_cache=False, max_concurrency=1)
+    else:
+        raise ValueError(f"{redact(uri)} is neither a path nor an s3:// URI; give one of these")
     return fs, path
 
 
@@ -103,9 +115,7 @@ def arrow(uris: Sequence[str]) -> tuple[pafs.FileSystem, list[str]]:
     paths = [filesystem(uri)[1] for uri in uris]
     if is_local(uris[0]):
         return pafs.LocalFileSystem(), paths
-    if uris[0].startswith("s3://"):
-        return _arrow_s3(), paths
-    return pafs.PyFileSystem(pafs.FSSpecHandler(filesystem(uris[0])[0])), paths
+    return _arrow_s3(), paths
 
 
 def _arrow_s3() -> pafs.FileSystem:
@@ -135,26 +145,30 @@ def reaching(uri: str) -> Iterator[None]:
 
 
 def exists(uri: str) -> bool:
-    """Whether a file or object is there."""
+    """Whether a file or object is there; of folders only local ones are."""
     if is_local(uri):
         return local_path(uri).exists()
     with reaching(uri):
-        fs, path = filesystem(uri)
-        fs.invalidate_cache()
-        return bool(fs.exists(path))
+        return objects.head(*filesystem(uri)) is not None
 
 
 def size(uri: str) -> int:
-    """Return the size of a file or object in bytes."""
+    """Return the size of a file or object in bytes. Raises FileNotFoundError where there is none."""
+    if is_local(uri):
+        return local_path(uri).stat().st_size
     with reaching(uri):
-        fs, path = filesystem(uri)
-        return int(fs.size(path))
+        found = objects.head(*filesystem(uri))
+    if found is None:
+        raise FileNotFoundError(errno.ENOENT, "there is no such object", uri)
+    return found.size_bytes
 
 
 def read_bytes(uri: str) -> bytes:
-    """Return all bytes of a file or object."""
-    with open_read(uri) as file:
-        return file.read()
+    """Return all bytes of a file or object, in one request. Raises FileNotFoundError where there is none."""
+    if is_local(uri):
+        return local_path(uri).read_bytes()
+    with reaching(uri):
+        return objects.get(*filesystem(uri)).data
 
 
 def read_range(uri: str, offset: int, size_bytes: int) -> bytes:
@@ -164,21 +178,27 @@ def read_range(uri: str, offset: int, size_bytes: int) -> bytes:
             file.seek(offset)
             return file.read(size_bytes)
     with reaching(uri):
-        fs, path = filesystem(uri)
-        return bytes(fs.cat_file(path, start=offset, end=offset + size_bytes)) if size_bytes else b""
+        return objects.get(*filesystem(uri), offset, offset + size_bytes).data if size_bytes else b""
 
 
 @contextmanager
 def open_read(uri: str) -> Iterator[BinaryIO]:
-    """Open a file or object for reading; seekable."""
+    """Open a file or object for reading; seekable. An object is asked for when it is first read or sought from its end.
+
+    It comes whole in one request where it is small, else by pieces of `objects.PIECE_BYTES`, one of them held.
+    """
     if is_local(uri):
         with local_path(uri).open("rb") as file:
             yield file
         return
-    with reaching(uri):
-        fs, path = filesystem(uri)
-        with fs.open(path, "rb", block_size=4 * 2**20) as file:
-            yield cast(BinaryIO, file)
+    with reaching(uri), io.BufferedReader(objects.Reader(pieces(uri, objects.PIECE_BYTES))) as file:
+        yield cast(BinaryIO, file)
+
+
+def pieces(uri: str, hold_bytes: int) -> objects.Pieces:
+    """Return the bytes of an object for several readers that share them, holding up to so many."""
+    fs, path = filesystem(uri)
+    return objects.Pieces(fs, path, hold_bytes)
 
 
 def write_bytes(uri: str, data: bytes) -> None:
@@ -189,7 +209,7 @@ def write_bytes(uri: str, data: bytes) -> None:
         return
     with _writing(uri):
         fs, path = filesystem(uri)
-        fs.pipe_file(path, data)  # one request, where an upload in parts takes three
+        fs.pipe_file(path, data)
 
 
 @contextmanager
@@ -266,30 +286,16 @@ def _local_write(path: Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def _object_write(uri: str) -> Iterator[BinaryIO]:
+    """Gather up to `PUT_BYTES`, which become an object in one request; only what is more is uploaded in parts."""
     fs, path = filesystem(uri)
-    with _Upload(fs, path) as file:
-        yield file
-
-
-class _Upload:
-    """An fsspec upload that is discarded, not committed, when the block raises."""
-
-    def __init__(self, fs: fsspec.AbstractFileSystem, path: str):
-        self.file: Any = fs.open(path, "wb", autocommit=False)
-
-    def __enter__(self) -> BinaryIO:
-        return cast(BinaryIO, self.file)
-
-    def __exit__(self, kind: Any, *_: Any) -> None:
-        if kind is not None:
-            self.file.discard()
-            return
-        try:
-            self.file.close()
-            self.file.commit()
-        except BaseException:
-            self.file.discard()
-            raise
+    file: Any = fs.open(path, "wb", block_size=PUT_BYTES + 1)
+    try:
+        yield cast(BinaryIO, file)
+        file.close()
+    except BaseException:
+        file.discard()
+        file.closed = True  # else its end as an object of Python would commit it
+        raise
 
 
 def _reason(error: OSError) -> str:
@@ -307,51 +313,54 @@ def _reason(error: OSError) -> str:
 
 
 def list_files(folder: str, prefix: str = "", recursive: bool = False) -> list[str]:
-    """Return the URIs of the files in a folder whose names start with `prefix`, sorted; none where it is missing."""
-    if is_local(folder):
-        root = local_path(folder)
-        found = root.rglob(f"{prefix}*") if recursive else root.glob(f"{prefix}*")
-        base = folder.rstrip("/")  # as it was given: callers compare with URIs that begin so, such as ./run/…
-        names = (path.relative_to(root) for path in found if path.is_file() and not path.name.startswith("."))
-        return sorted(f"{base}/{name}" for name in names)
-    scheme = folder.split("://", 1)[0]
-    with reaching(folder):
-        fs, path = filesystem(folder)
-        fs.invalidate_cache()
-        try:
-            names = fs.find(path, maxdepth=None if recursive else 1, prefix=prefix)
-        except FileNotFoundError:
-            return []
-    return sorted(f"{scheme}://{name}" for name in names)
+    """Return the URIs of the files in a folder whose names start with `prefix`, sorted; none where it is missing.
+
+    In a bucket `prefix` begins the name of what stands in the folder itself, a file or another folder.
+    """
+    return sorted(entry.uri for entry in list_entries(folder, prefix, recursive))
+
+
+def list_entries(folder: str, prefix: str = "", recursive: bool = False) -> Iterator[Entry]:
+    """Yield what `list_files` returns in any order, with sizes and versions, a thousand objects a request."""
+    if not is_local(folder):
+        with reaching(folder), suppress(FileNotFoundError):
+            yield from objects.listed(*filesystem(folder), prefix, recursive)
+        return
+    root = local_path(folder)
+    base = folder.rstrip("/")  # as it was given: callers compare with URIs that begin so, such as ./run/…
+    for path in root.rglob(f"{prefix}*") if recursive else root.glob(f"{prefix}*"):
+        with suppress(FileNotFoundError):  # others may remove one meanwhile
+            if path.is_file() and not path.name.startswith("."):
+                found = path.stat()
+                yield Entry(f"{base}/{path.relative_to(root)}", found.st_size, str(found.st_mtime_ns))
 
 
 def list_folders(folder: str) -> list[str]:
     """Return the names of the folders in a folder, sorted, hidden ones left out; none where it is missing."""
+    found: list[str] = []
     if is_local(folder):
         root = local_path(folder)
         found = [path.name for path in root.iterdir() if path.is_dir()] if root.is_dir() else []
     else:
-        with reaching(folder):
-            fs, path = filesystem(folder)
-            fs.invalidate_cache()
-            try:
-                rows = fs.ls(path, detail=True)
-            except FileNotFoundError:
-                return []
-            found = [row["name"].rstrip("/").rsplit("/", 1)[-1] for row in rows if row["type"] == "directory"]
+        with reaching(folder), suppress(FileNotFoundError):
+            found = list(objects.folders(*filesystem(folder)))
     return sorted(name for name in found if not name.startswith("."))
 
 
 def remove(uri: str) -> None:
     """Remove a file or object; nothing happens where it is already gone."""
-    if is_local(uri):
-        local_path(uri).unlink(missing_ok=True)
-        return
-    with reaching(uri):
-        fs, path = filesystem(uri)
-        fs.invalidate_cache()
-        if fs.exists(path):
-            fs.rm_file(path)
+    remove_many([uri])
+
+
+def remove_many(uris: Sequence[str]) -> None:
+    """Remove files, or objects of one bucket, a thousand a request; nothing happens where they are already gone."""
+    for uri in uris:
+        if is_local(uri):
+            local_path(uri).unlink(missing_ok=True)
+    paths = [filesystem(uri)[1] for uri in uris if not is_local(uri)]
+    if paths:
+        with reaching(uris[0]), suppress(FileNotFoundError):
+            objects.remove(filesystem(uris[0])[0], paths)
 
 
 def sweep(folder: str) -> None:

@@ -12,18 +12,20 @@ from itertools import pairwise
 from pathlib import Path
 
 import av
-import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import s3fs
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
 from rushes.pipelines.config import InputConfig, ScanConfig
 from rushes.pipelines.media import footage as room
+from rushes.pipelines.store import objects, storage
 from rushes.pipelines.store.ledger import TABLES, to_table
+from tests.bench.requests import Log, counted
 
 SCAN, INPUTS = ScanConfig(), InputConfig()
 
@@ -300,20 +302,55 @@ def test_missing_inputs_and_empty_folders_are_errors(tmp_path: Path) -> None:
         uris(tmp_path / "*.mp4")
 
 
-def test_objects_are_found_probed_and_read_like_files(tmp_path: Path) -> None:
+def test_objects_are_found_probed_and_read_like_files(s3: str, tmp_path: Path) -> None:
     data = film(tmp_path / "a.mp4").read_bytes()
-    store = fsspec.filesystem("memory")
-    store.pipe({"/bucket/x/a.mp4": data, "/bucket/x/deep/b.mp4": data, "/bucket/x/readme.md": b"no"})
-    try:
-        rows = [uri.replace(":///", "://") for uri in uris("memory://bucket/x")]
-        assert rows == ["memory://bucket/x/a.mp4", "memory://bucket/x/deep/b.mp4"]
-        assert len(uris("memory://bucket/x/*.mp4")) == 1
-        far, near = room.probe(rows[0], SCAN), room.probe(str(tmp_path / "a.mp4"), SCAN)
-        assert {**far, "uri": ""} == {**near, "uri": ""}
-        with pytest.raises(room.FootageError, match="no such file"):
-            room.probe("memory://bucket/none.mp4", SCAN)
-    finally:
-        store.rm("/bucket", recursive=True)
+    for name in ("x/a.mp4", "x/deep/b.mp4", "x/readme.md", "x/deep/.c.mp4"):
+        storage.write_bytes(f"{s3}/{name}", data)
+    assert uris(f"{s3}/x") == uris(f"{s3}/x/") == [f"{s3}/x/a.mp4", f"{s3}/x/deep/b.mp4"]
+    assert uris(f"{s3}/x/*.mp4") == [f"{s3}/x/a.mp4"]
+    far, near = room.probe(f"{s3}/x/a.mp4", SCAN), room.probe(str(tmp_path / "a.mp4"), SCAN)
+    assert {**far, "uri": ""} == {**near, "uri": ""}
+    with pytest.raises(room.FootageError, match="no such file"):
+        room.probe(f"{s3}/none.mp4", SCAN)
+    storage.write_bytes(f"{s3}/empty.mp4", b"")
+    with pytest.raises(room.FootageError) as empty:
+        room.probe(f"{s3}/empty.mp4", SCAN)
+    assert empty.value.code == "empty"
+
+
+def test_a_bucket_is_listed_by_the_thousand_and_none_of_its_objects_asked_for(s3: str, s3_log: Log) -> None:
+    names = [f"{s3}/many/{number % 3}/{number:04d}.mp4" for number in range(1002)]
+    s3fs.S3FileSystem().pipe(dict.fromkeys(names, b"."))
+    with s3_log.during() as asked:
+        rows = list(room.expand([f"{s3}/many/"], INPUTS))
+    assert counted(asked) == {"HEAD": 1, "LIST": 3}  # it is no object, it is a folder, and two pages
+    assert {row["uri"] for row in rows} == set(names)
+    assert all(row["size_bytes"] == 1 and row["version"] for row in rows)
+
+
+def test_a_small_object_is_probed_by_one_get(s3: str, s3_log: Log, bikes: Path) -> None:
+    storage.write_bytes(f"{s3}/a.mp4", bikes.read_bytes())
+    with s3_log.during() as asked:
+        room.probe(f"{s3}/a.mp4", SCAN)
+    assert counted(asked) == {"GET": 1}
+    with s3_log.during() as asked:
+        room.probe(f"{s3}/a.mp4", SCAN)
+    assert counted(asked) == {"GET": 1}
+
+
+def test_a_large_object_is_not_read_whole_to_be_probed(
+    s3: str, s3_log: Log, bunny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(objects, "PIECE_BYTES", 100_000)
+    monkeypatch.setattr(objects, "JUMP_BYTES", 50_000)
+    storage.write_bytes(f"{s3}/a.mp4", bunny.read_bytes())
+    with s3_log.during() as asked:
+        far = room.probe(f"{s3}/a.mp4", SCAN)
+    assert {**far, "uri": ""} == {**room.probe(str(bunny), SCAN), "uri": ""}
+    assert set(counted(asked)) == {"GET"} and len(asked) <= 15, len(asked)
+    with s3_log.during() as asked:
+        room.check_unchanged(far)
+    assert counted(asked) == {"GET": 1}  # the version of the digest
 
 
 def test_a_pipe_is_refused_instead_of_waited_for(tmp_path: Path) -> None:
@@ -330,6 +367,21 @@ def test_other_content_under_the_same_name_is_noticed(tmp_path: Path) -> None:
     with pytest.raises(room.FootageError) as changed:
         room.check_unchanged(source)
     path.unlink()
+    with pytest.raises(room.FootageError) as missing:
+        room.check_unchanged(source)
+    assert (changed.value.code, missing.value.code) == ("changed", "missing")
+
+
+def test_other_content_of_the_same_object_is_noticed(s3: str, tmp_path: Path) -> None:
+    path = film(tmp_path / "a.mp4")
+    storage.write_bytes(f"{s3}/a.mp4", path.read_bytes())
+    source = room.probe(f"{s3}/a.mp4", SCAN)
+    room.check_unchanged(source)
+    storage.write_bytes(f"{s3}/a.mp4", film(path, list(range(0, 800, 40))).read_bytes())
+    with pytest.raises(room.FootageError) as changed:
+        room.check_unchanged(source)
+    assert room.probe(f"{s3}/a.mp4", SCAN)["digest"] != source["digest"]
+    storage.remove(f"{s3}/a.mp4")
     with pytest.raises(room.FootageError) as missing:
         room.check_unchanged(source)
     assert (changed.value.code, missing.value.code) == ("changed", "missing")

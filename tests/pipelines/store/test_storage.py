@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
+import random
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -16,7 +18,8 @@ import pyarrow.parquet as pq
 import pytest
 import s3fs
 
-from rushes.pipelines.store import storage
+from rushes.pipelines.store import objects, storage
+from tests.bench.requests import Log, counted
 
 PART_BYTES = 6 * 2**20  # above the smallest part of a multipart upload
 
@@ -211,3 +214,164 @@ def test_a_listing_begins_as_the_folder_was_given(form: str, tmp_path: Path, mon
     folder = form.format("run", here=tmp_path.name, cwd=tmp_path)
     storage.write_bytes(f"{folder.rstrip('/')}/a/b.tar", b".")
     assert storage.list_files(folder, recursive=True) == [f"{folder.rstrip('/')}/a/b.tar"]
+
+
+@pytest.fixture
+def told(s3: str, s3_log: Log) -> Callable[..., dict[str, int]]:
+    """Do something and return the requests that it made, by kind."""
+
+    def requests(act: Callable[[], object]) -> dict[str, int]:
+        with s3_log.during() as asked:
+            act()
+        return dict(counted(asked))
+
+    storage.exists(f"{s3}/nothing")  # the client is made
+    return requests
+
+
+def _stream(uri: str, *pieces: bytes) -> None:
+    with storage.open_write(uri) as file:
+        for piece in pieces:
+            file.write(piece)
+
+
+def test_writing_is_one_request_up_to_put_bytes(
+    s3: str, told: Callable[..., dict[str, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage, "PUT_BYTES", PART_BYTES)
+    assert told(lambda: storage.write_bytes(f"{s3}/a", bytes(1000))) == {"PUT": 1}
+    assert told(lambda: storage.write_bytes(f"{s3}/a", bytes(PART_BYTES))) == {"PUT": 1}
+    assert told(lambda: _stream(f"{s3}/a")) == {"PUT": 1}
+    assert told(lambda: _stream(f"{s3}/a", b"x", bytes(PART_BYTES - 1))) == {"PUT": 1}
+    assert storage.size(f"{s3}/a") == PART_BYTES
+    parts = {"CREATE": 1, "PART": 2, "COMPLETE": 1}
+    assert told(lambda: _stream(f"{s3}/a", *[bytes(PART_BYTES // 2)] * 3, b"end")) == parts
+    assert storage.size(f"{s3}/a") == PART_BYTES // 2 * 3 + 3
+
+
+def test_a_discarded_object_costs_no_request_unless_it_was_large(s3: str, told: Callable[..., dict[str, int]]) -> None:
+    def fail() -> None:
+        with pytest.raises(KeyError), storage.open_write(f"{s3}/x") as file:
+            file.write(bytes(1000))
+            raise KeyError
+
+    assert told(fail) == {}
+    gc.collect()
+    assert told(lambda: storage.exists(f"{s3}/x")) == {"HEAD": 1}
+    assert not storage.exists(f"{s3}/x")
+
+
+def test_reading_asks_for_the_bytes_alone(s3: str, told: Callable[..., dict[str, int]]) -> None:
+    storage.write_bytes(f"{s3}/x", b"abcdef")
+
+    def sought() -> None:
+        with storage.open_read(f"{s3}/x") as file:
+            assert file.seek(0, os.SEEK_END) == 6
+            assert (file.seek(-2, os.SEEK_CUR), file.read()) == (4, b"ef")
+            assert (file.seek(1), file.read(2)) == (1, b"bc")
+
+    for act in (
+        lambda: storage.read_bytes(f"{s3}/x"),
+        lambda: storage.read_range(f"{s3}/x", 2, 3),
+        lambda: storage.read_range(f"{s3}/x", 4, 30),
+        sought,
+    ):
+        assert told(act) == {"GET": 1}
+    assert told(lambda: storage.size(f"{s3}/x")) == {"HEAD": 1}
+
+
+def test_a_large_object_is_read_on_in_growing_pieces(s3: str, told: Callable[..., dict[str, int]]) -> None:
+    data = os.urandom(5 * objects.PIECE_BYTES + 3)
+    storage.write_bytes(f"{s3}/x", data)
+
+    def streamed() -> None:
+        with storage.open_read(f"{s3}/x") as file:
+            assert b"".join(iter(lambda: file.read(100_000), b"")) == data
+
+    def whole() -> None:
+        with storage.open_read(f"{s3}/x") as file:
+            assert file.read() == data
+
+    assert told(streamed) == {"GET": 6}
+    assert told(whole) == {"GET": 2}
+
+
+def test_pieces_of_an_object_are_its_bytes_wherever_they_are_read(s3: str) -> None:
+    data = os.urandom(3 * objects.PIECE_BYTES)
+    storage.write_bytes(f"{s3}/x", data)
+    pieces, dice = storage.pieces(f"{s3}/x", 2 * objects.PIECE_BYTES), random.Random(0)
+    for read in (pieces.read, pieces.sample) * 60:
+        at, count = dice.randrange(len(data) + 10), dice.choice([0, 1, 1000, 3_000_000, 10 * 2**20])
+        assert read(at, count) == data[at : at + count]
+        assert sum(map(len, pieces._held.values())) <= 2 * objects.PIECE_BYTES
+
+
+def test_what_is_read_beyond_the_end_is_nothing(root: str) -> None:
+    storage.write_bytes(f"{root}/x", b"abc")
+    assert storage.read_range(f"{root}/x", 3, 5) == storage.read_range(f"{root}/x", 30, 5) == b""
+    with storage.open_read(f"{root}/x") as file:
+        file.seek(30)
+        assert file.read(5) == b"" and file.seek(1) == 1 and file.read() == b"bc"
+
+
+@pytest.mark.parametrize("from_its_end", [False, True])
+def test_an_empty_object_is_read_as_nothing(from_its_end: bool, root: str) -> None:
+    storage.write_bytes(f"{root}/x", b"")
+    with storage.open_read(f"{root}/x") as file:
+        assert file.seek(0, os.SEEK_END if from_its_end else os.SEEK_SET) == 0
+        assert file.read() == b""
+
+
+def test_an_object_that_is_replaced_amid_reading_is_an_error(s3: str) -> None:
+    storage.write_bytes(f"{s3}/x", bytes(objects.PIECE_BYTES + 1))
+    with storage.open_read(f"{s3}/x") as file:
+        file.read(10)
+        storage.write_bytes(f"{s3}/x", b"1" * (objects.PIECE_BYTES + 1))
+        with pytest.raises(OSError, match=f"{s3}/x was replaced while it was read"):
+            file.read()
+
+
+def test_asking_for_an_object_is_one_request(s3: str, told: Callable[..., dict[str, int]]) -> None:
+    storage.write_bytes(f"{s3}/x", b".")
+    assert told(lambda: storage.exists(f"{s3}/x")) == {"HEAD": 1}
+    assert told(lambda: storage.exists(f"{s3}/y")) == {"HEAD": 1}
+    assert told(lambda: storage.remove(f"{s3}/x")) == {"DELETE": 1}
+    assert told(lambda: storage.remove(f"{s3}/x")) == {"DELETE": 1}
+
+
+def test_removing_is_one_request_for_a_thousand_objects(s3: str, told: Callable[..., dict[str, int]]) -> None:
+    uris = [f"{s3}/many/{number:04d}" for number in range(1003)]
+    s3fs.S3FileSystem().pipe(dict.fromkeys(uris, b"."))
+    assert told(lambda: storage.list_files(f"{s3}/many")) == {"LIST": 2}
+    assert storage.list_files(f"{s3}/many") == uris
+    assert told(lambda: storage.remove_many(uris[1:])) == {"DELETE": 2}
+    assert storage.list_files(f"{s3}/many", recursive=True) == uris[:1]
+    assert told(lambda: storage.remove_many([])) == {}
+
+
+def test_removing_many_forgives_what_is_gone(root: str) -> None:
+    for name in ("a", "b", "kept"):
+        storage.write_bytes(f"{root}/{name}", b".")
+    storage.remove_many([f"{root}/a", f"{root}/never", f"{root}/b"])
+    assert storage.list_files(root) == [f"{root}/kept"]
+
+
+def test_listing_is_one_request_and_tells_sizes(s3: str, told: Callable[..., dict[str, int]]) -> None:
+    for number, name in enumerate(("a.txt", "ab.txt", "b/c.txt", "b/d/e.txt")):
+        storage.write_bytes(f"{s3}/l/{name}", bytes(number))
+    for asked in ({}, {"prefix": "a"}, {"recursive": True}, {"prefix": "b/", "recursive": True}, {"prefix": "none"}):
+        assert told(lambda asked=asked: storage.list_files(f"{s3}/l", **asked)) == {"LIST": 1}
+    assert told(lambda: storage.list_files(f"{s3}/nothing")) == {"LIST": 1}
+    assert told(lambda: storage.list_folders(f"{s3}/l")) == {"LIST": 1}
+    assert storage.list_folders(f"{s3}/l") == ["b"]
+    found = {entry.uri: entry.size_bytes for entry in storage.list_entries(f"{s3}/l", recursive=True)}
+    assert found == {f"{s3}/l/a.txt": 0, f"{s3}/l/ab.txt": 1, f"{s3}/l/b/c.txt": 2, f"{s3}/l/b/d/e.txt": 3}
+
+
+def test_a_listing_tells_another_content_by_its_version(root: str) -> None:
+    storage.write_bytes(f"{root}/x", b"one")
+    (first,) = storage.list_entries(root)
+    storage.write_bytes(f"{root}/x", b"two")
+    (second,) = storage.list_entries(root)
+    assert first.version and second.version and first.version != second.version
+    assert (first.uri, first.size_bytes) == (second.uri, second.size_bytes) == (f"{root}/x", 3)
