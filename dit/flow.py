@@ -74,6 +74,11 @@ def heun(velocity: Velocity, noise: Tensor, steps: int, shift: float = 1.0) -> T
     return x
 
 
+def looks(sampler: str, steps: int) -> int:
+    """Return how often a sampler asks for the velocity: heun twice a step, but for the last."""
+    return 2 * steps - 1 if sampler == "heun" else steps
+
+
 SAMPLERS: dict[str, Callable[[Velocity, Tensor, int, float], Tensor]] = {"euler": euler, "heun": heun}
 
 

@@ -5,6 +5,7 @@ Noise becomes latents along the learned flow; the tokenizer's decoder, segment b
 
 from __future__ import annotations
 
+import itertools
 import logging
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -26,6 +27,7 @@ from rushes.dit.model import Condition, DiT, grid, load, unpatchify
 from rushes.dit.text import TextEncoder
 from rushes.pipelines.store import storage
 from rushes.tokenizer import model as tokenizer_model
+from rushes.tokenizer.config import Tell, silent
 from rushes.tokenizer.model import Tokenizer
 from rushes.tokenizer.rates import latent_times
 
@@ -60,7 +62,7 @@ class Plan:
         return torch.tensor(latent_times(frames_s, self.rates, self.lengths))
 
 
-def sample(config: SampleConfig, model: str, tokenizer: str, out: str) -> Plan:
+def sample(config: SampleConfig, model: str, tokenizer: str, out: str, tell: Tell = silent) -> Plan:
     """Generate one clip, write it as an mp4 that plays, and return what was planned.
 
     Args:
@@ -68,6 +70,7 @@ def sample(config: SampleConfig, model: str, tokenizer: str, out: str) -> Plan:
         model: Folder of a trained model (`train` returns it).
         tokenizer: Folder of the tokenizer, or `shipped`, whose latents it was trained on.
         out: The mp4 to write, local or in an object store.
+        tell: Told of each look of the network, then of each frame.
 
     Raises:
         ValueError: the tokenizer is another one, a rate or fact is unknown to the model, or the size is odd.
@@ -80,8 +83,8 @@ def sample(config: SampleConfig, model: str, tokenizer: str, out: str) -> Plan:
     dit = dit.to(device)
     config = resolved(config, about)
     planned = plan(config, codec)
-    latents = generate(dit, planned, condition(config, dit, TextEncoder(dit.config, device)), config)
-    write_mp4(frames_of(codec, latents, planned), planned, out)
+    latents = generate(dit, planned, condition(config, dit, TextEncoder(dit.config, device)), config, tell)
+    write_mp4(_told(frames_of(codec, latents, planned), planned, tell), planned, out)
     return planned
 
 
@@ -132,7 +135,9 @@ def condition(config: SampleConfig, dit: DiT, text: TextEncoder) -> Condition:
 
 
 @torch.no_grad()
-def generate(dit: DiT, planned: Plan, wanted: Condition, config: SampleConfig) -> Float[Tensor, "l c h w"]:
+def generate(
+    dit: DiT, planned: Plan, wanted: Condition, config: SampleConfig, tell: Tell = silent
+) -> Float[Tensor, "l c h w"]:
     """Return latents drawn from the model; equal seeds give equal latents, whatever the device."""
     h, w = planned.cells
     p = dit.config.patch
@@ -144,11 +149,13 @@ def generate(dit: DiT, planned: Plan, wanted: Condition, config: SampleConfig) -
     guiding = config.guidance != 1 and bool(config.prompt or config.facts)
     both = wanted.joined(wanted.dropped([True])) if guiding else wanted
     clips = 2 if guiding else 1
+    looks, total = itertools.count(1), flow.looks(config.sampler, config.steps)
 
     def velocity(x: Tensor, t: float) -> Tensor:
         lengths, when = [len(x)] * clips, torch.full((clips,), t, device=x.device)
         row, where, rate = x.repeat(clips, 1), positions.repeat(clips, 1), rates.repeat(clips)
         found = dit(row, where, rate, lengths, when, both).chunk(clips)
+        tell(next(looks), total, "looks of the network", {})
         return flow.guided(found[0], found[1], config.guidance) if guiding else found[0]
 
     data = flow.SAMPLERS[config.sampler](velocity, noise, config.steps, config.shift)
@@ -163,6 +170,13 @@ def frames_of(codec: Tokenizer, latents: Float[Tensor, "l c h w"], planned: Plan
     for video, length in zip(videos, planned.lengths, strict=True):
         shown = video[0, :, :length, : planned.height, : planned.width]
         yield from ((shown.clamp(-1, 1) + 1) * 127.5).round().byte().permute(1, 2, 3, 0).cpu().numpy()
+
+
+def _told(frames: Iterable[np.ndarray], planned: Plan, tell: Tell) -> Iterator[np.ndarray]:
+    """Yield frames and tell of each."""
+    for number, frame in enumerate(frames, start=1):
+        yield frame
+        tell(number, sum(planned.lengths), "frames", {})
 
 
 def write_mp4(frames: Iterable[np.ndarray], planned: Plan, out: str) -> None:

@@ -29,17 +29,20 @@ from rushes.dit.model import save
 from rushes.dit.module import FlowModule
 from rushes.dit.statistics import Statistics, statistics
 from rushes.pipelines.store import ledger, shards, storage
+from rushes.tokenizer.config import Tell, silent
 
-log = logging.getLogger(__name__)
+FIGURES = ("loss", "probe_loss", "lr", "tokens_per_s")
+"""What is told of a line of the metrics."""
 
 
-def train(config: TrainConfig, latents: str, out: str) -> Path:
+def train(config: TrainConfig, latents: str, out: str, tell: Tell = silent) -> Path:
     """Train, or go on training, and return the folder of the model.
 
     Args:
         config: The run's settings. `model.in_channels` is taken from the latents.
         latents: Folder of latent shards, local or in an object store.
         out: Local folder of the run.
+        tell: Told of every step, with each line of the metrics.
 
     Raises:
         ValueError: the latents are none or of several tokenizers, or `out` belongs to another config.
@@ -56,7 +59,7 @@ def train(config: TrainConfig, latents: str, out: str) -> Path:
     data = Stream(latents, config, facts, module)
     with warnings.catch_warnings():
         _hush()
-        trainer = _trainer(config, [Keeper(folder, config, facts, data)])
+        trainer = _trainer(config, [Keeper(folder, config, facts, data, tell)])
         trainer.fit(
             module,
             DataLoader(data, batch_size=None),
@@ -150,8 +153,8 @@ class Stream(IterableDataset):
 class Keeper(L.Callback):
     """Writes metrics, checkpoints and the model."""
 
-    def __init__(self, folder: Path, config: TrainConfig, facts: Statistics, data: Stream):
-        self.folder, self.config, self.facts, self.data = folder, config, facts, data
+    def __init__(self, folder: Path, config: TrainConfig, facts: Statistics, data: Stream, tell: Tell):
+        self.folder, self.config, self.facts, self.data, self.tell = folder, config, facts, data, tell
         self.losses: list[torch.Tensor] = []
         self.tokens = self.clips = 0
         self.since = 0.0
@@ -164,6 +167,7 @@ class Keeper(L.Callback):
         kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= trainer.global_step]
         if trainer.is_global_zero:
             storage.write_bytes(str(path), "".join(kept).encode())
+            self.tell(trainer.global_step, self.config.steps, "steps", {})
         self.since = time.monotonic()
 
     def on_train_batch_end(self, trainer: L.Trainer, module: Any, outputs: Any, batch: Packed, batch_idx: int) -> None:
@@ -173,12 +177,15 @@ class Keeper(L.Callback):
         self.tokens, self.clips = self.tokens + len(batch.tokens), self.clips + len(batch.lengths)
         last = step == self.config.steps
         saving = last or step % self.config.save_every == 0
-        if saving or step % self.config.log_every == 0:
-            self._log(trainer, module, batch, saving)
+        due = saving or step % self.config.log_every == 0
+        figures = self._log(trainer, module, batch, saving) if due else {}
+        if trainer.is_global_zero:
+            self.tell(step, self.config.steps, "steps", figures)
         if saving:
             self._save(trainer, module)
 
-    def _log(self, trainer: L.Trainer, module: FlowModule, batch: Packed, probing: bool) -> None:
+    def _log(self, trainer: L.Trainer, module: FlowModule, batch: Packed, probing: bool) -> dict[str, float]:
+        """Write a line and return its figures; the averaged weights' loss on a fixed batch where asked."""
         now = time.monotonic()
         line = {
             "step": trainer.global_step,
@@ -197,8 +204,8 @@ class Keeper(L.Callback):
         if trainer.is_global_zero:
             with (self.folder / "metrics.jsonl").open("a") as file:
                 file.write(json.dumps(line) + "\n")
-            log.info("step %d loss %.4f, %.0f tokens/s", line["step"], line["loss"], line["tokens_per_s"])
         self.losses, self.tokens, self.clips, self.since = [], 0, 0, time.monotonic()
+        return {name: value for name, value in line.items() if name in FIGURES}
 
     def _save(self, trainer: L.Trainer, module: FlowModule) -> None:
         part = self.folder / ".checkpoint.ckpt.part"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -23,6 +24,12 @@ BASE_RATE = 4
 """Frames per latent of the trunk on which grown-16x and structure-dynamics build."""
 PATCH = 4
 """Two levels of Haar patching: the network never sees full resolution."""
+Tell = Callable[[int, int, str, Mapping[str, float]], None]
+"""What long work tells of itself: how many are done, of how many (0 where nobody knows), of what, and new figures."""
+
+
+def silent(done: int, total: int, of: str, figures: Mapping[str, float]) -> None:
+    """Tell nobody."""
 
 
 @dataclass(frozen=True, kw_only=True)

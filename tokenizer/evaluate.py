@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import islice, takewhile
 from typing import Any
@@ -23,7 +23,7 @@ from torch import Tensor
 from rushes.pipelines.store import shards, storage
 from rushes.tokenizer.allocate import allocate, monotone
 from rushes.tokenizer.baselines import by_motion, by_ssim, by_tuned_ssim, held_ssim, motion
-from rushes.tokenizer.config import EvalConfig
+from rushes.tokenizer.config import EvalConfig, Tell, silent
 from rushes.tokenizer.data import ClipError, segments, to_pictures
 from rushes.tokenizer.losses import FeatureDistance
 from rushes.tokenizer.metrics import WINDOW, flicker, psnr, ssim
@@ -78,9 +78,7 @@ class Study:
         return sum(self.lengths)
 
 
-def evaluate(
-    model: str, sources: Sequence[str], out: str, config: EvalConfig, progress: Callable[[str], None] | None = None
-) -> dict[str, Any]:
+def evaluate(model: str, sources: Sequence[str], out: str, config: EvalConfig, tell: Tell = silent) -> dict[str, Any]:
     """Evaluate a tokenizer on clips; return and write what was found.
 
     Args:
@@ -88,40 +86,54 @@ def evaluate(
         sources: roots of clip shards, or video files; clips it was not trained on, or the figures say nothing.
         out: folder to write to.
         config: sizes and limits.
-        progress: called with a line for each clip.
+        tell: told of each clip that was studied, then of each that was coded again with the rates chosen.
 
     Raises:
         ValueError: there is no tokenizer, or not one clip.
     """
     tokenizer = load(model).to("cuda" if torch.cuda.is_available() else "cpu")
     feature, scorer = FeatureDistance().to(tokenizer.latent_mean.device), scorer_for(model, tokenizer, "auto")
-    studies = []
-    for clip in islice(find(sources), config.clips or None):
+    studies: list[Study] = []
+    total = count(sources, config.clips)
+    tell(0, total, "clips studied", {})
+    for number, clip in enumerate(islice(find(sources), config.clips or None), start=1):
         try:
             video = opened(tokenizer, clip, config)
         except ClipError as error:
             log.warning("clip %s is passed over: %s", clip.name, error)
             continue
         studies.append(study(tokenizer, feature, scorer, clip, video))
-        if progress:
-            progress(f"{clip.name}: " + ", ".join(f"{r} at {v['psnr']:.1f} dB" for r, v in studies[-1].by_rate.items()))
+        quality = {f"PSNR at {rate}": value for rate, found in studies[-1].by_rate.items() if (value := found["psnr"])}
+        tell(number, total, "clips studied", quality)
     if not studies:
         raise ValueError(f"{', '.join(sources)}: not one clip that can be decoded")
     made = plans(tokenizer, studies)
+    tell(0, len(studies), "clips coded again", {})
     for i, one in enumerate(studies):
         video = opened(tokenizer, one.clip, config)
         for choice in made.values():
             recode(tokenizer, one, video, choice[i])
+        tell(i + 1, len(studies), "clips coded again", {})
     found = summary(tokenizer, studies, made, config)
     storage.write_bytes(f"{out}/metrics.json", json.dumps(found, indent=1).encode())
     storage.write_bytes(f"{out}/rate-distortion.svg", drawn(found).encode())
     return found
 
 
+def count(sources: Sequence[str], most: int) -> int:
+    """Return how many clips shards and files hold, at most so many; 0 stands for no limit."""
+    held = [shards.read_manifest(one).samples if _is_set(one) else 1 for one in sources]
+    return min(sum(held), most or sum(held))
+
+
+def _is_set(source: str) -> bool:
+    return storage.exists(f"{source.rstrip('/')}/manifest.json")
+
+
 def find(sources: Sequence[str]) -> Iterator[Clip]:
     """Yield the clips of shards and files."""
     for source in sources:
-        if not storage.exists(f"{source.rstrip('/')}/manifest.json"):
+        if not _is_set(source):
             yield Clip(name=source, data=source if storage.is_local(source) else storage.read_bytes(source), kind="")
             continue
         for sample in shards.pipeline(source, members=("mp4", "json"), nodes=False):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from rushes.pipelines.report import charts
 from rushes.pipelines.store import storage
+from rushes.tokenizer.config import Tell
 from rushes.tokenizer.data import to_pictures
 from rushes.tokenizer.metrics import psnr
 from rushes.tokenizer.model import Tokenizer
@@ -51,9 +52,9 @@ class Journal(L.Callback):
         folder: Path,
         probe: Sequence[UInt8[Tensor, "b 3 t h w"]],
         held: bool,
-        progress: Callable[[dict[str, float]], None] | None,
+        tell: Tell,
     ):
-        self.folder, self.probe, self.held, self.progress = folder, probe, held, progress
+        self.folder, self.probe, self.held, self.tell = folder, probe, held, tell
         self.begun = time.monotonic()
 
     @property
@@ -67,6 +68,8 @@ class Journal(L.Callback):
             lines = [line for line in self.metrics.read_text().splitlines() if line.endswith("}")]
             kept = [line for line in lines if json.loads(line)["step"] <= module.steps_done]
             storage.write_bytes(str(self.metrics), "".join(f"{line}\n" for line in kept).encode())
+        if trainer.is_global_zero:
+            self.tell(module.steps_done, module.settings.total, "steps", {})
 
     def on_train_batch_start(self, trainer: L.Trainer, module: Any, batch: Any, batch_idx: int) -> None:
         """Open the stage that begins here."""
@@ -80,14 +83,15 @@ class Journal(L.Callback):
         last = step == settings.total
         saving = step % every == 0 or last
         average = whole(module.average) if saving else None  # asked for by all processes, for each has a part of it
-        if trainer.is_global_zero and (saving or step % settings.log_every == 0 or step == 1):
-            self._log(module, average)
+        if trainer.is_global_zero:
+            due = saving or step % settings.log_every == 0 or step == 1
+            self.tell(step, settings.total, "steps", self._log(module, average) if due else {})
         if saving:
             trainer.save_checkpoint(self.folder / "last.ckpt")
         trainer.should_stop = last
 
-    def _log(self, module: Any, average: Tokenizer | None) -> None:
-        """Write a line, and what the averaged weights are worth where they are given."""
+    def _log(self, module: Any, average: Tokenizer | None) -> dict[str, float]:
+        """Write a line and return its figures: also what the averaged weights are worth, where they are given."""
         line = {"step": module.steps_done, "elapsed_s": round(time.monotonic() - self.begun, 3), **module.figures}
         if average and self.held:
             quality = evaluate(average, self.probe)
@@ -97,8 +101,7 @@ class Journal(L.Callback):
             write_strip(average, self.probe[0], self.folder / "strips" / f"{module.steps_done:06d}.png")
             curves = charts.sheet(charts.series(self.metrics.read_text()))
             storage.write_bytes(str(self.folder / "curves.svg"), curves.encode())
-        if self.progress:
-            self.progress(line)
+        return {name: value for name, value in line.items() if name not in ("step", "elapsed_s")}
 
     def _append(self, line: str) -> None:
         try:

@@ -8,7 +8,8 @@ video; where a scorer predicts, its pictures are held.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import takewhile, tee
@@ -21,7 +22,7 @@ from jaxtyping import UInt8
 from PIL import Image, ImageDraw
 
 from rushes.pipelines.store import shards, storage
-from rushes.tokenizer.config import Allocation, Budget
+from rushes.tokenizer.config import Allocation, Budget, Tell, silent
 from rushes.tokenizer.data import ClipError, segments, to_pictures
 from rushes.tokenizer.metrics import psnr
 from rushes.tokenizer.model import counts, load, stream_again
@@ -59,6 +60,7 @@ def reconstruct(
     side_px: int = 256,
     max_seconds: float = 20.0,
     allocation: Allocation = "auto",
+    tell: Tell = silent,
 ) -> Reconstruction:
     """Write original and reconstruction side by side and return the quality.
 
@@ -72,6 +74,7 @@ def reconstruct(
         max_seconds: Later frames are left out.
         allocation: Whether what a segment loses at each rate is measured or predicted by the model's scorer; auto
             predicts where the model has one.
+        tell: Told of each segment that is looked at to choose the rates, then of each that is coded.
 
     Raises:
         ValueError: No tokenizer, scorer, video or clip is there, or the budget is below its minimum.
@@ -84,7 +87,9 @@ def reconstruct(
         chunks = segments(clip, length, side_px)
         return ((t, v.to(tokenizer.latent_mean.device)) for t, v in takewhile(lambda c: c[0][0] < max_seconds, chunks))
 
-    rates, lengths, chunks = plan(tokenizer, read, budget or Budget(), scorer_for(model, tokenizer, allocation))
+    rates, lengths, chunks = plan(
+        tokenizer, _telling(read, tell), budget or Budget(), scorer_for(model, tokenizer, allocation)
+    )
     if not rates:
         raise ClipError(f"{source} has no frames")
     error = 0.0
@@ -93,13 +98,26 @@ def reconstruct(
         again = stream_again(tokenizer, ((video, rate) for (_, video), rate in zip(coded, rates, strict=True)))
         writer = SideBySide(file, rates, lengths)
         try:
-            for (times_s, video), other in zip(shown, again, strict=True):
+            for number, ((times_s, video), other) in enumerate(zip(shown, again, strict=True), 1):
                 error += float((other - video).square().mean(dim=(0, 1, 3, 4)).sum())
                 writer.add(times_s, to_pictures(video), to_pictures(other))
+                tell(number, len(rates), "segments coded", {})
         finally:
             writer.close()
     frames, latents = sum(lengths), sum(counts(lengths, rates))
     return Reconstruction(out=out, psnr=psnr(error / frames), rates=list(rates), latents=latents, frames=frames)
+
+
+def _telling(read: Callable[[], Iterator[Segment]], tell: Tell) -> Callable[[], Iterator[Segment]]:
+    """Return what opens a video as `read` does, and tells of the segments the first time, when rates are chosen."""
+    openings = itertools.count()
+
+    def told() -> Iterator[Segment]:
+        for number, segment in enumerate(read(), 1):
+            yield segment
+            tell(number, 0, "segments looked at", {})
+
+    return lambda: read() if next(openings) else told()
 
 
 def find_clip(source: str, key: str) -> bytes | str:

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from rushes.pipelines.store import shards, storage
 from rushes.tokenizer.allocate import total
-from rushes.tokenizer.config import Allocation, Budget, ScorerConfig
+from rushes.tokenizer.config import Allocation, Budget, ScorerConfig, Tell, silent
 from rushes.tokenizer.data import segments, to_pictures
 from rushes.tokenizer.model import Tokenizer, fingerprint, load
 from rushes.tokenizer.rates import RateDistortion, choose, measure
@@ -158,7 +158,9 @@ def example(tokenizer: Tokenizer, videos: Iterable[Float[Tensor, "1 3 t h w"]]) 
     return Example(maps=torch.stack(maps), frames=torch.tensor(lengths), table=table)
 
 
-def fit_scorer(tokenizer: Tokenizer, examples: Sequence[Example], settings: ScorerConfig | None = None) -> Scorer:
+def fit_scorer(
+    tokenizer: Tokenizer, examples: Sequence[Example], settings: ScorerConfig | None = None, tell: Tell = silent
+) -> Scorer:
     """Return a scorer of this tokenizer, trained on measured clips; the same seed gives the same one.
 
     The loss is Huber's on the logarithm of the distortion: errors count by their ratio, in dark and still segments too.
@@ -178,7 +180,7 @@ def fit_scorer(tokenizer: Tokenizer, examples: Sequence[Example], settings: Scor
         torch.manual_seed(settings.seed)
         scorer = Scorer(tokenizer.config.rates, fingerprint(tokenizer))
         _norm(scorer, summary(maps, frames), target)
-        _train(scorer, maps, frames, (target - scorer.target_mean) / scorer.target_std, settings)
+        _train(scorer, maps, frames, (target - scorer.target_mean) / scorer.target_std, settings, tell)
     return scorer.eval().requires_grad_(False)
 
 
@@ -189,10 +191,10 @@ def _norm(scorer: Scorer, whole: Float[Tensor, "n maps_1"], target: Float[Tensor
         getattr(scorer, f"{name}std").copy_(values.std(dim=0, correction=0).clamp_min(1e-2))
 
 
-def _train(scorer: Scorer, maps: Tensor, frames: Tensor, target: Tensor, settings: ScorerConfig) -> None:
+def _train(scorer: Scorer, maps: Tensor, frames: Tensor, target: Tensor, settings: ScorerConfig, tell: Tell) -> None:
     optimizer = torch.optim.AdamW(scorer.parameters(), lr=settings.lr, weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.steps)
-    for _ in range(settings.steps):
+    for step in range(settings.steps):
         picked = torch.randint(len(maps), (settings.batch,))
         sides = [side for side in (2, 3) if torch.rand(()) < 0.5]  # a mirrored segment loses as much
         found = scorer(maps[picked].flip(sides), frames[picked])
@@ -201,6 +203,7 @@ def _train(scorer: Scorer, maps: Tensor, frames: Tensor, target: Tensor, setting
         loss.backward()
         optimizer.step()
         schedule.step()
+        tell(step + 1, settings.steps, "steps", {})
 
 
 def regret(scorer: Scorer, examples: Iterable[Example], share: float) -> float:
@@ -217,7 +220,7 @@ def regret(scorer: Scorer, examples: Iterable[Example], share: float) -> float:
     return float(10 * np.log10(found / best))
 
 
-def fit(root: str, model: str, settings: ScorerConfig | None = None) -> dict[str, float]:
+def fit(root: str, model: str, settings: ScorerConfig | None = None, tell: Tell = silent) -> dict[str, float]:
     """Train the scorer of a saved tokenizer on clip shards and write it beside the model.
 
     Every fifth clip is held out, to tell what allocation by prediction costs.
@@ -226,6 +229,7 @@ def fit(root: str, model: str, settings: ScorerConfig | None = None) -> dict[str
         root: Root of the clip shards.
         model: Folder of the tokenizer.
         settings: How to train it.
+        tell: Told of each clip that was measured, then of each step.
 
     Returns:
         Clips measured, and the regret in dB on those held out at a half and at a quarter of the latents.
@@ -239,13 +243,15 @@ def fit(root: str, model: str, settings: ScorerConfig | None = None) -> dict[str
     tokenizer = load(model).to("cuda" if torch.cuda.is_available() else "cpu")
     device, length = tokenizer.latent_mean.device, tokenizer.config.segment
     clips = islice(shards.pipeline(root, members=("mp4",), nodes=False), settings.clips)
-    examples = [
-        example(tokenizer, (video.to(device) for _, video in segments(clip["mp4"], length, settings.side_px)))
-        for clip in clips
-    ]
+    examples, total = [], min(shards.read_manifest(root).samples, settings.clips)
+    tell(0, total, "clips measured", {})
+    for clip in clips:
+        videos = (video.to(device) for _, video in segments(clip["mp4"], length, settings.side_px))
+        examples.append(example(tokenizer, videos))
+        tell(len(examples), total, "clips measured", {})
     if len(examples) < 5:
         raise ValueError(f"{root} has {len(examples)} clips; a scorer needs five at least, to hold one of them out")
-    scorer = fit_scorer(tokenizer, [one for i, one in enumerate(examples) if i % 5], settings)
+    scorer = fit_scorer(tokenizer, [one for i, one in enumerate(examples) if i % 5], settings, tell)
     save_scorer(scorer, model)
     shares = {"half": 0.5, "quarter": 0.25}
     costs = {f"regret_db_{name}": regret(scorer, examples[::5], share) for name, share in shares.items()}

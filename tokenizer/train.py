@@ -17,7 +17,7 @@ import json
 import logging
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from pickle import UnpicklingError
@@ -30,7 +30,7 @@ from lightning.fabric.utilities.warnings import PossibleUserWarning
 from torch import Tensor, nn
 
 from rushes.pipelines.store import ledger, shards, storage
-from rushes.tokenizer.config import TokenizerConfig, TrainConfig
+from rushes.tokenizer.config import Tell, TokenizerConfig, TrainConfig, silent
 from rushes.tokenizer.data import ClipBatches, fixed_batches, loader
 from rushes.tokenizer.growth import grown
 from rushes.tokenizer.journal import DurableIO, Journal, evaluate, write_strip
@@ -73,7 +73,7 @@ def train(
     model: TokenizerConfig | None = None,
     settings: TrainConfig | None = None,
     start: str = "",
-    progress: Callable[[dict[str, float]], None] | None = None,
+    tell: Tell = silent,
 ) -> Trained:
     """Train a tokenizer and return where it is. A finished training is not repeated, a broken off one goes on.
 
@@ -84,7 +84,7 @@ def train(
         settings: How to train it.
         start: Folder of a saved tokenizer, or `shipped`, to start from, of the same configuration or with fewer rates;
             empty starts afresh.
-        progress: Called with each line of the metrics.
+        tell: Told of every step, with each line of the metrics.
 
     Raises:
         ResumeError: `out` holds a training with other settings or other shards, or a damaged checkpoint.
@@ -103,7 +103,7 @@ def train(
     if not (_resumes(folder, record) and storage.exists(f"{out}/model/config.json")):
         _processes(settings)
         storage.write_bytes(f"{out}/config.json", json.dumps(record, indent=2).encode())
-        _fit(shards_root, folder, model, settings, start, progress)
+        _fit(shards_root, folder, model, settings, start, tell)
     done = json.loads((folder / "trained.json").read_text())
     return Trained(**{**done, "model": f"{out}/model", "seconds": time.monotonic() - begun})
 
@@ -148,14 +148,14 @@ def _fit(
     model: TokenizerConfig,
     settings: TrainConfig,
     start: str,
-    progress: Callable[[dict[str, float]], None] | None,
+    tell: Tell,
 ) -> None:
     last = folder / "last.ckpt"
     L.seed_everything(settings.seed, verbose=False)
     module = TokenizerModule(model, settings, _started(start, model) if start else None)
     probe, held = fixed_batches(root, settings)
     done = _check(last, module)
-    journal = Journal(folder, probe, held, progress)
+    journal = Journal(folder, probe, held, tell)
     trainer = _trainer(settings, journal)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PossibleUserWarning)

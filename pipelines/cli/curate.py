@@ -11,6 +11,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from rushes.pipelines.cli.command import DONE, PARTLY, Command, configured, settings_of, show
 from rushes.pipelines.config import CurateConfig
+from rushes.pipelines.progress import Reporter
 
 GROUPED = {item.name for item in fields(CurateConfig)}
 STAGES = ("sources", "scan", "witness", "shots", "score", "select", "caption", "encode", "pack")
@@ -39,7 +40,8 @@ def _curate(options: Namespace) -> int:
     config = settings_of(CurateConfig, options)
     runfile.check_secrets(config)
     if options.dry_run:
-        found = summary.dry_run(options.footage, options.out, config)
+        with Reporter().work("plan"):
+            found = summary.dry_run(options.footage, options.out, config)
         show(found, options.json, summary.dry_run_lines(found))
         return DONE
     from rushes.pipelines.engine import cluster, curate
@@ -47,8 +49,9 @@ def _curate(options: Namespace) -> int:
 
     with cluster.apart():
         curate.curate(options.footage, options.out, config, through=options.through, retry_failed=options.retry_failed)
-    found = summary.of(options.out)
-    found["report"] = page.write(options.out)
+    with Reporter().work("report"):
+        found = summary.of(options.out)
+        found["report"] = page.write(options.out)
     show(found, options.json, summary.lines(found))
     return PARTLY if found["failures"] else DONE
 

@@ -17,6 +17,7 @@ from rushes.dit.config import TrainConfig as DiTTrainConfig
 from rushes.pipelines.cli import demo_footage
 from rushes.pipelines.config import CurateConfig, LatentsConfig, PackConfig
 from rushes.pipelines.engine import cluster, curate, encode_latents
+from rushes.pipelines.progress import Reporter
 from rushes.pipelines.report import page, summary
 from rushes.pipelines.stages.select import selections
 from rushes.pipelines.store import storage
@@ -44,33 +45,41 @@ def run(out: str) -> dict[str, object]:
     from rushes.tokenizer import reconstruct
     from rushes.tokenizer import train as tokenizer_train
 
-    root = str(Path(out))
+    root, reporter = str(Path(out)), Reporter()
     log.info("footage   composing the demo's inputs in %s/footage", root)
-    demo_footage.footage(f"{root}/footage")
-    curate.curate([f"{root}/footage"], root, CURATE)
+    with reporter.work("footage"):
+        demo_footage.footage(f"{root}/footage")
+    curate.curate([f"{root}/footage"], root, CURATE, reporter=reporter)
 
     log.info("tokenizer fine-tuning the shipped %s tokenizer for %d steps", MODEL.size, TOKENIZER.steps)
     clips = selections.folder(root)
-    trained = tokenizer_train.train(clips, f"{root}/tokenizer", MODEL, TOKENIZER, start=SHIPPED)
+    with reporter.work("tokenizer") as beat:
+        trained = tokenizer_train.train(clips, f"{root}/tokenizer", MODEL, TOKENIZER, SHIPPED, beat.tell)
     film, budget = f"{root}/tokenizer/reconstruction.mp4", Budget(share=LATENTS.share)
     if _is_new(film, trained.model, budget):
-        done = reconstruct.reconstruct(trained.model, clips, film, budget=budget, side_px=128, max_seconds=4.0)
+        with reporter.work("tokenizer") as beat:
+            done = reconstruct.reconstruct(
+                trained.model, clips, film, budget=budget, side_px=128, max_seconds=4.0, tell=beat.tell
+            )
         _mark(film, trained.model, budget)
         log.info("tokenizer reconstruction at %.1f dB, %d latents for %d frames", done.psnr, done.latents, done.frames)
 
-    encode_latents.run(root, trained.model, LATENTS, CURATE.ray)
+    encode_latents.run(root, trained.model, LATENTS, CURATE.ray, reporter)
     cluster.stop()
 
     log.info("dit       training %d steps of a %s transformer", DIT.steps, DIT.model.size)
-    model = dit_train.train(DIT, selections.folder(root, "latents"), f"{root}/dit")
+    with reporter.work("dit") as beat:
+        model = dit_train.train(DIT, selections.folder(root, "latents"), f"{root}/dit", beat.tell)
     config, clip = _asked(root), f"{root}/dit/sample.mp4"
     if _is_new(clip, model, config):
-        planned = sample.sample(config, str(model), trained.model, clip)
+        with reporter.work("dit") as beat:
+            planned = sample.sample(config, str(model), trained.model, clip, beat.tell)
         _mark(clip, model, config)
         log.info("dit       %d frames generated for %r", sum(planned.lengths), config.prompt)
 
-    found = summary.of(root)
-    found["report"] = page.write(root)
+    with reporter.work("report"):
+        found = summary.of(root)
+        found["report"] = page.write(root)
     return found
 
 

@@ -15,6 +15,7 @@ from rushes.pipelines.cli.command import (
     tokenizer,
     tokenizer_of,
 )
+from rushes.pipelines.progress import Reporter
 
 
 def _dit_train_arguments(parser: ArgumentParser) -> None:
@@ -27,8 +28,10 @@ def _dit_train_arguments(parser: ArgumentParser) -> None:
 def _dit_train(options: Namespace) -> int:
     from rushes.dit import train
 
-    run = options.run.rstrip("/")
-    print(train.train(settings_of(TrainConfig, options), set_of(options, "latents"), options.out or f"{run}/dit"))
+    out = options.out or f"{options.run.rstrip('/')}/dit"
+    with Reporter().work("dit") as beat:
+        model = train.train(settings_of(TrainConfig, options), set_of(options, "latents"), out, beat.tell)
+    print(model)
     return DONE
 
 
@@ -45,9 +48,9 @@ def _dit_sample(options: Namespace) -> int:
 
     run = options.run.rstrip("/")
     out = options.out or f"{run}/dit/sample.mp4"
-    planned = sample.sample(
-        settings_of(SampleConfig, options), options.dit or f"{run}/dit/model", tokenizer_of(options), out
-    )
+    model, config = options.dit or f"{run}/dit/model", settings_of(SampleConfig, options)
+    with Reporter().work("dit") as beat:
+        planned = sample.sample(config, model, tokenizer_of(options), out, beat.tell)
     print(f"{out}: {sum(planned.lengths)} frames of {planned.width}×{planned.height} at {planned.fps:.4g} fps")
     return DONE
 

@@ -17,6 +17,7 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
+from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
@@ -32,7 +33,7 @@ COMMANDS = [
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[_Stderr()])
     logging.getLogger("rushes").setLevel(logging.INFO)
     parser, parsers = build()
     if not arguments:
@@ -50,6 +51,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:  # a run whose saved settings cannot be had
         return _say(error, FAILED if isinstance(error, OSError) else USAGE)
     return _run(command, parsers[name], options)
+
+
+class _Stderr(logging.StreamHandler[Any]):
+    """Writes to stderr as it is now: a live display puts itself in its place, so that lines stand above it."""
+
+    @property
+    def stream(self) -> Any:
+        """The stream."""
+        return sys.stderr
+
+    @stream.setter
+    def stream(self, _: Any) -> None:
+        pass
 
 
 def build() -> tuple[ArgumentParser, dict[str, ArgumentParser]]:

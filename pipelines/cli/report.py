@@ -7,6 +7,7 @@ from dataclasses import asdict
 from jsonargparse import ArgumentParser, Namespace
 
 from rushes.pipelines.cli.command import DONE, FAILED, Command, selection, show
+from rushes.pipelines.progress import Reporter
 
 
 def _report_arguments(parser: ArgumentParser) -> None:
@@ -18,9 +19,11 @@ def _report_arguments(parser: ArgumentParser) -> None:
 def _report(options: Namespace) -> int:
     from rushes.pipelines.report import page, summary
 
-    found = summary.of(options.run, options.selection)
+    with Reporter().work("report"):
+        found = summary.of(options.run, options.selection)
     try:
-        found["report"] = page.write(options.run, policy=options.selection)
+        with Reporter().work("report"):
+            found["report"] = page.write(options.run, policy=options.selection)
     finally:  # who may only read the run still gets its account
         show(found, options.json, summary.lines(found))
     return DONE
@@ -34,7 +37,6 @@ def _verify_arguments(parser: ArgumentParser) -> None:
 
 
 def _verify(options: Namespace) -> int:
-    from rushes.pipelines.progress import Reporter
     from rushes.pipelines.stages.pack import verify
 
     problems = verify.verify(options.run, full=options.full, selection=options.selection, reporter=Reporter())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from jsonargparse import ArgumentParser, Namespace
 
 from rushes.pipelines.cli.command import DONE, FAILED, Command, show
+from rushes.pipelines.progress import Reporter
 
 
 def _select_arguments(parser: ArgumentParser) -> None:
@@ -29,15 +30,17 @@ def _select(options: Namespace) -> int:
     if options.dry_run:
         from rushes.pipelines.stages.select import trial
 
-        found = trial.trial(options.out, options.policy, against=options.against, examples=options.list,
-                            skip_unmeasured=options.skip_unmeasured)  # fmt: skip
+        with Reporter().work("select"):
+            found = trial.trial(options.out, options.policy, against=options.against, examples=options.list,
+                                skip_unmeasured=options.skip_unmeasured)  # fmt: skip
         show(found, options.json, trial.lines(found))
         return DONE if found["counted"] else FAILED
     if options.skip_unmeasured or options.against or options.list:
         raise ValueError("--skip-unmeasured, --against and --list belong to --dry-run; a selection skips no rule")
     from rushes.pipelines.stages.select import selections
 
-    found = selections.make(options.out, options.policy)
+    with Reporter().work("select"):
+        found = selections.make(options.out, options.policy)
     show(found, options.json, selections.lines(found))
     return DONE
 

@@ -11,7 +11,6 @@ from rushes.pipelines.cli.command import (
     DONE,
     Command,
     configured,
-    log,
     selection,
     set_of,
     settings_of,
@@ -19,6 +18,7 @@ from rushes.pipelines.cli.command import (
     tokenizer,
     tokenizer_of,
 )
+from rushes.pipelines.progress import Reporter
 from rushes.tokenizer.config import Allocation, Budget, EvalConfig, ScorerConfig, TokenizerConfig, TrainConfig
 
 
@@ -40,15 +40,11 @@ def _tokenizer_train(options: Namespace) -> int:
     from rushes.tokenizer import train
 
     run, settings = options.run.rstrip("/"), settings_of(TrainConfig, options)
-    done = train.train(
-        set_of(options), options.out or f"{run}/tokenizer", options.model, settings, options.start, _logged
-    )
+    out = options.out or f"{run}/tokenizer"
+    with Reporter().work("tokenizer") as beat:
+        done = train.train(set_of(options), out, options.model, settings, options.start, beat.tell)
     print(json.dumps(asdict(done), indent=2))
     return DONE
-
-
-def _logged(line: dict[str, float]) -> None:
-    log.info("  ".join(f"{name} {value:.5g}" for name, value in line.items()))
 
 
 def _scorer_arguments(parser: ArgumentParser) -> None:
@@ -61,7 +57,10 @@ def _scorer_arguments(parser: ArgumentParser) -> None:
 def _scorer(options: Namespace) -> int:
     from rushes.tokenizer import scorer
 
-    print(json.dumps(scorer.fit(set_of(options), tokenizer_of(options), settings_of(ScorerConfig, options)), indent=2))
+    settings = settings_of(ScorerConfig, options)
+    with Reporter().work("scorer") as beat:
+        found = scorer.fit(set_of(options), tokenizer_of(options), settings, beat.tell)
+    print(json.dumps(found, indent=2))
     return DONE
 
 
@@ -91,13 +90,14 @@ def _reconstruct(options: Namespace) -> int:
     is_run = Ledger(root).check()
     if not is_run and not (options.tokenizer and options.out):
         raise ValueError(f"{root} is no run; for a video file also give --tokenizer and --out")
-    done = reconstruct.reconstruct(
-        options.tokenizer or f"{root}/tokenizer/model",
-        selections.folder(root, wanted=options.selection) if is_run else root,
-        options.out or f"{root}/tokenizer/reconstruction.mp4",
-        key=options.key, budget=settings_of(Budget, options), side_px=options.side_px,
-        allocation=options.allocation,
-    )  # fmt: skip
+    with Reporter().work("tokenizer") as beat:
+        done = reconstruct.reconstruct(
+            options.tokenizer or f"{root}/tokenizer/model",
+            selections.folder(root, wanted=options.selection) if is_run else root,
+            options.out or f"{root}/tokenizer/reconstruction.mp4",
+            key=options.key, budget=settings_of(Budget, options), side_px=options.side_px,
+            allocation=options.allocation, tell=beat.tell,
+        )  # fmt: skip
     print(json.dumps(asdict(done), indent=2))
     return DONE
 
@@ -123,7 +123,8 @@ def _tokenizer_eval(options: Namespace) -> int:
     ]
     beside = options.model.rstrip("/").rpartition("/")[0] or "."
     out = options.out or f"{beside}/eval"
-    found = evaluate.evaluate(options.model, sources, out, settings_of(EvalConfig, options), log.info)
+    with Reporter().work("tokenizer") as beat:
+        found = evaluate.evaluate(options.model, sources, out, settings_of(EvalConfig, options), beat.tell)
     show(found, options.json, [*evaluate.lines_of(found), f"written to {out}"])
     return DONE
 

@@ -67,8 +67,13 @@ def test_what_is_not_asked_for_is_as_in_training(models, tmp_path):
 
 @pytest.mark.parametrize("sampler", ["euler", "heun"])
 def test_a_clip_without_a_prompt_can_be_generated(models, tmp_path, sampler):
-    sample(replace(TINY, prompt="", sampler=sampler, facts={"pan": 0.3}), *models, str(tmp_path / "clip.mp4"))
+    told = []
+    config = replace(TINY, prompt="", sampler=sampler, facts={"pan": 0.3})
+    sample(config, *models, str(tmp_path / "clip.mp4"), lambda *words: told.append(words[:3]))
     assert len(frames(tmp_path / "clip.mp4")) == 22
+    looks = 2 if sampler == "euler" else 3
+    assert told[:looks] == [(look, looks, "looks of the network") for look in range(1, looks + 1)]
+    assert told[looks:] == [(frame, 22, "frames") for frame in range(1, 23)]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import logging
+import re
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,8 +12,9 @@ import torch
 
 from rushes.dit.config import TrainConfig
 from rushes.dit.model import Condition, load
-from rushes.dit.module import ema_exponent, thinned
+from rushes.dit.module import FlowModule, ema_exponent, thinned
 from rushes.dit.train import train
+from rushes.pipelines.progress import Reporter
 
 FAST = TrainConfig(steps=6, tokens=40, log_every=1, save_every=3, shuffle=4, warmup=2, device="cpu")
 
@@ -44,8 +48,6 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(latents, tmp_path, monkey
             raise Killed
         return original(self, step)
 
-    from rushes.dit.module import FlowModule
-
     original = FlowModule._generator
     monkeypatch.setattr(FlowModule, "_generator", kill_at_5)
     with pytest.raises(Killed):
@@ -55,6 +57,26 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(latents, tmp_path, monkey
     whole, killed = weights(tmp_path / "whole"), weights(tmp_path / "killed")
     assert all(torch.equal(whole[name], killed[name]) for name in whole)
     assert [line["step"] for line in metrics(tmp_path / "killed")] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_training_is_never_silent_and_tells_every_step(latents, tmp_path, caplog, monkeypatch):
+    caplog.set_level(logging.INFO, "rushes")
+    told, original = [], FlowModule.training_step
+
+    def slow_third(self, *rest):
+        end = time.monotonic() + 10
+        while len(told) == 3 and "2/6 steps" not in caplog.text:
+            assert time.monotonic() < end, "silent"
+            time.sleep(0.005)
+        return original(self, *rest)
+
+    monkeypatch.setattr(FlowModule, "training_step", slow_third)
+    with Reporter(live=False, every_s=0.01).work("dit") as beat:
+        train(FAST, latents, str(tmp_path), lambda *words: told.append(words) or beat.tell(*words))
+    assert [words[:3] for words in told] == [(step, 6, "steps") for step in range(7)]
+    losses = [line["loss"] for line in metrics(tmp_path)]
+    assert [words[3]["loss"] for words in told[1:]] == losses
+    assert re.fullmatch(rf"dit       6/6 steps, loss {losses[-1]:.4g}, .*", caplog.messages[-1])
 
 
 def test_a_finished_run_does_nothing_when_asked_again(latents, tmp_path):

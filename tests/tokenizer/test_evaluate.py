@@ -28,7 +28,11 @@ def model(tmp_path_factory) -> str:
 def found(model, clip_shards, clip_bytes, tmp_path_factory) -> tuple[dict, Path]:
     root = tmp_path_factory.mktemp("eval")
     (root / "film.mp4").write_bytes(clip_bytes)
-    return evaluate(model, [str(root / "film.mp4"), clip_shards], str(root / "out"), SMALL), root / "out"
+    told: list[tuple] = []
+    sources = [str(root / "film.mp4"), clip_shards]
+    record = evaluate(model, sources, str(root / "out"), SMALL, lambda *words: told.append(words[:3]))
+    assert told == [(n, 3, what) for what in ("clips studied", "clips coded again") for n in range(4)]
+    return record, root / "out"
 
 
 def test_an_evaluation_has_every_clip_and_rate_and_is_written(found):

@@ -21,7 +21,13 @@ def model(tmp_path: Path) -> str:
 def test_a_reconstruction_plays_side_by_side_with_every_frame(model, clip_bytes, tmp_path):
     (tmp_path / "in.mp4").write_bytes(clip_bytes)
     out = str(tmp_path / "out.mp4")
-    done = reconstruct(model, str(tmp_path / "in.mp4"), out, budget=Budget(latents=8))
+    told = []
+    source, budget = str(tmp_path / "in.mp4"), Budget(latents=8)
+    done = reconstruct(model, source, out, budget=budget, tell=lambda *words: told.append(words[:3]))
+    assert told == [
+        *((number, 0, "segments looked at") for number in (1, 2, 3)),
+        *((number, 3, "segments coded") for number in (1, 2, 3)),
+    ]
     assert 6 <= done.latents <= 8 and len(done.rates) == 3 and done.frames == 37 and done.psnr > 18
     with av.open(out) as container:
         frames = list(container.decode(video=0))

@@ -158,7 +158,9 @@ def test_a_scorer_is_trained_from_shards_and_written_beside_its_model(
 ):
     model = str(tmp_path / "model")
     save(tokenizer, model)
-    found = fit(clip_shards, model, replace(QUICK, steps=20))
+    told = []
+    found = fit(clip_shards, model, replace(QUICK, steps=20), lambda *words: told.append(words[:3]))
+    assert told == [(n, 5, "clips measured") for n in range(6)] + [(n, 20, "steps") for n in range(1, 21)]
     assert found["clips"] == 5 and 0 <= found["regret_db_quarter"] < 3
     about = json.loads((tmp_path / "model" / "scorer.json").read_text())
     assert about["tokenizer"] == fingerprint(tokenizer) and about["rates"] == list(RATES)

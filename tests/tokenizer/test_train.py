@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -41,11 +42,11 @@ def metrics(out: Path) -> list[dict]:
 
 
 def kill_at(step: int):
-    def progress(line: dict) -> None:
-        if line["step"] == step:
+    def tell(done: int, total: int, of: str, figures: Mapping[str, float]) -> None:
+        if (done, of) == (step, "steps"):
             raise Killed
 
-    return progress
+    return tell
 
 
 @pytest.mark.parametrize("settings", [QUICK, replace(RICH, workers=2)], ids=["plain", "rich, two workers"])
@@ -55,7 +56,7 @@ def test_a_killed_training_ends_with_the_same_weights_and_losses_as_an_uninterru
     whole = train(clip_shards, str(tmp_path / "whole"), settings=settings)
     for step in (1, 3, 5):
         with pytest.raises(Killed):
-            train(clip_shards, str(tmp_path / "killed"), settings=settings, progress=kill_at(step))
+            train(clip_shards, str(tmp_path / "killed"), settings=settings, tell=kill_at(step))
     again = train(clip_shards, str(tmp_path / "killed"), settings=settings)
     assert metrics(tmp_path / "killed") == metrics(tmp_path / "whole")
     assert again.fingerprint == whole.fingerprint and again.steps == 6
@@ -161,7 +162,7 @@ def test_a_decoder_only_stage_moves_no_latent_and_sharpens_the_decoder(clip_shar
 def test_the_latents_of_a_decoder_only_stage_are_those_of_the_model_that_is_saved(clip_shards, tmp_path, clip_bytes):
     settings = replace(QUICK, steps=1, stages="8:2,decoder:2@48", save_every=3)
     with pytest.raises(Killed):
-        train(clip_shards, str(tmp_path), settings=settings, progress=kill_at(4))
+        train(clip_shards, str(tmp_path), settings=settings, tell=kill_at(4))
     saved = torch.load(tmp_path / "last.ckpt", weights_only=True)["state_dict"]
     done = train(clip_shards, str(tmp_path), settings=settings)
     final = load(done.model).state_dict()
@@ -192,8 +193,8 @@ def test_the_discriminator_does_not_run_before_its_start_and_is_in_the_checkpoin
     forward = Discriminator.forward
     monkeypatch.setattr(Discriminator, "forward", lambda self, x: passes.append(len(x)) or forward(self, x))
     settings = replace(QUICK, steps=3, gan=0.5, gan_from=2, save_every=1)
-    train(clip_shards, str(tmp_path), settings=settings, progress=lambda line: passes.append(-line["step"]))
-    assert passes[:2] == [-1, -2] and passes[2:] == [1] * 5 + [
+    train(clip_shards, str(tmp_path), settings=settings, tell=lambda done, *_: passes.append(-done))
+    assert passes[:3] == [0, -1, -2] and passes[3:] == [1] * 5 + [
         -3
     ]  # two rates: each judged, then again with the real one
     lines = metrics(tmp_path)
@@ -205,7 +206,7 @@ def test_the_discriminator_does_not_run_before_its_start_and_is_in_the_checkpoin
 
 def test_the_average_is_saved_exactly_and_trained_by_nothing(clip_shards, tmp_path):
     with pytest.raises(Killed):
-        train(clip_shards, str(tmp_path), settings=QUICK, progress=kill_at(3))
+        train(clip_shards, str(tmp_path), settings=QUICK, tell=kill_at(3))
     saved = torch.load(tmp_path / "last.ckpt", weights_only=True)
     module = TokenizerModule(MODEL, QUICK)
     module.load_state_dict(saved["state_dict"])
@@ -218,7 +219,7 @@ def test_the_average_is_saved_exactly_and_trained_by_nothing(clip_shards, tmp_pa
     assert trained == {id(p) for p in module.tokenizer.parameters()}
     lagging = (
         saved["state_dict"]["average.encoder.leave.weight"],
-        saved["state_dict"]["rushes.tokenizer.encoder.leave.weight"],
+        saved["state_dict"]["tokenizer.encoder.leave.weight"],
     )
     assert not torch.equal(*lagging) and float(lagging[0].abs().sum()) > 0
 
@@ -244,11 +245,12 @@ def test_held_out_clips_are_never_trained_on_and_are_measured_at_each_save(clip_
 def test_the_curves_are_drawn_as_the_training_goes_on(clip_shards, tmp_path):
     drawn = []
 
-    def look(line: dict) -> None:
+    def look(done: int, *_) -> None:
         path = tmp_path / "curves.svg"
         drawn.append(path.read_text().count("Curve of ") if path.exists() else 0)
 
-    train(clip_shards, str(tmp_path), settings=QUICK, progress=look)
+    train(clip_shards, str(tmp_path), settings=QUICK, tell=look)
+    _, *drawn = drawn  # told before the first step, too
     assert drawn[0] == 0 and drawn[1] == drawn[2] > 0 and drawn[5] >= drawn[1]
     text = (tmp_path / "curves.svg").read_text()
     assert text.startswith("<svg") and "Curve of psnr_rate_4" in text and "step 6" in text
@@ -313,7 +315,7 @@ def test_a_gradient_that_is_no_number_stops_before_it_reaches_a_weight(clip_shar
 
 def test_a_checkpoint_that_is_damaged_or_of_another_size_is_refused(clip_shards, tmp_path):
     with pytest.raises(Killed):
-        train(clip_shards, str(tmp_path), settings=QUICK, progress=kill_at(3))
+        train(clip_shards, str(tmp_path), settings=QUICK, tell=kill_at(3))
     (tmp_path / "config.json").unlink()
     with pytest.raises(ResumeError, match=r"of another size: .* use the settings .* or remove .*last\.ckpt"):
         train(clip_shards, str(tmp_path), TokenizerConfig(channels=8), QUICK)

@@ -14,6 +14,7 @@ import hashlib
 import re
 import struct
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, BinaryIO, cast
 
@@ -74,8 +75,9 @@ def verify(run: str, full: bool = False, selection: str = "", *, reporter: Repor
         encode = f"rushes latents {run} --selection {name}"
         problems += verify_shards(f"{run}/latents/{name}", full, reporter, again=encode)
     remedy = f"remove the part files of ledger/captions that were changed and run `{again}`"
-    slipped = (Problem(where=key, reason=reason, remedy=remedy) for key, reason in binding.wrong(ledger))
-    return [*problems, *slipped, *_against_ledger(ledger, root, name, packed, again)]
+    with reporter.work("verify") if reporter else nullcontext():
+        slipped = [Problem(where=key, reason=reason, remedy=remedy) for key, reason in binding.wrong(ledger)]
+        return [*problems, *slipped, *_against_ledger(ledger, root, name, packed, again)]
 
 
 def _meant(ledger: Ledger, wanted: str) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from rushes.pipelines.cli import doctor
+from rushes.pipelines.cli import checks as doctor
 from rushes.pipelines.config import CaptionConfig, ScoreConfig
 from rushes.pipelines.models import weights
 from rushes.pipelines.models.score import SCORERS
@@ -99,7 +99,8 @@ def test_secrets_are_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_neither_torch_nor_ray_is_imported() -> None:
     code = (
-        "import sys; from pipelines import doctor; doctor.checks(); print({'torch', 'ray', 'cv2'} & set(sys.modules))"
+        "import sys; from rushes.pipelines.cli import checks; checks.checks(); "
+        "print({'torch', 'ray', 'cv2'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
