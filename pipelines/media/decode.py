@@ -249,7 +249,9 @@ class _Reader:
         code, last_s = "unreadable" if self.fatal else "damaged", min(end_s, self.source_s)
         if self.reached_s is not None and last_s > self.reached_s:
             missing_s = last_s - self.reached_s
-            if self.reason and missing_s > 0.5 * self.frame_s:
+            # Where pictures were lost already, an early end is one more loss, however short and whatever sound goes on.
+            broken = bool(self.reason or self.lost or self.dropped)
+            if broken and missing_s > 0.5 * self.frame_s:
                 self.lost.append((self.reached_s, last_s))
             elif missing_s > max(SHORT_S, 1.5 * self.frame_s) and not self._sound_goes_on():
                 self.lost.append((self.reached_s, last_s))
@@ -268,6 +270,8 @@ class _Reader:
     def _sound_goes_on(self) -> bool:
         """Whether audio or subtitles reach the end that the header gives, so that only the pictures end early."""
         others = [s for s in self.container.streams if s.type in {"audio", "subtitle"}]
+        if not others:  # to demux no stream is to demux them all
+            return False
         ends_s = self.source_s + self.origin_s - SHORT_S
         try:
             self.container.seek(max(0, int(ends_s * av.time_base)))
