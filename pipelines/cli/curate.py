@@ -13,7 +13,7 @@ from rushes.pipelines.cli.command import DONE, PARTLY, Command, configured, sett
 from rushes.pipelines.config import CurateConfig
 
 GROUPED = {item.name for item in fields(CurateConfig)}
-STAGES = ("sources", "scan", "witness", "shots", "score", "select", "caption", "encode", "pack")
+STAGES = ("sources", "scan", "witness", "shots", "score", "match", "select", "caption", "encode", "pack")
 
 
 def _curate_arguments(parser: ArgumentParser) -> None:

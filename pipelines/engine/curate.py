@@ -25,6 +25,7 @@ from rushes.pipelines.report.accounting import Account, account
 from rushes.pipelines.stages.caption import sources as caption
 from rushes.pipelines.stages.caption.stage import CaptionActor
 from rushes.pipelines.stages.encode.stage import encode_unit
+from rushes.pipelines.stages.match import stage as match
 from rushes.pipelines.stages.pack import pack
 from rushes.pipelines.stages.pack.stage import shards_unit
 from rushes.pipelines.stages.scan.stage import scan_chunks, scan_unit
@@ -48,7 +49,7 @@ CHANGED = {
     "reason": "its content is not the one that was planned",
     "remedy": "curate the new content into another --out, or put the old file back",
 }
-STAGES = ("sources", "scan", "witness", "shots", "score", "select", "caption", "encode", "pack")
+STAGES = ("sources", "scan", "witness", "shots", "score", "match", "select", "caption", "encode", "pack")
 
 
 def _base(unit: str) -> str:
@@ -185,8 +186,8 @@ class Job:
     def _forget_failures(self) -> None:
         """Remove what the units with failures wrote, the last stage first: killed half-way, the rest is still sound.
 
-        Every selection counts as not done, since a new clip may be a duplicate of any other, and so do shards with
-        clips of these units. The fingerprints of neither tell that a unit may hold other content than before.
+        Matches and all selections count as not done, since a new clip may be a duplicate of any other, and so do shards
+        with clips of these units. The fingerprints of neither tell that a unit may hold other content than before.
         """
         failed = set(self.ledger.read("errors", ["unit"])["unit"].to_pylist())
         units = {_base(unit) for unit in failed} & set(self.units)
@@ -195,7 +196,7 @@ class Job:
         keys = self.ledger.read("clips", ["key"], where=pc.field("unit").isin(sorted(units)))["key"]
         packed = self.ledger.read("packed", where=pc.field("key").isin(keys.combine_chunks())).to_pylist()
         gone = {pack.shard_unit(row["policy"], row["bucket"], int(row["shard"][-10:-4])) for row in packed}
-        for table in ("packed", "selection", "pairs", *REDONE):
+        for table in ("packed", "selection", "pairs", "matches", *REDONE):
             for part in self.ledger.parts(table):
                 if table in REDONE and _base(part.unit) in units:
                     self._forget(table, part)
@@ -258,6 +259,13 @@ class Job:
             Stage(name="score", tables=("scores",), units=self._units("score"), work=ScoreActor,
                   arguments=arguments, is_actor=True, workers=self.config.score.actors)
         )  # fmt: skip
+
+    def match(self) -> None:
+        """Find which clips resemble which, once for all policies."""
+        if match.is_current(self.ledger):
+            self.reporter.skipped("match", len(self.units))
+        else:
+            match.run(self.ledger, lambda text: log.info("match     %s", text))
 
     def select(self) -> None:
         """Keep or drop each clip by the policy, and of duplicates the best copy; other selections are left alone."""

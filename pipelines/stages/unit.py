@@ -150,4 +150,5 @@ def clip_frames(ledger: Ledger, unit: str, clips: Iterable[Row]) -> Iterator[Row
 
 def kept_keys(ledger: Ledger, unit: str) -> list[str]:
     """Return the keys of a unit's clips that any selection keeps, sorted: captions and encoded clips are shared."""
-    return sorted(set(ledger.read_unit("selection", unit, ["key"], where=ds.field("kept"))["key"].to_pylist()))
+    own = ds.field("kept") & (ds.field("unit") == unit)
+    return sorted(set(ledger.read("selection", ["key"], where=own)["key"].to_pylist()))
