@@ -33,17 +33,18 @@ def _run_arguments(parser: ArgumentParser) -> None:
 
 
 def _curate(options: Namespace) -> int:
-    from rushes.pipelines.report import summary
     from rushes.pipelines.store import runfile
 
     config = settings_of(CurateConfig, options)
     runfile.check_secrets(config)
     if options.dry_run:
-        found = summary.dry_run(options.footage, options.out, config)
-        show(found, options.json, summary.dry_run_lines(found))
+        from rushes.pipelines.engine import dry_run
+
+        found = dry_run.dry_run(options.footage, options.out, config)
+        show(found, options.json, dry_run.dry_run_lines(found))
         return DONE
     from rushes.pipelines.engine import cluster, curate
-    from rushes.pipelines.report import page
+    from rushes.pipelines.report import page, summary
 
     with cluster.apart():
         curate.curate(options.footage, options.out, config, through=options.through, retry_failed=options.retry_failed)
