@@ -1,8 +1,9 @@
 """Duplicates among clips: the same shot in another codec, size, speed or container, and excerpts of a longer shot.
 
-`sketches` proposes pairs, `matching` aligns them, `compare` decides and `survivors` keeps the best copy of each shot. A
-wrong merge is worse than a miss: pictures without structure prove nothing, what moves must move alike, and clips of one
-source must move at all, since a still camera looks like itself at any time.
+`sketches` proposes couples, `measure` aligns them, `decide` says by a policy's rules which of them show the same, and
+`survivors` keeps the best copy of each shot. What is measured depends on no rule but those of `ALIGNED_BY`, so that is
+done once and decided often, over columns. A wrong merge is worse than a miss: pictures without structure prove nothing,
+what moves must move alike, and clips of one source must move, since a still camera looks like itself at any time.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rushes.filters.matching import Alignment, Sequences, align, fastest
+from rushes.filters.matching import Alignment, Floats, Sequences, align, fastest
 from rushes.filters.sketches import Ints
 
 Flags = npt.NDArray[np.bool_]
@@ -136,6 +137,16 @@ def _check(made: DuplicateRules) -> None:
             raise ValueError(f"dedup: {message}")
 
 
+ALIGNED_BY = ("min_ticks", "min_overlap", "max_speed")
+"""The rules that say how couples are aligned; all others only limit what came of it."""
+
+
+def same_alignment(one: DuplicateRules, other: DuplicateRules) -> bool:
+    """Whether couples that were measured by some rules can be decided by others; without re-timing always."""
+    names = ALIGNED_BY if one.max_speed > 1 else ALIGNED_BY[:-1]
+    return all(getattr(one, name) == getattr(other, name) for name in names)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Match:
     """Two clips that show the same footage; time in `a` = `speed` × time in `b` + `offset_s`."""
@@ -151,6 +162,63 @@ class Match:
     """Whether too little moves in it for the hashes alone to prove anything: see `filters.stills`."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What was measured of couples of clips (a, b); a row of each array is a couple."""
+
+    lengths: Ints
+    """[n, 2] informative pictures of a and of b."""
+    same_source: Flags
+    """Clips of one source must move alike to be duplicates."""
+    plain: Alignment
+    """As they lie at one speed."""
+    timed: Alignment
+    """As they lie at the best other speed, where any was tried; elsewhere ticks are 0 and all else is NaN."""
+
+    def at(self, rows: Flags | Ints) -> Measured:
+        """Return some of the couples."""
+        return Measured(
+            lengths=self.lengths[rows], same_source=self.same_source[rows], plain=self.plain.at(rows),
+            timed=self.timed.at(rows),
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Matches:
+    """The couples that show the same, as columns; see `Match`."""
+
+    couples: Ints
+    """[m] rows of what was measured, ascending."""
+    distance: Floats
+    limit: Floats
+    speed: Floats
+    offset_s: Floats
+    overlap_s: Floats
+    inner: npt.NDArray[np.str_]
+    still: Flags
+
+    def at(self, rows: Flags | Ints) -> Matches:
+        """Return some of the matches."""
+        return Matches(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
+
+    def proven(self, unlike: Floats, most: float) -> Matches:
+        """Return the matches without those of still clips whose pictures differ, or cannot be compared.
+
+        Args:
+            unlike: how unlike the pictures of each couple that was measured are, NaN where there are not two.
+            most: the limit, `max_unlike`.
+        """
+        return self.at(~self.still | (unlike[self.couples] <= most))
+
+    def by_clips(self, pairs: Ints) -> dict[tuple[int, int], Match]:
+        """Return the matches as (a, b) → Match, where `pairs` are the clips of all couples that were measured."""
+        names = [field.name for field in fields(Match)]
+        columns = (getattr(self, name).tolist() for name in names)
+        clips = map(tuple, pairs[self.couples].tolist())
+        return {pair: Match(**dict(zip(names, row, strict=True)))
+                for pair, row in zip(clips, zip(*columns, strict=True), strict=True)}  # fmt: skip
+
+
 SPEEDS = np.exp(np.arange(-7, 8) * 0.04)
 """Speeds that are tried at first, 4 % apart; those of `FINER` are then tried around the best one."""
 FINER = np.exp(np.array([0, -1, 1, -2, 2, -3, 3]) * 0.01)
@@ -162,29 +230,65 @@ LONG_TICKS = 10
 """… if there are so many of them."""
 PLAIN_ACCORD = 0.85
 """Clips that agree so well run at one speed; others are tried at different ones as well."""
+PARAMETERS = (tuple(SPEEDS.tolist()), tuple(FINER.tolist()), LONG_TICKS, PLAIN_ACCORD)
+"""What a measurement depends on besides its clips and `ALIGNED_BY`."""
 
 
-def compare(seq: Sequences, pairs: Ints, sources: Ints, rules: DuplicateRules) -> dict[tuple[int, int], Match]:
+def compare(seq: Sequences, pairs: Ints, same_source: Flags, rules: DuplicateRules) -> dict[tuple[int, int], Match]:
     """Return how pairs of clips match, (a, b) → Match, without those that do not show the same footage.
+
+    That is `measure` and `decide` at once. Arguments are theirs.
+    """
+    return decide(measure(seq, pairs, same_source, rules), rules).by_clips(pairs)
+
+
+def measure(seq: Sequences, pairs: Ints, same_source: Flags, rules: DuplicateRules) -> Measured:
+    """Return how pairs of clips lie at one speed, and at another where they agree little at one.
 
     Args:
         seq: the clips.
         pairs: [n, 2] clips, the lower one first.
-        sources: [clips] number of each clip's source; clips of one source must move alike to be duplicates.
-        rules: limits.
+        same_source: [n] whether both are of one source; what one camera took runs at one speed.
+        rules: `ALIGNED_BY` of them.
     """
-    same = sources[pairs[:, 0]] == sources[pairs[:, 1]]
-    found = align(seq, pairs, rules.min_ticks, rules.min_overlap)
-    limit = _limits(found, same, rules)
-    sure = found.distance < limit
-    matches = _matches(seq, pairs[sure], found.at(sure), limit[sure], rules)
-    if rules.max_speed > 1:
-        doubtful = (found.accord < PLAIN_ACCORD) & ~same & (seq.counts[pairs].min(axis=1) >= LONG_TICKS)
-        matches |= _retimed(seq, pairs[doubtful], np.where(sure, found.accord, 0.0)[doubtful], rules)
-    return matches
+    lengths = seq.counts[pairs].reshape(-1, 2)
+    plain = align(seq, pairs, rules.min_ticks, rules.min_overlap)
+    doubtful = (plain.accord < PLAIN_ACCORD) & ~same_source & (lengths.min(axis=1) >= LONG_TICKS)
+    timed = Alignment.untried(len(pairs))
+    if rules.max_speed > 1 and doubtful.any():
+        timed.put(doubtful, _retimed(seq, pairs[doubtful], rules))
+    return Measured(lengths=lengths, same_source=same_source, plain=plain, timed=timed)
 
 
-def _limits(found: Alignment, same_source: Flags, rules: DuplicateRules) -> npt.NDArray[np.float64]:
+def _retimed(seq: Sequences, pairs: Ints, rules: DuplicateRules) -> Alignment:
+    """Return how pairs lie at the speed, within `max_speed`, at which they lie nearest."""
+    speeds = SPEEDS[np.abs(np.log(SPEEDS)) <= np.log(rules.max_speed) + 1e-9]
+    rough = fastest(seq, pairs, LONG_TICKS, rules.min_overlap, speeds)
+    speed = fastest(seq, pairs, LONG_TICKS, rules.min_overlap, FINER, rough)
+    return align(seq, pairs, LONG_TICKS, rules.min_overlap, speed)
+
+
+def decide(measured: Measured, rules: DuplicateRules) -> Matches:
+    """Return the couples that show the same by a policy's rules; another speed counts where it fits clearly better.
+
+    Those of still clips are among them, since hashes alone can neither prove nor refute them: see `Matches.proven`.
+    """
+    plain, timed = measured.plain, measured.timed
+    limit = _limits(plain, measured.same_source, rules)
+    sure = plain.distance < limit
+    if rules.max_speed > 1:  # only clips that move tell their speed
+        least = np.maximum(rules.min_accord, np.where(sure, plain.accord, 0.0)) + 0.1
+        better = np.where(_in_step(timed, least) & (timed.speed != 1), _bearable(timed, rules), 0.0)
+        faster = timed.distance < better
+    else:
+        better, faster = np.zeros(len(limit)), np.zeros(len(limit), np.bool_)
+    rows = np.flatnonzero(sure | faster)
+    found = plain.at(rows)
+    found.put(faster[rows], timed.at(faster))
+    return _matches(rows, measured.lengths[rows], found, np.where(faster, better, limit)[rows], rules)
+
+
+def _limits(found: Alignment, same_source: Flags, rules: DuplicateRules) -> Floats:
     """Return the distance that each pair must stay below, 0 where nothing could prove that it shows the same.
 
     The first limit grows with the motion of the overlap: half a tick of delay moves a fast shot by many bits, but no
@@ -200,45 +304,26 @@ def _limits(found: Alignment, same_source: Flags, rules: DuplicateRules) -> npt.
     )
 
 
-def _in_step(found: Alignment, accord: npt.NDArray[np.floating] | float) -> Flags:
+def _in_step(found: Alignment, accord: Floats | float) -> Flags:
     return (found.ticks >= LONG_TICKS) & (found.own >= MOVING_BITS) & (found.accord >= accord)
 
 
-def _bearable(found: Alignment, rules: DuplicateRules) -> npt.NDArray[np.float64]:
+def _bearable(found: Alignment, rules: DuplicateRules) -> Floats:
     """Return what may stand all the time, plus half of the motion: what is left of it at the least accord."""
     return rules.standing_bits + found.own / 2
 
 
-def _retimed(
-    seq: Sequences, pairs: Ints, accord: npt.NDArray[np.float64], rules: DuplicateRules
-) -> dict[tuple[int, int], Match]:
-    """Return the matches of pairs that run at different speeds; only clips that move tell their speed.
-
-    Args:
-        seq: the clips.
-        pairs: [n, 2] clips.
-        accord: [n] how well they agree at the same speed, 0 where they do not match; another speed must be better.
-        rules: limits.
-    """
-    speeds = SPEEDS[np.abs(np.log(SPEEDS)) <= np.log(rules.max_speed) + 1e-9]
-    rough = fastest(seq, pairs, LONG_TICKS, rules.min_overlap, speeds)
-    speed = fastest(seq, pairs, LONG_TICKS, rules.min_overlap, FINER, rough)
-    found = align(seq, pairs, LONG_TICKS, rules.min_overlap, speed)
-    least = np.maximum(rules.min_accord, accord) + 0.1
-    limit = np.where(_in_step(found, least) & (found.speed != 1), _bearable(found, rules), 0.0)
-    sure = found.distance < limit
-    return _matches(seq, pairs[sure], found.at(sure), limit[sure], rules)
-
-
-def _matches(
-    seq: Sequences, pairs: Ints, found: Alignment, limit: npt.NDArray[np.float64], rules: DuplicateRules
-) -> dict[tuple[int, int], Match]:
-    length = np.stack([seq.counts[pairs[:, 0]], seq.counts[pairs[:, 1]] * found.speed], axis=1)
-    copies = found.ticks >= rules.min_overlap * length.max(axis=1)
-    inner = np.where(copies, "", np.where(length[:, 0] < length[:, 1], "a", "b"))
+def _matches(rows: Ints, lengths: Ints, found: Alignment, limit: Floats, rules: DuplicateRules) -> Matches:
+    length = np.stack([lengths[:, 0], lengths[:, 1] * found.speed], axis=1)
+    copies = found.ticks >= rules.min_overlap * length.max(axis=1, initial=0)
     told = (found.own >= STILL_BITS / 4) & (found.ticks >= LONG_TICKS) & (found.accord >= rules.min_accord + 0.1)
-    still = (found.own < STILL_BITS) & ~told
-    columns = (found.distance, limit, found.speed, found.offset_s + 0.0, found.overlap_s, inner, still)
-    names = ("distance", "limit", "speed", "offset_s", "overlap_s", "inner", "still")
-    rows = zip(pairs.tolist(), *(column.tolist() for column in columns), strict=True)
-    return {(a, b): Match(**dict(zip(names, row, strict=True))) for (a, b), *row in rows}
+    return Matches(
+        couples=rows,
+        distance=found.distance,
+        limit=limit,
+        speed=found.speed,
+        offset_s=found.offset_s + 0.0,
+        overlap_s=found.overlap_s,
+        inner=np.where(copies, "", np.where(length[:, 0] < length[:, 1], "a", "b")),
+        still=(found.own < STILL_BITS) & ~told,
+    )

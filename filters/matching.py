@@ -23,6 +23,8 @@ TICK_HZ = 6.0
 """Hashes per second, as the scan takes them."""
 CELLS = 1 << 20
 """Hashes of a batch on either side, which bounds its memory."""
+BLOCK = 1 << 16
+"""Clips that are moved at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +43,18 @@ class Sequences:
     def counts(self) -> Ints:
         """Hashes of each clip."""
         return np.diff(self.starts)
+
+    def at(self, clips: Ints) -> Sequences:
+        """Return some of the clips, in the order in which they are given."""
+        counts = self.counts[clips]
+        starts = np.r_[0, np.cumsum(counts)]
+        hashes, slots = np.empty(starts[-1], np.uint64), np.empty(starts[-1], np.int32)
+        for first in range(0, len(clips), BLOCK):  # the places of all hashes at once would outweigh the hashes
+            own = slice(first, first + BLOCK)
+            here = slice(starts[first], starts[min(first + BLOCK, len(clips))])
+            flat = np.arange(here.start, here.stop) + np.repeat(self.starts[clips[own]] - starts[:-1][own], counts[own])
+            hashes[here], slots[here] = self.hashes[flat], self.slots[flat]
+        return Sequences(hashes=hashes, slots=slots, starts=starts, first_s=self.first_s[clips])
 
 
 def sequences(hashes: Hashes, times_s: npt.NDArray[np.floating], starts: Ints, use: Flags | None = None) -> Sequences:
@@ -117,9 +131,20 @@ class Alignment:
     """Correlation of the bits' changes, −1 … 1; 0 where nothing changes."""
     overlap_s: Floats
 
-    def at(self, rows: Flags) -> Alignment:
-        """Return the alignment of some of the pairs."""
+    @classmethod
+    def untried(cls, count: int) -> Alignment:
+        """Return the alignments of so many pairs of which none was tried: no ticks, and NaN for all else."""
+        return cls(**{f.name: np.zeros(count, np.int64) if f.name == "ticks" else np.full(count, np.nan)
+                      for f in fields(cls)})  # fmt: skip
+
+    def at(self, rows: Flags | Ints) -> Alignment:
+        """Return the alignment of some of the pairs, a copy."""
         return Alignment(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
+
+    def put(self, rows: Flags, found: Alignment) -> None:
+        """Set the alignment of some of the pairs."""
+        for field in fields(self):
+            getattr(self, field.name)[rows] = getattr(found, field.name)
 
 
 def align(seq: Sequences, pairs: Ints, min_ticks: int, min_share: float, speed: Floats | None = None) -> Alignment:

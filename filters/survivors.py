@@ -14,6 +14,10 @@ import numpy.typing as npt
 from rushes.filters.duplicates import Match
 
 Ints = npt.NDArray[np.int64]
+SMALL = 24
+"""Clips of a group whose couples are all looked at."""
+CHIEFS = 3
+"""Best and longest clips of a larger group that are looked at with all others."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -148,38 +152,55 @@ def _inside(pair: Shown, durations: Mapping[int, float], slack_s: float = 0.5) -
     return missing <= max(slack_s, 0.25 * shown_s)
 
 
-def groups(matches: Iterable[tuple[int, int]]) -> list[list[int]]:
-    """Return the clips that are linked by matches, each group sorted, by their first clip."""
-    root: dict[int, int] = {}
+def closure(pairs: Ints, rank: Ints, seconds: npt.NDArray[np.float64]) -> Ints:
+    """Return the couples [m, 2] that groups of linked clips lack, the lower clip first, sorted: LSH may miss some.
 
-    def find(clip: int) -> int:
-        while root.setdefault(clip, clip) != clip:
-            root[clip] = root[root[clip]]
-            clip = root[clip]
-        return clip
+    A group of up to `SMALL` clips gets all its couples. A larger one gets those with its `CHIEFS` best and its longest
+    clips: one of them is what stays, whatever a policy drops before, but for what drops them all.
 
-    for a, b in sorted(matches):
-        low, high = sorted((find(a), find(b)))
-        root[high] = low
-    found: dict[int, list[int]] = {}
-    for clip in sorted(root):
-        found.setdefault(find(clip), []).append(clip)
-    return list(found.values())
+    Args:
+        pairs: [n, 2] clips that are linked.
+        rank: [clips] place of each clip in an order of preference.
+        seconds: [clips] how long each clip is.
+    """
+    from scipy.sparse import coo_array  # a selection calls none of this, and answers sooner without it
+    from scipy.sparse.csgraph import connected_components
+
+    if not len(pairs):
+        return np.empty((0, 2), np.int64)
+    clips, ends = np.unique(pairs, return_inverse=True)
+    ends = ends.reshape(-1, 2)
+    links = coo_array((np.ones(len(ends), np.int8), (ends[:, 0], ends[:, 1])), shape=(len(clips), len(clips)))
+    group = connected_components(links, directed=False)[1].astype(np.int64)
+    sizes = np.bincount(group)
+    found = [*_all_couples(clips, group, sizes)]
+    large = sizes[group] > SMALL
+    for order in (rank[clips], -seconds[clips]):
+        found += _with_chiefs(clips[large], group[large], order[large], rank[clips][large])
+    codes = np.unique(np.concatenate([np.empty(0, np.int64), *(low << 32 | high for low, high in found)]))
+    codes = codes[~np.isin(codes, pairs[:, 0] << 32 | pairs[:, 1])]
+    return np.stack([codes >> 32, codes & 0xFFFFFFFF], axis=1)
 
 
-def closure(
-    matches: Mapping[tuple[int, int], Match], rank: Ints, seconds: npt.NDArray[np.float64]
-) -> Iterator[tuple[int, int]]:
-    """Yield, for each group of linked clips, the unmatched pairs with its best and its longest: LSH may miss some."""
-    for group in groups(matches):
-        best = min(group, key=lambda clip: rank[clip])
-        longest = min(group, key=lambda clip: (-seconds[clip], rank[clip]))
-        for chief in sorted({best, longest}):
-            yield from (
-                couple
-                for clip in group
-                if clip != chief and (couple := (min(chief, clip), max(chief, clip))) not in matches
-            )
+def _all_couples(clips: Ints, group: Ints, sizes: Ints) -> Iterator[tuple[Ints, Ints]]:
+    """Yield the couples of clips of all small groups."""
+    own = np.flatnonzero(sizes[group] <= SMALL)
+    own = own[np.lexsort((clips[own], group[own]))]
+    for gap in range(1, min(SMALL, len(own))):
+        both = np.flatnonzero(group[own[gap:]] == group[own[: len(own) - gap]])
+        yield clips[own[both]], clips[own[both + gap]]
+
+
+def _with_chiefs(clips: Ints, group: Ints, order: npt.NDArray[np.generic], rank: Ints) -> Iterator[tuple[Ints, Ints]]:
+    """Yield the couples of all clips with the first ones of their group in an order."""
+    own = np.lexsort((rank, order, group))
+    clips, group = clips[own], group[own]
+    heads = np.flatnonzero(np.r_[True, group[1:] != group[:-1]]) if len(group) else np.empty(0, np.int64)
+    sizes = np.diff(np.r_[heads, len(group)])
+    for place in range(CHIEFS):  # a large group has more clips than that
+        chief = np.repeat(clips[heads + place], sizes)
+        others = chief != clips
+        yield np.minimum(chief, clips)[others], np.maximum(chief, clips)[others]
 
 
 def nearest(pairs: Ints, cosine: npt.NDArray[np.float64], rank: Ints, limit: float) -> list[Pair]:

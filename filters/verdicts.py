@@ -69,9 +69,13 @@ class Verdicts:
         self._drop(here, place, np.full(len(here), np.nan), np.full(len(here), np.nan), None)
         self.words[here] = words[codes[here]]
 
-    def drop(self, clip: int, place: int, value: float, limit: float, text: str) -> None:
-        """Drop one clip, for another reason than a rule."""
-        self._drop(np.array([clip]), place, np.array([value]), np.array([limit]), text)
+    def drop(
+        self, clips: npt.NDArray[np.int64], place: int, values: Numbers, limits: Numbers, texts: Sequence[str]
+    ) -> None:
+        """Drop some clips, each once, for another reason than a rule; `texts` say more of each."""
+        self._drop(clips, place, values, limits, None)
+        self.words[clips] = len(self.texts) + np.arange(len(clips), dtype=np.int32)
+        self.texts.extend(texts)
 
     def _drop(
         self, here: npt.NDArray[np.int64], place: int, values: Numbers, limits: Numbers, text: str | None

@@ -32,8 +32,9 @@ TRAINING = {
     "pipelines/cli/tokenizer.py", "pipelines/cli/dit.py", "pipelines/cli/demo_run.py",
     "pipelines/stages/latents/latents.py", "pipelines/engine/encode_latents.py",
 }  # fmt: skip
-# Steps that read what another step owns: a selection is asked for by name wherever its shards or clips are meant.
-ACROSS = {("pack", "select")}
+# Steps that read what another step owns: a selection is asked for by name wherever its shards or clips are meant, and
+# is a query over the matches of clips, which it brings up to date first.
+ACROSS = {("pack", "select"), ("select", "match")}
 RAY = {"pipelines/engine/cluster.py"}
 
 

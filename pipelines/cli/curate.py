@@ -14,7 +14,7 @@ from rushes.pipelines.config import CurateConfig
 from rushes.pipelines.progress import Reporter
 
 GROUPED = {item.name for item in fields(CurateConfig)}
-STAGES = ("sources", "scan", "witness", "shots", "score", "select", "caption", "encode", "pack")
+STAGES = ("sources", "scan", "witness", "shots", "score", "match", "select", "caption", "encode", "pack")
 
 
 def _curate_arguments(parser: ArgumentParser) -> None:

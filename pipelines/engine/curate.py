@@ -23,6 +23,7 @@ from rushes.pipelines.engine.line import Line
 from rushes.pipelines.media import footage
 from rushes.pipelines.progress import Reporter
 from rushes.pipelines.stages import stage as stages
+from rushes.pipelines.stages.match import stage as match
 from rushes.pipelines.stages.pack import pack
 from rushes.pipelines.stages.select import select, selections
 from rushes.pipelines.store import runfile, shards, storage
@@ -87,6 +88,8 @@ def curate(
         made.probe()
         if "scan" in steps:
             made.find([name for name in job.FOUND if name in steps])
+        if "match" in steps:
+            made.match()
         if "select" in steps:
             made.select()
         if kept := [name for name in job.KEPT if name in steps]:
@@ -162,9 +165,9 @@ class Curation:
     def _forget_failures(self) -> None:
         """Remove what the units with failures wrote, the last stage first: killed half-way, the rest is still sound.
 
-        Their inputs are probed again; a unit that then holds other footage has another fingerprint. Every selection
-        counts as not done, since a new clip may be a duplicate of any other, and so do shards with clips of these
-        units. The fingerprints of neither tell that a unit may hold other content than before.
+        Their inputs are probed again; a unit that then holds other footage has another fingerprint. Matches and all
+        selections count as not done, since a new clip may be a duplicate of any other, and so do shards with clips of
+        these units. The fingerprints of neither tell that a unit may hold other content than before.
         """
         ledger = self.ledger.snapshot()
         failed = set(ledger.read("errors", ["unit"])["unit"].to_pylist())
@@ -175,11 +178,11 @@ class Curation:
         keys = clips.filter(pc.is_in(clips["unit"], value_set=pa.array(sorted(worked), pa.string())))["key"]
         packed = ledger.read("packed", where=pc.field("key").isin(keys.combine_chunks())).to_pylist()
         gone = {pack.shard_unit(row["policy"], row["bucket"], int(row["shard"][-10:-4])) for row in packed}
-        for table in ("packed", "selection", "pairs", *REDONE, "units", "sources"):
+        for table in ("packed", "selection", "pairs", "matches", *REDONE, "units", "sources"):
             for part in ledger.parts(table):
                 if (table in REDONE and _worked(part.unit) in worked) or (table == "sources" and part.unit in probed):
                     self._forget(table, part)
-                elif table in ("selection", "pairs", "units") or part.unit in gone:
+                elif table in ("selection", "pairs", "matches", "units") or part.unit in gone:
                     self.ledger.outdate(table, part)
 
     def _forget(self, table: str, part: Part) -> None:
@@ -219,6 +222,14 @@ class Curation:
             found[unit.name] = own | {"sources": self.prints["sources"]}
         return found
 
+    def match(self) -> None:
+        """Find which clips resemble which, once for all policies."""
+        if match.is_current(self.listed()):
+            self.reporter.skipped("match", 1)
+        else:
+            with self.reporter.work("match"):
+                match.run(self.listed(), lambda text: log.info("match     %s", text))
+
     def select(self) -> None:
         """Keep or drop each clip by the policy, and of duplicates the best copy; other selections are left alone."""
         ledger = self.listed()
@@ -236,7 +247,7 @@ class Curation:
     def keep(self, steps: Sequence[str]) -> None:
         """Describe and cut the kept clips: the only pictures that are ever encoded."""
         self._plan()
-        keys = selections.kept_by_unit(self.listed())
+        keys = dict(selections.kept_by_unit(self.listed()))
         made_by = {"encode": self.prints["encode"], "caption": stages.load("caption").settings(self.config)}
         more = {unit.name: {"keys": keys.get(unit.name, []), "made_by": made_by} for unit in self.units}
         self._leg(steps, self.units, self._unit_prints(keys), more)

@@ -24,6 +24,18 @@ def numbers(values: pa.Array) -> npt.NDArray[np.float64]:
     return values.cast(pa.float64()).fill_null(float("nan")).to_numpy(zero_copy_only=False)
 
 
+def pixels(clips: pa.Table) -> npt.NDArray[np.float64]:
+    """Return what is left of each clip's picture inside its bars, in pixels."""
+    width, height = inner_size(clips)
+    return np.rint(width * height)
+
+
+def inner_size(clips: pa.Table) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Return width and height of each clip's picture inside its bars, not rounded."""
+    left, top, right, bottom = (np.nan_to_num(numbers(flat(clips[name]))) for name in CROP)
+    return numbers(flat(clips["width"])) * (1 - left - right), numbers(flat(clips["height"])) * (1 - top - bottom)
+
+
 def hash_sequences(clips: pa.Table, use: npt.NDArray[np.bool_]) -> matching.Sequences:
     """Return the hashes of clips, read from the Arrow buffers; a clip that is not used has none."""
     hashes, times = flat(clips["phash"]), flat(clips["phash_s"])

@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 
 from rushes.pipelines.store import storage
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 _f, _d, _s, _i, _b = pa.float32(), pa.float64(), pa.string(), pa.int32(), pa.bool_()
 
@@ -191,9 +191,39 @@ TABLES: dict[str, pa.Schema] = {
     "scores": _schema(key=_s, scorer=_s, model=_s, value=_d, label=_s, vector=pa.list_(_f)),
     # What duplicates are found by, made once: bands of MinHash signatures, and the picture of a still clip.
     "sketches": _schema(key=_s, bands=pa.list_(pa.uint32()), picture=pa.binary()),
-    # `cluster` and `weight` only where the policy balances.
+    # Which clips resemble which: what was measured of couples, whatever a policy says of it (`filters.duplicates`).
+    # `seen_…` tells a clip's content, `hashes_…` counts its pictures with structure; `timed_…` are null where no other
+    # speed was tried, `unlike` (of the pictures of still clips) where there are not two that can be compared.
+    "matches": _schema(
+        a=_s,
+        b=_s,
+        seen_a=pa.uint64(),
+        seen_b=pa.uint64(),
+        hashes_a=_i,
+        hashes_b=_i,
+        same_source=_b,
+        ticks=_i,
+        offset_s=_d,
+        distance=_d,
+        own=_d,
+        standing=_d,
+        accord=_d,
+        overlap_s=_d,
+        timed_speed=_d,
+        timed_ticks=_i,
+        timed_offset_s=_d,
+        timed_distance=_d,
+        timed_own=_d,
+        timed_standing=_d,
+        timed_accord=_d,
+        timed_overlap_s=_d,
+        unlike=_d,
+    ),
+    # A part for each policy, sorted by key. `unit` is that of the clip; `cluster` and `weight` only where the policy
+    # balances.
     "selection": _schema(
         key=_s,
+        unit=_s,
         policy=_s,
         kept=_b,
         stage=_s,

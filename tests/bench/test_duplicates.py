@@ -19,10 +19,11 @@ from rushes.filters.shots import Shot
 from rushes.pipelines.config import ScanConfig, ShotsConfig
 from rushes.pipelines.models import score, weights
 from rushes.pipelines.stages.scan.scan import scan_span
-from rushes.pipelines.stages.select import dedup
 from rushes.pipelines.stages.select.select import select
 from rushes.pipelines.stages.shots import shots
+from rushes.pipelines.stages.shots.sketch import sketch
 from rushes.pipelines.store.ledger import TABLES, to_table
+from tests.pipelines.clip_rows import matched
 
 COSINE = 0.99
 EVERYTHING = load({"name": "everything", "rules": []})
@@ -102,7 +103,7 @@ def test_duplicates_against_cosine_and_bytes(films: list[dict[str, Any]], footag
             seen.add(source["source_id"])
     table = to_table("clips", clips)
     middle = {key: shown[len(shown) // 2] for key, shown in jpegs.items() if shown}
-    _, pairs = select(table, TABLES["scores"].empty_table(), EVERYTHING, dedup.sketch(table, middle))
+    _, pairs = select(table, TABLES["scores"].empty_table(), EVERYTHING, matched(table, sketch(table, middle)))
     rows = pairs.to_pylist()
     uri = {clip["key"]: clip["uri"] for clip in clips}
     paths = [source["uri"] for source in films]

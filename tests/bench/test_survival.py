@@ -25,7 +25,9 @@ from tests.pipelines.small_run import ALL, FLAGS, content, gather
 
 KILLS = int(os.environ.get("RUSHES_KILLS", "12"))
 SEED = 20
-TABLES = ("sources", "signals", "witness", "clips", "scores", "selection", "captions", "encoded", "packed")
+TABLES = (
+    "sources", "signals", "witness", "clips", "scores", "matches", "selection", "captions", "encoded", "packed",
+)  # fmt: skip
 
 
 def start(inputs: Path, run: Path) -> subprocess.Popen[bytes]:

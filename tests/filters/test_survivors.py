@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rushes.filters.duplicates import Match
-from rushes.filters.survivors import closure, groups, nearest, resolve
+from rushes.filters.survivors import CHIEFS, SMALL, closure, nearest, resolve
 
 
 def match(inner: str = "", offset_s: float = 0.0, distance: float = 1.0, speed: float = 1.0) -> Match:
@@ -76,11 +77,27 @@ def test_any_set_of_matches_leaves_every_dropped_clip_a_kept_one(data: st.DataOb
     assert resolve(order, durations, shuffled) == pairs
 
 
-def test_linked_clips_form_groups_and_lack_only_the_pairs_with_their_best_and_longest() -> None:
-    found = {(0, 1): match(), (1, 2): match(), (5, 7): match()}
-    assert groups(found) == [[0, 1, 2], [5, 7]]
-    rank, seconds = np.array([2, 1, 0, 9, 9, 3, 9, 4]), np.array([9.0, 1, 1, 1, 1, 1, 1, 1])
-    assert list(closure(found, rank, seconds)) == [(0, 2), (0, 2)]
+def test_small_groups_of_linked_clips_get_all_their_couples() -> None:
+    rank, seconds = np.arange(9)[::-1], np.ones(9)
+    assert closure(np.array([[0, 1], [1, 2], [5, 7], [3, 7]]), rank, seconds).tolist() == [[0, 2], [3, 5]]
+    assert closure(np.empty((0, 2), np.int64), rank, seconds).shape == (0, 2)
+
+
+@given(st.integers(SMALL + 1, 60), st.randoms())
+@settings(max_examples=20, deadline=None)
+def test_large_groups_get_the_couples_with_their_best_and_longest_clips_in_any_order(count: int, dice: Any) -> None:
+    rank, seconds = (
+        np.array(dice.sample(range(count), count)),
+        np.array([dice.choice([1.0, 2, 3]) for _ in range(count)]),
+    )
+    chain = np.array([[n, n + 1] for n in range(count - 1)])
+    best = sorted(range(count), key=lambda clip: rank[clip])[:CHIEFS]
+    longest = sorted(range(count), key=lambda clip: (-seconds[clip], rank[clip]))[:CHIEFS]
+    wanted = {(min(a, b), max(a, b)) for a in {*best, *longest} for b in range(count) if a != b}
+    found = closure(chain, rank, seconds).tolist()
+    assert {(a, b) for a, b in found} == wanted - {(a, b) for a, b in chain.tolist()} and found == sorted(found)
+    shuffled = chain[np.array(dice.sample(range(len(chain)), len(chain)))]
+    assert closure(shuffled, rank, seconds).tolist() == found
 
 
 def test_of_look_alikes_the_best_stays_and_its_rivals_point_to_it() -> None:

@@ -5,8 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
+from rushes.filters.duplicates import DuplicateRules, same_alignment
 from rushes.filters.policy import load
+from rushes.pipelines.stages.match import match
+from rushes.pipelines.stages.match.clips import gather
 from rushes.pipelines.store.ledger import TABLES
 
 EVERYTHING = load({"name": "everything"})
@@ -44,3 +48,14 @@ def clip(number: int, content: int | None = None, **facts: Any) -> dict[str, Any
     }
     row |= facts
     return row | {"phash_s": [tick / 6 for tick in range(len(row["phash"]))]}
+
+
+def matched(clips: pa.Table, sketches: pa.Table | None = None, rules: DuplicateRules = match.DEFAULTS) -> pa.Table:
+    """The table `matches` of some clips, aligned by a policy's rules, as the step of that name makes it."""
+    sketches = TABLES["sketches"].empty_table() if sketches is None else sketches
+    pictures = dict(zip(sketches["key"].to_pylist(), sketches["picture"].to_pylist(), strict=True))
+    found, _ = match.find(
+        gather(clips.to_batches(), sketches.to_batches(), {}),
+        lambda keys: {key: pictures[key] for key in keys.to_pylist() if pictures.get(key)},
+    )
+    return found if same_alignment(rules, match.DEFAULTS) else match.realigned(found, clips, rules)

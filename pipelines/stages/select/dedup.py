@@ -9,14 +9,13 @@ A ladder of four levels, which stand in the column `level` of the table `pairs`:
 | excerpt | shows a part of the same | mean bits of 64 |
 | semantic | shows the same kind of thing, if the policy asks for it | 1 − cosine |
 
-A new batch is compared with all earlier ones by the sketches that the ledger keeps (table `sketches`); the result is
-the one of a single run over everything.
+Which clips resemble which was measured before, by the step `match`, whatever a policy says of it (table `matches`);
+what a policy's rules make of these columns is told here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,57 +23,56 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rushes.filters import matching, sketches, stills, survivors
 from rushes.filters import policy as policies
-from rushes.filters.duplicates import DuplicateRules, Match, compare
+from rushes.filters import survivors
+from rushes.filters.duplicates import DuplicateRules, decide
 from rushes.filters.policy import Policy, Rule
 from rushes.filters.survivors import Pair, Shown
+from rushes.pipelines.stages.match.match import measured as measurements
+from rushes.pipelines.stages.match.match import unlike
 from rushes.pipelines.stages.select.measures import embeddings, known, measure
-from rushes.pipelines.store.columns import flat, hash_sequences, numbers, window_counts
+from rushes.pipelines.store.columns import flat, numbers
 from rushes.pipelines.store.ledger import TABLES
 
 Ints = npt.NDArray[np.int64]
 
-PICTURES = 256
-"""Pairs of still clips whose pictures are compared at once."""
 
-
-def duplicates(
-    clips: pa.Table, scores: pa.Table, chosen: Ints, rules: DuplicateRules, kept_sketches: pa.Table | None = None
-) -> list[Pair]:
+def duplicates(clips: pa.Table, scores: pa.Table, chosen: Ints, rules: DuplicateRules, matches: pa.Table) -> list[Pair]:
     """Return which of the chosen clips are dropped for which others; numbers are rows of `clips`.
 
     Args:
-        clips: table `clips`, sorted by key.
-        scores: table `scores`.
+        clips: table `clips`, sorted by key, with the values of scorers.
+        scores: table `scores`, for its vectors.
         chosen: rows of the clips that passed the limits.
         rules: the policy's rules.
-        kept_sketches: table `sketches`; a clip that is not in it is sketched anew, and if it is still, it is taken for
-            nobody's copy, since its picture is there alone.
+        matches: table `matches`, aligned by these rules.
 
     Raises MissingMeasure where `prefer` or `semantic` names a scorer that did not run.
     """
-    rank = _ranks(clips, scores, chosen, rules)
     seconds = numbers(flat(clips["duration_s"]))
-    contrast = numbers(flat(clips["luma_std"]))
-    comparable = np.zeros(len(clips), np.bool_)
-    comparable[chosen] = ~(contrast[chosen] < rules.min_luma_std)
-    seq = hash_sequences(clips, comparable)
-    kept = _Kept.of(kept_sketches, clips)
-    couples = sketches.candidates(sketches.Sketches(hashes=seq.hashes, counts=seq.counts, bands=kept.bands(seq)))
-    sources = flat(clips["source_id"]).dictionary_encode().indices.to_numpy(zero_copy_only=False).astype(np.int64)
-    matches = kept.proven(compare(seq, couples, sources, rules), rules.max_unlike)
-    missed = list(survivors.closure(matches, rank, seconds))
-    if missed:
-        matches |= kept.proven(compare(seq, np.array(missed, np.int64), sources, rules), rules.max_unlike)
-    linked = sorted({clip for pair in matches for clip in pair}, key=lambda clip: int(rank[clip]))
-    pairs: list[Pair] = list(survivors.resolve(linked, {clip: float(seconds[clip]) for clip in linked}, matches))
+    clips_of, table = _among(clips, chosen, rules, matches)
+    found = decide(measurements(table), rules).proven(unlike(table), rules.max_unlike)
+    linked = np.unique(clips_of[found.couples])
+    rank = _ranks(clips, chosen if rules.semantic.scorer else linked, rules, known(clips, scores))
+    order = linked[np.argsort(rank[linked])].tolist()
+    lengths = dict(zip(linked.tolist(), seconds[linked].tolist(), strict=True))
+    pairs: list[Pair] = list(survivors.resolve(order, lengths, found.by_clips(clips_of)))
     if rules.semantic.scorer:
         gone = {pair.dropped for pair in pairs}
-        pairs += _semantic(
-            clips, scores, np.array([c for c in chosen.tolist() if c not in gone], np.int64), rank, rules
-        )
+        left = np.array([clip for clip in chosen.tolist() if clip not in gone], np.int64)
+        pairs += _semantic(clips, scores, left, rank, rules)
     return pairs
+
+
+def _among(clips: pa.Table, chosen: Ints, rules: DuplicateRules, matches: pa.Table) -> tuple[Ints, pa.Table]:
+    """Return the couples [n, 2] whose clips are both chosen and have contrast enough, and their rows of `matches`."""
+    use = np.zeros(len(clips) + 1, np.bool_)  # the last one stands for a clip that is not here
+    use[chosen] = ~(numbers(flat(clips["luma_std"]))[chosen] < rules.min_luma_std)
+    named = pa.concat_arrays([flat(matches[side]) for side in "ab"])
+    rows = pc.fill_null(pc.index_in(named, value_set=flat(clips["key"])), -1).to_numpy().astype(np.int64)
+    couples = rows.reshape(2, -1).T
+    here = use[couples].all(axis=1)
+    return couples[here], matches.filter(pa.array(here))
 
 
 def balance(
@@ -107,74 +105,23 @@ def _vectors(clips: pa.Table, scores: pa.Table, rows: Ints, scorer: str, where: 
     return embeddings(scores, scorer, flat(clips["key"].take(pa.array(rows))))
 
 
-@dataclass(frozen=True)
-class _Kept:
-    """The sketches that the ledger keeps, found by the rows of the table `clips`."""
-
-    table: pa.Table
-    place: Ints
-    """[clips] row of each clip's sketch, −1 where there is none."""
-
-    @classmethod
-    def of(cls, table: pa.Table | None, clips: pa.Table) -> _Kept:
-        table = TABLES["sketches"].empty_table() if table is None else table
-        place = pc.index_in(flat(clips["key"]), value_set=flat(table["key"]))
-        return cls(table, place.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64))
-
-    def bands(self, seq: matching.Sequences) -> npt.NDArray[np.uint32]:
-        """Return the bands of all clips; those that the ledger lacks are made."""
-        column, number = flat(self.table["bands"]), window_counts(seq)
-        offsets = column.offsets.to_numpy().astype(np.int64)
-        length = np.where(self.place >= 0, np.r_[np.diff(offsets), 0][self.place], -1)
-        lacking = (length != number * sketches.BANDS) & (number > 0)
-        owners = np.repeat(np.arange(len(number)), number)
-        found = np.empty((len(owners), sketches.BANDS), np.uint32)
-        new = lacking[owners]
-        found[new] = sketches.bands(seq.hashes[np.repeat(lacking, seq.counts)], seq.counts[lacking])
-        if not new.all():
-            turn = np.arange(len(owners)) - (np.cumsum(number) - number)[owners]
-            rows = offsets[self.place[owners[~new]]] // sketches.BANDS + turn[~new]
-            values = column.values.to_numpy(zero_copy_only=False)
-            found[~new] = values[: len(values) // sketches.BANDS * sketches.BANDS].reshape(-1, sketches.BANDS)[rows]
-        return found
-
-    def proven(self, matches: dict[tuple[int, int], Match], most: float) -> dict[tuple[int, int], Match]:
-        """Return the matches without those of still clips whose pictures differ, or are not there to be compared."""
-        still = [pair for pair, match in matches.items() if match.still]
-        proven = set()
-        for first in range(0, len(still), PICTURES):
-            block = [pair for pair in still[first : first + PICTURES] if all(map(self._picture, pair))]
-            if block:
-                a, b = (np.stack([self._grid(pair[side]) for pair in block]) for side in (0, 1))
-                proven |= {pair for pair, far in zip(block, stills.unlike(a, b).tolist(), strict=True) if far <= most}
-        return {pair: match for pair, match in matches.items() if not match.still or pair in proven}
-
-    def _picture(self, clip: int) -> bytes | None:
-        row = int(self.place[clip])
-        return None if row < 0 else self.table["picture"][row].as_py()
-
-    def _grid(self, clip: int) -> npt.NDArray[np.uint8]:
-        return np.frombuffer(self._picture(clip) or b"", np.uint8).reshape(stills.SIDE, stills.SIDE)
-
-
-def _ranks(clips: pa.Table, scores: pa.Table, chosen: Ints, rules: DuplicateRules) -> Ints:
-    """Return the place of each chosen clip in the order of `rules.prefer`; the key decides between equals.
+def _ranks(clips: pa.Table, rows: Ints, rules: DuplicateRules, there: set[str]) -> Ints:
+    """Return the place of some clips in the order of `rules.prefer`; the key decides between equals.
 
     What is not measured comes last; a measure with a question mark counts only where its scorer ran.
     """
     columns = []
-    there = known(clips, scores)
     for name in rules.prefer:
         bare = measured(name)
         if bare not in there:
             if name.endswith("?"):
                 continue
             raise policies.missing(Rule(name="dedup.prefer", measure=bare), there)
-        values = numbers(measure(bare, clips, scores))[chosen]
+        values = numbers(measure(bare, clips))[rows]
         signed = values if name.startswith("-") else -values
         columns.append(np.where(np.isnan(signed), np.inf, signed))
     rank = np.full(len(clips), len(clips), np.int64)
-    rank[chosen[np.lexsort((chosen, *reversed(columns)))]] = np.arange(len(chosen))
+    rank[rows[np.lexsort((rows, *reversed(columns)))]] = np.arange(len(rows))
     return rank
 
 

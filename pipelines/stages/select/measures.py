@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from rushes.filters.policy import MissingMeasure, Rule, missing
 from rushes.pipelines.config import ScoreConfig
-from rushes.pipelines.store.columns import CROP, flat, numbers
+from rushes.pipelines.store.columns import flat, inner_size, pixels
 from rushes.pipelines.store.ledger import TABLES
 
 DERIVED = ("pixels", "min_side_px", "aspect")
@@ -20,15 +20,32 @@ NOT_MEASURES = {"key", "extra"}
 """What tells clips apart or has no shape to be limited; lists are no measures either."""
 
 
-def measure(name: str, clips: pa.Table, scores: pa.Table) -> pa.Array:
-    """Return one measure of every clip: a column, a derived measure or a scorer's value; null where it has none."""
-    if name in DERIVED:
-        return pa.array(_derived(name, clips))
-    if name in clips.column_names:
-        return flat(clips[name])
-    rows = scores.filter(pc.equal(scores["scorer"], name)).select(["key", "model", "value"])
-    rows = rows.take(pc.sort_indices(rows, [("key", "ascending"), ("model", "ascending")]))
-    return flat(rows["value"].take(pc.index_in(clips["key"], value_set=flat(rows["key"]))))
+def measure(name: str, clips: pa.Table) -> pa.Array:
+    """Return one measure of every clip: a column, also of a scorer's values, or a derived measure; null for none.
+
+    Args:
+        name: the measure.
+        clips: table `clips`, with the values of scorers as `with_scores` adds them.
+    """
+    return pa.array(_derived(name, clips)) if name in DERIVED else flat(clips[name])
+
+
+def with_scores(clips: pa.Table, scores: pa.Table, wanted: Iterable[str]) -> pa.Table:
+    """Return clips with a column of values for each wanted scorer, null for none; of several models the first counts.
+
+    Args:
+        clips: table `clips`; a column of it has its name before any scorer.
+        scores: the table `scores`, with the columns key, scorer, model and value at least.
+        wanted: names of measures; those of columns and derived ones are passed over.
+    """
+    for name in sorted(set(wanted) - set(clips.column_names) - set(DERIVED)):
+        rows = scores.filter(pc.equal(scores["scorer"], name)).select(["key", "model", "value"])
+        if pc.count_distinct(rows["model"], mode="all").as_py() > 1:
+            rows = rows.take(pc.sort_indices(rows, [("key", "ascending"), ("model", "ascending")]))
+        if not rows["key"].equals(clips["key"]):  # a scorer writes its rows in the order of the clips
+            rows = rows.take(pc.index_in(clips["key"], value_set=flat(rows["key"])))
+        clips = clips.append_column(name, rows["value"])
+    return clips
 
 
 def embeddings(scores: pa.Table, scorer: str, keys: pa.Array) -> npt.NDArray[np.float32]:
@@ -104,9 +121,7 @@ def remedy(rule: Rule, there: Iterable[str]) -> str:
 
 
 def _derived(name: str, clips: pa.Table) -> npt.NDArray[np.float64]:
-    column = {c: numbers(flat(clips[c])) for c in ("width", "height")}
-    left, top, right, bottom = (np.nan_to_num(numbers(flat(clips[name]))) for name in CROP)
-    width, height = column["width"] * (1 - left - right), column["height"] * (1 - top - bottom)
     if name == "pixels":
-        return np.rint(width * height)
+        return pixels(clips)
+    width, height = inner_size(clips)
     return np.rint(np.minimum(width, height)) if name == "min_side_px" else width / height

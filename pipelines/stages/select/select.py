@@ -1,8 +1,8 @@
 """Selection: which clips stay, which rule dropped the others, and which copy stands for which duplicate.
 
 Pure: tables in, tables out; no Ray and no file but the policy's. Limits come first, then duplicates among the
-survivors. The work is done on Arrow columns, one rule at a time, so that a million clips need little more memory than
-their hashes. The result depends on the rows, not on their order.
+survivors. The work is done on Arrow columns, one rule at a time; no hash is read, since which clips resemble which was
+found before (table `matches`). The result depends on the rows, not on their order.
 """
 
 from __future__ import annotations
@@ -21,14 +21,12 @@ from rushes.filters.policy import DUPLICATE, Policy, Rule
 from rushes.filters.survivors import Pair
 from rushes.filters.verdicts import Verdicts
 from rushes.pipelines.stages.select.dedup import balance, duplicates, measured, pair_rows
-from rushes.pipelines.stages.select.measures import absent, known, measurable, measure
+from rushes.pipelines.stages.select.measures import absent, known, measurable, measure, with_scores
 from rushes.pipelines.store import storage
-from rushes.pipelines.store.columns import CROP, numbers
+from rushes.pipelines.store.columns import CROP, flat, numbers
 from rushes.pipelines.store.ledger import TABLES
 
-NEEDED = ("key", "source_id", "uri", "unit", "duration_s", "width", "height", "bit_rate", *CROP)
-COMPARED = ("luma_std", "phash", "phash_s")
-"""What duplicates are told by; hashes are most of the table, so they are read only for that."""
+NEEDED = ("key", "uri", "unit", "duration_s", "width", "height", "bit_rate", *CROP)
 
 
 def read_policy(name: str) -> Policy:
@@ -93,10 +91,14 @@ def unmeasured(policy: Policy, there: Set[str]) -> list[Rule]:
 
 def columns(policy: Policy) -> list[str]:
     """Return the columns of the table `clips` that a policy looks at."""
-    wanted = {*NEEDED, *(rule.measure for rule in policy.rules)}
-    if policy.dedup.enabled:
-        wanted |= {*COMPARED, *map(measured, policy.dedup.prefer)}
+    wanted = {*NEEDED, *asked(policy)} | ({"luma_std"} if policy.dedup.enabled else set())
     return [name for name in TABLES["clips"].names if name in wanted]
+
+
+def asked(policy: Policy) -> set[str]:
+    """Return the measures that a policy looks at, be they columns, derived ones or scorers."""
+    preferred = {measured(name) for name in policy.dedup.prefer} if policy.dedup.enabled else set()
+    return {rule.measure for rule in policy.rules} | preferred
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +106,9 @@ class Judged:
     """Clips under the limits of a policy, before duplicates are sought among those that stay."""
 
     clips: pa.Table
-    """Sorted by key."""
+    """Sorted by key, with the values of the scorers that the policy looks at."""
+    there: Set[str]
+    """All measures that there are."""
     verdicts: Verdicts
 
 
@@ -127,12 +131,12 @@ def judge(
     for rule in unmeasured(policy, there):
         if rule.name not in skipped and len(clips):
             raise absent(rule, there)
-    clips = _sorted(clips, policy)
+    clips = _sorted(clips.select([name for name in clips.column_names if name in columns(policy)]), scores, policy)
     verdicts = Verdicts(len(clips))
     for place, rule in enumerate(policy.rules):
-        if rule.measure in there and rule.name not in skipped:
-            _apply(rule, place, measure(rule.measure, clips, scores), verdicts)
-    return Judged(clips=clips, verdicts=verdicts)
+        if rule.measure in there and rule.name not in skipped and len(clips):
+            _apply(rule, place, measure(rule.measure, clips), verdicts)
+    return Judged(clips=clips, there=there, verdicts=verdicts)
 
 
 def _apply(rule: Rule, place: int, column: pa.Array, verdicts: Verdicts) -> None:
@@ -144,52 +148,54 @@ def _apply(rule: Rule, place: int, column: pa.Array, verdicts: Verdicts) -> None
     verdicts.labels(rule, place, codes, encoded.dictionary.to_pylist())
 
 
-def select(
-    clips: pa.Table, scores: pa.Table, policy: Policy, sketches: pa.Table | None = None
-) -> tuple[pa.Table, pa.Table]:
+def select(clips: pa.Table, scores: pa.Table, policy: Policy, matches: pa.Table) -> tuple[pa.Table, pa.Table]:
     """Return the rows of the tables `selection` (a row per clip, sorted by key) and `pairs` (a row per duplicate).
 
-    Arguments and errors are those of `judge`; `sketches` is the table of that name, which spares the work of making
-    them: the result is the same without it.
+    Arguments and errors are those of `judge`; `matches` is the table of that name, aligned by the policy's rules.
     """
-    return resolve(judge(clips, scores, policy), scores, policy, sketches)
+    judged = judge(clips, scores, policy)
+    selection, pairs = resolve(judged, scores, policy, matches)
+    return selection, pair_rows(judged.clips, policy, pairs)
 
 
-def resolve(
-    judged: Judged, scores: pa.Table, policy: Policy, sketches: pa.Table | None = None
-) -> tuple[pa.Table, pa.Table]:
-    """Seek duplicates among the clips that the limits leave and return what `select` does."""
+def resolve(judged: Judged, scores: pa.Table, policy: Policy, matches: pa.Table) -> tuple[pa.Table, list[Pair]]:
+    """Drop duplicates among the clips that the limits leave; return the rows of `selection`, and who went for whom."""
     clips, verdicts = judged.clips, judged.verdicts
     pairs: list[Pair] = []
     if policy.dedup.enabled and len(clips):
-        pairs = duplicates(clips, scores, np.flatnonzero(verdicts.kept), policy.dedup, sketches)
+        pairs = duplicates(clips, scores, np.flatnonzero(verdicts.kept), policy.dedup, matches)
     selection = _selection(clips, policy, verdicts, pairs)
-    return _weighted(selection, clips, scores, policy), pair_rows(clips, policy, pairs)
+    return _weighted(selection, clips, scores, policy), pairs
 
 
-def _sorted(clips: pa.Table, policy: Policy) -> pa.Table:
-    """Return the columns that selection needs, sorted by key. Raises ValueError where a key stands twice."""
-    counts = pc.value_counts(clips["key"])
-    twice = counts.field("values").filter(pc.greater(counts.field("counts"), 1))
+def _sorted(clips: pa.Table, scores: pa.Table, policy: Policy) -> pa.Table:
+    """Return clips with their scores, sorted by key. Raises ValueError where a key stands twice."""
+    clips = with_scores(clips, scores, asked(policy))
+    clips = clips.take(pc.sort_indices(clips["key"])).combine_chunks()
+    key = flat(clips["key"])
+    twice = key[1:].filter(pc.equal(key[1:], key[:-1])) if len(key) else key
     if len(twice):
         raise ValueError(
-            f"{len(twice)} clip keys stand in several rows, such as {twice[0]}; equal sources must be scanned once"
+            f"{len(pc.unique(twice))} clip keys stand in several rows, such as {twice[0]}; "
+            "equal sources must be scanned once"
         )
-    chosen = set(columns(policy))
-    found = clips.select([name for name in clips.column_names if name in chosen])
-    return found.take(pc.sort_indices(clips["key"])).combine_chunks()
+    return clips
 
 
 def _selection(clips: pa.Table, policy: Policy, verdicts: Verdicts, pairs: list[Pair]) -> pa.Table:
     duplicate = len(policy.rules)
-    for pair in pairs:
-        text = f"{pair.level} of {clips['key'][pair.kept].as_py()}"
-        verdicts.drop(pair.dropped, duplicate, pair.distance, pair.limit, text)
+    stays = flat(clips["key"]).take(pa.array([pair.kept for pair in pairs], pa.int64())).to_pylist()
+    verdicts.drop(
+        np.array([pair.dropped for pair in pairs], np.int64), duplicate, np.array([pair.distance for pair in pairs]),
+        np.array([pair.limit for pair in pairs]),
+        [f"{pair.level} of {key}" for pair, key in zip(pairs, stays, strict=True)],
+    )  # fmt: skip
     failed, kept = verdicts.failed, verdicts.kept
     names = pa.array([*(rule.name for rule in policy.rules), DUPLICATE], pa.string())
     stages = pa.array(["limits", "duplicates"], pa.string())
     rows = {
         "key": clips["key"],
+        "unit": clips["unit"],
         "policy": pa.repeat(pa.scalar(policy.name, pa.string()), len(clips)),
         "kept": pa.array(kept),
         "stage": stages.take(pa.array((failed == duplicate).astype(np.int32), mask=kept)),

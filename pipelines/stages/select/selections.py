@@ -1,7 +1,7 @@
 """The selections of a run: several stand beside each other, each with its own verdicts and shards. No Ray, no torch.
 
     RUN/policies/NAME.yaml                      the policy as it was when it selected
-    RUN/ledger/selection/part-<unit>-NAME.*     its verdicts, a part for each unit of sources
+    RUN/ledger/selection/part-NAME.*            its verdicts, sorted by key
     RUN/ledger/pairs/part-NAME.*                its duplicates
     RUN/shards/NAME/, RUN/latents/NAME/         what was packed of it
 
@@ -14,23 +14,30 @@ policy selects again.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 import yaml
 
 from rushes.filters import policy as policies
 from rushes.filters.policy import Policy
+from rushes.pipelines.stages.match import stage as match
 from rushes.pipelines.stages.select import dedup
 from rushes.pipelines.stages.select import select as selecting
 from rushes.pipelines.stages.select.measures import measurable
 from rushes.pipelines.store import shards, storage
-from rushes.pipelines.store.ledger import Ledger, fingerprint
+from rushes.pipelines.store.ledger import TABLES, Ledger, fingerprint
 
 log = logging.getLogger("rushes")
 SCORES = ["key", "scorer", "model", "value"]
+ROWS = 65_536
+"""Rows that are read or written at once."""
 
 
 class SelectionError(ValueError):
@@ -39,16 +46,27 @@ class SelectionError(ValueError):
 
 def names(ledger: Ledger) -> list[str]:
     """Return the names of the policies that have selected from a ledger, sorted; one listing."""
-    return sorted({_policy_of(part.unit) for part in ledger.parts("selection")})
+    return sorted({part.unit for part in ledger.parts("selection")})
 
 
-def unit_of(unit: str, policy: str) -> str:
-    """Return the name of the part that holds a policy's verdicts on one unit of sources."""
-    return f"{unit}-{policy}"
+def kept_by_unit(ledger: Ledger) -> Iterator[tuple[str, list[str]]]:
+    """Yield each unit of sources that has a clip which any selection keeps, with the sorted keys of these clips.
+
+    Captions and encoded clips are made for them once. Units come sorted, one at a time.
+    """
+    dataset = ledger.dataset("selection")
+    if dataset is None:
+        return
+    with duckdb.connect() as db:
+        db.register("selection", dataset)
+        found = db.sql("select distinct unit, key from selection where kept order by unit, key")
+        for unit, rows in groupby(_rows(found), itemgetter(0)):
+            yield unit, [key for _, key in rows]
 
 
-def _policy_of(part: str) -> str:
-    return part.split("-", 3)[-1]  # w0000-00000-NAME, and the name may hold a hyphen
+def _rows(found: duckdb.DuckDBPyRelation) -> Iterator[tuple[str, str]]:
+    for batch in found.to_arrow_reader(ROWS):
+        yield from zip(batch["unit"].to_pylist(), batch["key"].to_pylist(), strict=True)
 
 
 def settings(run: str) -> dict:
@@ -118,35 +136,37 @@ def saved(run: str, name: str) -> Policy | None:
 
 
 def print_of(ledger: Ledger, policy: Policy) -> str:
-    """Return the fingerprint of the selection that a policy makes of the ledger as it is."""
+    """Return the fingerprint of the selection that a policy makes of the ledger as it is; a few listings."""
+    return _print(_made_of(ledger), policy)
+
+
+def _made_of(ledger: Ledger) -> tuple[list[Any], str]:
+    """Return what the parts are that any selection is made of, and those that only duplicates are told by."""
     tables = [[(part.unit, part.fingerprint) for part in ledger.parts(table)] for table in ("clips", "scores")]
     failed = [(part.unit, part.fingerprint) for part in ledger.parts("errors", "score-*")]
-    return fingerprint("select", policy, *tables, failed)
+    return [*tables, failed], match.print_of(ledger)
+
+
+def _print(made_of: tuple[list[Any], str], policy: Policy) -> str:
+    parts, matches = made_of
+    return fingerprint("select", policy, *parts, matches if policy.dedup.enabled else "")
 
 
 def is_done(ledger: Ledger, policy: Policy, print_: str) -> bool:
     """Whether a policy has selected from the ledger as it is."""
-    units = {unit_of(part.unit, policy.name) for part in ledger.parts("clips")}
-    return ledger.done("selection", print_) >= units and policy.name in ledger.done("pairs", print_)
-
-
-def kept_by_unit(ledger: Ledger) -> dict[str, list[str]]:
-    """Return, for each unit, the sorted keys of its clips that any selection keeps."""
-    keys = pc.unique(ledger.read("selection", ["key"], where=pc.field("kept"))["key"])
-    clips = ledger.read("clips", ["key", "unit"])
-    clips = clips.filter(pc.is_in(clips["key"], value_set=keys)).sort_by([("unit", "ascending"), ("key", "ascending")])
-    found: dict[str, list[str]] = {}
-    for key, unit in zip(clips["key"].to_pylist(), clips["unit"].to_pylist(), strict=True):
-        found.setdefault(unit, []).append(key)
-    return found
+    parts = [part.fingerprint for part in ledger.parts("selection", policy.name)]
+    return parts == [print_] and print_ in [part.fingerprint for part in ledger.parts("pairs", policy.name)]
 
 
 def stale(ledger: Ledger) -> list[str]:
     """Return the selections that were made of another ledger than there is now: before inputs came in, say."""
+    prints = {table: {part.unit: part.fingerprint for part in ledger.parts(table)} for table in ("selection", "pairs")}
+    made_of = _made_of(ledger) if prints["selection"] else ([], "")
     found = []
-    for name in names(ledger):
+    for name in sorted(prints["selection"]):
         policy = saved(ledger.run, name)
-        if policy is None or not is_done(ledger, policy, print_of(ledger, policy)):
+        now = None if policy is None else _print(made_of, policy)
+        if any(prints[table].get(name) != now for table in prints):
             found.append(name)
     return found
 
@@ -168,35 +188,41 @@ def unfinished(ledger: Ledger) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Material:
-    """What a policy looks at: the clips of a ledger that could be scored, their scores and their sketches."""
+    """What a policy looks at: the clips of a ledger that could be scored, their scores and which resemble which."""
 
     clips: pa.Table
     scores: pa.Table
-    sketches: pa.Table | None
-    """None where the policy seeks no duplicates."""
+    matches: pa.Table
+    """Aligned by the policy's rules; empty where it seeks no duplicates."""
     there: frozenset[str]
     """All measures that some clip has."""
 
 
-def material(ledger: Ledger, policy: Policy) -> Material:
-    """Read what a policy looks at, and only that."""
+def material(ledger: Ledger, policy: Policy, say: Callable[[str], None] = log.info) -> Material:
+    """Read what a policy looks at, and only that; matches that are not current are computed and not kept."""
     failed = ledger.read("errors", ["key"], where=pc.field("stage") == "score")["key"].to_pylist()
     clips = ledger.read(
         "clips",
         selecting.columns(policy),
         where=~pc.field("key").isin(pa.array(failed, pa.string())) if failed else None,
     )
-    scorers = {name for name in pc.unique(ledger.read("scores", ["scorer"])["scorer"]).to_pylist() if name}
+    scorers = _scorers(ledger)
     vectors = {policy.dedup.semantic.scorer, policy.dedup.balance.scorer} - {""}
-    asked = {rule.measure for rule in policy.rules} | {dedup.measured(name) for name in policy.dedup.prefer} | vectors
-    wanted = pa.array(sorted(scorers & asked), pa.string())
+    wanted = pa.array(sorted(scorers & (selecting.asked(policy) | vectors)), pa.string())
     scores = ledger.read("scores", [*SCORES, *(["vector"] if vectors else [])], where=pc.field("scorer").isin(wanted))
     return Material(
         clips=clips,
         scores=scores,
-        sketches=ledger.read("sketches") if policy.dedup.enabled else None,
+        matches=match.read(ledger, policy.dedup, say) if policy.dedup.enabled else TABLES["matches"].empty_table(),
         there=frozenset(measurable(scorers)),
     )
+
+
+def _scorers(ledger: Ledger) -> set[str]:
+    found: set[str | None] = set()
+    for batch in ledger.batches("scores", ["scorer"]):
+        found |= set(pc.unique(batch["scorer"]).to_pylist())
+    return {name for name in found if name}
 
 
 def make(run: str, name: str = "") -> dict[str, Any]:
@@ -247,7 +273,7 @@ def select(ledger: Ledger, policy: Policy, text: str) -> tuple[int, int, int]:
     """Let a policy select from a ledger and write its selection; return clips kept, clips judged and duplicates.
 
     A policy that bears the name of a selection of other content replaces that one, and says so in the log; see `clash`
-    for the names that it may not bear.
+    for the names that it may not bear. The table `matches` is brought up to date before, where duplicates are sought.
     """
     if reason := clash(ledger, policy):
         raise SelectionError(reason)
@@ -256,39 +282,37 @@ def select(ledger: Ledger, policy: Policy, text: str) -> tuple[int, int, int]:
             "select    %s selected here by other rules before; that selection is replaced (changed: %s)",
             policy.name, ", ".join(changed),
         )  # fmt: skip
-    seen = material(ledger, policy)
+    if policy.dedup.enabled:
+        match.run(ledger, _say)
+    seen = material(ledger, policy, _say)
     selecting.check_names(policy, seen.there)
     judged = selecting.judge(seen.clips, seen.scores, policy, seen.there)
-    selection, pairs = selecting.resolve(judged, seen.scores, policy, seen.sketches)
+    selection, dropped = selecting.resolve(judged, seen.scores, policy, seen.matches)
     sources = ledger.read("sources", ["source_id", "uri", "wave", "unit", "size_bytes"])
-    every = pa.concat_tables([pairs, dedup.same_bytes(sources, policy)])
-    write(ledger, policy, text, selection, every, judged.clips)
-    return pc.sum(selection["kept"]).as_py() or 0, len(selection), len(pairs)
+    pairs = [dedup.pair_rows(judged.clips, policy, dropped), dedup.same_bytes(sources, policy)]
+    write(ledger, policy, text, selection, pa.concat_tables(pairs))
+    return pc.sum(selection["kept"]).as_py() or 0, len(selection), len(dropped)
 
 
-def write(ledger: Ledger, policy: Policy, text: str, selection: pa.Table, pairs: pa.Table, units: pa.Table) -> None:
-    """Write a selection: its policy, its duplicates and a part for each unit, over what stood under its name before.
+def _say(text: str) -> None:
+    log.info("match     %s", text)
+
+
+def write(ledger: Ledger, policy: Policy, text: str, selection: pa.Table, pairs: pa.Table) -> None:
+    """Write a selection: its policy, its duplicates and its verdicts, over what stood under its name before.
 
     Args:
         ledger: the run's ledger.
         policy: what selected.
         text: its YAML.
-        selection: a row per clip.
+        selection: a row per clip, sorted by key.
         pairs: a row per duplicate.
-        units: `key` and `unit` of the clips.
     """
     print_ = print_of(ledger, policy)
     storage.write_bytes(f"{ledger.run}/policies/{policy.name}.yaml", text.encode())
     ledger.write("pairs", policy.name, pairs, print_)
-    unit = units["unit"].take(pc.index_in(selection["key"], value_set=units["key"].combine_chunks()))
-    current_ = {}
-    for part in ledger.parts("clips"):
-        name = unit_of(part.unit, policy.name)
-        ledger.write("selection", name, selection.filter(pc.equal(unit, part.unit)), print_)
-        current_[name] = print_
-    for part in ledger.parts("selection"):  # of units that are no more
-        if _policy_of(part.unit) == policy.name and part.unit not in current_:
-            storage.remove(part.uri)
+    pieces = (selection.slice(first, ROWS) for first in range(0, max(len(selection), 1), ROWS))
+    ledger.write_batches("selection", policy.name, pieces, print_)
 
 
 def clash(ledger: Ledger, policy: Policy) -> str:

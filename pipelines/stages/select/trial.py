@@ -9,6 +9,7 @@ that the run already has. Nothing is written.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -24,6 +25,7 @@ from rushes.pipelines.stages.select.measures import remedy
 from rushes.pipelines.store.columns import numbers
 from rushes.pipelines.store.ledger import Ledger
 
+log = logging.getLogger("rushes")
 Mask = npt.NDArray[np.bool_]
 UPPER = "UPPER BOUNDS: rules that could not be measured were left out, so fewer clips than these would stay"
 
@@ -50,7 +52,7 @@ def trial(
     ledger = Ledger(run)
     ledger.require()
     policy = select.read_policy(selections.source(run, name))
-    seen = selections.material(ledger, policy)
+    seen = selections.material(ledger, policy, lambda text: log.info("dry run: %s; nothing is kept of it", text))
     clock.lap("read")
     select.check_names(policy, seen.there)
     absent = select.unmeasured(policy, set(seen.there)) if len(seen.clips) else []
@@ -74,7 +76,7 @@ def _counted(
 ) -> dict[str, Any]:  # fmt: skip
     judged = select.judge(seen.clips, seen.scores, policy, seen.there, [rule.name for rule in absent])
     clock.lap("limits")
-    selection, _ = select.resolve(judged, seen.scores, policy, seen.sketches)
+    selection, _ = select.resolve(judged, seen.scores, policy, seen.matches)
     clock.lap("duplicates")
     seconds, kept = numbers(selection["duration_s"].combine_chunks()), _mask(selection["kept"])
     reasons = selection["rule"].combine_chunks()

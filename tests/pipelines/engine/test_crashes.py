@@ -88,8 +88,8 @@ def run(tmp_path: Path, bikes: Path) -> str:
     ledger.write("sources", UNIT["unit"], [source], "s")
     ledger.write("clips", UNIT["unit"], clips, "c")
     ledger.write("frames", f"{UNIT['unit']}-000", frames, "f")
-    kept = [{"key": clip["key"], "policy": "p", "kept": True} for clip in clips]
-    ledger.write("selection", f"{UNIT['unit']}-p", kept, "k")
+    kept = [{"key": clip["key"], "unit": UNIT["unit"], "policy": "p", "kept": True} for clip in clips]
+    ledger.write("selection", "p", kept, "k")
     return ledger.run
 
 

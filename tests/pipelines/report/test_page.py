@@ -69,7 +69,7 @@ def run(tmp_path: Path) -> Path:
         ],
     }  # fmt: skip
     for table, rows in tables.items():
-        ledger.write(table, "u", rows, "0" * 12)
+        ledger.write(table, "default" if table == "selection" else "u", rows, "0" * 12)
     root = tmp_path / "run"
     (root / "policies").mkdir()
     (root / "policies" / "default.yaml").write_text(
@@ -164,7 +164,7 @@ def test_several_selections_are_compared_and_the_one_shown_is_named(run: Path) -
     keys = [row["key"] for row in ledger.read("clips").to_pylist()]
     lax = [{"key": key, "policy": "lax", "kept": key != keys[1], "duration_s": 2.0} for key in keys]
     lax[1] |= {"rule": "best", "value": 50.0, "limit": 55.0}
-    ledger.write("selection", "u-lax", lax, "0" * 12)
+    ledger.write("selection", "lax", lax, "0" * 12)
     (run / "policies" / "lax.yaml").write_text(
         "name: lax\nrules: [{name: best, measure: luma_mean, keep_highest: 0.5}]\n"
     )
@@ -219,7 +219,7 @@ def test_a_sample_of_many_clips_is_bounded_and_shows_every_reason(tmp_path: Path
         for i, clip in enumerate(clips)
     ]
     ledger.write("clips", "u", clips, "0" * 12)
-    ledger.write("selection", "u", selection, "0" * 12)
+    ledger.write("selection", "p", selection, "0" * 12)
     cards = facts.cards(accounting.open_books(str(tmp_path)), facts.Strips(str(tmp_path)))
     assert len(cards) == facts.CARDS
     reasons = [card.reason for card in cards]

@@ -57,7 +57,7 @@ def run(tmp_path: Path) -> Ledger:
     ledger.write("clips", UNIT, [clip(n) for n in range(6)], "ccc")
     ledger.write("captions", UNIT, [captioned(n) for n in range(6)], "ppp")
     kept = [{"key": clip(n)["key"], "policy": "default", "kept": True} for n in range(6)]
-    ledger.write("selection", UNIT, kept, "fff")
+    ledger.write("selection", "default", kept, "fff")
     return ledger
 
 

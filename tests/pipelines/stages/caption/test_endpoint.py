@@ -333,7 +333,8 @@ def test_a_worker_killed_by_the_system_asks_again_only_for_what_was_under_way(se
     ledger.write("clips", "u", [{k: v for k, v in clip.items() if k in columns} for clip in clips], "c")
     pictures = [{"source_id": "s", "time_s": clip["frame_s"][0], "jpeg": clip["jpegs"][0]} for clip in clips]
     ledger.write("frames", "u", pictures, "f")
-    ledger.write("selection", "u", [{"key": clip["key"], "policy": "p", "kept": True} for clip in clips], "s")
+    kept = [{"key": clip["key"], "unit": "u", "policy": "p", "kept": True} for clip in clips]
+    ledger.write("selection", "p", kept, "s")
     server.behave = lambda key, nth: (time.sleep(0.01), _completion(_good(key)))[1]
     command = [sys.executable, "-c", WORKER, ledger.run, server.url]
     worker = subprocess.Popen(command)

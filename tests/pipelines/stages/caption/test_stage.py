@@ -82,8 +82,8 @@ def fill(ledger: Ledger) -> None:
 
 
 def keep(ledger: Ledger, numbers: Any) -> None:
-    rows = [{"key": _clip(n)["key"], "policy": "p", "kept": n in set(numbers)} for n in range(20)]
-    ledger.write("selection", UNIT, rows, f"s{len(list(numbers))}")
+    rows = [{"key": _clip(n)["key"], "unit": UNIT, "policy": "p", "kept": n in set(numbers)} for n in range(20)]
+    ledger.write("selection", "p", rows, f"s{len(list(numbers))}")
 
 
 def work(ledger: Ledger, print_: str = "one", made_by: str = MADE_BY, config: CaptionConfig = CONFIG) -> dict[str, Any]:

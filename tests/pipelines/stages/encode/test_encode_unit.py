@@ -65,9 +65,9 @@ def keys(run: str) -> list[str]:
 def keep(run: str, numbers: Iterable[int], made_by: str = "mmm") -> dict[str, Any]:
     """Let the selection keep some clips; return the unit to be encoded."""
     chosen = sorted(numbers)
-    rows = [{"key": one, "policy": "p", "kept": n in chosen} for n, one in enumerate(keys(run))]
+    rows = [{"key": one, "unit": UNIT, "policy": "p", "kept": n in chosen} for n, one in enumerate(keys(run))]
     print_ = f"k{''.join(map(str, chosen))}{made_by}"
-    Ledger(run).write("selection", UNIT, rows, print_)
+    Ledger(run).write("selection", "p", rows, print_)
     return {"unit": UNIT, "wave": 0, "excluded": [], "fingerprint": print_, "made_by": made_by}
 
 
@@ -192,8 +192,8 @@ def test_weights_reach_the_samples_of_the_policy_that_gave_them(run: str) -> Non
     ledger, (one, two) = Ledger(run), keys(run)[:2]
     ledger.write("captions", UNIT, captions(ledger, [one, two]), "ppp")
     rows = [{"key": one, "policy": "p", "kept": True, "cluster": 3, "weight": 0.25}]
-    rows += [{"key": two, "policy": "p", "kept": True}, {"key": one, "policy": "q", "kept": True, "weight": 9.0}]
-    ledger.write("selection", UNIT, rows, "www")
+    ledger.write("selection", "p", [*rows, {"key": two, "policy": "p", "kept": True}], "www")
+    ledger.write("selection", "q", [{"key": one, "policy": "q", "kept": True, "weight": 9.0}], "www")
     joined = pack.join(ledger, [one, two], "p")
     assert joined[one].balance == {"cluster": 3, "weight": 0.25} and joined[two].balance == {}
     facts = pack.facts_of(joined[one].clip, joined[one].encoded, joined[one].caption, [], joined[one].balance)

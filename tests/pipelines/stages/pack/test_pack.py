@@ -190,7 +190,7 @@ def fill(run: str, units: int = 3, per_unit: int = 4) -> Ledger:
         ledger.write("clips", name, [clip(n, unit=name) for n in numbers], "ccc")
         ledger.write("captions", name, [caption(n) for n in numbers], "ppp")
         ledger.write("scores", name, [{"key": key(n), "scorer": "quality", "value": n} for n in numbers], "sss")
-    ledger.write("selection", "all", selection(range(units * per_unit)), "fff")
+    ledger.write("selection", "default", selection(range(units * per_unit)), "fff")
     return ledger
 
 

@@ -58,7 +58,7 @@ def run(tmp_path: Path) -> Path:
     captions = [caption.row_of(clip, "endpoint", "m", {"long": f"Clip {n}."}) for n, clip in enumerate(clips)]
     ledger.write("captions", UNIT, captions, "ppp")
     kept = [{"key": key(n), "policy": "default", "kept": n < 5} for n in range(6)]
-    ledger.write("selection", f"{UNIT}-default", kept, "fff")
+    ledger.write("selection", "default", kept, "fff")
     plans = pack.shard_plan(ledger.read("encoded"), to_table("selection", kept), PACK)
     joined = pack.join(ledger, [key(n) for n in range(5)])
     infos = [pack.assemble(str(folder), plan, PACK, "default") for plan in plans]
@@ -126,12 +126,12 @@ def change_index(run: Path) -> None:
 
 def keep_another(run: Path) -> None:
     rows = [{"key": key(n), "policy": "default", "kept": True} for n in range(6)]
-    Ledger(str(run)).write("selection", f"{UNIT}-default", rows, "new")
+    Ledger(str(run)).write("selection", "default", rows, "new")
 
 
 def keep_fewer(run: Path) -> None:
     rows = [{"key": key(n), "policy": "default", "kept": n > 0} for n in range(5)]
-    Ledger(str(run)).write("selection", f"{UNIT}-default", rows, "new")
+    Ledger(str(run)).write("selection", "default", rows, "new")
 
 
 def forget_packed(run: Path) -> None:
@@ -356,7 +356,7 @@ def test_a_run_in_an_object_store_is_verified_there(s3: str) -> None:
 
 def test_what_is_selected_but_not_packed_is_named_with_the_command_that_packs_it(run: Path) -> None:
     rows = [{"key": key(0), "policy": "mine", "kept": True}]
-    Ledger(str(run)).write("selection", f"{UNIT}-mine", rows, "fff")
+    Ledger(str(run)).write("selection", "mine", rows, "fff")
     (problem,) = verify(str(run), selection="mine")
     assert str(problem) == (
         f"{run}/shards/mine: its manifest.json is missing: nothing was packed yet, or packing has not finished; "

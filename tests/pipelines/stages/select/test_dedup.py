@@ -17,8 +17,9 @@ from rushes.filters.policy import MissingMeasure, load
 from rushes.pipelines.stages.select import dedup
 from rushes.pipelines.stages.select.measures import embeddings
 from rushes.pipelines.stages.select.select import select
+from rushes.pipelines.stages.shots.sketch import sketch
 from rushes.pipelines.store.ledger import to_table
-from tests.pipelines.clip_rows import EVERYTHING, NO_SCORES, clip, hashes
+from tests.pipelines.clip_rows import EVERYTHING, NO_SCORES, clip, hashes, matched
 
 
 def jpeg(words: str) -> bytes:
@@ -38,24 +39,22 @@ def test_still_clips_are_copies_only_if_their_pictures_are() -> None:
     still = [clip(n, phash=hashes(5, 1) * 24) for n in (1, 2, 3)]
     table = to_table("clips", still)
     pictures = {row["key"]: jpeg(words) for row, words in zip(still, ("Part 1", "Part 2", "Part 1"), strict=True)}
-    _, pairs = select(table, NO_SCORES, EVERYTHING, dedup.sketch(table, pictures))
+    _, pairs = select(table, NO_SCORES, EVERYTHING, matched(table, sketch(table, pictures)))
     assert [(row["key"][15], row["kept_key"][15]) for row in pairs.to_pylist()] == [("3", "1")]
-    assert not len(select(table, NO_SCORES, EVERYTHING)[1])  # unseen, they prove nothing
+    assert not len(select(table, NO_SCORES, EVERYTHING, matched(table))[1])  # unseen, they prove nothing
 
 
 def test_kept_sketches_give_what_new_ones_give_whatever_their_order() -> None:
     table = to_table("clips", [clip(n, n % 5, bit_rate=1000 * (n % 3)) for n in range(20)])
-    kept = dedup.sketch(table, {})
-    fresh = select(table, NO_SCORES, EVERYTHING)
+    kept, fresh = sketch(table, {}), matched(table)
     for some in (kept, kept.take(list(range(19, -1, -1))), kept.slice(7), kept.slice(0, 0)):
-        again = select(table, NO_SCORES, EVERYTHING, some)
-        assert again[0].equals(fresh[0]) and again[1].equals(fresh[1]) and len(again[1])
+        assert matched(table, some).equals(fresh) and len(fresh)
 
 
 def test_sketches_of_waves_together_are_those_of_all_clips_at_once() -> None:
     rows = [clip(n, n % 5) for n in range(12)]
-    waves = [dedup.sketch(to_table("clips", some), {}) for some in (rows[:5], rows[5:])]
-    assert pa.concat_tables(waves).equals(dedup.sketch(to_table("clips", rows), {}))
+    waves = [sketch(to_table("clips", some), {}) for some in (rows[:5], rows[5:])]
+    assert pa.concat_tables(waves).equals(sketch(to_table("clips", rows), {}))
 
 
 def test_sources_of_equal_bytes_are_paired_with_the_first_one() -> None:
@@ -72,23 +71,23 @@ def test_sources_of_equal_bytes_are_paired_with_the_first_one() -> None:
 def test_clips_near_in_meaning_go_only_where_the_policy_asks() -> None:
     table = to_table("clips", [clip(1), clip(2, bit_rate=9), clip(3)])
     scores = to_table("scores", vectors({1: [1.0, 0.0], 2: [1.0, 0.05], 3: [0.0, 1.0]}))
-    assert not len(select(table, scores, EVERYTHING)[1])
+    assert not len(select(table, scores, EVERYTHING, matched(table))[1])
     near = load({"name": "near", "dedup": {"semantic": {"scorer": "embedding", "min_cosine": 0.99}}})
-    (row,) = select(table, scores, near)[1].to_pylist()
+    (row,) = select(table, scores, near, matched(table))[1].to_pylist()
     assert (row["key"][15], row["kept_key"][15], row["level"], row["unit"]) == ("2", "1", "semantic", "cosine")
     with pytest.raises(MissingMeasure, match="semantic"):
-        select(table, NO_SCORES, near)
+        select(table, NO_SCORES, near, matched(table))
 
 
 def test_balance_gives_the_kept_clips_weights_of_one_on_average() -> None:
     table = to_table("clips", [clip(n) for n in range(10)])
     scores = to_table("scores", vectors({n: [1.0, 0.001 * n] if n < 8 else [0.001 * n, 1.0] for n in range(10)}))
     by = load({"name": "even", "dedup": {"balance": {"scorer": "embedding", "clusters": 2}}})
-    rows = select(table, scores, by)[0]
+    rows = select(table, scores, by, matched(table))[0]
     assert rows["cluster"].to_pylist() == [0] * 8 + [1] * 2
     weight = np.array(rows["weight"].to_pylist())
     assert weight.mean() == pytest.approx(1) and weight[9] / weight[0] == pytest.approx(2)
-    assert select(table, scores, EVERYTHING)[0]["weight"].null_count == 10
+    assert select(table, scores, EVERYTHING, matched(table))[0]["weight"].null_count == 10
 
 
 def test_vectors_of_two_models_are_refused() -> None:
@@ -103,9 +102,9 @@ def test_vectors_of_two_models_are_refused() -> None:
 def test_quality_counts_only_where_it_was_measured() -> None:
     same = {"bit_rate": 1000, "duration_s": 4.0}
     table = to_table("clips", [clip(1, 9, **same), clip(2, 9, **same)])
-    assert select(table, NO_SCORES, EVERYTHING)[1]["kept_key"].to_pylist() == [f"{1:016x}-000000000"]
+    assert select(table, NO_SCORES, EVERYTHING, matched(table))[1]["kept_key"].to_pylist() == [f"{1:016x}-000000000"]
     measured = [{"key": f"{n:016x}-000000000", "scorer": "quality", "model": "m", "value": 10.0 * n} for n in (1, 2)]
-    rows = select(table, to_table("scores", measured), EVERYTHING)[1]
+    rows = select(table, to_table("scores", measured), EVERYTHING, matched(table))[1]
     assert rows["kept_key"].to_pylist() == [f"{2:016x}-000000000"]
 
 
@@ -175,7 +174,7 @@ def chosen(clips: list[dict[str, Any]]) -> tuple[pa.Table, pa.Table]:
     """Select among clips with their pictures, as the ledger keeps them in `sketches`."""
     table = to_table("clips", [{name: row[name] for name in row if name != "picture"} for row in clips])
     jpegs = {row["key"]: cv2.imencode(".jpg", row["picture"])[1].tobytes() for row in clips}
-    return select(table, NO_SCORES, EVERYTHING, dedup.sketch(table, jpegs))
+    return select(table, NO_SCORES, EVERYTHING, matched(table, sketch(table, jpegs)))
 
 
 def test_the_labelled_duplicates_are_found_and_nothing_else_is_merged(

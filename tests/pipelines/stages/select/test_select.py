@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rushes.filters.policy import MissingMeasure, Policy, PolicyError, Rule, load, preset
-from rushes.pipelines.stages.select.select import read_policy, select
+from rushes.pipelines.stages.select import select as selecting
+from rushes.pipelines.stages.select.select import read_policy
 from rushes.pipelines.store.ledger import TABLES, to_table
-from tests.pipelines.clip_rows import EVERYTHING, NO_SCORES, clip, hashes
+from tests.pipelines.clip_rows import EVERYTHING, NO_SCORES, clip, hashes, matched
 
 
 def score(number: int, scorer: str, value: float | None) -> dict[str, Any]:
@@ -22,6 +23,10 @@ def score(number: int, scorer: str, value: float | None) -> dict[str, Any]:
 
 def policy(*rules: dict[str, Any], **dedup: Any) -> Policy:
     return load({"name": "p", "rules": list(rules), "dedup": dedup})
+
+
+def select(clips: pa.Table, scores: pa.Table, by: Policy) -> tuple[pa.Table, pa.Table]:
+    return selecting.select(clips, scores, by, matched(clips, rules=by.dedup))
 
 
 def chosen(clips: list[dict[str, Any]], by: Policy, scores: pa.Table = NO_SCORES) -> dict[int, dict[str, Any]]:

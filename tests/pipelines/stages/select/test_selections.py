@@ -84,12 +84,12 @@ def test_two_selections_stand_beside_each_other_and_share_what_is_made_of_clips(
     assert before <= {part.uri for part in Ledger(str(run)).parts("selection")}
     assert (_kept(run, "long"), _kept(run, "long-best")) == ([2, 3, 4, 5], [0, 1, 2])
     ledger = Ledger(str(run))
-    assert {part.unit for part in ledger.parts("selection")} == {
-        f"{u}-{n}" for u in UNITS for n in ("long", "long-best")
-    }
+    assert [part.unit for part in ledger.parts("selection")] == ["long", "long-best"]
+    assert ledger.read("selection", ["unit"])["unit"].to_pylist() == [UNITS[n // 3] for n in range(6)] * 2
     assert [part.unit for part in ledger.parts("pairs")] == ["long", "long-best"]
     assert kept_keys(ledger, UNITS[0]) == [_key(0), _key(1), _key(2)]
     assert kept_keys(ledger, UNITS[1]) == [_key(3), _key(4), _key(5)]
+    assert dict(selections.kept_by_unit(ledger)) == {unit: kept_keys(ledger, unit) for unit in UNITS}
 
 
 def test_the_same_policy_again_changes_nothing_and_a_changed_one_is_made_anew(
@@ -104,7 +104,7 @@ def test_the_same_policy_again_changes_nothing_and_a_changed_one_is_made_anew(
     assert "bears the name long here" in trial.trial(str(run), _policy(run, "long"))["notes"][0]
     assert selections.make(str(run), _policy(run, "long"))["new"] is True
     assert "changed: too_short" in caplog.text
-    assert _kept(run, "long") == [4, 5] and len(Ledger(str(run)).parts("selection")) == 2
+    assert _kept(run, "long") == [4, 5] and len(Ledger(str(run)).parts("selection")) == 1
 
 
 def test_a_ledger_that_grew_makes_selections_stale_until_they_select_again(run: Path) -> None:
