@@ -24,7 +24,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import ray
 import ray.data
@@ -32,6 +32,7 @@ from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from rushes.pipelines.config import RayConfig
+from rushes.pipelines.stages.stage import Place
 
 log = logging.getLogger("rushes")
 
@@ -119,7 +120,7 @@ def gpus() -> int:
 class Segment:
     """Steps of a leg that run in one process, one after the other, with what makes the worker that does them."""
 
-    place: Literal["cpu", "gpu", "wait"]
+    place: Place
     make: Callable[[], Callable[..., Row]]
     """Called once a process; what it makes is called with a task, the counter and a number of threads, and returns the
     task with what came of it."""
@@ -180,15 +181,18 @@ class _Actor:
     """A process that keeps what it has loaded."""
 
     def __init__(self, made_of: bytes, attempts: Attempts, threads: int) -> None:
-        self.given = {"made_of": made_of, "attempts": attempts, "threads": threads}
+        self.made_of, self.attempts, self.threads = made_of, attempts, threads
 
     def __call__(self, row: Row) -> Row:
-        return _task(row, **self.given)
+        return _task(row, self.made_of, self.attempts, self.threads)
 
 
 @contextmanager
 def _watched(attempts: Attempts, watch: Callable[[Tallies], None] | None) -> Iterator[None]:
     """Tell how far the steps are, in a thread of its own while the block waits for what comes out in the end."""
+    if watch is None:
+        yield
+        return
     over = threading.Event()
 
     def look() -> None:
@@ -196,9 +200,6 @@ def _watched(attempts: Attempts, watch: Callable[[Tallies], None] | None) -> Ite
             with suppress(ray.exceptions.RayError):  # the end is told below, or the run has failed
                 watch(attempts.tallies())
 
-    if watch is None:
-        yield
-        return
     thread = threading.Thread(target=look, daemon=True)
     thread.start()
     try:
@@ -250,7 +251,7 @@ def _counter() -> Any:
     It stands on the node of the driver, so that it is there as long as the run is, whichever workers are lost.
     """
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    return ray.remote(num_cpus=0, scheduling_strategy=here)(_Counter).remote()  # type: ignore[arg-type]
+    return ray.remote(_Counter).options(num_cpus=0, scheduling_strategy=here).remote()  # type: ignore[attr-defined]
 
 
 class _Counter:
@@ -276,8 +277,8 @@ class _Counter:
 
     def tell(self, leg: int, step: str, items: int, seconds: float, errors: int) -> None:
         """Add a unit to what a step has done."""
-        units, *sums = self.done.get((leg, step), (0, 0, 0.0, 0))
-        self.done[leg, step] = (units + 1, sums[0] + items, sums[1] + seconds, sums[2] + errors)
+        before = self.done.get((leg, step), (0, 0, 0.0, 0))
+        self.done[leg, step] = (before[0] + 1, before[1] + items, before[2] + seconds, before[3] + errors)
 
     def tallies(self, leg: int) -> Tallies:
         """Return what the steps of a leg have done."""

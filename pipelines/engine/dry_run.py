@@ -29,7 +29,7 @@ def dry_run(inputs: Sequence[str], run: str, config: CurateConfig) -> dict[str, 
         known += row["uri"] in before
     return {
         "run": run, "inputs": count, "bytes": size_bytes, "new": count - known, "known": known,
-        "units_so_far": len(plan.units(ledger)), "policy": config.select.policy, "scorers": config.score.scorers,
+        "units_so_far": len(plan.probed_units(ledger)), "policy": config.select.policy, "scorers": config.score.scorers,
     }  # fmt: skip
 
 

@@ -61,7 +61,7 @@ def run(
     out, prefix = f"{run_}/latents/{selection}", f"{selection}."
     print_ = tokenizer_fingerprint(model)
     scorer = scorer_fingerprint(model, config)
-    units = {}
+    units: dict[str, Row] = {}
     for shard in shards.read_manifest(root).shards:
         name = prefix + shard.path.removesuffix(".tar").replace("/", "-")
         own = fingerprint(FORMAT, print_, scorer, config, shard.sha256)

@@ -13,7 +13,7 @@ from typing import Any
 from rushes.pipelines.config import CurateConfig
 from rushes.pipelines.engine.plan import WorkUnit
 from rushes.pipelines.stages import stage as stages
-from rushes.pipelines.stages.stage import Stage, Where
+from rushes.pipelines.stages.stage import Place, Stage
 from rushes.pipelines.stages.unit import SCANNED
 from rushes.pipelines.store.ledger import Ledger, Part, fingerprint
 
@@ -47,21 +47,20 @@ def fingerprints(config: CurateConfig) -> dict[str, str]:
     return found
 
 
-def segments(steps: Sequence[str], config: Any, gpus: int) -> list[tuple[Where, list[str], int]]:
+def segments(steps: Sequence[str], config: Any, gpus: int) -> list[tuple[Place, list[str], int]]:
     """Return the steps of a leg in stretches that run in one process: where, which, and in how many processes.
 
     A model runs on a core where there is no GPU, and then together with the steps beside it: models are loaded once a
     process, and no pool of actors holds cores that another step waits for.
     """
-    found: list[tuple[Where, list[str], int]] = []
+    found: list[tuple[Place, list[str], int]] = []
     for name in steps:
         stage = stages.load(name)
-        place: Where = stage.where(config)
-        if place == "either":
-            place = found[-1][0] if found else "cpu"
-        if place == "model":
-            place = "gpu" if gpus else "cpu"  # type: ignore[assignment]
-        if found and found[-1][0] == place:
+        beside: Place = found[-1][0] if found else "cpu"
+        model: Place = "gpu" if gpus else "cpu"
+        places: dict[str, Place] = {"either": beside, "model": model, "cpu": "cpu", "wait": "wait"}
+        place = places[stage.where(config)]
+        if found and beside == place:
             found[-1] = (place, [*found[-1][1], name], max(found[-1][2], stage.workers(config)))
         else:
             found.append((place, [name], stage.workers(config)))

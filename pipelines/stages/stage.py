@@ -14,6 +14,7 @@ from typing import Any, Literal
 from rushes.pipelines.stages.unit import Tally, Unit
 
 Where = Literal["cpu", "model", "wait", "either"]
+Place = Literal["cpu", "gpu", "wait"]
 Worker = Callable[[Unit], Tally]
 
 

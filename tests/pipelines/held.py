@@ -11,7 +11,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,11 +75,13 @@ class Hold:
                 file.unlink(missing_ok=True)
 
     def wait(self, driver: subprocess.Popen[bytes]) -> int:
-        """Return a process that is held."""
+        """Return a process that is held; those that were before and died are not meant."""
         deadline = time.monotonic() + MOST_S
         while time.monotonic() < deadline and driver.poll() is None:
-            if found := list(self.folder.glob("held-*")):
-                return int(found[0].name.removeprefix("held-"))
+            for file in self.folder.glob("held-*"):
+                pid = int(file.name.removeprefix("held-"))
+                if psutil.pid_exists(pid) and _lives(psutil.Process(pid)):
+                    return pid
             time.sleep(0.005)
         raise AssertionError(f"nobody was about to write {(self.folder / 'at').read_text()}")
 
@@ -91,7 +93,9 @@ def ray(folder: Path) -> Iterator[Hold]:
     cluster.stop()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RUSHES_HOLD", str(folder))
-        patch.setenv("PYTHONPATH", os.pathsep.join([str(folder), str(REPO)]))
+        patch.setenv(
+            "PYTHONPATH", os.pathsep.join(filter(None, [str(folder), str(REPO), os.environ.get("PYTHONPATH")]))
+        )
         cluster.start(RayConfig())
         yield Hold(folder=folder)
         cluster.stop()
@@ -111,8 +115,27 @@ def workers() -> list[psutil.Process]:
 
 
 def kill(driver: subprocess.Popen[bytes]) -> None:
-    """Kill a run as a whole: the driver with its group, and all workers."""
+    """Kill a run as a whole, the workers and the driver with its group; nobody lives when it returns.
+
+    The driver is stopped first, so that it does nothing about its workers' deaths, and killed last: of a dead driver
+    Ray tells the workers, who would tidy up behind themselves before the signal reaches them. All must be dead before
+    anybody is released.
+    """
+    os.killpg(driver.pid, signal.SIGSTOP)
+    found = workers()
+    for worker in found:
+        with suppress(psutil.NoSuchProcess):
+            worker.kill()
+    deadline = time.monotonic() + MOST_S
+    while alive := [worker for worker in found if _lives(worker)]:
+        assert time.monotonic() < deadline, f"{alive} did not die"
+        time.sleep(0.005)
     os.killpg(driver.pid, signal.SIGKILL)
-    for worker in workers():
-        worker.kill()
     driver.wait()
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
