@@ -185,6 +185,8 @@ class Pieces:
             elif not part:
                 self._fetch(at)
                 part = self._there(at, end - at)
+            if not part:  # the object ends, which only this request has told
+                break
             parts.append(part)
             at += len(part)
         return b"".join(parts)
