@@ -162,8 +162,9 @@ def remove(fs: Any, paths: Sequence[str]) -> None:
 class Pieces:
     """The bytes of one object, fetched as they are asked for and held up to a limit.
 
-    The first GET brings a small object whole. Of a large one pieces are held, those used last; reading on fetches more
-    at once than jumping about. All of them are of one version. Not for several threads at a time.
+    The first GET brings a small object whole. Of a large one pieces are held, those used last and, before all others
+    but the newest, the first one, which every opening reads; reading on fetches more at once than jumping about. All of
+    them are of one version. Not for several threads at a time.
     """
 
     def __init__(self, fs: Any, path: str, hold_bytes: int):
@@ -184,6 +185,8 @@ class Pieces:
             elif not part:
                 self._fetch(at)
                 part = self._there(at, end - at)
+            if not part:  # the object ends, which only this request has told
+                break
             parts.append(part)
             at += len(part)
         return b"".join(parts)
@@ -232,7 +235,8 @@ class Pieces:
         if data:
             self._held[start] = data
         while len(self._held) > 1 and sum(map(len, self._held.values())) > self.hold_bytes:
-            self._held.popitem(last=False)
+            older = list(self._held)[:-1]
+            del self._held[next(filter(None, older), 0)]
 
 
 class Reader(io.RawIOBase):
