@@ -17,6 +17,7 @@ from rushes.filters.policy import MissingMeasure, load
 from rushes.pipelines.stages.select import dedup
 from rushes.pipelines.stages.select.measures import embeddings
 from rushes.pipelines.stages.select.select import select
+from rushes.pipelines.stages.shots.sketch import sketch
 from rushes.pipelines.store.ledger import to_table
 from tests.pipelines.clip_rows import EVERYTHING, NO_SCORES, clip, hashes
 
@@ -38,14 +39,14 @@ def test_still_clips_are_copies_only_if_their_pictures_are() -> None:
     still = [clip(n, phash=hashes(5, 1) * 24) for n in (1, 2, 3)]
     table = to_table("clips", still)
     pictures = {row["key"]: jpeg(words) for row, words in zip(still, ("Part 1", "Part 2", "Part 1"), strict=True)}
-    _, pairs = select(table, NO_SCORES, EVERYTHING, dedup.sketch(table, pictures))
+    _, pairs = select(table, NO_SCORES, EVERYTHING, sketch(table, pictures))
     assert [(row["key"][15], row["kept_key"][15]) for row in pairs.to_pylist()] == [("3", "1")]
     assert not len(select(table, NO_SCORES, EVERYTHING)[1])  # unseen, they prove nothing
 
 
 def test_kept_sketches_give_what_new_ones_give_whatever_their_order() -> None:
     table = to_table("clips", [clip(n, n % 5, bit_rate=1000 * (n % 3)) for n in range(20)])
-    kept = dedup.sketch(table, {})
+    kept = sketch(table, {})
     fresh = select(table, NO_SCORES, EVERYTHING)
     for some in (kept, kept.take(list(range(19, -1, -1))), kept.slice(7), kept.slice(0, 0)):
         again = select(table, NO_SCORES, EVERYTHING, some)
@@ -54,8 +55,8 @@ def test_kept_sketches_give_what_new_ones_give_whatever_their_order() -> None:
 
 def test_sketches_of_waves_together_are_those_of_all_clips_at_once() -> None:
     rows = [clip(n, n % 5) for n in range(12)]
-    waves = [dedup.sketch(to_table("clips", some), {}) for some in (rows[:5], rows[5:])]
-    assert pa.concat_tables(waves).equals(dedup.sketch(to_table("clips", rows), {}))
+    waves = [sketch(to_table("clips", some), {}) for some in (rows[:5], rows[5:])]
+    assert pa.concat_tables(waves).equals(sketch(to_table("clips", rows), {}))
 
 
 def test_sources_of_equal_bytes_are_paired_with_the_first_one() -> None:
@@ -175,7 +176,7 @@ def chosen(clips: list[dict[str, Any]]) -> tuple[pa.Table, pa.Table]:
     """Select among clips with their pictures, as the ledger keeps them in `sketches`."""
     table = to_table("clips", [{name: row[name] for name in row if name != "picture"} for row in clips])
     jpegs = {row["key"]: cv2.imencode(".jpg", row["picture"])[1].tobytes() for row in clips}
-    return select(table, NO_SCORES, EVERYTHING, dedup.sketch(table, jpegs))
+    return select(table, NO_SCORES, EVERYTHING, sketch(table, jpegs))
 
 
 def test_the_labelled_duplicates_are_found_and_nothing_else_is_merged(
