@@ -55,9 +55,10 @@ def task(
         name=name, wave=int(name[1:5]), probed_in=probed_in, uris=uris, seconds=0.0, chunks=chunks, print=""
     )
     made = {"encode": job.fingerprints(config)["encode"], "caption": stages.load("caption").settings(config)}
+    prints: Row = {**_there(index, work), **dict.fromkeys(stage.writes, print_), "errors": {step: print_}}
     return {
         "unit": name, "wave": work.wave, "probed_in": probed_in, "uris": uris, "chunks": chunks, "chunk": None,
-        "todo": [step], "prints": {**_there(index, work), **dict.fromkeys(stage.writes, print_), "errors": {step: print_}},
+        "todo": [step], "prints": prints,
         "stale": job.stale([stage], [step], work, index),
         "keys": dict(selections.kept_by_unit(ledger)).get(unit, []),
         "made_by": {**made, **({step: made_by} if made_by else {})}, **more,
@@ -72,7 +73,8 @@ def _there(index: job.Index, unit: WorkUnit) -> dict[str, str]:
     for table in sorted(tables):
         scanned = [f"{unit.name}-{chunk:03d}" for chunk in range(unit.chunks)]
         for name in scanned if table in SCANNED else named.get(table, [unit.name]):
-            found |= {table: part.fingerprint for part in index.of(table, name)}
+            for part in index.of(table, name):
+                found[table] = part.fingerprint
     return found
 
 

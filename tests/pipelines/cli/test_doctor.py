@@ -98,6 +98,9 @@ def test_secrets_are_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_neither_torch_nor_ray_is_imported() -> None:
-    code = "import sys; from rushes.pipelines.cli import checks; checks.checks(); print({'torch', 'ray', 'cv2'} & set(sys.modules))"
+    code = (
+        "import sys; from rushes.pipelines.cli import checks; checks.checks(); "
+        "print({'torch', 'ray', 'cv2'} & set(sys.modules))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
