@@ -179,7 +179,7 @@ def test_what_another_configuration_made_is_to_be_done_again_and_named_as_stale(
     found = {task["unit"]: task for task in tasks(ledger)}
     assert found[first.name]["todo"] == found[film.name]["todo"] == ["shots"]
     stale = found[first.name]["stale"]
-    own = dict.fromkeys(("strips", "trims", "sketches", "clips"), [first.name])
+    own = {table: [first.name] for table in ("strips", "trims", "sketches", "clips")}
     named = {table: [part["unit"] for part in parts] for table, parts in stale.items()}
     assert named == {**own, "errors": [f"shots-{first.name}"]}
     assert {part["fingerprint"] for part in stale["clips"]} == {"shots-before"}
