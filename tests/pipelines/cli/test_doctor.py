@@ -9,35 +9,35 @@ from pathlib import Path
 
 import pytest
 
-from rushes.pipelines.cli import checks as doctor
+from rushes.pipelines.cli import checks
 from rushes.pipelines.config import CaptionConfig, ScoreConfig
 from rushes.pipelines.models import weights
 from rushes.pipelines.models.score import SCORERS
 
 
-def _named(checks: list[doctor.Check]) -> dict[str, doctor.Check]:
-    return {check.name: check for check in checks}
+def _named(found: list[checks.Check]) -> dict[str, checks.Check]:
+    return {check.name: check for check in found}
 
 
 def test_whatever_is_missing_comes_with_a_remedy() -> None:
-    found = doctor.checks()
+    found = checks.checks()
     assert len(found) == len(_named(found))
     assert [check.name for check in found if not check.ok and not check.remedy] == []
 
 
 def test_the_test_environment_is_healthy() -> None:
-    assert [check for check in doctor.checks() if check.ok is False] == []
+    assert [check for check in checks.checks() if check.ok is False] == []
 
 
 def test_a_scorer_that_is_switched_on_without_weights_is_a_failure_else_only_a_note() -> None:
-    assert _named(doctor.checks())["model clip"].ok is None
-    wanted = _named(doctor.checks(ScoreConfig(scorers=["clip"])))["model clip"]
+    assert _named(checks.checks())["model clip"].ok is None
+    wanted = _named(checks.checks(ScoreConfig(scorers=["clip"])))["model clip"]
     assert wanted.ok is False
     assert "--score.clip_weights" in wanted.remedy
 
 
 def test_every_scorer_is_looked_for_and_embedded_ones_tell_their_licence() -> None:
-    found = _named(doctor.checks())
+    found = _named(checks.checks())
     told = {name for line in found if line.startswith("model ") for name in line.removeprefix("model ").split(", ")}
     assert set(SCORERS) <= told
     for scorers in ("embedding, tags", "quality", "text", "nsfw, faces"):
@@ -50,23 +50,23 @@ def test_a_gpu_that_the_builds_cannot_use_is_noted_with_its_remedy(
 ) -> None:
     onnx = pytest.importorskip("onnxruntime")
     (tmp_path / "nvidia0").touch()
-    monkeypatch.setattr(doctor.Path, "glob", lambda path, pattern: [tmp_path / "nvidia0"] if "dev" in str(path) else [])
-    monkeypatch.setattr(doctor, "_torch_cuda", lambda: "")
+    monkeypatch.setattr(checks.Path, "glob", lambda path, pattern: [tmp_path / "nvidia0"] if "dev" in str(path) else [])
+    monkeypatch.setattr(checks, "_torch_cuda", lambda: "")
     monkeypatch.setattr(onnx, "get_available_providers", lambda: ["CPUExecutionProvider"])
-    found = {check.name: check for check in doctor._gpu()}
+    found = {check.name: check for check in checks._gpu()}
     assert found["gpu"].found == "1 NVIDIA"
     assert (found["torch for GPU"].ok, found["onnxruntime runs on"].ok) == (None, None)
     assert "onnxruntime-gpu" in found["onnxruntime runs on"].remedy
-    monkeypatch.setattr(doctor, "_torch_cuda", lambda: "12.8")
+    monkeypatch.setattr(checks, "_torch_cuda", lambda: "12.8")
     monkeypatch.setattr(onnx, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])
-    found = {check.name: check for check in doctor._gpu()}
+    found = {check.name: check for check in checks._gpu()}
     assert found["torch for GPU"].found == "built for CUDA 12.8"
     assert found["onnxruntime runs on"].found == "CUDA, CPU"
 
 
 def test_a_tag_is_reported_without_being_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(weights, "_tag", lambda *_: pytest.fail("the doctor fetched weights"))
-    check = _named(doctor.checks(ScoreConfig(scorers=["clip"], clip_weights="openai")))["model clip"]
+    check = _named(checks.checks(ScoreConfig(scorers=["clip"], clip_weights="openai")))["model clip"]
     assert (check.ok, check.found) == (True, "openai, fetched when scoring starts")
 
 
@@ -78,21 +78,21 @@ def test_two_providers_of_opencv_are_a_failure(monkeypatch: pytest.MonkeyPatch) 
             raise importlib.metadata.PackageNotFoundError(name)
         return both[name]
 
-    monkeypatch.setattr(doctor.metadata, "version", version)
-    check = _named(doctor.checks())["opencv"]
+    monkeypatch.setattr(checks.metadata, "version", version)
+    check = _named(checks.checks())["opencv"]
     assert check.ok is False
     assert check.remedy.startswith("pip uninstall -y opencv-python-headless opencv-python && pip install")
 
 
 def test_an_endpoint_that_is_not_given_is_a_failure() -> None:
-    assert _named(doctor.checks(caption=CaptionConfig(source="endpoint")))["captions"].ok is False
+    assert _named(checks.checks(caption=CaptionConfig(source="endpoint")))["captions"].ok is False
 
 
 def test_secrets_are_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIA-not-to-be-seen")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret-not-to-be-seen")
     monkeypatch.setenv("RUSHES_API_KEY", "key-not-to-be-seen")
-    found = doctor.checks(caption=CaptionConfig(source="endpoint", endpoint="http://localhost/v1"))
+    found = checks.checks(caption=CaptionConfig(source="endpoint", endpoint="http://localhost/v1"))
     assert "not-to-be-seen" not in str(found)
     assert _named(found)["s3"].ok
 

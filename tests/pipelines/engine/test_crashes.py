@@ -14,17 +14,12 @@ from PIL import Image
 
 from rushes.pipelines.config import CaptionConfig, CurateConfig, PackConfig, ScanConfig, ScoreConfig
 from rushes.pipelines.media import footage
-from rushes.pipelines.stages.caption import caption, stage
-from rushes.pipelines.stages.encode.stage import encode_unit
-from rushes.pipelines.stages.scan.stage import scan_unit
-from rushes.pipelines.stages.score.stage import ScoreActor
-from rushes.pipelines.stages.sources.stage import probe_unit
-from rushes.pipelines.stages.witness.stage import WitnessActor
+from rushes.pipelines.stages.caption import caption, sources
 from rushes.pipelines.store.clip import clip_key
 from rushes.pipelines.store.ledger import Ledger
+from tests.pipelines import at_work
 
-UNIT = {"unit": "w0000-00000", "wave": 0, "excluded": [], "fingerprint": "0" * 12, "made_by": "m"}
-CONFIG = CurateConfig(pack=PackConfig(max_side_px=48))
+CONFIG = CurateConfig(pack=PackConfig(max_side_px=48), score=ScoreConfig(scorers=["quality"]))
 CLIPS, BAD = 4, 2
 
 
@@ -38,6 +33,7 @@ class Killer:
     def __init__(self, *words: str) -> None:
         self.words, self.deaths = words, 0
         self.begun: dict[str, int] = {}
+        self.taken: set[str] = set()
 
     def begin(self, item: str) -> bool:
         self.begun[item] = self.begun.get(item, 0) + 1
@@ -48,6 +44,19 @@ class Killer:
 
     def end(self, item: str) -> None:
         self.begun.pop(item, None)
+
+    def again(self, task: str) -> bool:
+        """Whether the task was taken up before."""
+        before = task in self.taken
+        self.taken.add(task)
+        return before
+
+    def claim(self, unit: str, task: str) -> bool:
+        """There is one task of each unit here."""
+        return True
+
+    def tell(self, step: str, items: int, seconds: float, errors: int) -> None:
+        """Nobody watches."""
 
 
 def retried(work_: Callable[[], Any]) -> Any:
@@ -73,23 +82,23 @@ def run(tmp_path: Path, bikes: Path) -> str:
     ledger.create()
     film = tmp_path / "film.mp4"
     shutil.copy(bikes.with_name("carphone_pristine.mp4"), film)
-    source = {**footage.probe(str(film), ScanConfig()), "wave": 0, "unit": UNIT["unit"]}
+    source = {**footage.probe(str(film), ScanConfig()), "wave": 0, "unit": at_work.PROBED}
     picture = io.BytesIO()
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (90, 160, 3), np.uint8)).save(picture, "JPEG")
     clips = [
         {
             "key": clip_key(source["source_id"], 500 * n), "source_id": source["source_id"], "uri": str(film),
-            "start_s": n / 2, "end_s": n / 2 + 0.5, "duration_s": 0.5, "unit": UNIT["unit"], "frame_s": [n / 2],
+            "start_s": n / 2, "end_s": n / 2 + 0.5, "duration_s": 0.5, "unit": at_work.UNIT, "frame_s": [n / 2],
             "crop_left": 0.0, "crop_top": 0.0, "crop_right": 0.0, "crop_bottom": 0.0,
         }
         for n in range(CLIPS)
     ]  # fmt: skip
     frames = [{"source_id": source["source_id"], "time_s": n / 2, "jpeg": picture.getvalue()} for n in range(CLIPS)]
-    ledger.write("sources", UNIT["unit"], [source], "s")
-    ledger.write("clips", UNIT["unit"], clips, "c")
-    ledger.write("frames", f"{UNIT['unit']}-000", frames, "f")
-    kept = [{"key": clip["key"], "unit": UNIT["unit"], "policy": "p", "kept": True} for clip in clips]
-    ledger.write("selection", "p", kept, "k")
+    ledger.write("sources", at_work.PROBED, [source], "s")
+    ledger.write("clips", at_work.UNIT, clips, "c")
+    ledger.write("frames", at_work.SCAN, frames, "f")
+    ledger.write("scores", at_work.UNIT, [], "o")
+    at_work.keep(ledger.run, [clip["key"] for clip in clips])
     return ledger.run
 
 
@@ -102,26 +111,25 @@ def others(run: str) -> list[str]:
 
 
 def test_a_file_that_kills_who_opens_it_is_an_error_beside_the_others(run: str, bikes: Path) -> None:
-    rows = [{"wave": 0, "unit": UNIT["unit"], "uri": str(bikes.with_name(name))} for name in
+    rows = [{"wave": 0, "unit": at_work.PROBED, "uri": str(bikes.with_name(name))} for name in
             ("bikes.mp4", "carphone_pristine.mp4")]  # fmt: skip
     Ledger(run).write("plan", "w0000", rows, "p")
     crashes = Killer("bikes")
-    done = retried(lambda: probe_unit(UNIT, run=run, config=CONFIG, crashes=crashes))
+    done = retried(lambda: at_work.do(run, CONFIG, "sources", counter=crashes))
     assert (done["items"], done["errors"], crashes.deaths) == (1, 1, 2)
     assert failures(run) == [("sources", None, "crashed", "opening it killed the worker twice")]
 
 
 def test_a_span_that_kills_who_decodes_it_or_looks_at_its_cuts_is_an_error(run: str) -> None:
-    unit, crashes = {**UNIT, "unit": f"{UNIT['unit']}-000", "sources": UNIT["unit"], "chunk": 0}, Killer("span 0")
-    done = retried(lambda: scan_unit(unit, run=run, config=CONFIG, crashes=crashes))
+    crashes = Killer("span 0")
+    done = retried(lambda: at_work.do(run, CONFIG, "scan", counter=crashes))
     assert (done["items"], done["errors"], crashes.deaths) == (0, 1, 2)
     assert failures(run) == [("scan", None, "crashed", "decoding it killed the worker twice")]
     [lost] = Ledger(run).read("errors", ["seconds"])["seconds"].to_pylist()
     assert lost == pytest.approx(120 * 1001 / 30000, abs=0.05)
-    scan_unit(unit, run=run, config=CONFIG)
+    at_work.do(run, CONFIG, "scan")
     witness = Killer("film.mp4")
-    actor = WitnessActor(run, crashes=witness)
-    done = retried(lambda: actor(UNIT))
+    done = retried(lambda: at_work.do(run, CONFIG, "witness", counter=witness))
     assert (done["errors"], witness.deaths) == (1, 2)
     assert failures(run) == [("witness", None, "crashed", "looking at cuts in it killed the worker twice")]
 
@@ -129,8 +137,7 @@ def test_a_span_that_kills_who_decodes_it_or_looks_at_its_cuts_is_an_error(run: 
 def test_a_clip_that_kills_who_scores_it_costs_no_other_its_scores(run: str) -> None:
     everyone, bad = keys(run)[0] + " and 3", keys(run)[BAD] + " and 0"
     crashes = Killer(everyone, bad)
-    actor = ScoreActor(run, ScoreConfig(scorers=["quality"]), crashes=crashes)
-    done = retried(lambda: actor(UNIT))
+    done = retried(lambda: at_work.do(run, CONFIG, "score", counter=crashes))
     assert (done["items"], done["errors"], crashes.deaths) == (3, 1, 4), "twice together, then twice alone"
     assert Ledger(run).read("scores", ["key"])["key"].to_pylist() == others(run)
     assert failures(run) == [("score", keys(run)[BAD], "crashed", "looking at it killed the worker twice")]
@@ -143,12 +150,11 @@ class Speaker:
         return caption.Captions(rows=[caption.row_of(clip, "transformers", "m", {"long": "A clip."}) for clip in clips])
 
 
-def test_a_clip_that_kills_the_model_costs_no_other_its_caption(run: str) -> None:
+def test_a_clip_that_kills_the_model_costs_no_other_its_caption(run: str, monkeypatch: pytest.MonkeyPatch) -> None:
     crashes = Killer(keys(run)[0] + " and 3", keys(run)[BAD] + " and 0")
-    config = CaptionConfig(source="transformers", model="here")
-    actor = stage.CaptionActor(run, config, "same", crashes=crashes)
-    actor._captioner = Speaker()
-    done = retried(lambda: actor(UNIT))
+    config = CurateConfig(caption=CaptionConfig(source="transformers", model="here"))
+    monkeypatch.setattr(sources, "captioner", lambda *_: Speaker())
+    done = retried(lambda: at_work.do(run, config, "caption", counter=crashes))
     assert (done["items"], done["errors"], crashes.deaths) == (3, 1, 4)
     assert Ledger(run).read("captions", ["key"])["key"].to_pylist() == others(run)
     assert failures(run) == [("caption", keys(run)[BAD], "crashed", "captioning it killed the worker twice")]
@@ -156,7 +162,7 @@ def test_a_clip_that_kills_the_model_costs_no_other_its_caption(run: str) -> Non
 
 def test_a_clip_that_kills_who_cuts_it_costs_no_other_its_place(run: str) -> None:
     crashes = Killer(keys(run)[BAD])
-    done = retried(lambda: encode_unit(UNIT, run=run, config=CONFIG, crashes=crashes))
+    done = retried(lambda: at_work.do(run, CONFIG, "encode", counter=crashes))
     assert (done["items"], done["errors"], crashes.deaths) == (3, 1, 2)
     assert Ledger(run).read("encoded", ["key"])["key"].to_pylist() == others(run)
     assert failures(run) == [("encode", keys(run)[BAD], "crashed", "cutting it killed the worker twice")]
@@ -165,5 +171,5 @@ def test_a_clip_that_kills_who_cuts_it_costs_no_other_its_place(run: str) -> Non
 def test_what_was_given_up_stays_given_up_when_another_kills_the_worker(run: str) -> None:
     one, two = keys(run)[1], keys(run)[BAD]
     crashes = Killer(one, two)
-    done = retried(lambda: encode_unit(UNIT, run=run, config=CONFIG, crashes=crashes))
+    done = retried(lambda: at_work.do(run, CONFIG, "encode", counter=crashes))
     assert (done["items"], done["errors"], crashes.deaths) == (2, 2, 4)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import re
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -14,6 +16,7 @@ import torch
 from rushes.pipelines.cli.main import main
 from rushes.pipelines.config import LatentsConfig, ScanConfig, ScoreConfig, SelectConfig, ShotsConfig
 from rushes.pipelines.engine import cluster, curate, encode_latents
+from rushes.pipelines.engine.cluster import Row
 from rushes.pipelines.progress import Reporter
 from rushes.pipelines.report import accounting, summary
 from rushes.pipelines.stages.pack import verify
@@ -251,38 +254,62 @@ def test_a_policy_without_its_scorer_is_refused_before_anything_runs(inputs: Pat
     assert not (tmp_path / "none").exists()
 
 
-def _dies_on_the_third(unit: dict, *, crashes) -> dict:
-    row = {"unit": unit["unit"], "refused": False}
-    if not crashes.begin(unit["unit"]):
+def _dies_on_the_third(task: Row, crashes: cluster.Attempts, threads: int) -> Row:
+    row = {**task, "refused": False}
+    if not crashes.begin(task["unit"]):
         row["refused"] = True
-    elif unit["unit"] == "third":
+    elif task["unit"] == "third":
         os._exit(139)
-    crashes.end(unit["unit"])
+    crashes.end(task["unit"])
     return row
+
+
+def _one_that_dies() -> Callable[..., Row]:
+    """Make a worker that dies of the third unit, whenever it is asked for it."""
+    return _dies_on_the_third
+
+
+def _marked(task: Row, crashes: cluster.Attempts, threads: int) -> Row:
+    crashes.tell("marking", 1, 2.0, 0)
+    return {**task, "came": [*task.get("came", []), os.getpid()]}
+
+
+def _one_that_marks() -> Callable[..., Row]:
+    """Make a worker that says who it is."""
+    return _marked
+
+
+UNITS = [{"unit": name} for name in ("first", "second", "third", "fourth")]
 
 
 def test_what_kills_its_worker_twice_is_refused_and_stops_nothing_else(run: str):
     cluster.start(CONFIG.ray)
-    units = [{"unit": name} for name in ("first", "second", "third", "fourth")]
-    rows = {row["unit"]: row["refused"] for row in cluster.run_units(units, _dies_on_the_third, {})}
+    tasks = cluster.Segment(place="cpu", make=_one_that_dies)
+    rows = {row["unit"]: row["refused"] for row in cluster.stream(UNITS, [tasks])}
     assert rows == {"first": False, "second": False, "third": True, "fourth": False}
 
 
-class _ActorThatDies:
-    """An actor that dies of the third unit, whenever it is asked for it."""
-
-    def __init__(self, crashes) -> None:
-        self.crashes = crashes
-
-    def __call__(self, unit: dict) -> dict:
-        return _dies_on_the_third(unit, crashes=self.crashes)
-
-
-def test_what_kills_its_actor_twice_is_refused_and_stops_nothing_else(run: str):
+@pytest.mark.parametrize("place", ["gpu", "wait"])
+def test_what_kills_its_actor_twice_is_refused_and_stops_nothing_else(run: str, place: Literal["gpu", "wait"]):
     cluster.start(CONFIG.ray)
-    units = [{"unit": name} for name in ("first", "second", "third", "fourth")]
-    rows = {row["unit"]: row["refused"] for row in cluster.run_actors(units, _ActorThatDies, {})}
+    actors = cluster.Segment(place=place, make=_one_that_dies)
+    rows = {row["unit"]: row["refused"] for row in cluster.stream(UNITS, [actors])}
     assert rows == {"first": False, "second": False, "third": True, "fourth": False}
+
+
+def test_a_task_goes_through_all_segments_also_where_one_kills_its_worker_and_is_told_of(run: str):
+    cluster.start(CONFIG.ray)
+    places: list[tuple[Literal["cpu", "gpu", "wait"], Callable[[], Callable[..., Row]]]] = [
+        ("cpu", _one_that_marks), ("wait", _one_that_dies), ("gpu", _one_that_marks),
+    ]  # fmt: skip
+    segments = [cluster.Segment(place=place, make=make) for place, make in places]
+    told: list[cluster.Tallies] = []
+    rows = list(cluster.stream(UNITS, segments, watch=told.append))
+    assert sorted(row["unit"] for row in rows) == sorted(unit["unit"] for unit in UNITS), "none lost, none doubled"
+    assert {row["unit"] for row in rows if row["refused"]} == {"third"}
+    assert all(len(row["came"]) == 2 for row in rows), "each was in the first segment and in the last"
+    assert len({row["came"][1] for row in rows}) == 1, "an actor keeps what it has loaded"
+    assert told[-1]["marking"] == (8, 8, 16.0, 0)
 
 
 def test_one_process_counts_the_attempts_of_all_stages_and_tells_them_apart():

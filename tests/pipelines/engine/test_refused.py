@@ -16,13 +16,10 @@ import s3fs
 from rushes.pipelines.config import CurateConfig, InputConfig, PackConfig
 from rushes.pipelines.engine.plan import add_inputs
 from rushes.pipelines.media import footage
-from rushes.pipelines.stages.scan.stage import scan_unit
-from rushes.pipelines.stages.sources.stage import probe_unit
-from rushes.pipelines.stages.unit import reporting
 from rushes.pipelines.store.ledger import Ledger
+from tests.pipelines import at_work
 
 CONFIG = CurateConfig(pack=PackConfig(max_side_px=48))
-UNIT = {"unit": "w0000-00000", "wave": 0, "excluded": [], "fingerprint": "0" * 12, "made_by": "m"}
 DENIED = b"<?xml version='1.0'?><Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"
 HOP = {"connection", "transfer-encoding", "content-length", "date", "server"}
 
@@ -101,7 +98,7 @@ def test_an_object_that_is_refused_is_an_error_row_and_the_others_are_probed(
     bucket, guard = store
     ledger = planned(str(tmp_path / "run"), f"{bucket}/in/")
     guard.refuse("GET HEAD", "/in/b.mp4")
-    done = probe_unit(UNIT, run=ledger.run, config=CONFIG)
+    done = at_work.do(ledger.run, CONFIG, "sources")
     assert (done["items"], done["errors"], done["fatal"]) == (2, 1, "")
     [error] = ledger.read("errors").to_pylist()
     assert (error["uri"], error["code"]) == (f"{bucket}/in/b.mp4", "unreadable")
@@ -114,10 +111,9 @@ def test_an_object_that_is_refused_later_is_lost_with_its_seconds_and_no_other(
 ) -> None:
     bucket, guard = store
     ledger = planned(str(tmp_path / "run"), f"{bucket}/in/")
-    probe_unit(UNIT, run=ledger.run, config=CONFIG)
+    at_work.do(ledger.run, CONFIG, "sources")
     guard.refuse("GET HEAD", "/in/b.mp4")
-    scan = {**UNIT, "unit": f"{UNIT['unit']}-000", "sources": UNIT["unit"], "chunk": 0}
-    done = scan_unit(scan, run=ledger.run, config=CONFIG)
+    done = at_work.do(ledger.run, CONFIG, "scan")
     assert (done["items"], done["errors"], done["fatal"]) == (2, 1, "")
     [error] = ledger.read("errors").to_pylist()
     assert (error["uri"], error["code"]) == (f"{bucket}/in/b.mp4", "unreadable")
@@ -128,6 +124,6 @@ def test_a_part_that_may_not_be_written_stops_the_run_with_one_sentence(store: t
     bucket, guard = store
     ledger = planned(f"{bucket}/run", f"{bucket}/in/")
     guard.refuse("PUT POST", "/ledger/sources/")
-    done = reporting(probe_unit)(UNIT, run=ledger.run, config=CONFIG)
+    done = at_work.do(ledger.run, CONFIG, "sources")
     assert f"no access to {bucket}/run/ledger/sources/part-" in done["fatal"] and "credentials" in done["fatal"]
     assert ledger.parts("sources") == [] and len(done["fatal"].splitlines()) == 1

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import errno
+from pathlib import Path
 
 import pytest
 
+from rushes.pipelines.config import CurateConfig
+from rushes.pipelines.stages.caption.stage import CaptionsStop
 from rushes.pipelines.stages.pack import pack
-from rushes.pipelines.stages.unit import guard, reporting
+from rushes.pipelines.stages.unit import Tally, Unit, guard
 from rushes.pipelines.store import storage
+from tests.pipelines import at_work
 
 
 def test_what_goes_wrong_with_one_source_is_a_row_without_its_password() -> None:
@@ -42,9 +46,24 @@ def test_passwords_go_and_paths_stay(text: str, clean: str) -> None:
     assert storage.redact(text) == clean
 
 
-@pytest.mark.parametrize("error", [storage.StorageError("no space left"), pack.PackError("no clip of its own")])
-def test_what_stops_a_run_comes_back_as_a_sentence(error: Exception) -> None:
-    def fails(unit: dict) -> dict:
-        raise error
+class _Failing:
+    """A worker to whom only one thing happens."""
 
-    assert reporting(fails)({"unit": "u"})["fatal"] == str(error)
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def __call__(self, unit: Unit) -> Tally:
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    "error", [storage.StorageError("no space left"), pack.PackError("no clip of its own"), CaptionsStop("no answer")]
+)
+def test_what_stops_a_run_comes_back_as_a_sentence(error: Exception, tmp_path: Path) -> None:
+    done = at_work.do(str(tmp_path), CurateConfig(), "shots", worker=_Failing(error))
+    assert done == {"fatal": str(error)}
+
+
+def test_what_nobody_expected_is_not_hidden_in_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError):
+        at_work.do(str(tmp_path), CurateConfig(), "shots", worker=_Failing(ZeroDivisionError()))

@@ -7,6 +7,8 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,15 @@ from hypothesis import strategies as st
 
 from rushes.pipelines.config import PackConfig, ScanConfig
 from rushes.pipelines.store import storage
-from rushes.pipelines.store.ledger import SCHEMA_VERSION, TABLES, Ledger, SchemaMismatch, fingerprint, to_table
+from rushes.pipelines.store.ledger import (
+    OUTDATED,
+    SCHEMA_VERSION,
+    TABLES,
+    Ledger,
+    SchemaMismatch,
+    fingerprint,
+    to_table,
+)
 
 
 @pytest.fixture(params=["local", "s3"])
@@ -81,6 +91,81 @@ def test_removing_a_unit_leaves_the_others(ledger: Ledger) -> None:
         ledger.write("trims", unit, [trim(unit)], "aaa")
     ledger.remove("trims", "u1")
     assert ledger.done("trims", "aaa") == {"u2"}
+
+
+@contextmanager
+def nothing_listed() -> Iterator[None]:
+    """Fail the test if anything in the block lists a folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(storage, "list_files", lambda *_, **__: pytest.fail("something was listed"))
+        yield
+
+
+def test_a_snapshot_tells_what_the_ledger_tells_and_lists_nothing_any_more(ledger: Ledger) -> None:
+    for unit in ("w0-u10", "w0-u1", "w0-u1-000", "w1-u0"):
+        ledger.write("trims", unit, [trim(unit)], "aaa")
+    ledger.write("errors", "w0-u1", [], "bbb")
+    named = [("trims", None), ("trims", "w0-u1"), ("trims", "w0*"), ("errors", None), ("clips", None)]
+    told = [ledger.parts(table, unit) for table, unit in named]
+    assert [len(parts) for parts in told] == [4, 1, 3, 1, 0]
+    rows = ledger.read("trims"), ledger.read_unit("trims", "w0-u1")
+    snapshot = ledger.snapshot()
+    with nothing_listed():
+        assert [snapshot.parts(table, unit) for table, unit in named] == told
+        assert (snapshot.read("trims"), snapshot.read_unit("trims", "w0-u1")) == rows
+        assert snapshot.done("trims", "aaa") == {"w0-u10", "w0-u1", "w0-u1-000", "w1-u0"}
+        assert sum(batch.num_rows for batch in snapshot.batches("trims")) == 4
+        assert snapshot.dataset("clips") is None and snapshot.read("clips").num_rows == 0
+
+
+def test_a_snapshot_knows_what_it_writes_and_removes_itself(ledger: Ledger) -> None:
+    for unit in ("u1", "u2", "u3", "u4"):
+        ledger.write("trims", unit, [trim(unit)], "aaa")
+    snapshot = ledger.snapshot()
+    with nothing_listed():
+        snapshot.write("trims", "u1", [trim("new")], "bbb")
+        snapshot.write("trims", "u5", [trim("u5")], "aaa")
+        snapshot.write("trims", "u5", [trim("u5")], "aaa")
+        snapshot.remove("trims", "u2")
+        snapshot.outdate("trims", snapshot.parts("trims", "u3")[0])
+        snapshot.tidy("trims", {"u1": "bbb", "u3": OUTDATED, "u5": "aaa"})
+        told = snapshot.parts("trims")
+        rows = snapshot.read("trims")
+    assert [(part.unit, part.fingerprint) for part in told] == [("u1", "bbb"), ("u3", OUTDATED), ("u5", "aaa")]
+    assert ledger.parts("trims") == told and ledger.read("trims") == rows
+    assert rows["source_id"].to_pylist() == ["new", "u3", "u5"]
+
+
+def test_a_snapshot_knows_nothing_of_what_others_write_after_it(ledger: Ledger) -> None:
+    ledger.write("trims", "u1", [trim("a")], "aaa")
+    snapshot = ledger.snapshot()
+    ledger.write("trims", "u2", [trim("b")], "aaa")
+    assert [part.unit for part in snapshot.parts("trims")] == ["u1"]
+    assert [part.unit for part in snapshot.snapshot().parts("trims")] == ["u1", "u2"]
+
+
+def test_who_is_told_what_is_stale_removes_just_that_and_lists_nothing(ledger: Ledger) -> None:
+    for unit in ("u1", "u2"):
+        ledger.write("trims", unit, [trim("old")], "aaa")
+    stale = ledger.parts("trims", "u1")
+    with nothing_listed():
+        uri = ledger.write("trims", "u1", [trim("new")], "bbb", stale)
+        ledger.write("trims", "u2", [trim("new")], "bbb", [])
+        assert ledger.part("trims", "u1", "bbb").uri == uri
+        assert ledger.read_whole("trims", ledger.part("trims", "u1", "bbb"))["source_id"].to_pylist() == ["new"]
+    left = [(part.unit, part.fingerprint) for part in ledger.parts("trims")]
+    assert left == [("u1", "bbb"), ("u2", "aaa"), ("u2", "bbb")]
+
+
+def test_what_stands_under_its_own_name_is_never_taken_for_stale(ledger: Ledger) -> None:
+    ledger.write("trims", "u1", [trim("old")], "aaa")
+    ledger.write("trims", "u1", [trim("new")], "aaa", ledger.parts("trims", "u1"))
+    assert ledger.read("trims")["source_id"].to_pylist() == ["new"]
+
+
+def test_a_part_that_is_not_there_is_an_error_not_an_empty_table(ledger: Ledger) -> None:
+    with pytest.raises(FileNotFoundError):
+        ledger.read_whole("trims", ledger.part("trims", "u1", "aaa"))
 
 
 def test_an_unknown_column_is_an_error_that_names_the_columns(ledger: Ledger) -> None:

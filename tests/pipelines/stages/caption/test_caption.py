@@ -68,6 +68,6 @@ def test_captions_are_made_again_for_another_model_or_tags_but_not_for_another_a
 
 def test_another_question_makes_captions_again(monkeypatch: pytest.MonkeyPatch) -> None:
     before = [sources.made_by(config, []) for config in (ENDPOINT, CaptionConfig())]
-    monkeypatch.setattr(caption, "PROMPT_DIGEST", "another")
+    monkeypatch.setattr(sources, "PROMPT_DIGEST", "another")
     after = [sources.made_by(config, []) for config in (ENDPOINT, CaptionConfig())]
     assert before[0] != after[0] and before[1] == after[1], "composed captions are asked of nobody"

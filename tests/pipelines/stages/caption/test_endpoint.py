@@ -26,7 +26,10 @@ from rushes.pipelines.stages.caption.endpoint import EndpointCaptioner
 from rushes.pipelines.stages.pack import pack, verify
 from rushes.pipelines.store import binding
 from rushes.pipelines.store.ledger import TABLES, Ledger, to_table
+from tests.pipelines import at_work
+from tests.pipelines.at_work import SCAN, UNIT
 
+REPO = Path(__file__).parents[4]
 Answer = tuple[int, dict[str, str], str]  # status, headers, body
 
 
@@ -318,33 +321,33 @@ def test_the_only_model_of_a_server_needs_no_name(server: Server, ask: Any) -> N
 
 WORKER = """
 import sys
-from rushes.pipelines.stages.caption.stage import CaptionActor
-from rushes.pipelines.config import CaptionConfig
+from rushes.pipelines.config import CaptionConfig, CurateConfig
+from tests.pipelines import at_work
 config = CaptionConfig(source="endpoint", endpoint=sys.argv[2], model="m", concurrency=2)
-CaptionActor(sys.argv[1], config, "same")({"unit": "u", "fingerprint": "f"})
+sys.exit(at_work.do(sys.argv[1], CurateConfig(caption=config), "caption")["fatal"] or None)
 """
 
 
 def test_a_worker_killed_by_the_system_asks_again_only_for_what_was_under_way(server: Server, tmp_path: Path) -> None:
     ledger, at_once = Ledger(str(tmp_path / "run")), stage.CLIPS_AT_ONCE
     ledger.create()
-    clips = [_clip(f"{n:03d}", unit="u", frame_s=[n + 2.5]) for n in range(2 * at_once + 10)]
+    clips = [_clip(f"{n:03d}", unit=UNIT, frame_s=[n + 2.5]) for n in range(2 * at_once + 10)]
     columns = set(TABLES["clips"].names)
-    ledger.write("clips", "u", [{k: v for k, v in clip.items() if k in columns} for clip in clips], "c")
+    ledger.write("clips", UNIT, [{k: v for k, v in clip.items() if k in columns} for clip in clips], "c")
     pictures = [{"source_id": "s", "time_s": clip["frame_s"][0], "jpeg": clip["jpegs"][0]} for clip in clips]
-    ledger.write("frames", "u", pictures, "f")
-    kept = [{"key": clip["key"], "unit": "u", "policy": "p", "kept": True} for clip in clips]
-    ledger.write("selection", "p", kept, "s")
+    ledger.write("frames", SCAN, pictures, "f")
+    ledger.write("scores", UNIT, [], "o")
+    at_work.keep(ledger.run, [clip["key"] for clip in clips])
     server.behave = lambda key, nth: (time.sleep(0.01), _completion(_good(key)))[1]
     command = [sys.executable, "-c", WORKER, ledger.run, server.url]
-    worker = subprocess.Popen(command)
+    worker = subprocess.Popen(command, cwd=REPO)
     while len(server.asked) < 2 * at_once - 5 and worker.poll() is None:
         time.sleep(0.005)
     worker.kill()
     worker.wait()
     killed_at = len(server.asked)
     assert ledger.parts("captions") == [] and killed_at < len(clips)
-    assert subprocess.run(command, check=False).returncode == 0
+    assert subprocess.run(command, cwd=REPO, check=False).returncode == 0
     rows = ledger.read("captions").to_pylist()
     assert [(row["key"], row["short"]) for row in rows] == [(clip["key"], f"short of {clip['key']}") for clip in clips]
     assert len(server.asked) - len(clips) <= killed_at - at_once, "the first group was not asked for again"

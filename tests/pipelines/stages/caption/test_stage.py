@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from rushes.pipelines.config import CaptionConfig, CurateConfig
-from rushes.pipelines.engine.curate import Job
+from rushes.pipelines.engine.curate import Curation
 from rushes.pipelines.progress import Reporter
 from rushes.pipelines.stages.caption import caption, sources, stage
 from rushes.pipelines.stages.caption.caption import CaptionError, Captions
-from rushes.pipelines.stages.caption.stage import CaptionActor, Journal
+from rushes.pipelines.stages.caption.stage import Journal
 from rushes.pipelines.store.clip import clip_key
 from rushes.pipelines.store.ledger import Ledger, to_table
+from tests.pipelines import at_work
+from tests.pipelines.at_work import PROBED, SCAN, UNIT
 
-UNIT = "w0000-00000"
 SOURCE = "0123456789abcdef"
 CONFIG = CaptionConfig(source="endpoint", endpoint="http://127.0.0.1:9/v1", model="m", concurrency=2)
 MADE_BY = sources.made_by(CONFIG, [])
@@ -74,20 +75,20 @@ def ledger(tmp_path: Path) -> Ledger:
 
 
 def fill(ledger: Ledger) -> None:
-    """Write twenty clips, their pictures, and a selection that keeps all."""
+    """Write twenty clips without scores, their pictures, and a selection that keeps all."""
     ledger.write("clips", UNIT, [_clip(n) for n in range(20)], "ccc")
     pictures = [{"source_id": SOURCE, "time_s": n + 0.5, "jpeg": b"Picture %d" % n} for n in range(20)]
-    ledger.write("frames", UNIT, pictures, "fff")
+    ledger.write("frames", SCAN, pictures, "fff")
+    ledger.write("scores", UNIT, [], "ooo")
     keep(ledger, range(20))
 
 
-def keep(ledger: Ledger, numbers: Any) -> None:
-    rows = [{"key": _clip(n)["key"], "unit": UNIT, "policy": "p", "kept": n in set(numbers)} for n in range(20)]
-    ledger.write("selection", "p", rows, f"s{len(list(numbers))}")
+def keep(ledger: Ledger, numbers: Iterable[int]) -> None:
+    at_work.keep(ledger.run, [_clip(n)["key"] for n in numbers])
 
 
 def work(ledger: Ledger, print_: str = "one", made_by: str = MADE_BY, config: CaptionConfig = CONFIG) -> dict[str, Any]:
-    return CaptionActor(ledger.run, config, made_by)({"unit": UNIT, "fingerprint": print_})
+    return at_work.do(ledger.run, CurateConfig(caption=config), "caption", print_=print_, made_by=made_by)
 
 
 def said(ledger: Ledger) -> dict[str, str]:
@@ -163,9 +164,9 @@ def test_a_clip_that_failed_is_asked_for_alone_when_tried_again(ledger: Ledger, 
     model.fails = {_clip(3)["key"]}
     assert (work(ledger)["items"], len(ledger.read("errors"))) == (19, 1)
     model.fails = set()
-    job = Job(ledger.run, CurateConfig(caption=CONFIG), Reporter(live=False))
-    job.units = [UNIT]
-    job._forget_failures()  # as --retry-failed does
+    curation = Curation(ledger.run, CurateConfig(caption=CONFIG), Reporter(live=False))
+    curation.probed = [PROBED]
+    curation._forget_failures()  # as --retry-failed does
     assert ledger.done("captions", "one") == set() and ledger.parts("clips") == [], "to be done again"
     fill(ledger)
     work(ledger)

@@ -10,19 +10,18 @@ from typing import Any
 import pytest
 
 from rushes.pipelines.config import CurateConfig, PackConfig, ScanConfig
+from rushes.pipelines.engine.line import Line
 from rushes.pipelines.media import footage
 from rushes.pipelines.stages.caption import caption
 from rushes.pipelines.stages.encode import encode
-from rushes.pipelines.stages.encode.stage import encode_unit
 from rushes.pipelines.stages.pack import pack
-from rushes.pipelines.stages.pack.stage import shards_unit
-from rushes.pipelines.stages.unit import reporting
 from rushes.pipelines.store import encoded, storage
 from rushes.pipelines.store.clip import clip_key
 from rushes.pipelines.store.ledger import Ledger
+from tests.pipelines import at_work
+from tests.pipelines.at_work import PROBED, UNIT
 
 CONFIG = CurateConfig(pack=PackConfig(max_side_px=48))
-UNIT = "w0000-u00000"
 
 
 @pytest.fixture
@@ -30,7 +29,7 @@ def run(tmp_path: Path, bikes: Path) -> str:
     """A run whose single source has six clips of half a second."""
     ledger = Ledger(str(tmp_path / "run"))
     ledger.create()
-    source = {**footage.probe(str(bikes), ScanConfig()), "wave": 0, "unit": UNIT}
+    source = {**footage.probe(str(bikes), ScanConfig()), "wave": 0, "unit": PROBED}
     clips = [
         {
             "key": clip_key(source["source_id"], 500 * n), "source_id": source["source_id"], "uri": str(bikes),
@@ -39,7 +38,7 @@ def run(tmp_path: Path, bikes: Path) -> str:
         }
         for n in range(6)
     ]  # fmt: skip
-    ledger.write("sources", UNIT, [source], "sss")
+    ledger.write("sources", PROBED, [source], "sss")
     ledger.write("clips", UNIT, clips, "ccc")
     return ledger.run
 
@@ -62,13 +61,16 @@ def keys(run: str) -> list[str]:
     return Ledger(run).read("clips", ["key"])["key"].to_pylist()
 
 
-def keep(run: str, numbers: Iterable[int], made_by: str = "mmm") -> dict[str, Any]:
-    """Let the selection keep some clips; return the unit to be encoded."""
+def keep(run: str, numbers: Iterable[int], made_by: str = "mmm") -> dict[str, str]:
+    """Let the selection keep some clips; return under which fingerprints the unit is to be encoded."""
     chosen = sorted(numbers)
-    rows = [{"key": one, "unit": UNIT, "policy": "p", "kept": n in chosen} for n, one in enumerate(keys(run))]
-    print_ = f"k{''.join(map(str, chosen))}{made_by}"
-    Ledger(run).write("selection", "p", rows, print_)
-    return {"unit": UNIT, "wave": 0, "excluded": [], "fingerprint": print_, "made_by": made_by}
+    at_work.keep(run, [keys(run)[n] for n in chosen])
+    return {"print_": f"k{''.join(map(str, chosen))}{made_by}", "made_by": made_by}
+
+
+def encoding(run: str, unit: dict[str, str]) -> dict[str, Any]:
+    """Encode the unit; return what came of it."""
+    return at_work.do(run, CONFIG, "encode", **unit)
 
 
 def tars(run: str) -> dict[str, bytes]:
@@ -76,49 +78,49 @@ def tars(run: str) -> dict[str, bytes]:
 
 
 def test_another_selection_encodes_only_what_is_new(run: str, cuts: list[float]) -> None:
-    encode_unit(keep(run, [0, 1, 4]), run=run, config=CONFIG)
+    encoding(run, keep(run, [0, 1, 4]))
     assert cuts == [0.0, 0.5, 2.0]
     before = {row["key"]: row for row in Ledger(run).read("encoded").to_pylist()}
     del cuts[:]
     unit = keep(run, [1, 2, 4, 5])
-    encode_unit(unit, run=run, config=CONFIG)
+    encoding(run, unit)
     encoded.prune_encoded(run)
     assert cuts == [1.0, 2.5]
     after = {row["key"]: row for row in Ledger(run).read("encoded").to_pylist()}
     assert list(after) == [keys(run)[n] for n in (1, 2, 4, 5)]
     for key in before.keys() & after.keys():
         assert before[key] | {"offset": 0} == after[key] | {"offset": 0}
-    assert list(tars(run)) == [f"{UNIT}.{unit['fingerprint']}.tar"]
+    assert list(tars(run)) == [f"{UNIT}.{unit['print_']}.tar"]
 
 
 def test_what_was_taken_over_equals_what_is_encoded_afresh(run: str, cuts: list[float]) -> None:
     for numbers in ([0, 3], [0, 1, 2, 3, 4]):
         unit = keep(run, numbers)
-        encode_unit(unit, run=run, config=CONFIG)
-    grown = tars(run)[f"{UNIT}.{unit['fingerprint']}.tar"], Ledger(run).read("encoded").to_pylist()
+        encoding(run, unit)
+    grown = tars(run)[f"{UNIT}.{unit['print_']}.tar"], Ledger(run).read("encoded").to_pylist()
     Ledger(run).remove("encoded", UNIT)
     encoded.prune_encoded(run)
-    encode_unit(unit, run=run, config=CONFIG)
-    assert (tars(run)[f"{UNIT}.{unit['fingerprint']}.tar"], Ledger(run).read("encoded").to_pylist()) == grown
+    encoding(run, unit)
+    assert (tars(run)[f"{UNIT}.{unit['print_']}.tar"], Ledger(run).read("encoded").to_pylist()) == grown
     assert len(cuts) == 2 + 3 + 5
 
 
 def test_other_settings_encode_everything_again(run: str, cuts: list[float]) -> None:
-    encode_unit(keep(run, [0, 1]), run=run, config=CONFIG)
-    encode_unit(keep(run, [0, 1], made_by="other"), run=run, config=CONFIG)
+    encoding(run, keep(run, [0, 1]))
+    encoding(run, keep(run, [0, 1], made_by="other"))
     assert cuts == [0.0, 0.5, 0.0, 0.5]
     assert set(Ledger(run).read("encoded")["made_by"].to_pylist()) == {"other"}
 
 
 def test_a_damaged_clip_is_not_taken_over(run: str, cuts: list[float]) -> None:
     first = keep(run, [0, 1])
-    encode_unit(first, run=run, config=CONFIG)
-    path = Path(run, "encoded", f"{UNIT}.{first['fingerprint']}.tar")
+    encoding(run, first)
+    path = Path(run, "encoded", f"{UNIT}.{first['print_']}.tar")
     data = bytearray(path.read_bytes())
     data[Ledger(run).read("encoded")["offset"].to_pylist()[1] + 100] ^= 1
     path.write_bytes(data)
     del cuts[:]
-    encode_unit(keep(run, [0, 1, 2]), run=run, config=CONFIG)
+    encoding(run, keep(run, [0, 1, 2]))
     assert cuts == [0.5, 1.0]
 
 
@@ -126,19 +128,19 @@ def test_a_damaged_clip_is_not_taken_over(run: str, cuts: list[float]) -> None:
 def test_stopped_at_any_moment_it_goes_on_from_the_old_tar(
     run: str, cuts: list[float], monkeypatch: pytest.MonkeyPatch, stop: str
 ) -> None:
-    encode_unit(keep(run, [0, 1]), run=run, config=CONFIG)
+    encoding(run, keep(run, [0, 1]))
     old, unit = tars(run), keep(run, [0, 1, 2])
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         if stop == "in the tar":
             patch.setattr(encode, "cut", interrupted)
         else:
             patch.setattr(Ledger, "write", interrupted)
-        encode_unit(unit, run=run, config=CONFIG)
+        encoding(run, unit)
     assert old.items() <= tars(run).items() and len(Ledger(run).read("encoded")) == 2
     encoded.prune_encoded(run)  # as the next try's stage before would
     assert tars(run) == old
     del cuts[:]
-    encode_unit(unit, run=run, config=CONFIG)
+    encoding(run, unit)
     assert cuts == [1.0] and len(Ledger(run).read("encoded")) == 3
 
 
@@ -149,7 +151,7 @@ def interrupted(*_: Any, **__: Any) -> Any:
 def test_a_full_disk_is_one_sentence_and_leaves_no_half_tar(run: str, monkeypatch: pytest.MonkeyPatch) -> None:
     unit = keep(run, [0, 1, 2])
     monkeypatch.setattr("rushes.pipelines.store.archive.Writer.add", full)
-    row = reporting(encode_unit)(unit, run=run, config=CONFIG)
+    row = encoding(run, unit)
     assert "cannot write" in row["fatal"] and "no space left; free some space" in row["fatal"]
     assert list(Path(run, "encoded").iterdir()) == [] and not Ledger(run).parts("encoded")
 
@@ -165,11 +167,12 @@ def captions(ledger: Ledger, wanted: list[str]) -> list[dict[str, Any]]:
 
 
 def test_a_full_disk_while_packing_leaves_no_half_shard(run: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    encode_unit(keep(run, [0, 1, 2]), run=run, config=CONFIG)
+    encoding(run, keep(run, [0, 1, 2]))
     ledger = Ledger(run)
     ledger.write("captions", UNIT, captions(ledger, keys(run)), "ppp")
     plan = {"bucket": "b", "index": 0, "keys": keys(run)[:3]}
-    unit = {"unit": "group", "shards": [{"unit": "b-000000", "plan": plan, "fingerprint": "fff"}]}
+    shard = {"unit": "b-000000", "plan": plan, "fingerprint": "fff"}
+    group = {"unit": "group-000000", "todo": ["pack"], "policy": "p", "shards": [shard], "prints": {}, "stale": {}}
     real = pack.write_shard.__globals__["archive"].Writer.add
     with monkeypatch.context() as patch:
         written: list[str] = []
@@ -179,16 +182,16 @@ def test_a_full_disk_while_packing_leaves_no_half_shard(run: str, monkeypatch: p
             return full() if len(written) > 4 else real(writer, name, data)
 
         patch.setattr("rushes.pipelines.store.archive.Writer.add", fills_up)
-        row = reporting(shards_unit)(unit, run=run, config=CONFIG, policy="p")
+        row = at_work.through(Line(run, CONFIG, ["pack"]), group)
     assert "no space left; free some space and run the same command again" in row["fatal"]
     assert not storage.list_files(f"{run}/shards", recursive=True) and not ledger.parts("packed")
     assert not list(Path(run, "shards").rglob("*.part"))
-    row = reporting(shards_unit)(unit, run=run, config=CONFIG, policy="p")
-    assert (row["fatal"], row["items"]) == ("", 3) and len(ledger.read("packed")) == 3
+    done = at_work.through(Line(run, CONFIG, ["pack"]), group)
+    assert "fatal" not in done and [row["items"] for row in done["did"]] == [3] and len(ledger.read("packed")) == 3
 
 
 def test_weights_reach_the_samples_of_the_policy_that_gave_them(run: str) -> None:
-    encode_unit(keep(run, [0, 1]), run=run, config=CONFIG)
+    encoding(run, keep(run, [0, 1]))
     ledger, (one, two) = Ledger(run), keys(run)[:2]
     ledger.write("captions", UNIT, captions(ledger, [one, two]), "ppp")
     rows = [{"key": one, "policy": "p", "kept": True, "cluster": 3, "weight": 0.25}]

@@ -15,12 +15,13 @@ import pytest
 import torch
 from PIL import Image
 
-from rushes.pipelines.config import ScoreConfig
+from rushes.pipelines.config import CurateConfig, ScoreConfig
 from rushes.pipelines.models import eyes, score, weights
-from rushes.pipelines.stages.score.stage import ScoreActor
+from rushes.pipelines.stages.score.stage import Scoring
 from rushes.pipelines.store.ledger import Ledger
+from tests.pipelines import at_work
+from tests.pipelines.at_work import PRINT, SCAN, UNIT
 
-UNIT = {"unit": "w0000-00000", "fingerprint": "0" * 12}
 REPO = Path(__file__).parents[4]
 BAD = 77  # red of the clip that networks stumble over
 
@@ -44,8 +45,8 @@ def run(tmp_path: Path) -> str:
          "frame_s": [2.0 * at, 2.0 * at + 1]}
         for at in range(3)
     ]  # fmt: skip
-    ledger.write("frames", f"{UNIT['unit']}-000", frames, UNIT["fingerprint"])
-    ledger.write("clips", UNIT["unit"], clips, UNIT["fingerprint"])
+    ledger.write("frames", SCAN, frames, PRINT)
+    ledger.write("clips", UNIT, clips, PRINT)
     return ledger.run
 
 
@@ -74,13 +75,16 @@ def _raise(found: eyes.Look, at: int) -> None:
     raise RuntimeError("the network fell over")
 
 
+def _config(*scorers: str, **more: Any) -> CurateConfig:
+    return CurateConfig(score=ScoreConfig(scorers=list(scorers), **more))
+
+
 def _scored(run: str, *scorers: str, eye: str = "", spoil: Any = None) -> tuple[dict[str, Any], list[str], list[Any]]:
-    """Score the unit with one eye spoilt; return the status row, the keys that have scores, and the error rows."""
-    actor = ScoreActor(run, ScoreConfig(scorers=list(scorers)))
-    actor.scorer = actor._load()
+    """Score the unit with one eye spoilt; return what was done, the keys that have scores, and the error rows."""
+    worker = Scoring(_config(*scorers))
     if eye:
-        actor.scorer.eyes[eye] = _spoilt(actor.scorer.eyes[eye], spoil)
-    done = actor(UNIT)
+        worker.scorer.eyes[eye] = _spoilt(worker.scorer.eyes[eye], spoil)
+    done = at_work.do(run, _config(*scorers), "score", worker=worker)
     keys = Ledger(run).read("scores", ["key"])["key"].unique().to_pylist()
     return done, keys, Ledger(run).read("errors").to_pylist()
 
@@ -110,10 +114,10 @@ def test_numbers_that_are_none_never_reach_the_table(run: str, eye: str, scorer:
 
 
 def test_an_unreadable_frame_costs_its_clip_alone(run: str) -> None:
-    ledger, unit = Ledger(run), f"{UNIT['unit']}-000"
+    ledger = Ledger(run)
     frames = ledger.read("frames").to_pylist()
     frames[2]["jpeg"] = b"junk"
-    ledger.write("frames", unit, frames, UNIT["fingerprint"])
+    ledger.write("frames", SCAN, frames, PRINT)
     _, keys, errors = _scored(run, "quality")
     assert keys == ["s-0", "s-2"]
     assert [(row["key"], row["code"]) for row in errors] == [("s-1", "no_frame")]
@@ -128,7 +132,8 @@ def test_weights_that_cannot_be_read_end_the_run_with_one_sentence(
     pytest.importorskip(name)
     (tmp_path / "damaged.onnx").write_bytes(b"junk")
     monkeypatch.setattr(weights, locate, lambda: tmp_path / "damaged.onnx")
-    done = ScoreActor(run, ScoreConfig(scorers=[scorer]))(UNIT)
+    done = at_work.do(run, _config(scorer), "score")
+    assert done["fatal"].startswith("score: ")
     assert "damaged.onnx cannot be read as ONNX" in done["fatal"] and "\n" not in done["fatal"]
     assert Ledger(run).parts("scores") == []
 
@@ -146,29 +151,28 @@ def _narrow(eye: eyes.Eye, most: int, seen: list[int]) -> eyes.Eye:
 def test_a_batch_that_does_not_fit_is_halved_once_and_said_so(run: str) -> None:
     plain, _, _ = _scored(run, "quality")
     expected = Ledger(run).read("scores").to_pylist()
-    actor = ScoreActor(run, ScoreConfig(scorers=["quality"], batch_frames=4))
-    actor.scorer, seen = actor._load(), list[int]()
-    actor.scorer.eyes["brisque"] = _narrow(actor.scorer.eyes["brisque"], 2, seen)
-    done = actor(UNIT)
+    config, seen = _config("quality", batch_frames=4), list[int]()
+    worker = Scoring(config)
+    worker.scorer.eyes["brisque"] = _narrow(worker.scorer.eyes["brisque"], 2, seen)
+    done = at_work.do(run, config, "score", worker=worker)
     assert seen == [4, 2, 2, 2]  # six frames; the smaller size is kept for what follows
     assert "brisque: 4 frames at once do not fit in memory; going on with 2" in done["note"]
     assert plain["note"] == "" and done["errors"] == 0
     assert Ledger(run).read("scores").to_pylist() == expected
-    assert actor(UNIT)["note"] == ""
+    assert at_work.do(run, config, "score", worker=worker)["note"] == ""
 
 
 def test_a_single_frame_that_does_not_fit_is_an_error_of_its_clip(run: str) -> None:
-    actor = ScoreActor(run, ScoreConfig(scorers=["quality"]))
-    actor.scorer = actor._load()
-    actor.scorer.eyes["brisque"] = _narrow(actor.scorer.eyes["brisque"], 0, [])
-    done = actor(UNIT)
+    worker = Scoring(_config("quality"))
+    worker.scorer.eyes["brisque"] = _narrow(worker.scorer.eyes["brisque"], 0, [])
+    done = at_work.do(run, _config("quality"), "score", worker=worker)
     assert (done["items"], done["errors"], done["fatal"]) == (0, 3, "")
 
 
-def test_an_actor_has_one_thread_so_that_as_many_as_cores_do_not_fight(run: str) -> None:
+def test_a_worker_has_one_thread_so_that_as_many_as_cores_do_not_fight(run: str) -> None:
     torch.set_num_threads(2)
     cv2.setNumThreads(2)
-    ScoreActor(run, ScoreConfig(scorers=["quality"]))(UNIT)
+    at_work.do(run, _config("quality"), "score")
     assert (torch.get_num_threads(), cv2.getNumThreads()) == (1, 1)
 
 

@@ -15,11 +15,10 @@ from rushes.pipelines.cli.main import main
 from rushes.pipelines.report import accounting, summary
 from rushes.pipelines.stages.select import selections, trial
 from rushes.pipelines.stages.select.selections import SelectionError
-from rushes.pipelines.stages.unit import kept_keys
 from rushes.pipelines.store.ledger import Ledger
 
 REPO = Path(__file__).parents[4]
-UNITS = ("w0000-00000", "w0000-00001")
+UNITS = ("w0000-00000-000", "w0000-00001-000")
 LONG = "name: long\nrules: [{name: too_short, measure: duration_s, min: 3}]\ndedup: {enabled: false}\n"
 BEST = "name: long-best\nrules: [{name: best, measure: quality, keep_highest: 0.5}]\ndedup: {enabled: false}\n"
 PRETTY = (
@@ -45,6 +44,7 @@ def _add(ledger: Ledger, unit: str, numbers: range) -> None:
     tables: dict[str, list[dict[str, Any]]] = {
         "plan": [{"unit": unit, "uri": source["uri"]} for source in sources],
         "sources": sources,
+        "units": [{"unit": unit, "uri": source["uri"], "source_id": source["source_id"]} for source in sources],
         "signals": [{"source_id": source["source_id"], "covered_s": source["duration_s"]} for source in sources],
         "clips": clips,
         "scores": [{"key": _key(n), "scorer": "quality", "model": "m", "value": 100.0 - n} for n in numbers],
@@ -87,9 +87,8 @@ def test_two_selections_stand_beside_each_other_and_share_what_is_made_of_clips(
     assert [part.unit for part in ledger.parts("selection")] == ["long", "long-best"]
     assert ledger.read("selection", ["unit"])["unit"].to_pylist() == [UNITS[n // 3] for n in range(6)] * 2
     assert [part.unit for part in ledger.parts("pairs")] == ["long", "long-best"]
-    assert kept_keys(ledger, UNITS[0]) == [_key(0), _key(1), _key(2)]
-    assert kept_keys(ledger, UNITS[1]) == [_key(3), _key(4), _key(5)]
-    assert dict(selections.kept_by_unit(ledger)) == {unit: kept_keys(ledger, unit) for unit in UNITS}
+    kept = dict(selections.kept_by_unit(ledger))
+    assert kept == {UNITS[0]: [_key(0), _key(1), _key(2)], UNITS[1]: [_key(3), _key(4), _key(5)]}
 
 
 def test_the_same_policy_again_changes_nothing_and_a_changed_one_is_made_anew(
@@ -110,7 +109,7 @@ def test_the_same_policy_again_changes_nothing_and_a_changed_one_is_made_anew(
 def test_a_ledger_that_grew_makes_selections_stale_until_they_select_again(run: Path) -> None:
     for name in ("long", "long-best"):
         selections.make(str(run), _policy(run, name))
-    _add(Ledger(str(run)), "w0001-00000", range(6, 8))
+    _add(Ledger(str(run)), "w0001-00000-000", range(6, 8))
     assert selections.stale(Ledger(str(run))) == ["long", "long-best"]
     selections.make(str(run), "long-best")  # by the name that it has here
     assert selections.stale(Ledger(str(run))) == ["long"]
@@ -126,7 +125,7 @@ def test_a_ledger_that_grew_makes_selections_stale_until_they_select_again(run: 
 def test_what_left_the_ledger_leaves_the_selection(run: Path) -> None:
     selections.make(str(run), _policy(run, "long"))
     ledger = Ledger(str(run))
-    for table in ("plan", "sources", "signals", "clips", "scores"):
+    for table in ("plan", "sources", "units", "signals", "clips", "scores"):
         ledger.remove(table, UNITS[1])
     selections.make(str(run), _policy(run, "long"))
     assert _kept(run, "long") == [2] and len(ledger.parts("selection")) == 1
