@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -82,6 +83,13 @@ def test_the_wheel_holds_one_name_with_all_modules_and_data_and_nothing_else(whe
     assert held == {name for name in files if not name.endswith(".pyc")}
     for kind in ("presets/default.yaml", "page.css", "page.js", "model.safetensors", "scorer.safetensors"):
         assert [name for name in held if name.endswith(kind)], kind
+
+
+def test_the_image_is_built_of_the_same_folders():
+    dockerfile = (REPO / "infra" / "Dockerfile").read_text()
+    assert set(re.findall(r"^COPY (\w+) \1$", dockerfile, flags=re.M)) == set(ROOMS)
+    for name in ("constraints.txt", "pyproject.toml", "README.md", "LICENSE"):
+        assert (REPO / name).exists() and f" {name} " in dockerfile, name
 
 
 def test_every_module_works_from_the_wheel_and_none_under_a_bare_name(installed: Path):

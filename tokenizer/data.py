@@ -111,6 +111,18 @@ def _segment(taken: list[tuple[float, np.ndarray]]) -> tuple[list[float], Float[
     return [time_s for time_s, _ in taken], to_video(np.stack([picture for _, picture in taken]))
 
 
+def read_video(clip: bytes | str, side_px: int = 0) -> tuple[list[float], Float[Tensor, "1 3 t h w"]]:
+    """Return times in seconds and video in [-1, 1] of a whole clip, as `Tokenizer.encode` takes it.
+
+    All of it is held in memory, 12 bytes a pixel and frame; `segments` reads films of any length. `side_px` and the
+    errors are those of `video_frames`; ClipError also where there is no frame.
+    """
+    taken = list(video_frames(clip, side_px))
+    if not taken:
+        raise ClipError("the clip has no frames; shards of clips come from `rushes curate`")
+    return _segment(taken)
+
+
 class Cuts:
     """Tells where a shot begins, frame by frame and without looking ahead.
 

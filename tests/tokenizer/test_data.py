@@ -20,6 +20,7 @@ from rushes.tokenizer.data import (
     fixed_batches,
     is_held,
     loader,
+    read_video,
     segments,
     to_pictures,
     to_video,
@@ -40,6 +41,13 @@ def test_segments_cover_every_frame_and_only_the_last_is_short(clip_bytes):
     chunks = list(segments(clip_bytes, 16))
     assert [video.shape[2] for _, video in chunks] == [16, 16, 5]
     assert [t for times, _ in chunks for t in times] == pytest.approx([i / 25 for i in range(37)])
+
+
+def test_a_whole_clip_is_its_segments_one_after_another(clip_bytes):
+    times_s, video = read_video(clip_bytes, 28)
+    chunks = list(segments(clip_bytes, 16, 28))
+    assert torch.equal(video, torch.cat([chunk for _, chunk in chunks], dim=2)) and video.shape == (1, 3, 37, 28, 64)
+    assert times_s == [t for times, _ in chunks for t in times]
 
 
 def test_a_cut_begins_a_segment_and_motion_does_not(clip_bytes):

@@ -17,7 +17,7 @@ from rushes.pipelines.cli.main import build
 from rushes.pipelines.stages.latents.latents import encode_shard, unpack
 from rushes.pipelines.store import shards
 from rushes.tokenizer.config import TokenizerConfig, TrainConfig
-from rushes.tokenizer.model import Latents, Tokenizer, fingerprint, grow, load, save, segment_lengths
+from rushes.tokenizer.model import Tokenizer, fingerprint, grow, load, save, segment_lengths
 from rushes.tokenizer.module import TokenizerModule
 from rushes.tokenizer.train import train
 from rushes.tokenizer.variants import GroupConv, HalvedBlock, TimeQuery, Twin
@@ -354,10 +354,8 @@ def test_structure_and_dynamics_survive_the_latent_shards(stirred, clip_shards, 
     save(tokenizer, str(tmp_path / "model"))
     shard = shards.read_manifest(clip_shards).shards[0].path
     info, failed = encode_shard(clip_shards, shard, str(tmp_path / "latents"), str(tmp_path / "model"))
-    z, facts = unpack(next(iter(shards.read_shard(f"{tmp_path}/latents/{shard}", ("npy", "json", "txt")))))
+    latents, facts = unpack(next(iter(shards.read_shard(f"{tmp_path}/latents/{shard}", ("npy", "json", "txt")))))
     assert info.samples == 5 and failed == []
-    ragged = {name: tuple(facts[name]) for name in ("rates", "lengths")}
-    assert z.shape == (len(facts["times_s"]), 16, *tokenizer.config.cells(facts["height"], facts["width"]))
-    latents = Latents(z=torch.from_numpy(z)[None].float(), **ragged, height=facts["height"], width=facts["width"])
-    assert ragged["lengths"] == segment_lengths(24, 16) and latents.z.shape[1] == 2
+    assert latents.z.shape == (1, len(facts["times_s"]), 16, *tokenizer.config.cells(facts["height"], facts["width"]))
+    assert latents.lengths == segment_lengths(24, 16) and latents.z.shape[1] == 2
     assert tokenizer.decode(latents).shape == (1, 3, 24, facts["height"], facts["width"])

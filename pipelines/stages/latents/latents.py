@@ -21,7 +21,7 @@ from rushes.pipelines.store import shards
 from rushes.tokenizer.config import Allocation, Budget
 from rushes.tokenizer.data import ClipError, segments
 from rushes.tokenizer.layers import Caches
-from rushes.tokenizer.model import Tokenizer, fingerprint, load
+from rushes.tokenizer.model import Latents, Tokenizer, fingerprint, load
 from rushes.tokenizer.plan import Segment, plan
 from rushes.tokenizer.rates import latent_times
 from rushes.tokenizer.scorer import Scorer, scorer_for
@@ -136,6 +136,19 @@ def pack(key: str, z: np.ndarray, facts: Mapping[str, Any]) -> shards.Sample:
     return shards.Sample(key, [("npy", data.getvalue()), ("json", text), ("txt", caption)])
 
 
-def unpack(sample: Mapping[str, Any]) -> tuple[np.ndarray, dict[str, Any]]:
-    """Return latents `[n, C, h, w]` and facts of a sample that was read from a latent shard; nothing is unpickled."""
-    return np.load(io.BytesIO(sample["npy"]), allow_pickle=False), json.loads(sample["json"])
+def unpack(sample: Mapping[str, Any]) -> tuple[Latents, dict[str, Any]]:
+    """Return the latents of a sample of a latent shard, as a tokenizer decodes them, and its facts.
+
+    Nothing is unpickled. Raises ValueError for what is no sample of a latent shard.
+
+        for sample in shards.pipeline("RUN/latents", members=("npy", "json")):
+            latents, facts = unpack(sample)
+    """
+    try:
+        z, facts = np.load(io.BytesIO(sample["npy"]), allow_pickle=False), json.loads(sample["json"])
+        ragged = {name: tuple(facts[name]) for name in ("rates", "lengths")}
+        size = {name: int(facts[name]) for name in ("height", "width")}
+    except (KeyError, TypeError, ValueError) as error:
+        name = sample.get("__key__", "what was given")
+        raise ValueError(f"{name} is no sample of a latent shard ({error!r}); `rushes latents` makes them") from error
+    return Latents(z=torch.from_numpy(z)[None].float(), **ragged, **size), facts

@@ -58,7 +58,7 @@ def write(root: Path, clips: list[bytes]) -> tuple[str, str]:
     return str(root), info.path
 
 
-def read(root: Path, path: str) -> list[tuple[np.ndarray, dict]]:
+def read(root: Path, path: str) -> list[tuple[Latents, dict]]:
     return [unpack(sample) for sample in shards.read_shard(f"{root}/{path}", ("npy", "json", "txt"))]
 
 
@@ -66,8 +66,8 @@ def test_a_latent_shard_has_the_name_and_keys_of_its_clip_shard_and_what_the_enc
     root, path = write(tmp_path / "clips", [moving_square(21, 3), moving_square(16, 0)])
     info, failed = encode_shard(root, path, str(tmp_path / "latents"), model)
     assert info.path == path == "b/clips-000004.tar" and info.samples == 2 and failed == []
-    (z, facts), (other, _) = read(tmp_path / "latents", path)
-    assert z.dtype == np.float16 and z.shape == (6, 16, 5, 8) and other.shape == (4, 16, 5, 8)
+    (latents, facts), (other, _) = read(tmp_path / "latents", path)
+    assert latents.z.shape == (1, 6, 16, 5, 8) and other.z.shape == (1, 4, 16, 5, 8)
     tokenizer = load(model)
     assert (
         facts["fingerprint"] == fingerprint(tokenizer) and facts["camera"] == "pan" and facts["caption"] == "a square"
@@ -75,23 +75,28 @@ def test_a_latent_shard_has_the_name_and_keys_of_its_clip_shard_and_what_the_enc
     assert (facts["frames"], facts["height"], facts["width"], facts["rates"]) == (21, 40, 64, [4, 4])
     assert facts["fps"] == pytest.approx(25) and facts["key"] == KEYS[0]
     video = torch.cat([video for _, video in segments(moving_square(21, 3), 16)], dim=2)
-    assert torch.equal(tokenizer.encode(video).z[0].half(), torch.from_numpy(z))
+    assert torch.equal(tokenizer.encode(video).z.half(), latents.z.half())
+    stored = next(shards.read_shard(f"{tmp_path}/latents/{path}", ("npy",)))["npy"]
+    assert np.load(io.BytesIO(stored)).dtype == np.float16
 
 
 def test_stored_latents_decode_to_the_clip(model, tmp_path):
     root, path = write(tmp_path / "clips", [moving_square(21, 0)])
     encode_shard(root, path, str(tmp_path / "latents"), model)
-    ((z, facts),) = read(tmp_path / "latents", path)
-    ragged = {name: tuple(facts[name]) for name in ("rates", "lengths")}
-    latents = Latents(z=torch.from_numpy(z)[None].float(), **ragged, height=facts["height"], width=facts["width"])
+    ((latents, _),) = read(tmp_path / "latents", path)
     assert load(model).decode(latents).shape == (1, 3, 21, 40, 64)
+
+
+def test_what_is_no_latent_sample_is_named():
+    with pytest.raises(ValueError, match=r"key-0 is no sample of a latent shard.*rushes latents"):
+        unpack({"__key__": "key-0", "mp4": b""})
 
 
 def test_under_a_budget_the_moving_segment_gets_the_latents(model, tmp_path):
     root, path = write(tmp_path / "clips", [moving_square(32, 2.5, still=15)])
     encode_shard(root, path, str(tmp_path / "latents"), model, Budget(latents=6))
-    ((z, facts),) = read(tmp_path / "latents", path)
-    assert facts["rates"] == [8, 4] and len(z) == len(facts["times_s"]) == 6
+    ((latents, facts),) = read(tmp_path / "latents", path)
+    assert facts["rates"] == [8, 4] and latents.z.shape[1] == len(facts["times_s"]) == 6
 
 
 def test_times_of_latents_are_seconds_of_the_clip_at_a_variable_frame_rate(model, tmp_path):
@@ -134,8 +139,8 @@ def test_a_model_with_a_scorer_allocates_by_prediction_unless_told_to_measure(mo
         asked.clear()
         out = tmp_path / f"latents-{allocation}"
         encode_shard(root, path, str(out), model, Budget(latents=6), allocation=allocation)
-        ((z, facts),) = read(out, path)
-        assert facts["rates"] == rates and len(z) == 6 and len(asked) == times
+        ((latents, facts),) = read(out, path)
+        assert facts["rates"] == rates and latents.z.shape[1] == 6 and len(asked) == times
 
 
 def test_prediction_without_a_scorer_is_refused_with_the_remedy(model, tmp_path):
