@@ -17,7 +17,7 @@ from rushes.dit.config import TrainConfig as DiTTrainConfig
 from rushes.pipelines.cli import demo_footage
 from rushes.pipelines.config import CurateConfig, LatentsConfig, PackConfig
 from rushes.pipelines.engine import cluster, curate, encode_latents
-from rushes.pipelines.report import page, summary
+from rushes.pipelines.report import accounting, page, summary
 from rushes.pipelines.stages.select import selections
 from rushes.pipelines.store import storage
 from rushes.pipelines.store.ledger import fingerprint
@@ -69,8 +69,9 @@ def run(out: str) -> dict[str, object]:
         _mark(clip, model, config)
         log.info("dit       %d frames generated for %r", sum(planned.lengths), config.prompt)
 
-    found = summary.of(root)
-    found["report"] = page.write(root)
+    books = accounting.open_books(root)
+    found = summary.of(root, books=books)
+    found["report"] = page.write(root, books=books)
     return found
 
 

@@ -16,11 +16,14 @@ def _report_arguments(parser: ArgumentParser) -> None:
 
 
 def _report(options: Namespace) -> int:
-    from rushes.pipelines.report import page, summary
+    from rushes.pipelines.report import accounting, page, summary
+    from rushes.pipelines.store.ledger import Ledger
 
-    found = summary.of(options.run, options.selection)
+    Ledger(options.run).require()
+    books = accounting.open_books(options.run, options.selection)
+    found = summary.of(options.run, books=books)
     try:
-        found["report"] = page.write(options.run, policy=options.selection)
+        found["report"] = page.write(options.run, books=books)
     finally:  # who may only read the run still gets its account
         show(found, options.json, summary.lines(found))
     return DONE
