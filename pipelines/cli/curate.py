@@ -46,13 +46,14 @@ def _curate(options: Namespace) -> int:
         show(found, options.json, dry_run.dry_run_lines(found))
         return DONE
     from rushes.pipelines.engine import cluster, curate
-    from rushes.pipelines.report import page, summary
+    from rushes.pipelines.report import accounting, page, summary
 
     with cluster.apart():
         curate.curate(options.footage, options.out, config, through=options.through, retry_failed=options.retry_failed)
     with Reporter().work("report"):
-        found = summary.of(options.out)
-        found["report"] = page.write(options.out)
+        books = accounting.open_books(options.out)
+        found = summary.of(options.out, books=books)
+        found["report"] = page.write(options.out, books=books)
     show(found, options.json, summary.lines(found))
     return PARTLY if found["failures"] else DONE
 

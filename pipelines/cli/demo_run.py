@@ -18,7 +18,7 @@ from rushes.pipelines.cli import demo_footage
 from rushes.pipelines.config import CurateConfig, LatentsConfig, PackConfig
 from rushes.pipelines.engine import cluster, curate, encode_latents
 from rushes.pipelines.progress import Reporter
-from rushes.pipelines.report import page, summary
+from rushes.pipelines.report import accounting, page, summary
 from rushes.pipelines.stages.select import selections
 from rushes.pipelines.store import storage
 from rushes.pipelines.store.ledger import fingerprint
@@ -78,8 +78,9 @@ def run(out: str) -> dict[str, object]:
         log.info("dit       %d frames generated for %r", sum(planned.lengths), config.prompt)
 
     with reporter.work("report"):
-        found = summary.of(root)
-        found["report"] = page.write(root)
+        books = accounting.open_books(root)
+        found = summary.of(root, books=books)
+        found["report"] = page.write(root, books=books)
     return found
 
 

@@ -17,13 +17,16 @@ def _report_arguments(parser: ArgumentParser) -> None:
 
 
 def _report(options: Namespace) -> int:
-    from rushes.pipelines.report import page, summary
+    from rushes.pipelines.report import accounting, page, summary
+    from rushes.pipelines.store.ledger import Ledger
 
+    Ledger(options.run).require()
     with Reporter().work("report"):
-        found = summary.of(options.run, options.selection)
+        books = accounting.open_books(options.run, options.selection)
+        found = summary.of(options.run, books=books)
     try:
         with Reporter().work("report"):
-            found["report"] = page.write(options.run, policy=options.selection)
+            found["report"] = page.write(options.run, books=books)
     finally:  # who may only read the run still gets its account
         show(found, options.json, summary.lines(found))
     return DONE

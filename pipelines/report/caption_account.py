@@ -12,8 +12,6 @@ import duckdb
 
 from rushes.filters.caption import near_identical
 from rushes.filters.caption_checks import KINDS
-from rushes.pipelines.report.accounting import tables
-from rushes.pipelines.store.ledger import Ledger
 
 SAMPLE = 2000
 """Captions, drawn by their keys, among which near-identical ones are looked for: a second of work, whatever the run."""
@@ -35,9 +33,9 @@ class CaptionAccount:
     """Captions whose words, to the letter, are those of another clip's too."""
 
 
-def of(run: str) -> dict[str, Any] | None:
+def of(connection: duckdb.DuckDBPyConnection) -> dict[str, Any] | None:
     """Return the account of a run's captions as plain values; None while it has none."""
-    found = account(tables(Ledger(run), "captions"))
+    found = account(connection)
     return asdict(found) if found.captions else None
 
 

@@ -8,13 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from rushes.filters.caption import CERTAIN
-from rushes.pipelines.report.accounting import Account, Books
-from rushes.pipelines.store.ledger import Ledger
+from rushes.pipelines.report.accounting import REMEDY, Account, Books
+from rushes.pipelines.report.measures import gather
+from rushes.pipelines.store import storage
+from rushes.pipelines.store.ledger import Ledger, Part
 from rushes.pipelines.store.storage import redact
 
 CARDS = 200
@@ -91,13 +95,34 @@ class Strips:
             self._seen[key] = self._read(key, unit)
         return self._seen[key]
 
+    @cached_property
+    def _parts(self) -> dict[str, list[Part]]:
+        """The parts of each unit, from one listing."""
+        found: dict[str, list[Part]] = {}
+        for part in Ledger(self.run).parts("strips"):
+            found.setdefault(part.unit, []).append(part)
+        return found
+
     def _read(self, key: str, unit: str) -> bytes | None:
         if self.left_bytes <= 0:
             return None
-        found = Ledger(self.run).read_unit("strips", unit, ["webp"], where=pc.field("key") == key)
-        data = found["webp"][0].as_py() if found.num_rows else b""
+        data = next(filter(None, (_strip_in(part, key) for part in self._parts.get(unit, []))), b"")
         self.left_bytes -= len(data)
         return data or None
+
+
+def _strip_in(part: Part, key: str) -> bytes:
+    """Return the strip of a clip from a part; of its pictures only those of one row group are read."""
+    with storage.open_read(part.uri) as file:
+        parquet = pq.ParquetFile(file)
+        before = 0
+        row = pc.index(parquet.read(["key"])["key"], key).as_py()
+        for group in range(parquet.num_row_groups):
+            size = parquet.metadata.row_group(group).num_rows
+            if before <= row < before + size:
+                return bytes(parquet.read_row_group(group, ["webp"])["webp"][row - before].as_py())
+            before += size
+    return b""
 
 
 _CARD = """
@@ -115,7 +140,7 @@ def cards(books: Books, strips: Strips, limit: int = CARDS) -> list[Card]:
     books.connection.execute(
         """
         create or replace temp table sampled as
-        select key, fate, reason, if(fate = 'kept', ceil(rank / 5), rank) as turn
+        select key, fate::varchar as fate, reason, if(fate = 'kept', ceil(rank / 5), rank) as turn
         from (select *, row_number() over (partition by fate, reason order by md5(key), key) as rank from fates)
         order by turn, fate, reason limit ?
         """,
@@ -180,9 +205,10 @@ def timelines(books: Books, limit: int = TIMELINES) -> list[Timeline]:
 _STRETCHES = """
 select * from (
     select source_id, start_s, end_s, fate, reason, key
-    from (select c.source_id, c.start_s, c.end_s, f.fate, f.reason, c.key,
+    from (select c.source_id, c.start_s, c.end_s, f.fate::varchar as fate, f.reason, c.key,
                  row_number() over (partition by c.source_id order by c.start_s) as rank
-          from fates f join clips c using (key) where c.source_id in (select source_id from shown))
+          from (select source_id, start_s, end_s, key from clips
+                where source_id in (select source_id from shown)) c join fates f using (key))
     where rank <= 400
     union all
     select source_id, start_s, end_s, 'trimmed', reason, null from trims
@@ -195,44 +221,57 @@ select * from (
 
 
 def failures(books: Books, limit: int = FAILURES) -> list[dict[str, Any]]:
-    """Return what failed: the most footage first."""
-    return _rows(
+    """Return what failed, the most footage first; a source that does not add up is one of them."""
+    found = _rows(
         books,
         "select stage, uri, key, start_s, seconds, code, reason, remedy from errors "
         "order by seconds desc, uri, key, code limit ?",
         [limit],
     )
+    odd = [
+        {"stage": "account", "uri": one.uri, "key": None, "start_s": None, "seconds": one.seconds, "code": one.code,
+         "reason": one.reason, "remedy": REMEDY}
+        for one in books.account.unexplained
+    ]  # fmt: skip
+    return sorted(found + odd, key=lambda row: -abs(row["seconds"] or 0))[:limit] if odd else found
+
+
+def failed(books: Books) -> int:
+    """Return the number of all failures."""
+    return tally(books, "errors") + books.account.unexplained_sources
 
 
 def mixture(books: Books) -> dict[str, list[dict[str, Any]]]:
     """Return what the footage is made of: for several labels, seconds kept and dropped of the commonest values."""
+    gather(books)
     groups = {
-        "Camera": "c.camera",
-        "Shorter side": "case when least(width, height) is null then null else least(width, height) || ' px' end",
-        "Shape": "case when width > height * 1.1 then 'landscape' when height > width * 1.1 then 'portrait' "
-        "when width is not null then 'square' end",
-        "Length": "case when c.duration_s < 2 then '1: under 2 s' when c.duration_s < 5 then '2: 2 to 5 s' "
-        "when c.duration_s < 10 then '3: 5 to 10 s' else '4: 10 s and longer' end",
-        "Frame rate": "printf('%g fps', round(c.fps, 2))",
-        "Likely content": f"({_SUREST})",
-    }
+        "Camera": ("camera", "measured"),
+        "Shorter side": ("case when least(width, height) is null then null else least(width, height) || ' px' end",
+                         "measured"),
+        "Shape": ("case when width > height * 1.1 then 'landscape' when height > width * 1.1 then 'portrait' "
+                  "when width is not null then 'square' end", "measured"),
+        "Length": ("case when duration_s < 2 then '1: under 2 s' when duration_s < 5 then '2: 2 to 5 s' "
+                   "when duration_s < 10 then '3: 5 to 10 s' else '4: 10 s and longer' end", "measured"),
+        "Frame rate": ("printf('%g fps', round(fps, 2))", "measured"),
+        "Likely content": (_SUREST, "scored"),
+    }  # fmt: skip
     return {
         name: rows
-        for name, expression in groups.items()
-        if len(rows := _rows(books, _MIXTURE.format(label=expression))) > 1
+        for name, (expression, table) in groups.items()
+        if len(rows := _rows(books, _MIXTURE.format(label=expression, table=table))) > 1
     }
 
 
 # Of a line of tags such as `dog 0.71, bridge 0.04`, the first, which is the most probable, if a caption would say it.
 _SUREST = f"""
-select any_value(case when regexp_extract(label, ' ([0-9.]+)(,|$)', 1)::double >= {CERTAIN}
-                      then regexp_extract(label, '^(.*?) [0-9.]+(,|$)', 1) else 'nothing sure' end)
-from scores s where s.key = c.key and s.scorer = 'tags' and label != ''
+case when coalesce(label, '') = '' then null
+     when regexp_extract(label, ' ([0-9.]+)(,|$)', 1)::double >= {CERTAIN}
+          then regexp_extract(label, '^(.*?) [0-9.]+(,|$)', 1) else 'nothing sure' end
 """
 _MIXTURE = """
-select label, sum(duration_s) filter (fate = 'kept') as kept_s, sum(duration_s) filter (fate != 'kept') as other_s,
-       count(*) filter (fate = 'kept') as kept, count(*) as clips
-from (select {label} as label, f.fate, c.duration_s from fates f join clips c using (key))
+select label, sum(duration_s) filter (kept) as kept_s, sum(duration_s) filter (not kept) as other_s,
+       count(*) filter (kept) as kept, count(*) as clips
+from (select {label} as label, kept, duration_s from {table})
 where label is not null group by label order by sum(duration_s) desc, label limit 6
 """
 

@@ -31,8 +31,10 @@ _NOT_MEASURES = {
     "crop_right",
 }
 _ONLY_LIMITED = {"pixels", "bit_rate", "white", "crop_top", "crop_bottom"}  # drawn where the policy asks for them
-_CROPS = ("crop_left", "crop_top", "crop_right", "crop_bottom")
-_SHOWN_WIDTH, _SHOWN_HEIGHT = "width * (1 - crop_left - crop_right)", "height * (1 - crop_top - crop_bottom)"
+_SHOWN_WIDTH, _SHOWN_HEIGHT = (
+    f"{side} * (1 - coalesce({one}, 0) - coalesce({other}, 0))"
+    for side, one, other in (("width", "crop_left", "crop_right"), ("height", "crop_top", "crop_bottom"))
+)
 _DERIVED = {
     "min_side_px": f"round(least({_SHOWN_WIDTH}, {_SHOWN_HEIGHT}))",
     "pixels": f"round({_SHOWN_WIDTH} * {_SHOWN_HEIGHT})",
@@ -95,6 +97,7 @@ class Measure:
 
 def measures(run: str, books: Books) -> list[Measure]:
     """Return the measures that tell clips apart, those with a limit first."""
+    gather(books)
     drawn = list(limits(run, books))
     found = []
     for name, value in _columns(books):
@@ -114,25 +117,42 @@ def drawable() -> list[str]:
 
 
 def _columns(books: Books) -> Iterator[tuple[str, str]]:
-    """Yield the name of each measure and the table that holds its (key, value)."""
-    query = "select distinct scorer from scores where value is not null and scorer != 'tags' order by 1"
+    """Yield the name of each measure and the relation that holds its (value, kept)."""
+    query = "select distinct scorer from scored where value is not null and scorer != 'tags' order by 1"
     for (scorer,) in books.connection.execute(query).fetchall():
         quoted = scorer.replace("'", "''")
-        yield scorer, f"(select key, value from scores where scorer = '{quoted}')"
-    for name in drawable():
-        yield name, f"(select key, {name}::double as value from clips)"
-    for name, formula in _DERIVED.items():
-        columns = "width, height, " + ", ".join(f"coalesce({c}, 0) as {c}" for c in _CROPS)
-        yield name, f"(select key, {formula} as value from (select key, {columns} from clips))"
+        yield scorer, f"(select value, kept from scored where scorer = '{quoted}')"
+    for name in (*drawable(), *_DERIVED):
+        yield name, f"(select {name}::double as value, kept from measured)"
+
+
+def gather(books: Books) -> None:
+    """Read what clips are measured by into the tables `measured` and `scored` of the books, once for all questions."""
+    names = ", ".join(name for name in drawable() if name != "duration_s")
+    derived = ", ".join(f"{formula} as {name}" for name, formula in _DERIVED.items())
+    books.connection.execute(
+        f"""
+        create temp table if not exists measured as
+        select f.fate = 'kept' as kept, f.duration_s, width, height, camera, {names}, {derived}
+        from fates f join clips c using (key)
+        """
+    )
+    books.connection.execute(
+        """
+        create temp table if not exists scored as
+        select f.fate = 'kept' as kept, f.duration_s, s.scorer, s.value, if(s.scorer = 'tags', s.label, null) as label
+        from scores s join fates f using (key)
+        """
+    )
 
 
 def _histogram(books: Books, values: str, limits: list[float], share: bool) -> Histogram | None:
     ask = books.connection.execute
-    low, middle, high, least = ask(
-        f"""select quantile_cont(value, 0.005), median(value), quantile_cont(value, 0.995),
-                   min(value) filter (value > 0)
+    quantiles, least = ask(
+        f"""select quantile_cont(value, [0.005, 0.5, 0.995]), min(value) filter (value > 0)
             from {values} where isfinite(value)"""
     ).fetchall()[0]
+    low, middle, high = quantiles or (None, None, None)
     if low is None or low == high:
         return None
     low, high = min([low, *limits]), max([high, *limits])
@@ -146,8 +166,7 @@ def _histogram(books: Books, values: str, limits: list[float], share: bool) -> H
     cell = f"least(greatest(floor(({scale}({'greatest(value, ?)' if log else 'value'}) - ?) / ?), 0), {BINS - 1})"
     kept, dropped = [0] * BINS, [0] * BINS
     rows = ask(
-        f"""select {cell}::int as cell, fate = 'kept', count(*) from {values} join fates using (key)
-            where isfinite(value) group by all""",
+        f"select {cell}::int as cell, kept, count(*) from {values} where isfinite(value) group by all",
         [*([low] if log else []), first, step],
     ).fetchall()
     for cell_, is_kept, number in rows:

@@ -33,26 +33,28 @@ _NAMES = {
 }
 
 
-def write(run: str, out: str = "report/index.html", policy: str | None = None) -> str:
+def write(
+    run: str, out: str = "report/index.html", policy: str | None = None, books: accounting.Books | None = None
+) -> str:
     """Write the page of a run, as far as the run has come, and return its URI.
 
     Args:
         run: The run folder, on disk or in a bucket.
         out: Where the page goes: a path inside the run, or an absolute path or URI.
         policy: The policy whose selection is shown; see `rushes.pipelines.report.accounting.account`.
+        books: The run's books under that policy, where they are open already.
 
     Raises ValueError if `run` is no run folder, was written by another schema version or lacks the policy.
     """
     Ledger(run).require()
     uri = out if "://" in out or out.startswith("/") else f"{run.rstrip('/')}/{out}"
-    storage.write_bytes(uri, render(run, policy).encode())
+    storage.write_bytes(uri, render(books or accounting.open_books(run, policy)).encode())
     return uri
 
 
-def render(run: str, policy: str | None = None) -> str:
+def render(books: accounting.Books) -> str:
     """Return the page of a run as HTML."""
-    books = accounting.open_books(run, policy)
-    account = accounting.settle(books)
+    run, account = books.run, books.account
     rules = measures.rules(run, books.policy)
     strips = facts.Strips(run)
     cards = facts.cards(books, strips)
@@ -66,7 +68,7 @@ def render(run: str, policy: str | None = None) -> str:
         sections.strips(cards, facts.tally(books, "clips")),
         sections.duplicates(facts.pairs(books, strips), facts.tally(books, "pairs")),
         captions.captions(books),
-        sections.failures(facts.failures(books), facts.tally(books, "errors")),
+        sections.failures(facts.failures(books), facts.failed(books)),
         sections.sources(facts.timelines(books), facts.distinct_sources(books), {card.key for card in cards}),
         models.shards(run, books.policy),
         models.training(run, "tokenizer", "Tokenizer", "How well the tokenizer gives back what it was shown."),

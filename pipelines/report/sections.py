@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rushes.pipelines.report import charts
-from rushes.pipelines.report.accounting import EXACT_DUPLICATE, FATES, Account, Entry
+from rushes.pipelines.report.accounting import COUNTED_TWICE, EXACT_DUPLICATE, FATES, UNACCOUNTED, Account, Entry
 from rushes.pipelines.report.charts import Bar
 from rushes.pipelines.report.facts import Card, Pair, Selected, Step, Timeline
 from rushes.pipelines.report.markup import Html, clock, count, data_uri, el, number, seconds, share, words
@@ -17,6 +17,8 @@ _EXPLAINED = {
     "too_short": "shorter than the shortest clip wanted",
     "transition": "inside a fade, dissolve or wipe",
     "duplicate": "another clip shows the same, better",
+    UNACCOUNTED: "in no clip, not trimmed, and lost by no known error",
+    COUNTED_TWICE: "claimed by two clips or errors, taken off again",
     "probe": "not opened yet",
     "scan": "not decoded yet",
     "shots": "not divided into clips yet",
@@ -82,13 +84,15 @@ def accounting(account: Account) -> Html:
     )  # fmt: skip
     head = el("tr", *(el("th", name, scope="col", class_=style) for name, style in _ACCOUNT_COLUMNS))
     table = el("table", el("thead", head), el("tbody", *rows), el("tfoot", sums), class_="account")
-    if account.unexplained_s <= 1e-3:
+    if not account.unexplained_sources:
         verdict = el("p", "✓ Every second is accounted for: the lines sum to the input.", class_="verdict good")
     else:
+        named = "; ".join(f"{one.uri} {one.seconds:+.3f} s" for one in account.unexplained[:5])
         verdict = el(
             "p",
-            f"{account.unexplained_s:.3f} s are missing or counted twice: the ledger is incomplete or was edited. "
-            "Run the same curate command again.",
+            f"{account.unexplained_s:.3f} s of {count(account.unexplained_sources, 'input')} are missing (+) or "
+            f"counted twice (−), and stand among the failures so that the lines sum to the input: {named}",
+            account.unexplained_sources > 5 and " …",
             class_="verdict bad",
         )
     return section(

@@ -5,38 +5,48 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from rushes.pipelines.report import caption_account
-from rushes.pipelines.report.accounting import Account, account
+from rushes.pipelines.report import caption_account, facts
+from rushes.pipelines.report.accounting import Account, Books, open_books
 from rushes.pipelines.stages.select import selections
 from rushes.pipelines.store import shards, storage
 from rushes.pipelines.store.ledger import Ledger
-from rushes.pipelines.store.storage import redact
 
 MAX_FAILURES = 50
-_FAILURE = ["stage", "uri", "key", "seconds", "code", "reason", "remedy"]
+"""Failures that are named in lines; in plain values there are `facts.FAILURES`, and the number of all."""
+_FAILURE = ("stage", "uri", "key", "seconds", "code", "reason", "remedy")
 
 
-def of(run: str, policy: str | None = None) -> dict[str, Any]:
+def of(run: str, policy: str | None = None, books: Books | None = None) -> dict[str, Any]:
     """Return the account of a run, its failures and its shards as plain values.
+
+    Args:
+        run: the run.
+        policy: the policy whose selection is counted; see `accounting.account`.
+        books: the run's books under that policy, where they are open already.
 
     Raises ValueError where the folder is not a run.
     """
     Ledger(run).require()
-    found = account(run, policy)
-    found.check()
-    failures = Ledger(run).read("errors", _FAILURE).sort_by([("uri", "ascending"), ("stage", "ascending")]).to_pylist()
+    books = books or open_books(run, policy)
+    found = books.account
     return {
         "run": run,
         "policy": found.policy,
         "inputs": found.inputs,
         "input_s": round(found.input_s, 6),
         "account": _entries(found),
-        "failures": [{**row, "uri": redact(row["uri"] or "")} for row in failures],
+        "unexplained_s": round(found.unexplained_s, 6),
+        "failed": facts.failed(books),
+        "failures": [{name: row[name] for name in _FAILURE} for row in _by_source(facts.failures(books))],
         "selections": found.policies,
         "stale": selections.stale(Ledger(run)),
-        "captions": caption_account.of(run),
+        "captions": caption_account.of(books.connection),
         "shards": _shards(run, found.policy),
     }
+
+
+def _by_source(failures: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    return sorted(failures, key=lambda row: (row["uri"] or "", row["stage"] or ""))
 
 
 def _entries(found: Account) -> list[dict[str, Any]]:
@@ -83,17 +93,17 @@ def lines(found: dict[str, Any]) -> list[str]:
         s = found["shards"]
         text += ["", f"{s['samples']} clips in {s['shards']} shards, {s['bytes'] / 1e6:.1f} MB"]
     if found["failures"]:
-        text += ["", *_failure_lines(found["failures"])]
+        text += ["", *_failure_lines(found["failures"], found["failed"])]
     if found.get("report"):
         text += ["", f"report: {found['report']}"]
     return text
 
 
-def _failure_lines(failures: Sequence[dict[str, Any]]) -> list[str]:
-    text = [f"{len(failures)} failed (what is mended is tried again by the same command with --retry-failed):"]
+def _failure_lines(failures: Sequence[dict[str, Any]], number: int) -> list[str]:
+    text = [f"{number} failed (what is mended is tried again by the same command with --retry-failed):"]
     for row in failures[:MAX_FAILURES]:
         lost = f" ({row['seconds']:.2f} s lost)" if row["seconds"] else ""
         text += [f"  {row['key'] or row['uri']}: {row['stage']}: {row['code']}: {row['reason']}{lost}; {row['remedy']}"]
-    if len(failures) > MAX_FAILURES:
-        text += [f"  … and {len(failures) - MAX_FAILURES} more, in the table `errors` and in the report"]
+    if number > MAX_FAILURES:
+        text += [f"  … and {number - MAX_FAILURES} more, in the table `errors` and in the report"]
     return text

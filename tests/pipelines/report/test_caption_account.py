@@ -39,7 +39,7 @@ def ledger(tmp_path: Path) -> Ledger:
 
 
 def test_contradictions_are_counted_by_what_they_are_about(ledger: Ledger) -> None:
-    found = caption_account.of(ledger.run)
+    found = caption_account.of(tables(ledger, "captions"))
     assert found == {
         "captions": 6, "sources": {"endpoint": 4, "given": 1, "tags": 1}, "contradicted": 2,
         "contradictions": {"camera": 2, "light": 1}, "repeated": 2,
@@ -57,4 +57,4 @@ def test_near_identical_captions_are_found_among_those_looked_at(ledger: Ledger)
 def test_a_run_without_captions_has_no_account(tmp_path: Path) -> None:
     ledger = Ledger(str(tmp_path / "run"))
     ledger.create()
-    assert caption_account.of(ledger.run) is None
+    assert caption_account.of(tables(ledger, "captions")) is None

@@ -193,7 +193,8 @@ def test_clips_are_grouped_by_the_tag_that_is_sure_not_by_the_whole_line(run: Pa
 def test_seconds_that_are_missing_are_said_to_be_missing(run: Path) -> None:
     Ledger(str(run)).remove("trims", "u")
     page, _ = _page(run)
-    assert "1.000 s are missing or counted twice" in page
+    assert "1.000 s of 1 input are missing (+) or counted twice" in page
+    assert "holiday.mp4 +1.000 s" in page and "unaccounted" in page and "remux the file" in page
 
 
 @pytest.mark.parametrize("done", [(), ("sources",), ("sources", "signals"), ("sources", "signals", "clips", "trims")])
