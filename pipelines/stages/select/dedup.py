@@ -135,8 +135,10 @@ def same_bytes(sources: pa.Table, policy: Policy) -> pa.Table:
         sources: columns `source_id`, `uri`, `wave`, `unit` and `size_bytes` of the table `sources`.
         policy: whose selection the pairs belong to.
     """
+    counts = pc.value_counts(sources["source_id"])
+    often = counts.field("values").filter(pc.greater(counts.field("counts"), 1))
     order = [("source_id", "ascending"), ("wave", "ascending"), ("unit", "ascending"), ("uri", "ascending")]
-    rows = sources.sort_by(order).to_pylist()
+    rows = sources.filter(pc.is_in(sources["source_id"], value_set=often)).sort_by(order).to_pylist()
     first: dict[str, Any] = {}
     pairs = []
     for row in rows:
