@@ -8,19 +8,20 @@ many windows at once.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from datasketch import MinHash, MinHashLSH
 
 Hashes = npt.NDArray[np.uint64]
 Ints = npt.NDArray[np.int64]
 
 CHUNK_BITS = 16
 """A hash is shingled into four chunks with their place: hashes that differ in three bits share one or more of them."""
-PERMUTATIONS = 48
+BANDS, ROWS = 24, 2
+PERMUTATIONS = BANDS * ROWS
 """MinHash values of a window, as 24 bands of 2: a Jaccard similarity of 0.2 is found with p = 0.62, 0.4 with 0.98."""
 WINDOW, HOP = 12, 6
 """Ticks of a window and between windows: two seconds and one at the usual 6 Hz, so that short excerpts are found."""
@@ -31,14 +32,18 @@ FINER = (1, 7, 13)
 NEAR_BITS = 10
 """Two windows are worth a close look if half of the one's pictures lie this near to some picture of the other."""
 
-_LSH = MinHashLSH(num_perm=PERMUTATIONS, params=(24, 2))
-BANDS, ROWS = _LSH.b, _LSH.r
 PARAMETERS = (CHUNK_BITS, PERMUTATIONS, WINDOW, HOP, BANDS, ROWS)
 """What a kept sketch depends on besides its clip."""
 
-_SEED = MinHash(num_perm=PERMUTATIONS)
-_FACTOR, _SHIFT = (np.asarray(row, np.uint32) for row in _SEED.permutations)
 _BLOCK = 1 << 15
+
+
+@functools.cache
+def _permutations() -> npt.NDArray[np.uint32]:
+    """Return factor and shift of each MinHash value, [2, PERMUTATIONS]."""
+    from datasketch import MinHash  # half a second, which a selection has no need of
+
+    return np.asarray(MinHash(num_perm=PERMUTATIONS).permutations, np.uint32)
 
 
 def informative(hashes: Hashes) -> npt.NDArray[np.bool_]:
@@ -83,10 +88,10 @@ def signatures(hashes: Hashes, starts: Ints, lengths: Ints) -> npt.NDArray[np.ui
 
 def _minima(hashes: Hashes) -> npt.NDArray[np.uint32]:
     """Return the MinHash values of single hashes: the signature of a set is the least one of its parts."""
-    mixed = _mix(shingles(hashes))
-    least = mixed[:, :1] * _FACTOR + _SHIFT
+    mixed, (factor, shift) = _mix(shingles(hashes)), _permutations()
+    least = mixed[:, :1] * factor + shift
     for place in range(1, mixed.shape[1]):
-        np.minimum(least, mixed[:, place : place + 1] * _FACTOR + _SHIFT, out=least)
+        np.minimum(least, mixed[:, place : place + 1] * factor + shift, out=least)
     return least
 
 

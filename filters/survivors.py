@@ -11,9 +11,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from rushes.filters.duplicates import Match
+from rushes.filters.duplicates import Match, Matches
 
 Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64] | float
+Flags = npt.NDArray[np.bool_]
 SMALL = 24
 """Clips of a group whose couples are all looked at."""
 CHIEFS = 3
@@ -44,6 +46,39 @@ class Shown(Pair):
     """The copy through which the two were matched, where no direct match is known."""
 
 
+def settle(couples: Ints, matches: Matches, rank: Ints, seconds: npt.NDArray[np.float64]) -> list[Shown]:
+    """Return which clips are dropped for which, as `resolve` tells it; most matches are of two clips with no other.
+
+    Args:
+        couples: [n, 2] clips of all couples that were measured.
+        matches: which of them show the same.
+        rank: [clips] place in the order of preference of each clip that is matched.
+        seconds: [clips] how long each clip is.
+    """
+    _, place, often = np.unique(couples[matches.couples], return_inverse=True, return_counts=True)
+    alone = (often[place.reshape(-1, 2)] == 1).all(axis=1)
+    found = _settled_alone(couples, matches.at(alone), rank, seconds)
+    linked = np.unique(couples[matches.couples[~alone]])
+    order = linked[np.argsort(rank[linked])].tolist()
+    lengths = dict(zip(linked.tolist(), seconds[linked].tolist(), strict=True))
+    return found + resolve(order, lengths, matches.at(~alone).by_clips(couples))
+
+
+def _settled_alone(couples: Ints, found: Matches, rank: Ints, seconds: npt.NDArray[np.float64]) -> list[Shown]:
+    a, b = couples[found.couples].T
+    excerpt = found.inner != ""
+    drops_a = np.where(excerpt, found.inner == "a", rank[a] > rank[b])
+    dropped, kept = np.where(drops_a, (a, b), (b, a))
+    speed = np.where(drops_a, 1 / found.speed, found.speed)
+    offset_s = np.where(drops_a, -found.offset_s / found.speed, found.offset_s) + 0.0
+    goes = ~excerpt | _inside(speed, offset_s, seconds[dropped], seconds[kept])
+    level = np.where(excerpt, "excerpt", "copy")
+    columns = {"dropped": dropped, "kept": kept, "level": level, "distance": found.distance, "limit": found.limit,
+               "speed": speed, "offset_s": offset_s, "overlap_s": found.overlap_s}  # fmt: skip
+    rows = zip(*(column[goes].tolist() for column in columns.values()), strict=True)
+    return [Shown(**dict(zip(columns, row, strict=True)), via=None) for row in rows]
+
+
 def resolve(
     order: Sequence[int], durations: Mapping[int, float], matches: Mapping[tuple[int, int], Match]
 ) -> list[Shown]:
@@ -69,7 +104,7 @@ def resolve(
     for clip in sorted((c for c in containers if c not in towards), key=lambda c: (-durations[c], rank[c])):
         for pair in containers[clip]:
             step = _follow(pair, towards, matches)
-            if step.kept != clip and _inside(step, durations):
+            if step.kept != clip and _inside(step.speed, step.offset_s, durations[clip], durations[step.kept]):
                 towards[clip] = step
                 break
     return [_follow(towards[clip], towards, matches) for clip in order if clip in towards]
@@ -145,11 +180,11 @@ def _follow(pair: Shown, towards: Mapping[int, Shown], matches: Mapping[tuple[in
     return pair
 
 
-def _inside(pair: Shown, durations: Mapping[int, float], slack_s: float = 0.5) -> bool:
-    """Whether the dropped clip lies within the kept one, but for the slack that ticks and differing cuts need."""
-    shown_s = pair.speed * durations[pair.dropped]
-    missing = max(0.0, -pair.offset_s) + max(0.0, pair.offset_s + shown_s - durations[pair.kept])
-    return missing <= max(slack_s, 0.25 * shown_s)
+def _inside(speed: Floats, offset_s: Floats, dropped_s: Floats, kept_s: Floats, slack_s: float = 0.5) -> Flags:
+    """Whether dropped clips lie within kept ones, but for the slack that ticks and differing cuts need."""
+    shown_s = speed * dropped_s
+    missing = np.maximum(0.0, -offset_s) + np.maximum(0.0, offset_s + shown_s - kept_s)
+    return missing <= np.maximum(slack_s, 0.25 * shown_s)
 
 
 def closure(pairs: Ints, rank: Ints, seconds: npt.NDArray[np.float64]) -> Ints:

@@ -129,8 +129,7 @@ def _unit(block: tuple[str, int, int], *, out: str, real: str, seed: int, vector
             waves = np.zeros(len(errors), int)
             unread = rows_of.columns("plan", pa.table({}), unit=errors["unit"], uri=errors["uri"], wave=waves)
             plan = pa.concat_tables([plan, unread])
-    told = pa.StructArray.from_arrays([flat(column) for column in verdicts.columns], fields=list(verdicts.schema))
-    return {"plan": plan, "verdicts": clips.select(["key", "unit"]).append_column("verdict", told), "pairs": pairs}
+    return {"plan": plan, "verdicts": verdicts, "pairs": pairs}
 
 
 _REAL: dict[str, Real] = {}
@@ -147,15 +146,14 @@ def _plan(ledger: Ledger, parts: list[pa.Table]) -> None:
     write(ledger, "plan", "w0000", pa.concat_tables(parts).sort_by("uri"))
 
 
-def _select(ledger: Ledger, facts: pa.Table, pairs: pa.Table) -> None:
+def _select(ledger: Ledger, verdicts: pa.Table, pairs: pa.Table) -> None:
     """Write the selection through the door that every selection goes through, so that it counts as done."""
-    at = f"{ledger.run}/policies/{facts['verdict'][0].as_py()['policy']}.yaml"
-    facts = facts.sort_by("key").combine_chunks()
-    verdicts = pa.Table.from_struct_array(flat(facts["verdict"])).cast(TABLES["selection"])
+    at = f"{ledger.run}/policies/{verdicts['policy'][0].as_py()}.yaml"
     policy = select.read_policy(at)
     same = dedup.same_bytes(ledger.read("sources", ["source_id", "uri", "wave", "unit", "size_bytes"]), policy)
-    selections.write(ledger, policy, select.policy_text(at), verdicts, pa.concat_tables([pairs.sort_by("key"), same]),
-                     facts.select(["key", "unit"]))  # fmt: skip
+    selections.write(
+        ledger, policy, select.policy_text(at), verdicts.sort_by("key"), pa.concat_tables([pairs.sort_by("key"), same])
+    )
 
 
 def _pack(ledger: Ledger, seed: int) -> None:

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rushes.filters.duplicates import Match
-from rushes.filters.survivors import CHIEFS, SMALL, closure, nearest, resolve
+from rushes.filters.duplicates import Match, Matches
+from rushes.filters.survivors import CHIEFS, SMALL, closure, nearest, resolve, settle
 
 
 def match(inner: str = "", offset_s: float = 0.0, distance: float = 1.0, speed: float = 1.0) -> Match:
@@ -75,6 +75,28 @@ def test_any_set_of_matches_leaves_every_dropped_clip_a_kept_one(data: st.DataOb
     assert not {p.kept for p in pairs} & set(dropped)
     shuffled = dict(data.draw(st.permutations(list(found.items()))))
     assert resolve(order, durations, shuffled) == pairs
+
+
+@given(st.data())
+@settings(max_examples=150, deadline=None)
+def test_couples_alone_are_settled_as_they_are_in_company(data: st.DataObject) -> None:
+    count = data.draw(st.integers(2, 12))
+    couples = data.draw(st.lists(st.sampled_from(list(itertools.combinations(range(count), 2))), unique=True))
+    rank = np.array(data.draw(st.permutations(range(count))))
+    seconds = np.array([data.draw(st.sampled_from([2.0, 4.0, 8.0])) for _ in range(count)])
+    size = len(couples)
+    found = Matches(
+        couples=np.arange(size), distance=np.arange(size) / 8, limit=np.full(size, 9.0),
+        speed=np.array([data.draw(st.sampled_from([0.8, 1.0, 1.25])) for _ in couples]),
+        offset_s=np.array([data.draw(st.floats(-3, 3)) for _ in couples]), overlap_s=np.full(size, 2.0),
+        inner=np.array([data.draw(st.sampled_from(["", "a", "b"])) for _ in couples], "U1"),
+        still=np.zeros(size, bool),
+    )  # fmt: skip
+    pairs = np.array(couples, np.int64).reshape(-1, 2)
+    order = np.argsort(rank).tolist()
+    settled = settle(pairs, found, rank, seconds)
+    together = resolve(order, dict(enumerate(seconds.tolist())), found.by_clips(pairs))
+    assert sorted(settled, key=lambda pair: rank[pair.dropped]) == together
 
 
 def test_small_groups_of_linked_clips_get_all_their_couples() -> None:

@@ -54,9 +54,7 @@ def duplicates(clips: pa.Table, scores: pa.Table, chosen: Ints, rules: Duplicate
     found = decide(measurements(table), rules).proven(unlike(table), rules.max_unlike)
     linked = np.unique(clips_of[found.couples])
     rank = _ranks(clips, chosen if rules.semantic.scorer else linked, rules, known(clips, scores))
-    order = linked[np.argsort(rank[linked])].tolist()
-    lengths = dict(zip(linked.tolist(), seconds[linked].tolist(), strict=True))
-    pairs: list[Pair] = list(survivors.resolve(order, lengths, found.by_clips(clips_of)))
+    pairs: list[Pair] = list(survivors.settle(clips_of, found, rank, seconds))
     if rules.semantic.scorer:
         gone = {pair.dropped for pair in pairs}
         left = np.array([clip for clip in chosen.tolist() if clip not in gone], np.int64)
@@ -137,8 +135,10 @@ def same_bytes(sources: pa.Table, policy: Policy) -> pa.Table:
         sources: columns `source_id`, `uri`, `wave`, `unit` and `size_bytes` of the table `sources`.
         policy: whose selection the pairs belong to.
     """
+    counts = pc.value_counts(sources["source_id"])
+    often = counts.field("values").filter(pc.greater(counts.field("counts"), 1))
     order = [("source_id", "ascending"), ("wave", "ascending"), ("unit", "ascending"), ("uri", "ascending")]
-    rows = sources.sort_by(order).to_pylist()
+    rows = sources.filter(pc.is_in(sources["source_id"], value_set=often)).sort_by(order).to_pylist()
     first: dict[str, Any] = {}
     pairs = []
     for row in rows:

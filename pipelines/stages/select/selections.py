@@ -20,7 +20,6 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any
 
-import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 import yaml
@@ -57,6 +56,8 @@ def kept_by_unit(ledger: Ledger) -> Iterator[tuple[str, list[str]]]:
     dataset = ledger.dataset("selection")
     if dataset is None:
         return
+    import duckdb  # a dry run has no need of it
+
     with duckdb.connect() as db:
         db.register("selection", dataset)
         found = db.sql("select distinct unit, key from selection where kept order by unit, key")
@@ -64,7 +65,7 @@ def kept_by_unit(ledger: Ledger) -> Iterator[tuple[str, list[str]]]:
             yield unit, [key for _, key in rows]
 
 
-def _rows(found: duckdb.DuckDBPyRelation) -> Iterator[tuple[str, str]]:
+def _rows(found: Any) -> Iterator[tuple[str, str]]:
     for batch in found.to_arrow_reader(ROWS):
         yield from zip(batch["unit"].to_pylist(), batch["key"].to_pylist(), strict=True)
 
@@ -206,10 +207,7 @@ def material(ledger: Ledger, policy: Policy, say: Callable[[str], None] = log.in
         selecting.columns(policy),
         where=~pc.field("key").isin(pa.array(failed, pa.string())) if failed else None,
     )
-    scorers = _scorers(ledger)
-    vectors = {policy.dedup.semantic.scorer, policy.dedup.balance.scorer} - {""}
-    wanted = pa.array(sorted(scorers & (selecting.asked(policy) | vectors)), pa.string())
-    scores = ledger.read("scores", [*SCORES, *(["vector"] if vectors else [])], where=pc.field("scorer").isin(wanted))
+    scorers, scores = _scores(ledger, policy)
     return Material(
         clips=clips,
         scores=scores,
@@ -218,11 +216,16 @@ def material(ledger: Ledger, policy: Policy, say: Callable[[str], None] = log.in
     )
 
 
-def _scorers(ledger: Ledger) -> set[str]:
-    found: set[str | None] = set()
-    for batch in ledger.batches("scores", ["scorer"]):
+def _scores(ledger: Ledger, policy: Policy) -> tuple[set[str], pa.Table]:
+    """Return the names of all scorers that have looked at a clip, and the rows of those that a policy looks at."""
+    vectors = {policy.dedup.semantic.scorer, policy.dedup.balance.scorer} - {""}
+    columns = [*SCORES, *(["vector"] if vectors else [])]
+    wanted, found = pa.array(sorted(selecting.asked(policy) | vectors), pa.string()), set()
+    rows = [TABLES["scores"].empty_table().select(columns)]
+    for batch in ledger.batches("scores", columns):
         found |= set(pc.unique(batch["scorer"]).to_pylist())
-    return {name for name in found if name}
+        rows.append(pa.Table.from_batches([batch.filter(pc.is_in(batch["scorer"], value_set=wanted))]))
+    return {name for name in found if name}, pa.concat_tables(rows)
 
 
 def make(run: str, name: str = "") -> dict[str, Any]:

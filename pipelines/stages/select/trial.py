@@ -107,10 +107,7 @@ def _compared(
     other = selections.choose(ledger.run, selections.names(ledger), against)
     if other is None:
         return None
-    own = (pc.field("policy") == other) & pc.field("kept")
-    before = ledger.read("selection", ["key", "duration_s"], where=own)
-    was = _mask(pc.is_in(selection["key"], value_set=before["key"].combine_chunks()))
-    gone = before.filter(pc.invert(pc.is_in(before["key"], value_set=selection["key"].combine_chunks())))
+    before, was, gone = _before(ledger, other, selection)
     new, lost = kept & ~was, was & ~kept
     names = sorted({name for name in pc.unique(reasons.filter(pa.array(lost))).to_pylist() if name})
     return {
@@ -124,8 +121,19 @@ def _compared(
             "rules": [{"rule": name, **_tally(seconds, lost & _is(reasons, name))} for name in names],
             "examples": _keys(selection, lost, examples),
         },
-        "no_longer_clips": len(gone),
+        "no_longer_clips": gone,
     }
+
+
+def _before(ledger: Ledger, name: str, selection: pa.Table) -> tuple[pa.Table, Mask, int]:
+    """Return what a selection of the ledger keeps, which clips of another one that is, and how many of it are gone."""
+    every = ledger.read("selection", ["key", "kept", "duration_s"], where=pc.field("policy") == name)
+    before = every.filter(every["kept"])
+    if every["key"].equals(selection["key"]):  # both are sorted by key, and mostly of the same clips
+        return before, _mask(every["kept"]), 0
+    keys = [table["key"].combine_chunks() for table in (before, selection)]
+    gone = pc.sum(pc.invert(pc.is_in(keys[0], value_set=keys[1]))).as_py() or 0
+    return before, _mask(pc.is_in(keys[1], value_set=keys[0])), gone
 
 
 def _tally(seconds: npt.NDArray[np.float64], chosen: Mask) -> dict[str, float | int]:

@@ -34,7 +34,7 @@ def test_its_account_adds_up_under_its_selection(large: Ledger) -> None:
 def test_a_selection_finds_the_copies_that_were_put_in_and_hardly_any_other(large: Ledger) -> None:
     policy = load({"name": "everything"})
     seen = selections.material(large, policy)
-    _, pairs = select.select(seen.clips, seen.scores, policy, seen.sketches)
+    _, pairs = select.select(seen.clips, seen.scores, policy, seen.matches)
     put = large.read("pairs", where=pc.field("level") == "copy")
     share = len(pairs) / len(seen.clips)
     assert 0.5 * ledgers.rows_of.COPIES < share < 1.5 * ledgers.rows_of.COPIES

@@ -1,4 +1,4 @@
-"""What deduplication costs by the number of clips: time, and peak memory of a fresh process. Target: near-linear, 4 GB.
+"""What matching costs by the number of clips: time, and peak memory of a fresh process. Target: near-linear, 4 GB.
 
 Clips are real hash sequences of real footage, each turned into other footage by a mask of its own that is XORed to all
 its hashes: how a clip moves stays, what it shows does not. A tenth of the clips are copies with noise of coding.
@@ -24,11 +24,13 @@ import json, math, sys, time
 from pathlib import Path
 import numpy as np
 import pyarrow as pa
-from filters.duplicates import DuplicateRules
-from pipelines import dedup, footage
+from rushes.filters.duplicates import decide
 from rushes.pipelines.config import ScanConfig
-from rushes.pipelines.store.ledger import TABLES
+from rushes.pipelines.media import footage
+from rushes.pipelines.stages.match import match
+from rushes.pipelines.stages.match.clips import gather
 from rushes.pipelines.stages.scan.scan import scan_span
+from rushes.pipelines.stages.shots.sketch import sketch
 
 size, films = int(sys.argv[1]), sys.argv[2:]
 real = []
@@ -51,7 +53,7 @@ flat = lambda value, kind: pa.repeat(pa.scalar(value, kind), size)
 clips = pa.table({
     "key": pa.array([f"{k:016x}-000000000" for k in range(size)]),
     "source_id": pa.array([f"{k:016x}" for k in range(size)]),
-    "uri": flat("a.mp4", pa.string()),
+    "unit": flat("u", pa.string()),
     "duration_s": flat(5.0, pa.float64()), "width": flat(1280, pa.int32()), "height": flat(720, pa.int32()),
     "bit_rate": pa.array(rng.integers(10**6, 10**7, size=size)), "luma_std": flat(50.0, pa.float32()),
     "phash": lists(sequences.ravel(), pa.uint64()),
@@ -59,25 +61,25 @@ clips = pa.table({
     **{f"crop_{side}": flat(0.0, pa.float32()) for side in ("left", "top", "right", "bottom")},
 })
 del sequences, noise
-scores = TABLES["scores"].empty_table()
 sketched = time.perf_counter()
-kept = dedup.sketch(clips, {})
+kept = sketch(clips, {})
 began = time.perf_counter()
-pairs = dedup.duplicates(clips, scores, np.arange(size), DuplicateRules(), kept)
+found, _ = match.find(gather(clips.to_batches(2**14), kept.to_batches(2**14), {}), lambda keys: {})
 ended = time.perf_counter()
 truth = {(int(a), int(b)) for a, b in zip(of, range(size - copies, size))}
-same = {tuple(sorted((int(p.dropped), int(p.kept)))) for p in pairs}
-dropped = {int(p.dropped) for p in pairs}
-reached = sum(1 for a, b in truth if a in dropped or b in dropped)
+shown = found.take(pa.array(decide(match.measured(found), match.DEFAULTS).couples))
+same = {(int(a[:16], 16), int(b[:16], 16)) for a, b in zip(shown["a"].to_pylist(), shown["b"].to_pylist())}
+reached = len(truth & same)
 peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
-print(json.dumps({"clips": size, "sketch_s": began - sketched, "dedup_s": ended - began, "pairs": len(pairs),
-                  "copies": len(truth), "copies_found": reached, "windows": len(windows),
+print(json.dumps({"clips": size, "sketch_s": began - sketched, "match_s": ended - began,
+                  "couples": len(found), "pairs": len(same), "copies": len(truth),
+                  "copies_found": reached, "windows": len(windows),
                   "peak_gb": int(peak.split()[1]) * 1024 / 1e9}))
 """
 
 
 def measured(size: int, films: list[Path]) -> dict[str, Any]:
-    """Return what a fresh process reports of deduplicating so many clips."""
+    """Return what a fresh process reports of matching so many clips."""
     done = subprocess.run(
         [sys.executable, "-c", CHILD, str(size), *map(str, films)],
         cwd=REPO,
@@ -93,13 +95,13 @@ def measured(size: int, films: list[Path]) -> dict[str, Any]:
 def test_cost_by_number_of_clips(bikes: Path, bunny: Path, show: Any) -> None:
     found = [measured(size, [bikes, bunny]) for size in SIZES]
     rows = [
-        [f"{r['clips']:,}", f"{r['sketch_s']:.1f}", f"{r['dedup_s']:.1f}",
-         f"{1e6 * (r['sketch_s'] + r['dedup_s']) / r['clips']:.0f}", f"{r['peak_gb']:.2f}",
-         f"{r['copies_found']:,} of {r['copies']:,}", f"{r['pairs']:,}"]
+        [f"{r['clips']:,}", f"{r['sketch_s']:.1f}", f"{r['match_s']:.1f}",
+         f"{1e6 * (r['sketch_s'] + r['match_s']) / r['clips']:.0f}", f"{r['peak_gb']:.2f}",
+         f"{r['copies_found']:,} of {r['copies']:,}", f"{r['couples']:,}", f"{r['pairs']:,}"]
         for r in found
     ]  # fmt: skip
-    exponents = [math.log(b["dedup_s"] / a["dedup_s"]) / math.log(b["clips"] / a["clips"]) for a, b in pairwise(found)]
-    head = ["clips", "sketches, s", "comparing, s", "µs a clip", "peak, GB", "copies found", "pairs"]
-    show("Cost of deduplication", head, rows, raw={"runs": found, "exponents of comparing by decade": exponents})
+    exponents = [math.log(b["match_s"] / a["match_s"]) / math.log(b["clips"] / a["clips"]) for a, b in pairwise(found)]
+    head = ["clips", "sketches, s", "matching, s", "µs a clip", "peak, GB", "copies found", "couples", "pairs"]
+    show("Cost of matching", head, rows, raw={"runs": found, "exponents of matching by decade": exponents})
     assert all(r["copies_found"] >= 0.95 * r["copies"] for r in found)
     assert found[-1]["peak_gb"] <= MOST_GB, found[-1]
