@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import platform
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
@@ -77,7 +79,7 @@ class Line:
         if counter is not None:
             counter.tell(stage.name, tally.items, tally.seconds, tally.errors)
         return {"step": stage.name, "items": tally.items, "seconds": float(tally.seconds), "errors": tally.errors,
-                "note": tally.note, "began": began, "ended": time.time()}  # fmt: skip
+                "note": tally.note, "began": began, "ended": time.time(), "worker": f"{platform.node()} {os.getpid()}"}  # fmt: skip
 
 
 def task_name(task: Mapping[str, Any]) -> str:
