@@ -60,7 +60,10 @@ def start(config: RayConfig) -> None:
             ray.init(address=address, **common)
         else:
             store = max(config.object_store_mb, 80) * 2**20
-            ray.init(num_cpus=os.cpu_count(), include_dashboard=False, object_store_memory=store, **common)
+            ray.init(
+                address="local",  # without it Ray joins whatever cluster was last started on this machine
+                num_cpus=os.cpu_count(), include_dashboard=False, object_store_memory=store, **common,
+            )  # fmt: skip
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.execution_options.verbose_progress = False
