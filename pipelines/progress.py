@@ -18,12 +18,10 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from rich.console import Console, RenderableType
-from rich.live import Live
-from rich.progress_bar import ProgressBar
-from rich.table import Table
+if TYPE_CHECKING:  # rich is loaded where something is drawn: `rushes --help` does without it
+    from rich.console import RenderableType
 
 log = logging.getLogger("rushes")
 LINE_EVERY_S = 15.0
@@ -139,6 +137,9 @@ class Leg:
 
     def table(self) -> RenderableType:
         """Return a row for each step."""
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+
         table = Table(box=None, header_style="dim", pad_edge=False)
         for title in ("step", "", "units", "items", "footage", "rate", "failed", "left"):
             table.add_column(title, justify="left" if title in ("step", "") else "right")
@@ -195,6 +196,9 @@ class Heartbeat:
 
     def table(self) -> RenderableType:
         """Return a bar and the state."""
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+
         table = Table.grid(padding=(0, 1))
         with self._lock:
             bar = ProgressBar(self._total or None, min(self._done, self._total), width=24, pulse=not self._total)
@@ -219,7 +223,10 @@ class Reporter:
         self.live = sys.stderr.isatty() if live is None else live
         self.every_s = every_s
         self.quiet = os.environ.get("LOCAL_RANK", "0") != "0"
-        self.console = Console(stderr=True)
+        if self.live:
+            from rich.console import Console
+
+            self.console = Console(stderr=True)
 
     def skipped(self, stage: str, units: int) -> None:
         """Say that a stage had nothing to do."""
@@ -264,6 +271,8 @@ class Reporter:
     def _shown(self, what: Shown) -> Iterator[None]:
         """Draw or say the state of something until the block is left, and how it ended if it ended well."""
         if self.live and not self.quiet:
+            from rich.live import Live
+
             with Live(get_renderable=what.table, console=self.console, transient=True, redirect_stdout=False):
                 yield
         else:

@@ -33,7 +33,7 @@ def test_the_feature_distance_has_a_gradient_for_the_picture_alone():
 
 
 @settings(max_examples=20, deadline=None)
-@given(scale=st.floats(1e-4, 1e4), seed=st.integers(0, 9))
+@given(scale=st.floats(1e-3, 1e4), seed=st.integers(0, 9))  # below, the weight is held at its most, 1e4
 def test_a_balanced_loss_pulls_as_hard_as_the_others_whatever_its_scale(scale, seed):
     dice = torch.Generator().manual_seed(seed)
     again = torch.randn(1, 3, 2, 8, 8, generator=dice).requires_grad_(True)

@@ -71,7 +71,7 @@ def local(tensor: torch.Tensor) -> torch.Tensor:
 
 def apart(root: str, out: Path, settings: TrainConfig) -> subprocess.Popen:
     here = Path(__file__)
-    environment = {**os.environ, "PYTHONPATH": str(here.parents[2]), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     out.mkdir(exist_ok=True)
     command = [sys.executable, str(here), root, str(out), json.dumps(asdict(settings))]
     with (out / "log").open("a") as log:
