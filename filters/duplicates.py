@@ -304,7 +304,7 @@ def _limits(found: Alignment, same_source: Flags, rules: DuplicateRules) -> Floa
     )
 
 
-def _in_step(found: Alignment, accord: Floats | float) -> Flags:
+def _in_step(found: Alignment, accord: npt.NDArray[np.floating] | float) -> Flags:
     return (found.ticks >= LONG_TICKS) & (found.own >= MOVING_BITS) & (found.accord >= accord)
 
 

@@ -134,8 +134,8 @@ class Alignment:
     @classmethod
     def untried(cls, count: int) -> Alignment:
         """Return the alignments of so many pairs of which none was tried: no ticks, and NaN for all else."""
-        return cls(**{f.name: np.zeros(count, np.int64) if f.name == "ticks" else np.full(count, np.nan)
-                      for f in fields(cls)})  # fmt: skip
+        names = [field.name for field in fields(cls) if field.name != "ticks"]
+        return cls(ticks=np.zeros(count, np.int64), **{name: np.full(count, np.nan) for name in names})
 
     def at(self, rows: Flags | Ints) -> Alignment:
         """Return the alignment of some of the pairs, a copy."""

@@ -53,9 +53,9 @@ def measured(table: pa.Table) -> Measured:
     """Return rows of the table `matches` as `filters.duplicates` takes them."""
 
     def alignment(prefix: str, speed: npt.NDArray[np.float64]) -> matching.Alignment:
-        columns = {name: numbers(flat(table[prefix + name])) for name in _ALIGNED}
-        columns["ticks"] = np.nan_to_num(columns["ticks"]).astype(np.int64)
-        return matching.Alignment(speed=speed, **columns)
+        columns = {name: numbers(flat(table[prefix + name])) for name in _ALIGNED if name != "ticks"}
+        ticks = np.nan_to_num(numbers(flat(table[f"{prefix}ticks"]))).astype(np.int64)
+        return matching.Alignment(speed=speed, ticks=ticks, **columns)
 
     return Measured(
         lengths=np.stack([numbers(flat(table[f"hashes_{side}"])) for side in "ab"], axis=1).astype(np.int64),

@@ -256,7 +256,8 @@ def test_the_current_selection_is_that_of_the_configuration_wherever_its_file_is
 def test_a_dry_run_starts_without_heavy_modules(run: Path) -> None:
     code = (
         "import sys; from rushes.pipelines.cli.main import main; code = main(sys.argv[1:]); "
-        "sys.exit(', '.join({'ray', 'torch', 'cv2', 'av', 'scenedetect'} & set(sys.modules)) or code)"
+        "heavy = {'ray', 'torch', 'cv2', 'av', 'scenedetect', 'datasketch', 'scipy'}; "
+        "sys.exit(', '.join(heavy & set(sys.modules)) or code)"
     )
     command = ["select", "--out", str(run), "--policy", _policy(run, "long"), "--dry-run"]
     done = subprocess.run([sys.executable, "-c", code, *command], cwd=REPO, capture_output=True, text=True)
