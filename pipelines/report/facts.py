@@ -142,7 +142,7 @@ def cards(books: Books, strips: Strips, limit: int = CARDS) -> list[Card]:
         create or replace temp table sampled as
         select key, fate::varchar as fate, reason, if(fate = 'kept', ceil(rank / 5), rank) as turn
         from (select *, row_number() over (partition by fate, reason order by md5(key), key) as rank from fates)
-        order by turn, fate, reason limit ?
+        order by turn, fate, reason, rank limit ?
         """,
         [limit],
     )
