@@ -78,8 +78,16 @@ class Line:
         tally = self._workers[stage.name](unit)
         if counter is not None:
             counter.tell(stage.name, tally.items, tally.seconds, tally.errors)
-        return {"step": stage.name, "items": tally.items, "seconds": float(tally.seconds), "errors": tally.errors,
-                "note": tally.note, "began": began, "ended": time.time(), "worker": f"{platform.node()} {os.getpid()}"}  # fmt: skip
+        return {
+            "step": stage.name,
+            "items": tally.items,
+            "seconds": float(tally.seconds),
+            "errors": tally.errors,
+            "note": tally.note,
+            "began": began,
+            "ended": time.time(),
+            "worker": f"{platform.node()} {os.getpid()}",
+        }
 
 
 def task_name(task: Mapping[str, Any]) -> str:
