@@ -42,18 +42,24 @@ def _curate(options: Namespace) -> int:
         from rushes.pipelines.engine import dry_run
 
         with Reporter().work("plan"):
-            found = dry_run.dry_run(options.footage, options.out, config)
-        show(found, options.json, dry_run.dry_run_lines(found))
+            planned = dry_run.dry_run(options.footage, options.out, config)
+        show(planned, options.json, dry_run.dry_run_lines(planned))
         return DONE
     from rushes.pipelines.engine import cluster, curate
     from rushes.pipelines.report import accounting, page, summary
+    from rushes.pipelines.store import storage
 
     with cluster.apart():
-        curate.curate(options.footage, options.out, config, through=options.through, retry_failed=options.retry_failed)
-    with Reporter().work("report"):
-        books = accounting.open_books(options.out)
-        found = summary.of(options.out, books=books)
-        found["report"] = page.write(options.out, books=books)
+        state = curate.curate(
+            options.footage, options.out, config, through=options.through, retry_failed=options.retry_failed
+        )
+    found = summary.kept(options.out, state) or {}
+    if found.get("run") != options.out or not storage.exists(found["report"]):
+        with Reporter().work("report"):
+            books = accounting.open_books(options.out)
+            found = summary.of(options.out, books=books)
+            found["report"] = page.write(options.out, books=books)
+            summary.keep(options.out, state, found)
     show(found, options.json, summary.lines(found))
     return PARTLY if found["failures"] else DONE
 

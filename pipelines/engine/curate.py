@@ -22,17 +22,19 @@ from rushes.pipelines.engine import cluster, job, plan
 from rushes.pipelines.engine.line import Line
 from rushes.pipelines.media import footage
 from rushes.pipelines.progress import Reporter
+from rushes.pipelines.report import summary
 from rushes.pipelines.stages import stage as stages
 from rushes.pipelines.stages.match import stage as match
 from rushes.pipelines.stages.pack import pack
 from rushes.pipelines.stages.select import select, selections
 from rushes.pipelines.store import runfile, shards, storage
 from rushes.pipelines.store.encoded import prune_encoded
-from rushes.pipelines.store.ledger import Ledger, Part, fingerprint
+from rushes.pipelines.store.ledger import TABLES, Ledger, Part, fingerprint
 
 log = logging.getLogger("rushes")
 Row = dict[str, Any]
 MAX_SHARDS_AT_ONCE = 64  # shards whose clips one worker looks up in the ledger together
+PACKED_OF = ("selection", "captions", "encoded", "scores", "clips")
 REDONE = ("encoded", "captions", "scores", "clips", "sketches", "trims", "strips", "witness", "signals", "windows",
           "frames")  # fmt: skip
 CHANGED = {
@@ -64,8 +66,10 @@ def curate(
     through: str = "pack",
     retry_failed: bool = False,
     reporter: Reporter | None = None,
-) -> None:
+) -> str:
     """Curate footage into shards; `report.accounting` tells where every second of it went.
+
+    Returns the fingerprint of what the run holds then: it stays the same while nothing is to be done.
 
     Args:
         inputs: files, folders, globs, `s3://` URIs and lists; none to go on with what the run already has.
@@ -97,6 +101,7 @@ def curate(
         if "pack" in steps:
             made.pack()
         storage.sweep(made.run)  # what workers that died had begun to write
+        return made.state()
 
 
 class Curation:
@@ -109,6 +114,8 @@ class Curation:
         self.policy = select.read_policy(self.policy_at)
         self.prints = job.fingerprints(config)
         self._snapshot: Ledger | None = None
+        self.changed = False
+        """Whether anything was written that the run's content depends on."""
         self.probed: list[str] = []
         self.units: list[plan.WorkUnit] = []
 
@@ -116,6 +123,18 @@ class Curation:
         """Return the ledger as one listing told it; listed anew only after workers have written."""
         self._snapshot = self._snapshot or self.ledger.snapshot()
         return self._snapshot
+
+    def _write(self) -> None:
+        """Note that something is written, before it is: what was summed up before no longer holds."""
+        if not self.changed:
+            summary.forget(self.run)
+            self.changed = True
+
+    def state(self) -> str:
+        """Return the fingerprint of the ledger as it stands, by the names of its parts, and of the policy."""
+        ledger = self.listed()
+        parts = [[(part.unit, part.fingerprint) for part in ledger.parts(table)] for table in TABLES]
+        return fingerprint("state", self.policy.name, parts)
 
     def check(self, steps: Sequence[str]) -> None:
         """Refuse before any work what cannot end well: an impossible setting, another schema, a missing model.
@@ -138,7 +157,10 @@ class Curation:
         planned = plan.Planned(new=0, known=0, changed=[])
         if inputs:
             rows = footage.expand(inputs, self.config.inputs)
-            planned = plan.add_inputs(self.listed(), rows, self.config.inputs, self._same_content)
+            with self.reporter.work("plan"):
+                planned = plan.add_inputs(self.listed(), rows, self.config.inputs, self._same_content)
+            if planned.new:
+                self._write()
             log.info("plan      %d new inputs, %d known", planned.new, planned.known)
         self.probed = plan.probed_units(self.listed())
         if not self.probed:
@@ -146,6 +168,7 @@ class Curation:
         self.ledger.create()
         runfile.save(self.run, self.config, inputs)
         if retry_failed:
+            self._write()
             self._forget_failures()
             self._snapshot = None
         if inputs:
@@ -227,6 +250,7 @@ class Curation:
         if match.is_current(self.listed()):
             self.reporter.skipped("match", 1)
         else:
+            self._write()
             with self.reporter.work("match"):
                 match.run(self.listed(), lambda text: log.info("match     %s", text))
 
@@ -237,7 +261,9 @@ class Curation:
         if selections.is_done(ledger, self.policy, prints):
             self.reporter.skipped("select", 1)
         else:
-            found = selections.select(ledger, self.policy, select.policy_text(self.policy_at))
+            self._write()
+            with self.reporter.work("select"):
+                found = selections.select(ledger, self.policy, select.policy_text(self.policy_at))
             log.info("select    %d of %d clips kept, %d duplicates", *found)
         self.prints["select"] = prints
         if others := [name for name in selections.stale(ledger) if name != self.policy.name]:
@@ -256,23 +282,37 @@ class Curation:
 
     def pack(self) -> None:
         """Put the encoded clips into the shards of this selection, and write their manifest last."""
-        ledger = self.listed()
         root = pack.shards_root(self.run, self.policy.name)
         there = {uri.removeprefix(f"{root}/") for uri in storage.list_files(root, recursive=True)}
-        rows = self._shard_units(ledger)
-        pending = [row for row in rows if not _is_packed(row, job.Index(ledger), there)]
+        if self._is_packed(root, there):
+            self.reporter.skipped("pack", sum(name.endswith(".tar") for name in there))
+            return
+        rows, index = self._shard_units(self.listed()), job.Index(self.listed())
+        pending = [row for row in rows if not _has_shard(row, index, there)]
         prefix = pack.shard_unit(self.policy.name)
-        tasks = [
-            {"unit": f"group-{at:06d}", "todo": ["pack"], "policy": self.policy.name, "shards": group, "prints": {},
-             "stale": {"packed": [vars(p) for row in group for p in ledger.parts("packed", row["unit"])]}}
-            for at, group in _grouped(pending)
-        ]  # fmt: skip
+        tasks = [_pack_task(at, group, self.policy.name, index) for at, group in _grouped(pending)]
         self._run(["pack"], tasks, {"pack": (len(tasks), len(rows) - len(pending))})
         self.listed().tidy("packed", {row["unit"].removeprefix(prefix): row["fingerprint"] for row in rows}, prefix)
         infos = [shards.read_info(root, row["path"]) for row in rows]
         manifest = shards.write_manifest(root, infos, kind="clips", fingerprint=self.prints["select"],
-                                         extra={"policy": self.policy.name})  # fmt: skip
+                                         extra={"policy": self.policy.name, "made_of": self._made_of()})  # fmt: skip
         shards.prune(root, manifest)
+
+    def _made_of(self) -> str:
+        """Return the fingerprint of all that the shards of this selection are made of, by the names of its parts."""
+        ledger, own = self.listed(), pack.shard_unit(self.policy.name)
+        tables = [[(part.unit, part.fingerprint) for part in ledger.parts(name)] for name in PACKED_OF]
+        packed = [(part.unit, part.fingerprint) for part in ledger.parts("packed") if part.unit.startswith(own)]
+        return fingerprint("pack", self.prints, self.config.pack, tables, packed)
+
+    def _is_packed(self, root: str, there: set[str]) -> bool:
+        """Whether nothing was done since these shards were packed, and all of them are still there."""
+        if self.changed or "manifest.json" not in there:
+            return False
+        manifest = shards.read_manifest(root)
+        tars = {info.path for info in manifest.shards}
+        files = tars | {path.removesuffix(".tar") + ".parquet" for path in tars}
+        return manifest.extra.get("made_of") == self._made_of() and files <= there
 
     def _shard_units(self, ledger: Ledger) -> list[Row]:
         """Return a row for each shard that there should be; its fingerprint follows all that its samples hold."""
@@ -295,7 +335,10 @@ class Curation:
                 [(key, *made[key], balance.get(key)) for key in planned.keys],
             )
             path = f"{planned.bucket}/{self.config.pack.name}-{planned.index:06d}.tar"
-            rows.append({"unit": name, "plan": asdict(planned), "fingerprint": prints, "path": path})
+            units = sorted({made[key][1] for key in planned.keys})
+            rows.append(
+                {"unit": name, "plan": asdict(planned), "fingerprint": prints, "path": path, "units": units}
+            )  # fmt: skip
         return rows
 
     def _leg(
@@ -324,6 +367,7 @@ class Curation:
             cluster.Segment(place=place, make=partial(Line, self.run, self.config, names), workers=workers)
             for place, names, workers in job.segments(steps, self.config, cluster.gpus())
         ]
+        self._write()
         self._snapshot = None
         with self.reporter.leg(totals) as shown:
             for task in cluster.stream(tasks, segments, in_flight=self.config.ray.max_in_flight, watch=shown.state):
@@ -340,7 +384,15 @@ def _grouped(pending: list[Row]) -> list[tuple[int, list[Row]]]:
     return [(at, pending[at : at + size]) for at in range(0, len(pending), size)]
 
 
-def _is_packed(row: Row, index: job.Index, there: set[str]) -> bool:
+def _pack_task(at: int, group: list[Row], policy: str, index: job.Index) -> Row:
+    """Return the task of a group of shards."""
+    units = sorted({unit for row in group for unit in row["units"]})
+    stale = [vars(part) for row in group for part in index.of("packed", row["unit"])]
+    return {"unit": f"group-{at:06d}", "todo": ["pack"], "policy": policy, "shards": group, "units": units,
+            "prints": {}, "stale": {"packed": stale}}  # fmt: skip
+
+
+def _has_shard(row: Row, index: job.Index, there: set[str]) -> bool:
     """Whether a shard is done; one whose tar or side-car was removed by hand is made anew."""
     files = {row["path"], row["path"].removesuffix(".tar") + ".parquet"}
     return index.has("packed", row["unit"], row["fingerprint"]) and files <= there

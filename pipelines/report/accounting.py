@@ -118,6 +118,8 @@ class Books:
     """A run's ledger opened for questions: its tables by name, and `fates`, which says what became of every clip."""
 
     run: str
+    ledger: Ledger
+    """Its parts as they were when the books were opened."""
     connection: duckdb.DuckDBPyConnection
     policy: str | None
     policies: list[str]
@@ -139,12 +141,13 @@ def account(run: str, policy: str | None = None) -> Account:
 
 def open_books(run: str, policy: str | None = None) -> Books:
     """Open the ledger of a run under one policy; see `account` for which one."""
-    connection = tables(Ledger(run), *TABLES)
+    ledger = Ledger(run).snapshot()
+    connection = tables(ledger, *TABLES)
     policies = [name for (name,) in connection.execute("select distinct policy from selection order by 1").fetchall()]
     chosen = choose(run, policies, policy)
     connection.execute("set variable policy = ?", [chosen or ""])
     connection.execute(_LINES)
-    return Books(run=run, connection=connection, policy=chosen, policies=policies)
+    return Books(run=run, ledger=ledger, connection=connection, policy=chosen, policies=policies)
 
 
 def _settled(books: Books) -> Account:

@@ -26,6 +26,8 @@ PAIRS = 24
 FAILURES = 500
 TIMELINES = 80
 STRIP_BYTES = 12_000_000
+SMALL_BYTES, PARTS_HELD = 2**20, 8
+"""Parts of strips up to this size are read whole, and so many of them stay at hand."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +90,7 @@ class Strips:
     run: str
     left_bytes: int = STRIP_BYTES
     _seen: dict[str, bytes | None] = field(default_factory=dict)
+    _held: dict[Part, dict[str, bytes]] = field(default_factory=dict)
 
     def of(self, key: str, unit: str) -> bytes | None:
         """Return the strip of a clip of a unit, or None if there is none or the page is full."""
@@ -99,16 +102,26 @@ class Strips:
     def _parts(self) -> dict[str, list[Part]]:
         """The parts of each unit, from one listing."""
         found: dict[str, list[Part]] = {}
-        for part in Ledger(self.run).parts("strips"):
+        for part in Ledger(self.run).snapshot().parts("strips"):
             found.setdefault(part.unit, []).append(part)
         return found
 
     def _read(self, key: str, unit: str) -> bytes | None:
         if self.left_bytes <= 0:
             return None
-        data = next(filter(None, (_strip_in(part, key) for part in self._parts.get(unit, []))), b"")
+        data = next(filter(None, (self._of_part(part, key) for part in self._parts.get(unit, []))), b"")
         self.left_bytes -= len(data)
         return data or None
+
+    def _of_part(self, part: Part, key: str) -> bytes:
+        if not 0 < part.size_bytes <= SMALL_BYTES:
+            return _strip_in(part, key)
+        if part not in self._held:  # all its strips for one request
+            while len(self._held) >= PARTS_HELD:
+                self._held.pop(next(iter(self._held)))
+            rows = Ledger(self.run).read_whole("strips", part)
+            self._held[part] = dict(zip(rows["key"].to_pylist(), rows["webp"].to_pylist(), strict=True))
+        return self._held[part].get(key, b"")
 
 
 def _strip_in(part: Part, key: str) -> bytes:

@@ -152,9 +152,9 @@ def _histogram(books: Books, values: str, limits: list[float], share: bool) -> H
         f"""select quantile_cont(value, [0.005, 0.5, 0.995]), min(value) filter (value > 0)
             from {values} where isfinite(value)"""
     ).fetchall()[0]
-    low, middle, high = quantiles or (None, None, None)
-    if low is None or low == high:
+    if not quantiles or quantiles[0] is None or quantiles[0] == quantiles[2]:
         return None
+    low, middle, high = map(float, quantiles)
     low, high = min([low, *limits]), max([high, *limits])
     if share:
         low, high = 0.0, 1.0

@@ -61,7 +61,7 @@ def render(books: accounting.Books) -> str:
     shards = models.manifest(f"{run.rstrip('/')}/shards/{books.policy}")
     parts = [
         sections.accounting(account),
-        sections.selections(facts.selected(books), selections.stale(Ledger(run))),
+        sections.selections(facts.selected(books), selections.stale(books.ledger)),
         sections.funnel(facts.funnel(account, rules), facts.packed(books)),
         sections.mixture(facts.mixture(books)),
         sections.measures(measures.measures(run, books)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -39,10 +40,34 @@ def of(run: str, policy: str | None = None, books: Books | None = None) -> dict[
         "failed": facts.failed(books),
         "failures": [{name: row[name] for name in _FAILURE} for row in _by_source(facts.failures(books))],
         "selections": found.policies,
-        "stale": selections.stale(Ledger(run)),
+        "stale": selections.stale(books.ledger),
         "captions": caption_account.of(books.connection),
         "shards": _shards(run, found.policy),
     }
+
+
+def forget(run: str) -> None:
+    """Remove the summary that is kept of a run; whoever changes the run does so before."""
+    storage.remove(_kept(run))
+
+
+def keep(run: str, state: str, found: dict[str, Any]) -> None:
+    """Keep a summary with the fingerprint of what it is of."""
+    storage.write_bytes(_kept(run), json.dumps({"state": state, "found": found}, default=str).encode())
+
+
+def kept(run: str, state: str) -> dict[str, Any] | None:
+    """Return the summary that was kept of this state of a run, None where another or none was."""
+    text = storage.read_if_there(_kept(run))
+    try:
+        record = json.loads(text or b"{}")
+        return record["found"] if record["state"] == state else None
+    except (ValueError, KeyError, TypeError):  # cut short, or written by hand
+        return None
+
+
+def _kept(run: str) -> str:
+    return f"{run.rstrip('/')}/report/summary.json"
 
 
 def _by_source(failures: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -109,8 +109,7 @@ def prune_encoded(run: str) -> list[str]:
     """Remove encoded tars that no part of table `encoded` stands for any more; return their URIs."""
     live = {encoded_uri(run, part.unit, part.fingerprint) for part in Ledger(run).parts("encoded")}
     stale = [uri for uri in storage.list_files(f"{run.rstrip('/')}/encoded") if uri not in live]
-    for uri in stale:
-        storage.remove(uri)
+    storage.remove_many(stale)
     return stale
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import asdict, dataclass, field, is_dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -305,6 +305,10 @@ TABLES: dict[str, pa.Schema] = {
 OUTDATED = "0" * 12
 """The fingerprint of what must be made again, whatever the configuration."""
 
+BY_UNIT = ("clips", "strips", "trims", "sketches", "scores", "captions", "encoded")
+"""Tables that have a part for each unit of work."""
+FETCHED_BYTES = 16 * 2**20
+"""Parts of a table in a bucket that are no more than this together are fetched whole."""
 # Tables with pictures in them are read a few rows at a time.
 ROW_GROUP = {"frames": 256, "windows": 2048, "strips": 128}
 
@@ -334,6 +338,8 @@ class Part:
     unit: str
     fingerprint: str
     uri: str
+    size_bytes: int = field(default=0, compare=False)
+    """As a listing told it; 0 where nobody asked."""
 
 
 class Ledger:
@@ -343,6 +349,7 @@ class Ledger:
         self.run = run.rstrip("/")
         self.root = f"{self.run}/ledger"
         self._listed: dict[str, list[Part]] | None = None
+        self._held: dict[Part, pa.Table] = {}
 
     def snapshot(self) -> Ledger:
         """Return this ledger with its parts as they are now, told by one listing of all tables.
@@ -352,9 +359,9 @@ class Ledger:
         """
         found = Ledger(self.run)
         found._listed = {}
-        for uri in storage.list_files(self.root, recursive=True):
-            table, _, name = uri.removeprefix(f"{self.root}/").partition("/")
-            part = _part_of(uri, name)
+        for entry in storage.list_entries(self.root, recursive=True):
+            table, _, name = entry.uri.removeprefix(f"{self.root}/").partition("/")
+            part = _part_of(entry.uri, name, entry.size_bytes)
             if part:
                 found._listed.setdefault(table, []).append(part)
         return found
@@ -368,10 +375,11 @@ class Ledger:
     def check(self) -> bool:
         """Whether the folder is a run. Raises SchemaMismatch if another version of the schema wrote it."""
         marker = f"{self.root}/version.json"
-        if not storage.exists(marker):
+        text = storage.read_if_there(marker)
+        if text is None:
             return False
         try:
-            found = json.loads(storage.read_bytes(marker))["rushes_schema"]
+            found = json.loads(text)["rushes_schema"]
         except (ValueError, KeyError, TypeError) as error:
             raise SchemaMismatch(f"{marker} is damaged ({error}); nothing was changed. Use another --out") from error
         if found != SCHEMA_VERSION:
@@ -385,6 +393,16 @@ class Ledger:
         """Raise NoRun where the folder is no run, and SchemaMismatch as `check` does."""
         if not self.check():
             raise NoRun(f"{self.run} is no run of rushes; make one with `rushes curate FOOTAGE --out {self.run}`")
+
+    def of_units(self, units: Iterable[str]) -> Ledger:
+        """Return a snapshot of which the tables that have a part for each unit hold those of some units alone."""
+        listed, found = self if self._listed is not None else self.snapshot(), Ledger(self.run)
+        wanted = set(units)
+        found._listed = {
+            table: [part for part in parts if part.unit in wanted or table not in BY_UNIT]
+            for table, parts in (listed._listed or {}).items()
+        }
+        return found
 
     def parts(self, table: str, unit: str | None = None) -> list[Part]:
         """Return the finished parts of a table, of one unit, or of units that begin alike (`w0000*`), sorted by unit.
@@ -463,8 +481,7 @@ class Ledger:
         self._remove(table, [part for part in self.parts(table, unit) if part.fingerprint != keep])
 
     def _remove(self, table: str, parts: Sequence[Part]) -> None:
-        for part in parts:
-            storage.remove(part.uri)
+        storage.remove_many([part.uri for part in parts])
         if self._listed is not None and parts:
             gone = set(parts)
             self._listed[table] = [part for part in self._listed.get(table, []) if part not in gone]
@@ -486,8 +503,21 @@ class Ledger:
 
     def dataset(self, table: str) -> ds.Dataset | None:
         """Return a table as a lazy Arrow dataset, or None while it has no part."""
-        uris = [part.uri for part in self.parts(table)]
-        return self._dataset(table, uris) if uris else None
+        parts = self.parts(table)
+        return self._fetched(table, parts) or self._dataset(table, [part.uri for part in parts]) if parts else None
+
+    def _fetched(self, table: str, parts: Sequence[Part]) -> ds.Dataset | None:
+        """Return small parts of a bucket read whole, a request each; None where they are many bytes, or on disk.
+
+        Arrow asks three times for the columns of a part. What was fetched stays, so that a snapshot fetches it once.
+        """
+        sizes = [part.size_bytes for part in parts]
+        if self._listed is None or storage.is_local(self.root) or sum(sizes) > FETCHED_BYTES or 0 in sizes:
+            return None
+        for part in parts:
+            if part not in self._held:
+                self._held[part] = self.read_whole(table, part)
+        return ds.dataset(pa.concat_tables([self._held[part] for part in parts]))
 
     def _dataset(self, table: str, uris: Sequence[str]) -> ds.Dataset:
         if not uris:
@@ -524,11 +554,11 @@ class Ledger:
             yield from dataset.to_batches(columns=columns)
 
 
-def _part_of(uri: str, name: str) -> Part | None:
+def _part_of(uri: str, name: str, size_bytes: int = 0) -> Part | None:
     if not (name.startswith("part-") and name.endswith(".parquet")):
         return None
     unit, _, print_ = name[len("part-") : -len(".parquet")].rpartition(".")
-    return Part(unit=unit, fingerprint=print_, uri=uri)
+    return Part(unit=unit, fingerprint=print_, uri=uri, size_bytes=size_bytes)
 
 
 def to_table(table: str, rows: Iterable[Mapping[str, Any]]) -> pa.Table:

@@ -22,16 +22,19 @@ def save(run: str, config: Any, inputs: Sequence[str] = (), name: str = "config.
     """Write the resolved configuration of a run; version, commit and inputs stand above it as comments."""
     facts = {"rushes": version("rushes"), "git": git_hash() or "not a checkout"}
     lines = [f"# {key}: {value}" for key, value in facts.items()]
-    before = [line for line in (saved(run, name) or "").splitlines() if line.startswith(_INPUT)]
+    had = saved(run, name) or ""
+    before = [line for line in had.splitlines() if line.startswith(_INPUT)]
     lines += dict.fromkeys([*before, *(f"{_INPUT}{storage.redact(uri)}" for uri in inputs)])
     text = yaml.safe_dump(_redacted(asdict(config)), sort_keys=False, allow_unicode=True)
-    storage.write_bytes(f"{run.rstrip('/')}/{name}", "\n".join([*lines, text]).encode())
+    if (new := "\n".join([*lines, text])) != had:
+        storage.write_bytes(f"{run.rstrip('/')}/{name}", new.encode())
 
 
 def saved(run: str, name: str = "config.yaml") -> str | None:
     """Return the text of a run's saved configuration, None where there is none."""
     uri = f"{storage.absolute(run)}/{name}"
-    return storage.read_bytes(uri).decode() if storage.exists(uri) else None
+    found = storage.read_if_there(uri)
+    return None if found is None else found.decode()
 
 
 def check_secrets(config: Any) -> None:

@@ -199,10 +199,10 @@ def _sidecar_bytes(rows: list[dict[str, Any]], info: ShardInfo) -> bytes:
 def read_info(root: str, path: str) -> ShardInfo:
     """Return what `write_shard` returned for a shard, from its side-car. Raises ShardError if there is none."""
     uri = f"{root.rstrip('/')}/{path.removesuffix('.tar')}.parquet"
-    if not storage.exists(uri):
+    data = storage.read_if_there(uri)
+    if data is None:
         raise ShardError(f"{uri} is missing, so {path} was not finished; pack again")
-    with storage.open_read(uri) as file:
-        metadata = pq.read_schema(file).metadata or {}
+    metadata = pq.read_schema(pa.BufferReader(data)).metadata or {}
     if b"rushes.shard" not in metadata:
         raise ShardError(f"{uri} is no side-car of a shard")
     return ShardInfo(**json.loads(metadata[b"rushes.shard"]))
@@ -303,13 +303,15 @@ def prune(root: str, manifest: Manifest) -> list[str]:
     listed = {shard.path.removesuffix(".tar") for shard in manifest.shards}
     described = {f"{bucket}/{name}_stats.json" for bucket, name in _by_name(manifest.shards)}
     removed = []
+    gone = []
     for uri in storage.list_files(root, recursive=True):
         path = uri.removeprefix(root).lstrip("/")
         stem = re.sub(r"\.(tar|tar\.idx|parquet)$", "", path)
         stale = _PATH.fullmatch(f"{stem}.tar") and stem not in listed and stem != path
         if stale or (_STATS.fullmatch(path) and path not in described):
-            storage.remove(uri)
+            gone.append(uri)
             removed.append(path)
+    storage.remove_many(gone)
     return removed
 
 

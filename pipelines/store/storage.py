@@ -171,6 +171,14 @@ def read_bytes(uri: str) -> bytes:
         return objects.get(*filesystem(uri)).data
 
 
+def read_if_there(uri: str) -> bytes | None:
+    """Return all bytes of a file or object, None where there is none: one question, where asking first takes two."""
+    try:
+        return read_bytes(uri)
+    except FileNotFoundError:
+        return None
+
+
 def read_range(uri: str, offset: int, size_bytes: int) -> bytes:
     """Return a part of a file or object, in one request; less where it ends before."""
     if is_local(uri):

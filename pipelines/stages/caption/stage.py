@@ -159,8 +159,7 @@ class Journal:
 
     def clear(self) -> None:
         """Forget all rows."""
-        for uri in storage.list_files(self.folder, self.begin):
-            storage.remove(uri)
+        storage.remove_many(storage.list_files(self.folder, self.begin))
 
 
 def _where(config: CurateConfig) -> Where:

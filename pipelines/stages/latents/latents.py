@@ -146,9 +146,10 @@ def unpack(sample: Mapping[str, Any]) -> tuple[Latents, dict[str, Any]]:
     """
     try:
         z, facts = np.load(io.BytesIO(sample["npy"]), allow_pickle=False), json.loads(sample["json"])
-        ragged = {name: tuple(facts[name]) for name in ("rates", "lengths")}
-        size = {name: int(facts[name]) for name in ("height", "width")}
+        rates, lengths = tuple(facts["rates"]), tuple(facts["lengths"])
+        height, width = int(facts["height"]), int(facts["width"])
     except (KeyError, TypeError, ValueError) as error:
         name = sample.get("__key__", "what was given")
         raise ValueError(f"{name} is no sample of a latent shard ({error!r}); `rushes latents` makes them") from error
-    return Latents(z=torch.from_numpy(z)[None].float(), **ragged, **size), facts
+    latents = torch.from_numpy(z)[None].float()
+    return Latents(z=latents, height=height, width=width, rates=rates, lengths=lengths), facts

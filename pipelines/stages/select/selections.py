@@ -73,7 +73,7 @@ def _rows(found: Any) -> Iterator[tuple[str, str]]:
 def settings(run: str) -> dict:
     """Return the resolved configuration that a run saved, empty where there is none."""
     uri = f"{run.rstrip('/')}/config.yaml"
-    found = yaml.safe_load(storage.read_bytes(uri)) if storage.exists(uri) else None
+    found = yaml.safe_load(storage.read_if_there(uri) or b"")
     return found if isinstance(found, dict) else {}
 
 
