@@ -1,8 +1,10 @@
-"""A whole run killed at random moments, Ray and all, again and again: it ends in the bytes of one left alone.
+"""A whole run on three nodes, of which workers, nodes and the driver are killed at random moments: the same bytes.
 
-A moment is told by how many files the run has, not by the clock, so that kills fall on all stages on any machine.
+A moment is told by how many files the run has, not by the clock, so that kills fall on all legs on any machine. Between
+two deaths of workers the driver dies, too: what takes its worker down twice in one run of the command is left out, and
+that is another test's claim.
 
-`RUSHES_KILLS=100 pytest -m bench tests/bench/test_survival.py` for more of them; each takes a small run at most.
+`RUSHES_KILLS=100 pytest -m bench tests/bench/test_survival.py` for more of them.
 """
 
 from __future__ import annotations
@@ -13,41 +15,79 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+import ray
+from ray.cluster_utils import Cluster
 
-from rushes.pipelines.engine import curate
+from rushes.pipelines.engine import cluster
 from rushes.pipelines.store.ledger import Ledger
-from tests.pipelines.small_run import ALL, FLAGS, content, gather
+from tests.pipelines.small_run import ALL, FLAGS, content, films
 
-KILLS = int(os.environ.get("RUSHES_KILLS", "12"))
-SEED = 20
-TABLES = (
-    "sources", "signals", "witness", "clips", "scores", "matches", "selection", "captions", "encoded", "packed",
-)  # fmt: skip
+KILLS = int(os.environ.get("RUSHES_KILLS", "10"))
+SEED, NODES = 20, 3
+TABLES = {
+    "sources": "sources", "signals": "scan", "witness": "witness", "clips": "shots", "scores": "score",
+    "matches": "match", "selection": "select", "encoded": "encode", "captions": "caption", "packed": "pack",
+}  # fmt: skip
+VICTIMS = ("worker", "driver", "node", "driver")
 
 
-def start(inputs: Path, run: Path) -> subprocess.Popen[bytes]:
+class Nodes:
+    """Three nodes of a core each, beside a head without one."""
+
+    def __init__(self) -> None:
+        self.made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": 200 * 2**20})
+        self.nodes = [self._another() for _ in range(NODES)]
+        self.made.wait_for_nodes()
+
+    def _another(self) -> Any:
+        return self.made.add_node(num_cpus=1, object_store_memory=80 * 2**20)
+
+    def lose(self, draw: random.Random) -> None:
+        """Kill a node with all its processes, and let another one join."""
+        gone = self.nodes.pop(draw.randrange(len(self.nodes)))
+        self.made.remove_node(gone, allow_graceful=False)
+        self.nodes.append(self._another())
+
+
+@contextmanager
+def nodes() -> Iterator[Nodes]:
+    cluster.stop()
+    found = Nodes()
+    try:
+        yield found
+    finally:
+        ray.shutdown()
+        found.made.shutdown()
+
+
+def start(inputs: Path, run: Path, address: str) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "rushes.pipelines.cli.main", "curate", str(inputs), "--out", str(run), *FLAGS]
-    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    quiet = subprocess.DEVNULL
-    return subprocess.Popen(command, stdout=quiet, stderr=quiet, start_new_session=True, env=environment)
+    with run.with_suffix(".log").open("ab") as log:
+        return subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=log, start_new_session=True,
+            env=os.environ | {"RAY_ADDRESS": address},
+        )  # fmt: skip
 
 
-def kill(process: subprocess.Popen[bytes]) -> None:
-    """Kill the driver and all that it started: its Ray and the workers."""
-    family = psutil.Process(process.pid).children(recursive=True)
-    os.killpg(process.pid, signal.SIGKILL)
-    for member in family:
+def at_work() -> list[psutil.Process]:
+    """The workers of Ray that are at a task."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
         try:
-            member.kill()
-        except psutil.NoSuchProcess:
+            title = process.cmdline()[0]
+        except (psutil.Error, IndexError):
             continue
-    process.wait()
-    psutil.wait_procs(family, timeout=10)
+        if title.startswith("ray::") and "Map" in title:
+            found.append(process)
+    return found
 
 
 def files(run: Path) -> int:
@@ -64,30 +104,50 @@ def wait(process: subprocess.Popen[bytes], run: Path, count: int) -> bool:
 
 
 def under_way(run: Path) -> str:
-    """The stage that was at work, by what the ledger holds: the last one with a part."""
-    there = [stage for stage, table in zip(curate.STAGES, TABLES, strict=True) if Ledger(str(run)).parts(table)]
+    """What was at work, by what the ledger holds: the last stage with a part."""
+    there = [stage for table, stage in TABLES.items() if Ledger(str(run)).parts(table)]
     return there[-1] if there else "before sources"
+
+
+def kill(victim: str, process: subprocess.Popen[bytes], found: Nodes, draw: random.Random) -> str:
+    """Kill somebody; return who it was."""
+    if victim == "node":
+        found.lose(draw)
+    elif victim == "worker" and (workers := at_work()):
+        draw.choice(workers).kill()
+    else:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        return "driver"
+    return victim
 
 
 @pytest.mark.bench
 def test_a_run_killed_at_random_moments_ends_in_the_same_bytes(bikes: Path, tmp_path: Path, show: Any) -> None:
-    inputs, alone = tmp_path / "footage", tmp_path / "alone"
-    gather(bikes, inputs)
-    assert start(inputs, alone).wait() == 3
-    expected, total, draw = content(alone, *ALL), files(alone), random.Random(SEED)
+    inputs, alone, draw = tmp_path / "footage", tmp_path / "alone", random.Random(SEED)
+    films(bikes, inputs)
     rows: list[list[str]] = []
-    equal, run = 0, tmp_path / "run0"
-    while len(rows) < KILLS or run.exists():
-        now, process = files(run), start(inputs, run)
-        count = draw.randint(now + 1, total) if len(rows) < KILLS and now < total else total + 1
-        if wait(process, run, count):
-            time.sleep(draw.uniform(0.0, 0.5))  # into whatever comes next
-        if process.poll() is None:
-            kill(process)
-            left = len(list(run.rglob(".*.part")))
-            rows.append([f"{len(rows) + 1}", run.name, f"{files(run)} of {total}", under_way(run), f"{left}"])
-        else:
-            assert process.wait() == 3 and content(run, *ALL) == expected
-            equal, run = equal + 1, tmp_path / f"run{equal + 1}"
-    head = ["kill", "run", "files then", "last stage with a part", "files half written"]
-    show(f"Runs killed at random: {equal} of {equal} ended in equal bytes", head, rows, {"seed": SEED})
+    victims, equal = cycle(VICTIMS), 0
+    with nodes() as found:
+        assert start(inputs, alone, found.made.address).wait() == 3
+        expected, total = content(alone, *ALL), files(alone)
+        while len(rows) < KILLS:
+            run = tmp_path / f"run{equal}"
+            process = start(inputs, run, found.made.address)
+            while len(rows) < KILLS:
+                count = draw.randint(files(run) + 1, max(files(run) + 1, total))
+                if not wait(process, run, count):
+                    break
+                time.sleep(draw.uniform(0.0, 0.5))  # into whatever comes next
+                if process.poll() is not None:
+                    break
+                who = kill(next(victims), process, found, draw)
+                left = len(list(run.rglob(".*.part")))
+                rows.append([f"{len(rows) + 1}", who, run.name, f"{files(run)} of {total}", under_way(run), f"{left}"])
+                if who == "driver":
+                    process = start(inputs, run, found.made.address)
+            assert process.wait() == 3, run.with_suffix(".log").read_text()
+            assert content(run, *ALL) == expected
+            equal += 1
+    head = ["kill", "of", "run", "files then", "last stage with a part", "files half written"]
+    show(f"Killed at random on {NODES} nodes: {equal} of {equal} runs ended in equal bytes", head, rows, {"seed": SEED})

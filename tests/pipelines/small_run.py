@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 from rushes.pipelines.config import CurateConfig, PackConfig, ScoreConfig
+from tests.tokenizer.conftest import excerpt
 
 CONFIG = CurateConfig(pack=PackConfig(shard_mb=2.0, max_side_px=144), score=ScoreConfig(scorers=["quality"]))
 FLAGS = ["--pack.shard_mb", "2", "--pack.max_side_px", "144", "--score.scorers", "[quality]"]
@@ -28,3 +29,17 @@ def content(run: str | Path, *parts: str) -> dict[str, str]:
     root = Path(run)
     files = [file for part in parts for file in (root / part).rglob("*") if file.is_file()]
     return {str(file.relative_to(root)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+
+
+SHOTS = ((0, 30), (60, 30), (85, 30), (160, 30), (200, 30), (120, 30))
+"""First picture and number of pictures of each film: short, so that a kill costs little, and of other footage each."""
+SIZES = ((320, 136), (256, 144))
+"""Of these by turns, so that their clips go into shards of two buckets."""
+
+
+def films(bikes: Path, folder: Path) -> None:
+    """Lay out six films, a unit each, so that one can be done and another half written; and what is none."""
+    folder.mkdir()
+    for number, (first, frames) in enumerate(SHOTS):
+        (folder / f"{number}.mp4").write_bytes(excerpt(bikes, first, frames, *SIZES[number % 2]))
+    (folder / "notes.mp4").write_text("no video at all\n" * 50)

@@ -16,25 +16,15 @@ import ray
 
 from rushes.pipelines.engine import curate, job
 from rushes.pipelines.progress import Reporter
-from tests.pipelines import held
+from tests.pipelines import held, small_run
 from tests.pipelines.one_process import in_one_process
 from tests.pipelines.small_run import ALL, CONFIG, FLAGS, content
-from tests.tokenizer.conftest import excerpt
-
-SHOTS = ((0, 30), (60, 30), (85, 30), (160, 30), (200, 30), (120, 30))
-"""First frame and number of frames of each film: short, so that a kill costs little, and of other footage each."""
-SIZES = ((320, 136), (256, 144))
-"""Of these by turns, so that their clips go into shards of two buckets."""
 
 
 @pytest.fixture(scope="module")
 def films(tmp_path_factory: pytest.TempPathFactory, bikes: Path) -> Path:
-    """Six films, a unit each: in every leg one can be done while another is half written; and one that is none."""
     folder = tmp_path_factory.mktemp("films") / "footage"
-    folder.mkdir()
-    for number, (first, frames) in enumerate(SHOTS):
-        (folder / f"{number}.mp4").write_bytes(excerpt(bikes, first, frames, *SIZES[number % 2]))
-    (folder / "notes.mp4").write_text("no video at all\n" * 50)
+    small_run.films(bikes, folder)
     return folder
 
 
