@@ -91,11 +91,12 @@ def killed_at(moments: dict[str, str], films: Path, run: Path, hold: held.Hold) 
     assert last.wait() == 3, run.with_suffix(".log").read_text()
 
 
+@pytest.mark.parametrize("stages", [("sources", "scan"), ("witness", "shots", "score")])
 def test_a_run_killed_in_every_stage_that_finds_clips_ends_in_the_same_bytes(
-    alone: str, films: Path, hold: held.Hold, tmp_path: Path
+    alone: str, films: Path, hold: held.Hold, tmp_path: Path, stages: tuple[str, ...]
 ) -> None:
     run = tmp_path / "killed"
-    killed_at(FINDING, films, run, hold)
+    killed_at({stage: FINDING[stage] for stage in stages}, films, run, hold)
     assert content(run, *ALL) == content(alone, *ALL)
 
 

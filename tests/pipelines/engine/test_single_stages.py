@@ -13,7 +13,7 @@ import pytest
 from rushes.pipelines.cli.main import main
 from rushes.pipelines.config import CaptionConfig, CurateConfig, PackConfig, ScanConfig, ScoreConfig
 from rushes.pipelines.engine import cluster
-from rushes.pipelines.report import page, summary
+from rushes.pipelines.report import accounting, page, summary
 from rushes.pipelines.store import runfile
 from rushes.pipelines.store.ledger import Ledger
 
@@ -29,13 +29,15 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str], str, CurateC
 
     calls: list[tuple[list[str], str, CurateConfig, str]] = []
 
-    def record(inputs: list[str], run: str, config: CurateConfig, *, through: str, retry_failed: bool) -> None:
+    def record(inputs: list[str], run: str, config: CurateConfig, *, through: str, retry_failed: bool) -> str:
         calls.append((list(inputs), run, config, through))
+        return "as it is"
 
     monkeypatch.setattr(curate, "curate", record)
-    monkeypatch.setattr(summary, "of", lambda run: {"failures": []})
+    monkeypatch.setattr(accounting, "open_books", lambda run: None)
+    monkeypatch.setattr(summary, "of", lambda run, books: {"failures": []})
     monkeypatch.setattr(summary, "lines", lambda found: [])
-    monkeypatch.setattr(page, "write", lambda run: "")
+    monkeypatch.setattr(page, "write", lambda run, books: "")
     return calls
 
 

@@ -76,7 +76,9 @@ def ledger(folder: Path, split: dict[str, list[int]]) -> Ledger:
 
 
 def add(made: Ledger, unit: str, numbers: list[int], print_: str = "c" * 12) -> None:
-    made.write("plan", unit, [{"unit": unit}], print_)
+    for table in ("plan", "units"):
+        made.write(table, unit, [{"unit": unit}], print_)
+    made.write("sources", unit, [], print_)
     made.write("scores", unit, [], print_)
     made.write("sketches", unit, [SKETCHES[n] for n in numbers], print_)
     made.write("clips", unit, [CLIPS[n] | {"unit": unit} for n in numbers], print_)
@@ -164,7 +166,7 @@ def test_a_clip_of_the_same_key_that_is_another_is_measured_anew_and_one_that_is
     made.write("clips", UNITS[1], other, "d" * 12)
     _, new = stage.run(made)
     assert couples(made.read("matches")) == {(0, 1), (0, 3), (1, 3), (5, 6)} and new == 2
-    for table in ("clips", "sketches", "scores", "plan"):
+    for table in ("clips", "sketches", "scores", "plan", "units", "sources"):
         made.remove(table, UNITS[1])
     assert stage.run(made) == (2, 0) and couples(made.read("matches")) == {(0, 1), (5, 6)}
 
