@@ -10,6 +10,9 @@ import re
 from dataclasses import dataclass, field
 from typing import Literal
 
+STAGES = ("sources", "scan", "witness", "shots", "score", "match", "select", "caption", "encode", "pack")
+"""All stages in the order of the job, as `--through` takes them; `engine/job.py` says which form a leg."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class InputConfig:
@@ -24,7 +27,8 @@ class InputConfig:
     rights_column: str = "rights"
     """Column with the rights holder, if the list has one."""
     units_per_wave: int = 64
-    """A wave of inputs is split into about this many units of sources (never more than 2048 sources a unit)."""
+    """A wave of inputs is split into at least about this many units, if it has so many; each holds ten minutes of
+    footage at most, and more only where a wave has thousands of hours."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +104,8 @@ class ScoreConfig:
     aesthetic_head: str = ""
     """The LAION linear head for that model: a local path or URL."""
     actors: int = 0
-    """Actors that hold the models, each with one thread; 0 takes one for each GPU, else one for each core."""
+    """Actors that hold the models where there are GPUs, which they share; 0 takes one for each GPU. Without a GPU every
+    core scores what it has scanned."""
     batch_frames: int = 16
     """Frames a model sees at once; fewer where that is quicker (EfficientNet-Lite0 on a CPU) or memory is short."""
 
@@ -129,8 +134,8 @@ class CaptionConfig:
     api_key_env: str = "RUSHES_API_KEY"
     """Environment variable that holds the key, on the machines that ask; the key itself is never saved."""
     actors: int = 0
-    """Processes that caption; 0 is one for an endpoint (so that the limits below are the run's), one for each GPU, or a
-    single one, for transformers, and one for each CPU for tags."""
+    """Processes that ask an endpoint, 0 being one (so that the limits below are the run's), or that hold a model of
+    transformers where there are GPUs, 0 being one for each. What needs no GPU runs beside the encoder on every core."""
     retries: int = 6
     """Retries of a request, with exponential back-off: half a minute in all before a server counts as down."""
     concurrency: int = 4

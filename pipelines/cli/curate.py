@@ -10,11 +10,10 @@ from functools import partial
 from jsonargparse import ArgumentParser, Namespace
 
 from rushes.pipelines.cli.command import DONE, PARTLY, Command, configured, settings_of, show
-from rushes.pipelines.config import CurateConfig
+from rushes.pipelines.config import STAGES, CurateConfig
 from rushes.pipelines.progress import Reporter
 
 GROUPED = {item.name for item in fields(CurateConfig)}
-STAGES = ("sources", "scan", "witness", "shots", "score", "match", "select", "caption", "encode", "pack")
 
 
 def _curate_arguments(parser: ArgumentParser) -> None:

@@ -27,6 +27,8 @@ from rushes.pipelines.stages import stage as stages
 from rushes.pipelines.stages.match import stage as match
 from rushes.pipelines.stages.pack import pack
 from rushes.pipelines.stages.select import select, selections
+from rushes.pipelines.stages.stage import Stage
+from rushes.pipelines.stages.unit import SCANNED
 from rushes.pipelines.store import runfile, shards, storage
 from rushes.pipelines.store.encoded import prune_encoded
 from rushes.pipelines.store.ledger import TABLES, Ledger, Part, fingerprint
@@ -347,8 +349,7 @@ class Curation:
     ) -> None:  # fmt: skip
         """Run what a leg lacks, then remove what is no more: other configurations, units that are gone."""
         tasks = job.tasks(steps, units, job.Index(self.listed()), prints, more)
-        totals = {name: sum(name in task["todo"] for task in tasks) for name in steps}
-        self._run(steps, tasks, {name: (total, len(units) - total) for name, total in totals.items()})
+        self._run(steps, tasks, {name: _counted(stages.load(name), tasks, units) for name in steps})
         for name in steps:
             stage = stages.load(name)
             named = {unit.name: job.part_names(stage, unit.name, unit.chunks) for unit in units}
@@ -376,6 +377,14 @@ class Curation:
                         log.warning("%-9s %s: %s", did["step"], task["unit"], did["note"])
                 if task.get("fatal"):
                     raise RunFailed(task["fatal"])
+
+
+def _counted(stage: Stage, tasks: Sequence[Row], units: Sequence[plan.WorkUnit]) -> tuple[int, int]:
+    """Return how many units a stage has to do and how many it has done; of what is scanned in chunks each counts."""
+    todo = [task for task in tasks if stage.name in task["todo"]]
+    split = stage.writes[-1] in SCANNED
+    total = len(todo) if split else len({task["unit"] for task in todo})
+    return total, sum(unit.chunks if split else 1 for unit in units) - total
 
 
 def _grouped(pending: list[Row]) -> list[tuple[int, list[Row]]]:

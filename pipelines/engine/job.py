@@ -2,7 +2,7 @@
 
 A leg is a stretch of stages that work at the same time: a unit goes through all of them without waiting for another.
 Between legs there is a barrier, for what needs to know everything: which sources are byte-identical, which clips
-resemble each other, which stay, and which shard each goes into.
+resemble each other (`match`), which stay (`select`), and which shard each goes into.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from rushes.pipelines.config import CurateConfig
+from rushes.pipelines.config import STAGES, CurateConfig
 from rushes.pipelines.engine.plan import WorkUnit
 from rushes.pipelines.stages import stage as stages
 from rushes.pipelines.stages.stage import Place, Stage
@@ -18,8 +18,6 @@ from rushes.pipelines.stages.unit import SCANNED
 from rushes.pipelines.store.ledger import Ledger, Part, fingerprint
 
 Row = dict[str, Any]
-STAGES = ("sources", "scan", "witness", "shots", "score", "match", "select", "caption", "encode", "pack")
-"""All stages in the order of the job; `match` and `select` look at everything at once and are barriers themselves."""
 FOUND = ("scan", "witness", "shots", "score")
 """The leg from footage to scored clips."""
 KEPT = ("encode", "caption")

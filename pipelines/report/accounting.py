@@ -142,11 +142,18 @@ def account(run: str, policy: str | None = None) -> Account:
 def open_books(run: str, policy: str | None = None) -> Books:
     """Open the ledger of a run under one policy; see `account` for which one."""
     ledger = Ledger(run).snapshot()
-    connection = tables(ledger, *TABLES)
-    policies = [name for (name,) in connection.execute("select distinct policy from selection order by 1").fetchall()]
-    chosen = choose(run, policies, policy)
-    connection.execute("set variable policy = ?", [chosen or ""])
-    connection.execute(_LINES)
+    try:
+        connection = tables(ledger, *TABLES)
+        found = connection.execute("select distinct policy from selection order by 1").fetchall()
+        policies = [name for (name,) in found]
+        chosen = choose(run, policies, policy)
+        connection.execute("set variable policy = ?", [chosen or ""])
+        connection.execute(_LINES)
+    except duckdb.Error as error:
+        raise storage.StorageError(
+            f"the ledger of {run} cannot be read ({storage.redact(str(error))}); if a part is damaged, remove that file "
+            "and run the same curate command again, which makes it anew"
+        ) from error
     return Books(run=run, ledger=ledger, connection=connection, policy=chosen, policies=policies)
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, is_dataclass
 from typing import Any
 
@@ -495,7 +496,8 @@ class Ledger:
 
         Raises FileNotFoundError where it is not there.
         """
-        return pq.read_table(pa.BufferReader(storage.read_bytes(part.uri)), schema=TABLES[table])
+        with _naming(part.uri):
+            return pq.read_table(pa.BufferReader(storage.read_bytes(part.uri)), schema=TABLES[table])
 
     def dataset_of(self, table: str, part: Part) -> ds.Dataset:
         """Return one part as a lazy Arrow dataset."""
@@ -531,13 +533,15 @@ class Ledger:
         if dataset is None:
             schema = TABLES[table]
             return (schema if columns is None else pa.schema([schema.field(c) for c in columns])).empty_table()
-        return dataset.to_table(columns=columns, filter=where)
+        with _naming(f"{self.root}/{table}"):
+            return dataset.to_table(columns=columns, filter=where)
 
     def read_part(
         self, part: Part, table: str, columns: list[str] | None = None, where: ds.Expression | None = None
     ) -> pa.Table:
         """Return the rows of one part file."""
-        return self._dataset(table, [part.uri]).to_table(columns=columns, filter=where)
+        with _naming(part.uri):
+            return self._dataset(table, [part.uri]).to_table(columns=columns, filter=where)
 
     def read_unit(
         self, table: str, unit: str, columns: list[str] | None = None, where: ds.Expression | None = None
@@ -552,6 +556,18 @@ class Ledger:
         dataset = self.dataset(table)
         if dataset is not None:
             yield from dataset.to_batches(columns=columns)
+
+
+@contextmanager
+def _naming(what: str) -> Iterator[None]:
+    """Say of a part that is no Parquet, or not that of its table, what to do about it."""
+    try:
+        yield
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowKeyError) as error:
+        raise storage.StorageError(
+            f"{what} cannot be read ({storage.redact(str(error))}); it was damaged: remove the file and run the same "
+            "command again, which makes it anew"
+        ) from error
 
 
 def _part_of(uri: str, name: str, size_bytes: int = 0) -> Part | None:

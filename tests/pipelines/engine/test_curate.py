@@ -222,6 +222,21 @@ def test_a_mended_file_is_retried_to_the_shards_and_nothing_is_doubled(bikes: Pa
     assert once.keys() == twice.keys()
 
 
+def test_a_damaged_part_ends_the_run_in_a_sentence_and_is_made_anew(
+    run: str, inputs: Path, tmp_path: Path, one_process: None
+):
+    damaged = tmp_path / "damaged"
+    shutil.copytree(run, damaged)
+    (part, *_) = sorted((damaged / "ledger" / "signals").iterdir())
+    shutil.rmtree(damaged / "ledger" / "clips")  # so that the signals are asked for
+    part.write_bytes(part.read_bytes()[:-20])
+    with pytest.raises(curate.RunFailed, match=f"{part.name}.*damaged: remove the file and run the same command again"):
+        curate.curate([str(inputs)], str(damaged), CONFIG, reporter=Reporter(live=False))
+    part.unlink()
+    curate.curate([str(inputs)], str(damaged), CONFIG, reporter=Reporter(live=False))
+    assert content(damaged, *ALL) == content(run, *ALL)
+
+
 def test_what_changed_after_probing_is_an_error_and_no_clip_of_other_footage(
     bikes: Path, tmp_path: Path, one_process: None
 ):
