@@ -37,8 +37,6 @@ log = logging.getLogger("rushes")
 Row = dict[str, Any]
 MAX_SHARDS_AT_ONCE = 64  # shards whose clips one worker looks up in the ledger together
 PACKED_OF = ("selection", "captions", "encoded", "scores", "clips")
-REDONE = ("encoded", "captions", "scores", "clips", "sketches", "trims", "strips", "witness", "signals", "windows",
-          "frames")  # fmt: skip
 CHANGED = {
     "code": "changed",
     "reason": "its content is not the one that was planned",
@@ -203,9 +201,10 @@ class Curation:
         keys = clips.filter(pc.is_in(clips["unit"], value_set=pa.array(sorted(worked), pa.string())))["key"]
         packed = ledger.read("packed", where=pc.field("key").isin(keys.combine_chunks())).to_pylist()
         gone = {pack.shard_unit(row["policy"], row["bucket"], int(row["shard"][-10:-4])) for row in packed}
-        for table in ("packed", "selection", "pairs", "matches", *REDONE, "units", "sources"):
+        redone = job.written()
+        for table in ("packed", "selection", "pairs", "matches", *redone, "units", "sources"):
             for part in ledger.parts(table):
-                if (table in REDONE and _worked(part.unit) in worked) or (table == "sources" and part.unit in probed):
+                if (table in redone and _worked(part.unit) in worked) or (table == "sources" and part.unit in probed):
                     self._forget(table, part)
                 elif table in ("selection", "pairs", "matches", "units") or part.unit in gone:
                     self.ledger.outdate(table, part)

@@ -30,6 +30,11 @@ def through(last: str) -> tuple[str, ...]:
     return STAGES[: STAGES.index(last) + 1]
 
 
+def written() -> list[str]:
+    """Return the tables that have a part for each unit of work, those that are written last first."""
+    return [table for name in reversed((*FOUND, *KEPT)) for table in reversed(stages.load(name).writes)]
+
+
 def fingerprints(config: CurateConfig) -> dict[str, str]:
     """Return the fingerprint of each stage: of its settings and of the stage that it follows."""
     found: dict[str, str] = {}

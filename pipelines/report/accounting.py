@@ -151,8 +151,8 @@ def open_books(run: str, policy: str | None = None) -> Books:
         connection.execute(_LINES)
     except duckdb.Error as error:
         raise storage.StorageError(
-            f"the ledger of {run} cannot be read ({storage.redact(str(error))}); if a part is damaged, remove that file "
-            "and run the same curate command again, which makes it anew"
+            f"the ledger of {run} cannot be read ({storage.redact(str(error))}); a damaged part is to be removed: "
+            "then run the same curate command again, which makes it anew"
         ) from error
     return Books(run=run, ledger=ledger, connection=connection, policy=chosen, policies=policies)
 

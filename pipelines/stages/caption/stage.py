@@ -163,7 +163,8 @@ class Journal:
 
 
 def _where(config: CurateConfig) -> Where:
-    return {"tags": "either", "endpoint": "wait", "transformers": "model"}[config.caption.source]  # type: ignore[return-value]
+    places: dict[str, Where] = {"endpoint": "wait", "transformers": "model"}
+    return places.get(config.caption.source, "either")
 
 
 STAGE = Stage(
