@@ -15,7 +15,7 @@ TIMES = 36  # ten seconds each
 CHILD = """
 import math, sys
 from pathlib import Path
-from pipelines import footage
+from rushes.pipelines.media import footage
 from rushes.pipelines.config import ScanConfig
 from rushes.pipelines.stages.scan.scan import scan_span
 source = {**footage.probe(sys.argv[1], ScanConfig()), "wave": 0, "unit": "u"}

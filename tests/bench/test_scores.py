@@ -93,7 +93,7 @@ def test_frames_a_second_of_each_scorer(config: ScoreConfig, pictures: list[np.n
 WORKER = """
 import sys, time
 import numpy as np, torch
-from pipelines import eyes
+from rushes.pipelines.models import eyes
 from rushes.pipelines.config import ScoreConfig
 eyes.one_thread()
 torch.set_num_threads(int(sys.argv[1]))
