@@ -143,8 +143,8 @@ def test_the_state_of_a_stream_does_not_grow_with_the_video(stirred):
 
 PEAK = """
 import resource, sys, torch
-from tokenizer.config import TokenizerConfig
-from tokenizer.model import Tokenizer, stream_decode
+from rushes.tokenizer.config import TokenizerConfig
+from rushes.tokenizer.model import Tokenizer, stream_decode
 torch.set_num_threads(1)
 torch.set_grad_enabled(False)
 tokenizer = Tokenizer(TokenizerConfig()).eval()
