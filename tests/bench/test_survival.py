@@ -37,6 +37,8 @@ TABLES = {
     "matches": "match", "selection": "select", "encoded": "encode", "captions": "caption", "packed": "pack",
 }  # fmt: skip
 VICTIMS = ("worker", "driver", "node", "driver")
+LAST = 8
+"""Files of the end, at which nobody is at work any more."""
 
 
 class Nodes:
@@ -109,17 +111,21 @@ def under_way(run: Path) -> str:
     return there[-1] if there else "before sources"
 
 
-def kill(victim: str, process: subprocess.Popen[bytes], found: Nodes, draw: random.Random) -> str:
-    """Kill somebody; return who it was."""
+def kill(victim: str, process: subprocess.Popen[bytes], found: Nodes, draw: random.Random) -> bool:
+    """Kill somebody; whether there was somebody to be killed before the run ended."""
     if victim == "node":
         found.lose(draw)
-    elif victim == "worker" and (workers := at_work()):
-        draw.choice(workers).kill()
-    else:
+        return process.poll() is None
+    if victim == "driver":
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        return "driver"
-    return victim
+        return True
+    while process.poll() is None:
+        if workers := at_work():
+            draw.choice(workers).kill()
+            return True
+        time.sleep(0.01)
+    return False
 
 
 @pytest.mark.bench
@@ -132,20 +138,18 @@ def test_a_run_killed_at_random_moments_ends_in_the_same_bytes(bikes: Path, tmp_
         assert start(inputs, alone, found.made.address).wait() == 3
         expected, total = content(alone, *ALL), files(alone)
         while len(rows) < KILLS:
-            run = tmp_path / f"run{equal}"
+            run, victim = tmp_path / f"run{equal}", next(victims)
             process = start(inputs, run, found.made.address)
-            while len(rows) < KILLS:
-                count = draw.randint(files(run) + 1, max(files(run) + 1, total))
-                if not wait(process, run, count):
+            for count in sorted(draw.sample(range(1, total - LAST), 2)):
+                if wait(process, run, count):
+                    time.sleep(draw.uniform(0.0, 0.5))  # into whatever comes next
+                there, stage = files(run), under_way(run)
+                if process.poll() is not None or not kill(victim, process, found, draw):
                     break
-                time.sleep(draw.uniform(0.0, 0.5))  # into whatever comes next
-                if process.poll() is not None:
-                    break
-                who = kill(next(victims), process, found, draw)
                 left = len(list(run.rglob(".*.part")))
-                rows.append([f"{len(rows) + 1}", who, run.name, f"{files(run)} of {total}", under_way(run), f"{left}"])
-                if who == "driver":
-                    process = start(inputs, run, found.made.address)
+                rows.append([f"{len(rows) + 1}", victim, run.name, f"{there} of {total}", stage, f"{left}"])
+                process = start(inputs, run, found.made.address) if victim == "driver" else process
+                victim = next(victims)
             assert process.wait() == 3, run.with_suffix(".log").read_text()
             assert content(run, *ALL) == expected
             equal += 1
