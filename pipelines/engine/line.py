@@ -68,7 +68,7 @@ class Line:
         return {**unit.task, "did": did}
 
     def _do(self, stage: Stage, unit: Unit, counter: Counter | None) -> Row:
-        unit.step = stage.name
+        unit.step, unit.reads = stage.name, stage.reads
         began = time.time()
         if stage.name not in self._workers:
             try:

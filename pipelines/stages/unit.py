@@ -114,6 +114,8 @@ class Unit:
         """
         self.ledger, self.task, self.crashes, self.threads = Ledger(run), dict(task), crashes, threads
         self.run, self.name, self.step = self.ledger.run, str(task["unit"]), ""
+        self.reads: tuple[str, ...] | None = None
+        """Tables that the step under way has named; None where nobody asks."""
         self.again = False
         """Whether a worker that took this task up before has died: then it may have left more than the task tells."""
         self._held: dict[str, pa.Table] = {}
@@ -132,8 +134,14 @@ class Unit:
 
     def read(self, table: str, columns: Sequence[str] | None = None) -> pa.Table:
         """Return the rows of a table, of chunks one after the other."""
+        self.named(table)
         whole = pa.concat_tables([self.read_part(table, part) for part in self.parts(table)])
         return whole if columns is None else whole.select(list(columns))
+
+    def named(self, table: str) -> None:
+        """Raise KeyError where the step under way reads a table that its STAGE does not name."""
+        if self.reads is not None and table not in self.reads:
+            raise KeyError(f"{self.step} reads the table {table}, which its STAGE does not name")
 
     def read_part(self, table: str, part: Part) -> pa.Table:
         """Return the rows of one of `parts`; those of a film's chunks do not stay at hand."""
@@ -201,6 +209,7 @@ class Pictures(Mapping[float, bytes]):
             table: `frames` or `windows`.
             source_id: the source.
         """
+        unit.named(table)
         self._unit, self._table, self._source = unit, table, source_id
         self._parts = unit.parts(table)
         self._at_hand: dict[int, dict[float, bytes]] = {}

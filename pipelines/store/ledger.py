@@ -426,10 +426,6 @@ class Ledger:
         uri = f"{self.root}/{table}/part-{unit}.{fingerprint_}.parquet"
         return Part(unit=unit, fingerprint=fingerprint_, uri=uri)
 
-    def done(self, table: str, fingerprint_: str) -> set[str]:
-        """Return the units of a table that are finished under this fingerprint."""
-        return {part.unit for part in self.parts(table) if part.fingerprint == fingerprint_}
-
     def write(
         self, table: str, unit: str, rows: pa.Table | Iterable[Mapping[str, Any]], fingerprint_: str,
         stale: Sequence[Part] | None = None,

@@ -192,3 +192,12 @@ def test_a_chunk_knows_the_stale_parts_of_its_film(ledger: Ledger) -> None:
     names = [f"{film.name}-{chunk:03d}" for chunk in range(3)]
     assert [task["chunk"] for task in found] == [0, 1, 2]
     assert all([part["unit"] for part in task["stale"]["signals"]] == names for task in found)
+
+
+def test_a_stage_reads_what_stages_before_it_wrote_and_a_table_is_written_by_one():
+    written: list[str] = ["plan"]
+    for name in (*job.ON_UNITS[: len(job.FOUND) + 1], "caption", "encode"):
+        stage = stages.load(name)
+        assert set(stage.reads) <= set(written), f"{name} reads what nobody before it wrote"
+        assert not set(stage.writes) & set(written)
+        written += stage.writes

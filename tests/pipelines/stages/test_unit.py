@@ -10,7 +10,7 @@ import pytest
 from rushes.pipelines.config import CurateConfig
 from rushes.pipelines.stages.caption.stage import CaptionsStop
 from rushes.pipelines.stages.pack import pack
-from rushes.pipelines.stages.unit import Tally, Unit, guard
+from rushes.pipelines.stages.unit import Pictures, Tally, Unit, guard
 from rushes.pipelines.store import storage
 from tests.pipelines import at_work
 
@@ -67,3 +67,12 @@ def test_what_stops_a_run_comes_back_as_a_sentence(error: Exception, tmp_path: P
 def test_what_nobody_expected_is_not_hidden_in_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError):
         at_work.do(str(tmp_path), CurateConfig(), "shots", worker=_Failing(ZeroDivisionError()))
+
+
+def test_a_step_that_reads_a_table_it_does_not_name_is_told_so(tmp_path: Path) -> None:
+    unit = Unit(str(tmp_path), {"unit": "u", "prints": {"clips": "c" * 12, "frames": "f" * 12}})
+    unit.step, unit.reads = "pace", ("sources",)
+    with pytest.raises(KeyError, match="pace reads the table clips, which its STAGE does not name"):
+        unit.read("clips")
+    with pytest.raises(KeyError, match="pace reads the table frames"):
+        Pictures(unit, "frames", "s")

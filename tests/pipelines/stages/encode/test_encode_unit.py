@@ -172,7 +172,15 @@ def test_a_full_disk_while_packing_leaves_no_half_shard(run: str, monkeypatch: p
     ledger.write("captions", UNIT, captions(ledger, keys(run)), "ppp")
     plan = {"bucket": "b", "index": 0, "keys": keys(run)[:3]}
     shard = {"unit": "b-000000", "plan": plan, "fingerprint": "fff"}
-    group = {"unit": "group-000000", "todo": ["pack"], "policy": "p", "shards": [shard], "prints": {}, "stale": {}}
+    group = {
+        "unit": "group-000000",
+        "todo": ["pack"],
+        "policy": "p",
+        "shards": [shard],
+        "units": [UNIT],
+        "prints": {},
+        "stale": {},
+    }
     real = pack.write_shard.__globals__["archive"].Writer.add
     with monkeypatch.context() as patch:
         written: list[str] = []
