@@ -19,6 +19,7 @@ from pathlib import Path
 
 from rushes.pipelines.config import CaptionConfig, ScoreConfig
 from rushes.pipelines.models import weights
+from rushes.pipelines.models.score import SCORERS
 from rushes.pipelines.stages.caption import sources as captions
 
 REQUIRED = (
@@ -226,6 +227,8 @@ def _models(score: ScoreConfig | None, caption: CaptionConfig | None) -> Iterato
         "clip": lambda: _as_given(config, "clip"),
         "aesthetic": lambda: _as_given(config, "aesthetic"),
     }
+    told = {name for names in at_hand for name in names.split(", ")}
+    at_hand |= {name: lambda: "needs no weights" for name in SCORERS if name not in told}
     for names, locate in at_hand.items():
         wanted = any(name in config.scorers for name in names.split(", "))
         yield _model(f"model {names}", wanted, locate)
@@ -255,8 +258,8 @@ def _local_captioner(config: CaptionConfig) -> str:
 
 
 def _captioner(config: CaptionConfig) -> Check:
-    if config.source == "tags":
-        return Check(name="captions", ok=True, found="composed of measured facts and tags (source: tags)")
+    if config.source not in captions.FRAMED:
+        return Check(name="captions", ok=True, found=f"needs no model (source: {config.source})")
     if config.source == "transformers":
         return _model("captions", True, lambda: _local_captioner(config))
     ready = bool(config.endpoint)

@@ -18,7 +18,7 @@ from rushes.pipelines.stages.unit import SCANNED
 from rushes.pipelines.store.ledger import Ledger, Part, fingerprint
 
 Row = dict[str, Any]
-FOUND = ("scan", "witness", "shots", "score")
+FOUND = STAGES[STAGES.index("scan") : STAGES.index("match")]
 """The leg from footage to scored clips."""
 KEPT = ("encode", "caption")
 """The leg of the clips that stay; cutting goes first, so that a server that is down costs nothing but captions."""

@@ -58,6 +58,11 @@ class Kind:
     eye: str
     read: Callable[[Look], Reading]
     model: Callable[[ScoreConfig], str]
+    """Name of the model; scores of another name are others."""
+    title: str
+    """As the report calls it."""
+    unit: str = ""
+    """Of its value, and between which numbers it lies."""
     """Names model and weights in the table, without paths."""
 
 
@@ -276,13 +281,45 @@ def _head_name(config: ScoreConfig) -> str:
 
 
 SCORERS: dict[str, Kind] = {
-    "embedding": Kind(eye="lite0", read=partial(_read_vector, field="features"), model=_lite0_name),
-    "tags": Kind(eye="lite0", read=_read_tags, model=_lite0_name),
-    "quality": Kind(eye="brisque", read=_read_quality, model=lambda config: _package("brisque")),
-    "text": Kind(eye="text", read=partial(_read_mean, field="area"), model=lambda config: weights.text_detector().stem),
-    "nsfw": Kind(eye="people", read=_read_nsfw, model=_people_name),
-    "faces": Kind(eye="people", read=_read_faces, model=_people_name),
-    "clip": Kind(eye="clip", read=partial(_read_vector, field="embedding"), model=_clip_name),
-    "aesthetic": Kind(eye="clip", read=partial(_read_mean, field="aesthetic"), model=_head_name),
+    "embedding": Kind(
+        eye="lite0",
+        read=partial(_read_vector, field="features"),
+        model=_lite0_name,
+        title="Likeness",
+        unit="mean cosine of the clip's frames",
+    ),
+    "tags": Kind(eye="lite0", read=_read_tags, model=_lite0_name, title="Surest tag", unit="sureness, 0–1"),
+    "quality": Kind(
+        eye="brisque",
+        read=_read_quality,
+        model=lambda config: _package("brisque"),
+        title="Quality",
+        unit="100 − BRISQUE, 100 is clean",
+    ),
+    "text": Kind(
+        eye="text",
+        read=partial(_read_mean, field="area"),
+        model=lambda config: weights.text_detector().stem,
+        title="Overlay text",
+        unit="share of the picture",
+    ),
+    "nsfw": Kind(
+        eye="people", read=_read_nsfw, model=_people_name, title="Nudity", unit="sureness of the surest part, 0–1"
+    ),
+    "faces": Kind(eye="people", read=_read_faces, model=_people_name, title="Faces", unit="share of the picture"),
+    "clip": Kind(
+        eye="clip",
+        read=partial(_read_vector, field="embedding"),
+        model=_clip_name,
+        title="CLIP likeness",
+        unit="mean cosine of the frames",
+    ),
+    "aesthetic": Kind(
+        eye="clip",
+        read=partial(_read_mean, field="aesthetic"),
+        model=_head_name,
+        title="Aesthetic",
+        unit="LAION score, about 1–10",
+    ),
 }
 """Every scorer by name. Adding one is a row here, and an eye in `eyes.py` if it needs a new network."""

@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 import yaml
 
+from rushes.pipelines.models.score import SCORERS
 from rushes.pipelines.report.accounting import Books
 from rushes.pipelines.report.charts import Histogram, Limit
 from rushes.pipelines.stages.select.selections import settings
@@ -41,13 +42,6 @@ _DERIVED = {
     "aspect": f"{_SHOWN_WIDTH} / ({_SHOWN_HEIGHT})",
 }
 TITLES = {
-    "quality": ("Quality", "100 − BRISQUE, 100 is clean"),
-    "aesthetic": ("Aesthetic", "LAION score, about 1–10"),
-    "text": ("Overlay text", "share of the picture"),
-    "nsfw": ("Nudity", "sureness of the surest part, 0–1"),
-    "faces": ("Faces", "share of the picture"),
-    "embedding": ("Likeness", "mean cosine of the clip's frames"),
-    "clip": ("CLIP likeness", "mean cosine of the frames"),
     "min_side_px": ("Shorter side", "pixels inside the bars"),
     "pixels": ("Picture size", "pixels inside the bars"),
     "aspect": ("Aspect", "width by height"),
@@ -81,6 +75,7 @@ TITLES = {
     "fps": ("Frame rate", "frames a second"),
     "crop_top": ("Bar at the top", "share of the height"),
     "crop_bottom": ("Bar at the bottom", "share of the height"),
+    **{name: (kind.title, kind.unit) for name, kind in SCORERS.items() if name != "tags"},  # drawn with the mixture
 }
 
 

@@ -188,7 +188,7 @@ TABLES: dict[str, pa.Schema] = {
     "strips": _schema(key=_s, webp=pa.binary()),
     # Seconds of a source that are in no clip, and why.
     "trims": _schema(source_id=_s, uri=_s, start_s=_d, end_s=_d, reason=_s),
-    # Long form: a scorer owns its rows, so adding a scorer rewrites nothing.
+    # Long form: a scorer owns its rows, so another scorer is no other column.
     "scores": _schema(key=_s, scorer=_s, model=_s, value=_d, label=_s, vector=pa.list_(_f)),
     # What duplicates are found by, made once: bands of MinHash signatures, and the picture of a still clip.
     "sketches": _schema(key=_s, bands=pa.list_(pa.uint32()), picture=pa.binary()),
@@ -306,8 +306,6 @@ TABLES: dict[str, pa.Schema] = {
 OUTDATED = "0" * 12
 """The fingerprint of what must be made again, whatever the configuration."""
 
-BY_UNIT = ("clips", "strips", "trims", "sketches", "scores", "captions", "encoded")
-"""Tables that have a part for each unit of work."""
 FETCHED_BYTES = 16 * 2**20
 """Parts of a table in a bucket that are no more than this together are fetched whole."""
 # Tables with pictures in them are read a few rows at a time.
@@ -395,12 +393,12 @@ class Ledger:
         if not self.check():
             raise NoRun(f"{self.run} is no run of rushes; make one with `rushes curate FOOTAGE --out {self.run}`")
 
-    def of_units(self, units: Iterable[str]) -> Ledger:
-        """Return a snapshot of which the tables that have a part for each unit hold those of some units alone."""
+    def of_units(self, units: Iterable[str], tables: Iterable[str]) -> Ledger:
+        """Return a snapshot of which some tables, that have a part for each unit, hold those of some units alone."""
         listed, found = self if self._listed is not None else self.snapshot(), Ledger(self.run)
-        wanted = set(units)
+        wanted, held = set(units), set(tables)
         found._listed = {
-            table: [part for part in parts if part.unit in wanted or table not in BY_UNIT]
+            table: [part for part in parts if part.unit in wanted or table not in held]
             for table, parts in (listed._listed or {}).items()
         }
         return found

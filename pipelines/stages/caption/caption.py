@@ -1,8 +1,8 @@
 """Captions of kept clips: the given one where there is one, else from measured facts, else from a model.
 
 * `TagCaptioner` works everywhere and says only what was measured (`filters/caption.py`); its rows have source `tags`.
-* `EndpointCaptioner` (`caption_endpoint.py`) asks an OpenAI-compatible server: vLLM, Ray Serve, llama.cpp …
-* `LocalCaptioner` (`caption_local.py`) runs a vision-language model of `transformers` from a folder.
+* `EndpointCaptioner` (`endpoint.py`) asks an OpenAI-compatible server: vLLM, Ray Serve, llama.cpp …
+* `LocalCaptioner` (`local.py`) runs a vision-language model of `transformers` from a folder.
 
 All take clips as rows of the table `clips`, with `scores` added: the clip's rows of the table `scores` by scorer. The
 models also need `jpegs`, the representative frames, and are told the measured facts; where their answer contradicts

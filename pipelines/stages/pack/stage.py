@@ -18,7 +18,7 @@ class Packing:
         """Assemble a group of shards, whose clips are looked up in the ledger once."""
         policy, rows = unit.task["policy"], unit.task["shards"]
         plans = [pack.ShardPlan(**row["plan"]) for row in rows]
-        ledger = unit.ledger.of_units(unit.task["units"])
+        ledger = unit.ledger.of_units(unit.task["units"], ("clips", "scores", "captions", "encoded"))
         joined = pack.join(ledger, [key for plan in plans for key in plan.keys], policy)
         for row, plan in zip(rows, plans, strict=True):
             info = pack.assemble(unit.run, plan, self.config, policy, joined)

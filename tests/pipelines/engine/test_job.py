@@ -15,6 +15,9 @@ from rushes.pipelines.engine.plan import WorkUnit
 from rushes.pipelines.stages import stage as stages
 from rushes.pipelines.store.ledger import Ledger
 
+LEG = ("scan", "witness", "shots", "score")
+STAGES = {"sources", *LEG, "caption", "encode", "pack"}
+"""Of these the tests speak; there may be more."""
 CONFIG = CurateConfig()
 NO_WITNESS = CurateConfig(shots=ShotsConfig(witness="none"))
 ENDPOINT = CurateConfig(caption=CaptionConfig(source="endpoint", endpoint="http://127.0.0.1:9/v1", model="m"))
@@ -33,13 +36,13 @@ UNITS = [
 
 
 def test_without_a_gpu_one_process_takes_a_unit_from_footage_to_scores() -> None:
-    assert job.segments(job.FOUND, CONFIG, gpus=0) == [("cpu", ["scan", "witness", "shots", "score"], 0)]
-    assert job.segments(job.FOUND, NO_WITNESS, gpus=0) == [("cpu", ["scan", "witness", "shots", "score"], 0)]
+    assert job.segments(LEG, CONFIG, gpus=0) == [("cpu", ["scan", "witness", "shots", "score"], 0)]
+    assert job.segments(LEG, NO_WITNESS, gpus=0) == [("cpu", ["scan", "witness", "shots", "score"], 0)]
 
 
 def test_with_a_gpu_the_scan_is_apart_from_the_models_and_what_costs_little_goes_beside_them() -> None:
-    assert job.segments(job.FOUND, CONFIG, gpus=1) == [("cpu", ["scan"], 0), ("gpu", ["witness", "shots", "score"], 0)]
-    assert job.segments(job.FOUND, NO_WITNESS, gpus=8) == [
+    assert job.segments(LEG, CONFIG, gpus=1) == [("cpu", ["scan"], 0), ("gpu", ["witness", "shots", "score"], 0)]
+    assert job.segments(LEG, NO_WITNESS, gpus=8) == [
         ("cpu", ["scan", "witness", "shots"], 0),
         ("gpu", ["score"], 0),
     ]
@@ -55,7 +58,7 @@ def test_captions_of_a_server_wait_on_no_core_and_others_go_where_their_model_is
 
 def test_the_settings_say_how_many_processes_hold_models_or_ask_a_server() -> None:
     three = replace(CONFIG, score=ScoreConfig(actors=3))
-    assert job.segments(job.FOUND, three, gpus=1)[-1] == ("gpu", ["witness", "shots", "score"], 3)
+    assert job.segments(LEG, three, gpus=1)[-1] == ("gpu", ["witness", "shots", "score"], 3)
     asking = replace(ENDPOINT, caption=replace(ENDPOINT.caption, actors=5))
     assert job.segments(job.KEPT, asking, gpus=0)[-1] == ("wait", ["caption"], 5)
 
@@ -78,7 +81,7 @@ def test_a_leg_loses_no_step_keeps_their_order_and_has_one_stretch_on_cores(
     ("changes", "again"),
     [
         ({"scan": ScanConfig(tick_hz=7.0)}, {"scan", "witness", "shots", "score", "caption", "encode", "pack"}),
-        ({"scan": ScanConfig(max_side_px=99)}, set(job.ON_UNITS)),
+        ({"scan": ScanConfig(max_side_px=99)}, STAGES),
         ({"shots": ShotsConfig(min_clip_s=2.5)}, {"shots", "score", "caption", "encode", "pack"}),
         ({"score": ScoreConfig(scorers=["quality", "tags"])}, {"score", "caption"}),
         ({"caption": ENDPOINT.caption}, {"caption"}),
@@ -89,7 +92,7 @@ def test_a_leg_loses_no_step_keeps_their_order_and_has_one_stretch_on_cores(
 )
 def test_another_setting_does_again_what_depends_on_it_and_nothing_else(changes: Any, again: set[str]) -> None:
     before, after = job.fingerprints(CONFIG), job.fingerprints(replace(CONFIG, **changes))
-    assert {name for name in before if before[name] != after[name]} == again and set(before) == set(job.ON_UNITS)
+    assert {name for name in STAGES if before[name] != after[name]} == again and set(before) == set(job.ON_UNITS)
 
 
 # --- what is to be done -------------------------------------------------------------------------------------------
@@ -102,7 +105,7 @@ def ledger(tmp_path: Path) -> Ledger:
 
 def prints(mark: str = "now") -> dict[str, dict[str, str]]:
     """By unit, the fingerprint of each stage."""
-    return {name: {step: f"{step}-{mark}" for step in ("sources", *job.FOUND)} for name in NAMES}
+    return {name: {step: f"{step}-{mark}" for step in ("sources", *LEG)} for name in NAMES}
 
 
 def write(ledger: Ledger, step: str, unit: WorkUnit, mark: str = "now", without: int | None = None) -> None:
@@ -115,7 +118,7 @@ def write(ledger: Ledger, step: str, unit: WorkUnit, mark: str = "now", without:
 
 
 def tasks(ledger: Ledger, mark: str = "now") -> list[dict[str, Any]]:
-    return job.tasks(job.FOUND, UNITS, job.Index(ledger.snapshot()), prints(mark))
+    return job.tasks(LEG, UNITS, job.Index(ledger.snapshot()), prints(mark))
 
 
 def test_the_longest_unit_goes_first_so_that_none_is_left_alone_with_it(ledger: Ledger) -> None:
@@ -123,28 +126,28 @@ def test_the_longest_unit_goes_first_so_that_none_is_left_alone_with_it(ledger: 
     assert [(task["unit"], task["chunk"]) for task in found] == [
         (NAMES[1], 0), (NAMES[1], 1), (NAMES[1], 2), (NAMES[2], None), (NAMES[0], None),
     ]  # fmt: skip
-    assert all(task["todo"] == list(job.FOUND) and task["stale"] == {} for task in found)
+    assert all(task["todo"] == list(LEG) and task["stale"] == {} for task in found)
 
 
 def test_a_task_is_plain_values_and_tells_the_fingerprint_of_every_table_it_reads_or_writes(ledger: Ledger) -> None:
     for task in tasks(ledger):
         assert json.loads(json.dumps(task)) == task
-        stands = {table for name in job.FOUND for table in (*stages.load(name).reads, *stages.load(name).writes)}
+        stands = {table for name in LEG for table in (*stages.load(name).reads, *stages.load(name).writes)}
         assert stands <= task["prints"].keys()
         assert {task["prints"][table] for table in ("frames", "windows", "signals")} == {"scan-now"}
-        assert task["prints"]["errors"] == {step: f"{step}-now" for step in ("sources", *job.FOUND)}
+        assert task["prints"]["errors"] == {step: f"{step}-now" for step in ("sources", *LEG)}
 
 
 def test_a_unit_with_nothing_to_do_gives_no_task(ledger: Ledger) -> None:
     for unit in UNITS:
-        for step in job.FOUND:
+        for step in LEG:
             write(ledger, step, unit)
     assert tasks(ledger) == []
 
 
 def test_only_the_steps_that_a_unit_lacks_are_to_be_done(ledger: Ledger) -> None:
     for unit in UNITS:
-        for step in job.FOUND:
+        for step in LEG:
             if (unit.name, step) not in {(NAMES[0], "shots"), (NAMES[2], "score")}:
                 write(ledger, step, unit)
     assert [(task["unit"], task["todo"]) for task in tasks(ledger)] == [(NAMES[2], ["score"]), (NAMES[0], ["shots"])]
@@ -163,7 +166,7 @@ def test_each_chunk_that_is_lacking_gives_a_task_and_a_film_whose_chunks_are_all
     _, film, _ = UNITS
     write(ledger, "scan", film, without=1)
     found = [task for task in tasks(ledger) if task["unit"] == film.name]
-    assert [(task["chunk"], task["chunks"], task["todo"]) for task in found] == [(1, 3, list(job.FOUND))]
+    assert [(task["chunk"], task["chunks"], task["todo"]) for task in found] == [(1, 3, list(LEG))]
     write(ledger, "scan", film)
     found = [task for task in tasks(ledger) if task["unit"] == film.name]
     assert [(task["chunk"], task["todo"]) for task in found] == [(None, ["witness", "shots", "score"])]
@@ -172,7 +175,7 @@ def test_each_chunk_that_is_lacking_gives_a_task_and_a_film_whose_chunks_are_all
 def test_what_another_configuration_made_is_to_be_done_again_and_named_as_stale(ledger: Ledger) -> None:
     first, film, _ = UNITS
     for unit in (first, film):
-        for step in job.FOUND:
+        for step in LEG:
             write(ledger, step, unit, "before" if step == "shots" else "now")
     for name in (f"shots-{first.name}", f"score-{first.name}", f"shots-{film.name}"):
         ledger.write("errors", name, [], "e")
