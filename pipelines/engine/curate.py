@@ -31,7 +31,8 @@ from rushes.pipelines.stages.stage import Stage
 from rushes.pipelines.stages.unit import SCANNED
 from rushes.pipelines.store import runfile, shards, storage
 from rushes.pipelines.store.encoded import prune_encoded
-from rushes.pipelines.store.ledger import TABLES, Ledger, Part, fingerprint
+from rushes.pipelines.store.ledger import Ledger, Part, fingerprint
+from rushes.pipelines.store.tables import TABLES
 
 log = logging.getLogger("rushes")
 Row = dict[str, Any]

@@ -19,7 +19,8 @@ import pyarrow as pa
 
 from rushes.pipelines.config import InputConfig, ScanConfig
 from rushes.pipelines.media import footage
-from rushes.pipelines.store.ledger import TABLES, Ledger, Part, fingerprint, to_table
+from rushes.pipelines.store.ledger import Ledger, Part, fingerprint, to_table
+from rushes.pipelines.store.tables import TABLES
 
 MAX_SOURCES_PER_UNIT = 256
 UNIT_S = 600.0

@@ -21,7 +21,8 @@ import duckdb
 
 from rushes.pipelines.stages.select.selections import choose
 from rushes.pipelines.store import storage
-from rushes.pipelines.store.ledger import TABLES, Ledger
+from rushes.pipelines.store.ledger import Ledger
+from rushes.pipelines.store.tables import TABLES
 
 Fate = Literal["kept", "dropped", "trimmed", "failed", "pending"]
 FATES: tuple[Fate, ...] = ("kept", "dropped", "trimmed", "failed", "pending")

@@ -16,7 +16,7 @@ from rushes.pipelines.report.accounting import Books
 from rushes.pipelines.report.charts import Histogram, Limit
 from rushes.pipelines.stages.select.selections import settings
 from rushes.pipelines.store import storage
-from rushes.pipelines.store.ledger import TABLES
+from rushes.pipelines.store.tables import TABLES
 
 BINS = 40
 # Clip columns that are places, names or settings, not something one would draw.

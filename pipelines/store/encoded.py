@@ -13,7 +13,8 @@ from typing import Any
 import pyarrow.compute as pc
 
 from rushes.pipelines.store import archive, storage
-from rushes.pipelines.store.ledger import TABLES, Ledger, Part
+from rushes.pipelines.store.ledger import Ledger, Part
+from rushes.pipelines.store.tables import TABLES
 
 ASPECTS = ((9, 21), (9, 16), (3, 4), (1, 1), (4, 3), (16, 9), (21, 9))
 LINES = (16, 32, 64, 96, 144, 240, 360, 480, 720, 1080, 1440, 2160)

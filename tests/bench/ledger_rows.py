@@ -16,7 +16,8 @@ import pyarrow.compute as pc
 from rushes.filters import sketches as filters
 from rushes.pipelines.store import binding
 from rushes.pipelines.store.columns import flat, hash_sequences, window_counts
-from rushes.pipelines.store.ledger import TABLES, Ledger
+from rushes.pipelines.store.ledger import Ledger
+from rushes.pipelines.store.tables import TABLES
 from tests.bench import variations as vary
 from tests.bench.variations import Ints
 

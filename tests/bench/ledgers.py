@@ -31,7 +31,8 @@ from rushes.pipelines.stages.pack import pack
 from rushes.pipelines.stages.select import dedup, select, selections
 from rushes.pipelines.store import shards
 from rushes.pipelines.store.columns import flat
-from rushes.pipelines.store.ledger import ROW_GROUP, SCHEMA_VERSION, TABLES, Ledger, fingerprint
+from rushes.pipelines.store.ledger import ROW_GROUP, SCHEMA_VERSION, Ledger, fingerprint
+from rushes.pipelines.store.tables import TABLES
 from tests.bench import ledger_rows as rows_of
 from tests.bench import variations as vary
 from tests.bench.ledger_rows import Real, Sources

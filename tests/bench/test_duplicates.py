@@ -22,7 +22,8 @@ from rushes.pipelines.stages.scan.scan import scan_span
 from rushes.pipelines.stages.select.select import select
 from rushes.pipelines.stages.shots import shots
 from rushes.pipelines.stages.shots.sketch import sketch
-from rushes.pipelines.store.ledger import TABLES, to_table
+from rushes.pipelines.store.ledger import to_table
+from rushes.pipelines.store.tables import TABLES
 from tests.pipelines.clip_rows import matched
 
 COSINE = 0.99

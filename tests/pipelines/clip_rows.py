@@ -11,7 +11,7 @@ from rushes.filters.duplicates import DuplicateRules, same_alignment
 from rushes.filters.policy import load
 from rushes.pipelines.stages.match import match
 from rushes.pipelines.stages.match.clips import gather
-from rushes.pipelines.store.ledger import TABLES
+from rushes.pipelines.store.tables import TABLES
 
 EVERYTHING = load({"name": "everything"})
 NO_SCORES = TABLES["scores"].empty_table()

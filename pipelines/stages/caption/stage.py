@@ -24,7 +24,8 @@ from rushes.pipelines.stages.caption.caption import Captioner, CaptionError, Cap
 from rushes.pipelines.stages.stage import Stage, Where
 from rushes.pipelines.stages.unit import Tally, Unit, clip_frames
 from rushes.pipelines.store import binding, storage
-from rushes.pipelines.store.ledger import TABLES, to_table
+from rushes.pipelines.store.ledger import to_table
+from rushes.pipelines.store.tables import TABLES
 
 Row = dict[str, Any]
 CLIPS_AT_ONCE = 32

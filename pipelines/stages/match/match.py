@@ -18,7 +18,7 @@ from rushes.filters import matching, sketches, stills, survivors
 from rushes.filters.duplicates import DuplicateRules, Measured, decide, measure
 from rushes.pipelines.stages.match.clips import Clips, Ints
 from rushes.pipelines.store.columns import flat, hash_sequences, numbers
-from rushes.pipelines.store.ledger import TABLES
+from rushes.pipelines.store.tables import TABLES
 
 DEFAULTS = DuplicateRules()
 """By what the couples of the ledger are aligned and groups are linked."""

@@ -17,7 +17,8 @@ from rushes.filters.duplicates import ALIGNED_BY, DuplicateRules, same_alignment
 from rushes.pipelines.stages.match import match
 from rushes.pipelines.stages.match.clips import BLOCK, COLUMNS, FLOOR, gather
 from rushes.pipelines.store.columns import flat
-from rushes.pipelines.store.ledger import TABLES, Ledger, fingerprint
+from rushes.pipelines.store.ledger import Ledger, fingerprint
+from rushes.pipelines.store.tables import TABLES
 
 PART = "all"
 ROWS = 65_536

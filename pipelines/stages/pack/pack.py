@@ -22,9 +22,10 @@ from rushes.filters.caption import FIELDS
 from rushes.pipelines.config import PackConfig
 from rushes.pipelines.store import archive, binding, storage
 from rushes.pipelines.store.encoded import ENCODED, PackError, encoded_uri
-from rushes.pipelines.store.ledger import TABLES, Ledger
+from rushes.pipelines.store.ledger import Ledger
 from rushes.pipelines.store.shards import Sample, ShardInfo, plan_shards, write_shard
 from rushes.pipelines.store.storage import redact
+from rushes.pipelines.store.tables import TABLES
 
 TEXT_BYTES = 8192
 """Set aside in a shard for the facts and the caption of each sample, which are not known while shards are planned."""

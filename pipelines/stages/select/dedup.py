@@ -32,7 +32,7 @@ from rushes.pipelines.stages.match.match import measured as measurements
 from rushes.pipelines.stages.match.match import unlike
 from rushes.pipelines.stages.select.measures import embeddings, known, measure
 from rushes.pipelines.store.columns import flat, numbers
-from rushes.pipelines.store.ledger import TABLES
+from rushes.pipelines.store.tables import TABLES
 
 Ints = npt.NDArray[np.int64]
 

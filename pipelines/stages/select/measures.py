@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from rushes.filters.policy import MissingMeasure, Rule, missing
 from rushes.pipelines.config import ScoreConfig
 from rushes.pipelines.store.columns import flat, inner_size, pixels
-from rushes.pipelines.store.ledger import TABLES
+from rushes.pipelines.store.tables import TABLES
 
 DERIVED = ("pixels", "min_side_px", "aspect")
 """Measures made of several columns: what is left of the picture inside its bars."""

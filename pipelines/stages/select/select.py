@@ -24,7 +24,7 @@ from rushes.pipelines.stages.select.dedup import balance, duplicates, measured, 
 from rushes.pipelines.stages.select.measures import absent, known, measurable, measure, with_scores
 from rushes.pipelines.store import storage
 from rushes.pipelines.store.columns import CROP, flat, numbers
-from rushes.pipelines.store.ledger import TABLES
+from rushes.pipelines.store.tables import TABLES
 
 NEEDED = ("key", "uri", "unit", "duration_s", "width", "height", "bit_rate", *CROP)
 

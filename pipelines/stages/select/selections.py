@@ -31,7 +31,8 @@ from rushes.pipelines.stages.select import dedup
 from rushes.pipelines.stages.select import select as selecting
 from rushes.pipelines.stages.select.measures import measurable
 from rushes.pipelines.store import shards, storage
-from rushes.pipelines.store.ledger import TABLES, Ledger, fingerprint
+from rushes.pipelines.store.ledger import Ledger, fingerprint
+from rushes.pipelines.store.tables import TABLES
 
 log = logging.getLogger("rushes")
 SCORES = ["key", "scorer", "model", "value"]

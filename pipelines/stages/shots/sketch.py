@@ -10,7 +10,7 @@ import pyarrow as pa
 from rushes.filters import matching, sketches, stills
 from rushes.filters.duplicates import STILL_BITS
 from rushes.pipelines.store.columns import CROP, flat, hash_sequences, window_counts
-from rushes.pipelines.store.ledger import TABLES
+from rushes.pipelines.store.tables import TABLES
 
 
 def sketch(clips: pa.Table, jpegs: Mapping[str, bytes]) -> pa.Table:

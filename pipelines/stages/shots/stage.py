@@ -14,7 +14,8 @@ from rushes.pipelines.stages.shots import shots
 from rushes.pipelines.stages.shots.sketch import sketch
 from rushes.pipelines.stages.stage import Stage
 from rushes.pipelines.stages.unit import Pictures, Tally, Unit, guard
-from rushes.pipelines.store.ledger import TABLES, to_table
+from rushes.pipelines.store.ledger import to_table
+from rushes.pipelines.store.tables import TABLES
 
 Row = dict[str, Any]
 

@@ -24,7 +24,8 @@ from PIL import Image
 from rushes.pipelines.config import InputConfig, ScanConfig
 from rushes.pipelines.media import footage as room
 from rushes.pipelines.store import objects, storage
-from rushes.pipelines.store.ledger import TABLES, to_table
+from rushes.pipelines.store.ledger import to_table
+from rushes.pipelines.store.tables import TABLES
 from tests.bench.requests import Log, counted
 
 SCAN, INPUTS = ScanConfig(), InputConfig()

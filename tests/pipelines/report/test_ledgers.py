@@ -11,7 +11,8 @@ from rushes.filters.policy import load
 from rushes.pipelines.report import accounting
 from rushes.pipelines.stages.select import select, selections
 from rushes.pipelines.store import binding
-from rushes.pipelines.store.ledger import TABLES, Ledger
+from rushes.pipelines.store.ledger import Ledger
+from rushes.pipelines.store.tables import TABLES
 from tests.bench import ledgers
 
 CLIPS = 1000

@@ -25,7 +25,8 @@ from rushes.pipelines.stages.caption import caption, endpoint, prompt, stage
 from rushes.pipelines.stages.caption.endpoint import EndpointCaptioner
 from rushes.pipelines.stages.pack import pack, verify
 from rushes.pipelines.store import binding
-from rushes.pipelines.store.ledger import TABLES, Ledger, to_table
+from rushes.pipelines.store.ledger import Ledger, to_table
+from rushes.pipelines.store.tables import TABLES
 from tests.pipelines import at_work
 from tests.pipelines.at_work import SCAN, UNIT
 

@@ -19,7 +19,8 @@ from rushes.pipelines.stages.pack import pack
 from rushes.pipelines.store import binding, encoded, shards, storage
 from rushes.pipelines.store.clip import clip_key
 from rushes.pipelines.store.encoded import PackError
-from rushes.pipelines.store.ledger import TABLES, Ledger, to_table
+from rushes.pipelines.store.ledger import Ledger, to_table
+from rushes.pipelines.store.tables import TABLES
 
 SMALL = PackConfig(shard_mb=0.2)
 

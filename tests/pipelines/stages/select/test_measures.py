@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rushes.pipelines.stages.select import measures
-from rushes.pipelines.store.ledger import TABLES, to_table
+from rushes.pipelines.store.ledger import to_table
+from rushes.pipelines.store.tables import TABLES
 
 
 def _row(key: str, vector: list[float], scorer: str = "clip", model: str = "ViT-B-32 a.pt") -> dict[str, Any]:

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from rushes.filters.policy import MissingMeasure, Policy, PolicyError, Rule, load, preset
 from rushes.pipelines.stages.select import select as selecting
 from rushes.pipelines.stages.select.select import read_policy
-from rushes.pipelines.store.ledger import TABLES, to_table
+from rushes.pipelines.store.ledger import to_table
+from rushes.pipelines.store.tables import TABLES
 from tests.pipelines.clip_rows import EVERYTHING, NO_SCORES, clip, hashes, matched
 
 
