@@ -7,8 +7,8 @@ from PIL import Image
 
 from rushes.pipelines.config import ScanConfig, ShotsConfig
 from rushes.pipelines.stages.shots.shots import shots_of, stretches, strip, strip_times
-from rushes.pipelines.store import ledger
 from rushes.pipelines.store.clip import is_key
+from rushes.pipelines.store.tables import TABLES
 
 SCAN, SHOTS = ScanConfig(), ShotsConfig()
 FPS = 24.0
@@ -75,7 +75,7 @@ def test_a_hole_in_a_damaged_file_ends_a_clip_and_is_not_counted() -> None:
 
 def test_clip_rows_are_complete() -> None:
     clips, _ = shots_of(SOURCE, [signals(cuts=(5,))], SHOTS, SCAN)
-    columns = set(ledger.TABLES["clips"].names)
+    columns = set(TABLES["clips"].names)
     assert set(clips[0]) == columns
     nullable = {"licence", "rights", "extra"}
     assert {name for clip in clips for name in columns if clip[name] is None} == nullable
