@@ -25,12 +25,12 @@ from rushes.pipelines.store import storage
 from rushes.pipelines.store.ledger import (
     OUTDATED,
     SCHEMA_VERSION,
-    TABLES,
     Ledger,
     SchemaMismatch,
     fingerprint,
     to_table,
 )
+from rushes.pipelines.store.tables import TABLES
 
 
 def done(ledger: Ledger, table: str, print_: str) -> set[str]:
