@@ -27,10 +27,12 @@ def _dit_train_arguments(parser: ArgumentParser) -> None:
 
 def _dit_train(options: Namespace) -> int:
     from rushes.dit import train
+    from rushes.pipelines.report import summary
 
     out = options.out or f"{options.run.rstrip('/')}/dit"
     with Reporter().work("dit") as beat:
         model = train.train(settings_of(TrainConfig, options), set_of(options, "latents"), out, beat.tell)
+    summary.outdate(options.run.rstrip("/"))  # the page tells of trainings, too
     print(model)
     return DONE
 

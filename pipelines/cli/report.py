@@ -26,6 +26,7 @@ def _report(options: Namespace) -> int:
         found = summary.of(options.run, books=books)
     try:
         with Reporter().work("report"):
+            summary.outdate(options.run)  # curate writes its own page again
             found["report"] = page.write(options.run, books=books)
     finally:  # who may only read the run still gets its account
         show(found, options.json, summary.lines(found))

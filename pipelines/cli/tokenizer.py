@@ -37,12 +37,14 @@ def _tokenizer_train_arguments(parser: ArgumentParser) -> None:
 
 
 def _tokenizer_train(options: Namespace) -> int:
+    from rushes.pipelines.report import summary
     from rushes.tokenizer import train
 
     run, settings = options.run.rstrip("/"), settings_of(TrainConfig, options)
     out = options.out or f"{run}/tokenizer"
     with Reporter().work("tokenizer") as beat:
         done = train.train(set_of(options), out, options.model, settings, options.start, beat.tell)
+    summary.outdate(run)  # the page tells of trainings, too
     print(json.dumps(asdict(done), indent=2))
     return DONE
 

@@ -150,9 +150,22 @@ def stream(
     dataset = ray.data.from_items(rows, override_num_blocks=len(rows))
     for segment in segments:
         dataset = _mapped(dataset, segment, attempts, len(tasks), in_flight)
-    with _watched(attempts, watch):
+    with _watched(attempts, watch), _in_a_sentence():
         for row in dataset.iter_rows():
             yield json.loads(row["task"])
+
+
+@contextmanager
+def _in_a_sentence() -> Iterator[None]:
+    """Turn what a worker did not expect into one line; where it happened stands in the error that it is raised from."""
+    try:
+        yield
+    except ray.exceptions.RayTaskError as error:
+        deepest: BaseException = error
+        while following := getattr(deepest, "cause", None) or deepest.__cause__:
+            deepest = following
+        said = f"{type(deepest).__name__}: {deepest}"
+        raise RuntimeError(f"a worker failed ({said}); please report it, RUSHES_DEBUG=1 shows where") from error
 
 
 def _mapped(dataset: Any, segment: Segment, attempts: Attempts, tasks: int, in_flight: int) -> Any:

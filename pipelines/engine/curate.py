@@ -24,6 +24,7 @@ from rushes.pipelines.media import footage
 from rushes.pipelines.progress import Reporter
 from rushes.pipelines.report import summary
 from rushes.pipelines.stages import stage as stages
+from rushes.pipelines.stages.caption.stage import forget_journals
 from rushes.pipelines.stages.match import stage as match
 from rushes.pipelines.stages.pack import pack
 from rushes.pipelines.stages.select import select, selections
@@ -176,7 +177,7 @@ class Curation:
             changed = [uri for uri in planned.changed if not self._same_content(uri)]  # a retried one is read anew
             lost = [{"stage": "plan", "unit": "changed", "uri": uri, "seconds": 0.0, **CHANGED} for uri in changed]
             if lost:
-                self.listed().write("errors", "plan-changed", lost, plan.FINGERPRINT)
+                self.listed().write("errors", "plan-changed", lost, fingerprint("changed", changed))
             else:
                 self.listed().remove("errors", "plan-changed")
 
@@ -204,7 +205,7 @@ class Curation:
         gone = {pack.shard_unit(row["policy"], row["bucket"], int(row["shard"][-10:-4])) for row in packed}
         redone = job.written()
         for table in ("packed", "selection", "pairs", "matches", *redone, "units", "sources"):
-            for part in ledger.parts(table):
+            for part in ledger.parts(table) if table in redone else _one_each(ledger.parts(table)):
                 if (table in redone and _worked(part.unit) in worked) or (table == "sources" and part.unit in probed):
                     self._forget(table, part)
                 elif table in ("selection", "pairs", "matches", "units") or part.unit in gone:
@@ -224,6 +225,11 @@ class Curation:
         prints = {name: {"sources": self.prints["sources"]} for name in self.probed}
         more = {name: {"prints": {"plan": plan.FINGERPRINT, "sources": self.prints["sources"], "errors": prints[name]}}
                 for name in self.probed}  # fmt: skip
+        index = job.Index(self.listed())
+        again = {name[:5] for name in self.probed if not index.has("sources", name, self.prints["sources"])}
+        for part in _one_each([part for part in self.listed().parts("units") if part.unit in again]):
+            self._write()
+            self.listed().outdate("units", part)  # other footage may be found under the same names
         self._leg(["sources"], units, prints, more)
 
     def find(self, steps: Sequence[str]) -> None:
@@ -281,6 +287,8 @@ class Curation:
         self._leg(steps, self.units, self._unit_prints(keys), more)
         if "encode" in steps:
             prune_encoded(self.run)
+        if "caption" in steps and self.changed:
+            forget_journals(self.run, made_by["caption"])
 
     def pack(self) -> None:
         """Put the encoded clips into the shards of this selection, and write their manifest last."""
@@ -297,8 +305,9 @@ class Curation:
         self.listed().tidy("packed", {row["unit"].removeprefix(prefix): row["fingerprint"] for row in rows}, prefix)
         infos = [shards.read_info(root, row["path"]) for row in rows]
         manifest = shards.write_manifest(root, infos, kind="clips", fingerprint=self.prints["select"],
-                                         extra={"policy": self.policy.name, "made_of": self._made_of()})  # fmt: skip
+                                         extra={"policy": self.policy.name})  # fmt: skip
         shards.prune(root, manifest)
+        summary.mark_packed(self.run, self.policy.name, self._made_of())  # last: whoever is killed before packs again
 
     def _made_of(self) -> str:
         """Return the fingerprint of all that the shards of this selection are made of, by the names of its parts."""
@@ -314,7 +323,7 @@ class Curation:
         manifest = shards.read_manifest(root)
         tars = {info.path for info in manifest.shards}
         files = tars | {path.removesuffix(".tar") + ".parquet" for path in tars}
-        return manifest.extra.get("made_of") == self._made_of() and files <= there
+        return summary.packed(self.run).get(self.policy.name) == self._made_of() and files <= there
 
     def _shard_units(self, ledger: Ledger) -> list[Row]:
         """Return a row for each shard that there should be; its fingerprint follows all that its samples hold."""
@@ -348,6 +357,7 @@ class Curation:
         prints: Mapping[str, Mapping[str, str]], more: Mapping[str, Row],
     ) -> None:  # fmt: skip
         """Run what a leg lacks, then remove what is no more: other configurations, units that are gone."""
+        self._unmark(steps, units, prints)
         tasks = job.tasks(steps, units, job.Index(self.listed()), prints, more)
         self._run(steps, tasks, {name: _counted(stages.load(name), tasks, units) for name in steps})
         for name in steps:
@@ -357,6 +367,23 @@ class Curation:
             for table in stage.writes:
                 self.listed().tidy(table, current)
             self.listed().tidy("errors", current, prefix=f"{name}-")
+
+    def _unmark(
+        self, steps: Sequence[str], units: Sequence[plan.WorkUnit], prints: Mapping[str, Mapping[str, str]]
+    ) -> None:
+        """Let a step count as not done where one of its tables was removed by hand: the last one tells that it is."""
+        index = job.Index(self.listed())
+        broken: list[Part] = []
+        for stage in map(stages.load, steps):
+            for unit in units if len(stage.writes) > 1 else ():
+                for name in job.part_names(stage, unit.name, unit.chunks):
+                    there = [index.has(table, name, prints[unit.name][stage.name]) for table in stage.writes]
+                    if there[-1] and not all(there):
+                        broken += index.of(stage.writes[-1], name)
+        if broken:
+            self._write()
+            storage.remove_many([part.uri for part in broken])
+            self._snapshot = None
 
     def _run(self, steps: Sequence[str], tasks: list[Row], totals: Mapping[str, tuple[int, int]]) -> None:
         """Run tasks to their end. Raises RunFailed as soon as one says that nothing can be written any more."""
@@ -385,6 +412,11 @@ def _counted(stage: Stage, tasks: Sequence[Row], units: Sequence[plan.WorkUnit])
     split = stage.writes[-1] in SCANNED
     total = len(todo) if split else len({task["unit"] for task in todo})
     return total, sum(unit.chunks if split else 1 for unit in units) - total
+
+
+def _one_each(parts: Sequence[Part]) -> list[Part]:
+    """Return one part of each unit; a kill may have left two, of which outdating the one removes the other."""
+    return list({part.unit: part for part in parts}.values())
 
 
 def _grouped(pending: list[Row]) -> list[tuple[int, list[Row]]]:

@@ -17,6 +17,7 @@ from rushes.pipelines.config import LatentsConfig, RayConfig
 from rushes.pipelines.engine import cluster, job
 from rushes.pipelines.engine.line import Line
 from rushes.pipelines.progress import Reporter
+from rushes.pipelines.report import summary
 from rushes.pipelines.stages.latents.stage import LatentsJob
 from rushes.pipelines.stages.select import selections
 from rushes.pipelines.store import shards, storage
@@ -83,6 +84,7 @@ def run(
     ]  # fmt: skip
     before = len(units) - len(pending)
     if pending:
+        summary.outdate(run_)
         cluster.start(ray)
         settings = LatentsJob(selection=selection, model=model, config=config, tokenizer=print_)
         for row in pending:

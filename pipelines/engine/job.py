@@ -132,8 +132,22 @@ def _tasks_of(
         "chunk": None, "todo": todo, "prints": by_table(prints), **(more or {}),
     }  # fmt: skip
     if unit.chunks > 1 and lacking.get("scan"):
-        return [{**task, "chunk": n, "stale": stale(leg, todo, unit, index)} for n in lacking["scan"]]
+        old = stale(leg, todo, unit, index)
+        return [{**task, "chunk": n, "stale": _of_chunk(old, f"{unit.name}-{n:03d}")} for n in lacking["scan"]]
     return [{**task, "stale": stale(leg, todo, unit, index)}]
+
+
+def _of_chunk(old: Mapping[str, list[Row]], name: str) -> dict[str, list[Row]]:
+    """Return what the task of a chunk must know of older parts: of what is scanned only those of the chunk."""
+    scans = {"errors": f"scan-{name}"} | dict.fromkeys(SCANNED, name)
+    return {
+        table: [part for part in parts if part["unit"] == scans.get(table) or not _is_scanned(table, part["unit"])]
+        for table, parts in old.items()
+    }
+
+
+def _is_scanned(table: str, unit: str) -> bool:
+    return table in SCANNED or (table == "errors" and unit.startswith("scan-"))
 
 
 def by_table(prints: Mapping[str, str]) -> Row:

@@ -76,6 +76,7 @@ class Line:
             except ValueError as error:  # a model that cannot be loaded: no unit is to blame
                 raise StopsTheRun(f"{stage.name}: {error}") from error
         tally = self._workers[stage.name](unit)
+        unit.settle(stage.writes)
         if counter is not None:
             counter.tell(stage.name, tally.items, tally.seconds, tally.errors)
         return {
@@ -102,7 +103,8 @@ def _is_done(unit: Unit, stage: Stage) -> bool:
         return False
     wanted = unit.parts(table)
     part = wanted[(unit.task.get("chunk") or 0) if table in SCANNED else 0]
-    return part in unit.ledger.parts(table, part.unit)
+    before = unit.task.get("stale", {}).get(table, [])  # what was there already is no work of the one that died
+    return all(one["uri"] != part.uri for one in before) and part in unit.ledger.parts(table, part.unit)
 
 
 def _whole(unit: Unit, task: Row, counter: Counter | None) -> bool:

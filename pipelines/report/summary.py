@@ -47,7 +47,12 @@ def of(run: str, policy: str | None = None, books: Books | None = None) -> dict[
 
 
 def forget(run: str) -> None:
-    """Remove the summary that is kept of a run; whoever changes the run does so before."""
+    """Forget the summary of a run and that its shards are complete; whoever changes the run does so before."""
+    storage.remove_many([_kept(run), _packed(run)])
+
+
+def outdate(run: str) -> None:
+    """Forget the summary of a run, since its page is another now, or tells of less than there is."""
     storage.remove(_kept(run))
 
 
@@ -132,3 +137,22 @@ def _failure_lines(failures: Sequence[dict[str, Any]], number: int) -> list[str]
     if number > MAX_FAILURES:
         text += [f"  … and {number - MAX_FAILURES} more, in the table `errors` and in the report"]
     return text
+
+
+def packed(run: str) -> dict[str, str]:
+    """Return, by policy, the fingerprint of what its shards were made of, as far as nothing was written since."""
+    try:
+        found = json.loads(storage.read_if_there(_packed(run)) or b"{}")
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def mark_packed(run: str, policy: str, made_of: str) -> None:
+    """Note that the shards of a policy are complete."""
+    text = json.dumps({**packed(run), policy: made_of})
+    storage.write_bytes(_packed(run), text.encode())
+
+
+def _packed(run: str) -> str:
+    return f"{run.rstrip('/')}/report/packed.json"

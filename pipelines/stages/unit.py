@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 
 from rushes.pipelines.media import footage
 from rushes.pipelines.store import storage
-from rushes.pipelines.store.ledger import Ledger, Part, to_table
+from rushes.pipelines.store.ledger import DamagedPart, Ledger, Part, to_table
 
 Row = dict[str, Any]
 FULL = {errno.ENOSPC, errno.EDQUOT}
@@ -63,6 +63,8 @@ def guard(errors: list[Row], **where: Any) -> Iterator[None]:
     """
     try:
         yield
+    except DamagedPart:  # no source is guilty of that either
+        raise
     except Exception as error:
         if isinstance(error, OSError) and error.errno in FULL:
             raise storage.StorageError(
@@ -156,7 +158,7 @@ class Unit:
         """Write the unit's part of a table; of what is scanned that of its chunk."""
         data = rows if isinstance(rows, pa.Table) else to_table(table, rows)
         part = self.parts(table)[(self.task.get("chunk") or 0) if table in SCANNED else 0]
-        self.ledger.write(table, part.unit, data, part.fingerprint, self.stale(table, part.unit))
+        self.ledger.write(table, part.unit, data, part.fingerprint, [])  # older ones go when the step is done
         if self.task.get("chunks", 1) == 1:
             self._held[part.uri] = data
 
@@ -173,12 +175,20 @@ class Unit:
         name = f"{self.step}-{unit}"
         if rows:
             named = [{**row, "stage": self.step, "unit": unit} for row in rows]
-            self.ledger.write(
-                "errors", name, named, self.task["prints"]["errors"][self.step], self.stale("errors", name)
-            )
+            self.ledger.write("errors", name, named, self.task["prints"]["errors"][self.step], [])
             return
         for part in self.stale("errors", name):
-            storage.remove(part.uri)
+            if part.fingerprint == self.task["prints"]["errors"][self.step]:
+                storage.remove(part.uri)
+
+    def settle(self, tables: Sequence[str]) -> None:
+        """Remove what other configurations left of a step that is done; killed before, either one is whole."""
+        own = {table: self.task["prints"][table] for table in tables if table in self.task["prints"]}
+        chunk = self.chunk if self.step == "scan" else self.name
+        old = [part for table, print_ in own.items() for part in self.stale(table, chunk) if part.fingerprint != print_]
+        errors = self.task["prints"].get("errors", {}).get(self.step)
+        old += [part for part in self.stale("errors", f"{self.step}-{chunk}") if part.fingerprint != errors]
+        storage.remove_many([part.uri for part in old])
 
     def begun(self, item: str, uri: str, doing: str) -> AbstractContextManager[None]:
         """Count the work on an item as `begun` does."""

@@ -39,6 +39,10 @@ class SchemaMismatch(ValueError):
     """A run folder was written by another version of the schema."""
 
 
+class DamagedPart(storage.StorageError):
+    """A part cannot be read; the message names it and the remedy."""
+
+
 class NoRun(ValueError):
     """A folder is no run; the message says how one is made."""
 
@@ -206,12 +210,12 @@ class Ledger:
 
     def outdate(self, table: str, part: Part) -> None:
         """Keep the rows of a part under a fingerprint that no configuration has, so that it counts as not done."""
-        self.write(table, part.unit, self.dataset_of(table, part).to_table(), OUTDATED)
+        self.write(table, part.unit, self.read_whole(table, part), OUTDATED)
 
     def read_whole(self, table: str, part: Part) -> pa.Table:
         """Return all rows of one part, fetched at once: of an object store in one request.
 
-        Raises FileNotFoundError where it is not there.
+        Raises DamagedPart where it is not there, or not what it should be.
         """
         with _naming(part.uri):
             return pq.read_table(pa.BufferReader(storage.read_bytes(part.uri)), schema=TABLES[table])
@@ -272,7 +276,8 @@ class Ledger:
         """Yield a table in record batches, so that a reader's memory does not grow with the run."""
         dataset = self.dataset(table)
         if dataset is not None:
-            yield from dataset.to_batches(columns=columns)
+            with _naming(f"{self.root}/{table}"):
+                yield from dataset.to_batches(columns=columns)
 
 
 @contextmanager
@@ -280,10 +285,11 @@ def _naming(what: str) -> Iterator[None]:
     """Say of a part that is no Parquet, or not that of its table, what to do about it."""
     try:
         yield
-    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowKeyError) as error:
-        raise storage.StorageError(
-            f"{what} cannot be read ({storage.redact(str(error))}); it was damaged: remove the file and run the same "
-            "command again, which makes it anew"
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowKeyError, FileNotFoundError) as error:
+        said = storage.redact(str(error))
+        raise DamagedPart(
+            f"{what} cannot be read ({said}); it was removed or damaged: remove the file, if it is there, and run the "
+            "same command again, which makes it anew"
         ) from error
 
 

@@ -138,6 +138,12 @@ def _groups(clips: Iterable[Row], size: int) -> Iterator[list[Row]]:
         yield group
 
 
+def forget_journals(run: str, made_by: str) -> None:
+    """Remove what a stopped run with other settings had captioned; nobody would ask for it."""
+    there = storage.list_files(f"{run}/captions")
+    storage.remove_many([uri for uri in there if uri.rsplit("/", 1)[-1].split(".")[1:2] != [made_by]])
+
+
 class Journal:
     """The captions of a unit under way, a file for every group: `RUN/captions/<unit>.<made_by>.<first key>.parquet`.
 

@@ -21,6 +21,7 @@ from rushes.pipelines.progress import Reporter
 from rushes.pipelines.report import accounting, summary
 from rushes.pipelines.stages.pack import verify
 from rushes.pipelines.stages.select import selections
+from rushes.pipelines.stages.unit import Unit
 from rushes.pipelines.store import shards
 from rushes.pipelines.store.ledger import Ledger
 from rushes.tokenizer import model
@@ -230,11 +231,64 @@ def test_a_damaged_part_ends_the_run_in_a_sentence_and_is_made_anew(
     (part, *_) = sorted((damaged / "ledger" / "signals").iterdir())
     shutil.rmtree(damaged / "ledger" / "clips")  # so that the signals are asked for
     part.write_bytes(part.read_bytes()[:-20])
-    with pytest.raises(curate.RunFailed, match=f"{part.name}.*damaged: remove the file and run the same command again"):
+    with pytest.raises(
+        curate.RunFailed,
+        match=f"{part.name} cannot be read .*remove the file, if it is there, and run the same command",
+    ):
         curate.curate([str(inputs)], str(damaged), CONFIG, reporter=Reporter(live=False))
     part.unlink()
     curate.curate([str(inputs)], str(damaged), CONFIG, reporter=Reporter(live=False))
     assert content(damaged, *ALL) == content(run, *ALL)
+
+
+@pytest.mark.parametrize("table", ["frames", "windows", "strips", "trims", "sketches", "matches", "captions", "units"])
+def test_a_part_that_was_removed_is_made_anew(run: str, inputs: Path, tmp_path: Path, one_process: None, table: str):
+    lacking = tmp_path / "lacking"
+    shutil.copytree(run, lacking)
+    sorted((lacking / "ledger" / table).iterdir())[0].unlink()
+    curate.curate([str(inputs)], str(lacking), CONFIG, reporter=Reporter(live=False))
+    assert content(lacking, *ALL) == content(run, *ALL)
+
+
+def test_shards_are_packed_again_where_their_clips_were_made_again_under_the_same_names(
+    run: str, inputs: Path, tmp_path: Path, one_process: None, monkeypatch: pytest.MonkeyPatch
+):
+    spoilt = tmp_path / "spoilt"
+
+    def broken(*_: object) -> None:
+        raise OSError("the share is away")
+
+    with monkeypatch.context() as away:
+        away.setattr("rushes.pipelines.stages.encode.encode.cut", broken)
+        curate.curate([str(inputs)], str(spoilt), CONFIG, reporter=Reporter(live=False))
+    assert shards.read_manifest(str(spoilt / "shards" / "default")).samples == 0
+    curate.curate([], str(spoilt), CONFIG, through="encode", retry_failed=True, reporter=Reporter(live=False))
+    curate.curate([], str(spoilt), CONFIG, reporter=Reporter(live=False))
+    assert verify.verify(str(spoilt)) == [] and content(spoilt, *ALL) == content(run, *ALL)
+
+
+def test_settings_that_were_changed_killed_and_changed_back_leave_what_was_there(
+    run: str, inputs: Path, tmp_path: Path, one_process: None, monkeypatch: pytest.MonkeyPatch
+):
+    back = tmp_path / "back"
+    shutil.copytree(run, back)
+    other = replace(CONFIG, scan=ScanConfig(tick_hz=5.0))
+
+    class Killed(BaseException):
+        """Stands for a kill."""
+
+    write = Unit.write
+
+    def killed(unit: Unit, table: str, rows: object) -> None:
+        if table == "windows":
+            raise Killed
+        write(unit, table, rows)
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Unit, "write", killed)
+        curate.curate([str(inputs)], str(back), other, reporter=Reporter(live=False))
+    curate.curate([str(inputs)], str(back), CONFIG, reporter=Reporter(live=False))
+    assert content(back, *ALL) == content(run, *ALL)
 
 
 def test_what_changed_after_probing_is_an_error_and_no_clip_of_other_footage(
