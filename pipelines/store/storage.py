@@ -175,7 +175,7 @@ def read_if_there(uri: str) -> bytes | None:
     """Return all bytes of a file or object, None where there is none: one question, where asking first takes two."""
     try:
         return read_bytes(uri)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
 
 
