@@ -82,6 +82,8 @@ def test_requests_of_a_run(s3: str, s3_log: Log, bikes: Path, tmp_path: Path, sh
         show(f"Requests by place, {title}, {MANY} films", ["place", "all", *KINDS],
              [_row(name, Counter(kinds)) for name, kinds in places.items()])  # fmt: skip
     assert made[MANY].total() > made[FEW].total() > again[FEW].total() > 0
+    film = _share(made)
+    assert sum(film.values()) <= 15 and sum(_scaled(made[MANY], film).values()) <= 150 and again[MANY].total() <= 60
 
 
 def _share(made: dict[int, Counter[str]]) -> dict[str, float]:
