@@ -188,13 +188,15 @@ def test_what_another_configuration_made_is_to_be_done_again_and_named_as_stale(
     assert {part["fingerprint"] for part in stale["clips"]} == {"shots-before"}
 
 
-def test_a_chunk_knows_the_stale_parts_of_its_film(ledger: Ledger) -> None:
+def test_a_chunk_knows_its_own_stale_parts_of_the_scan_and_those_of_its_film_beyond_it(ledger: Ledger) -> None:
     _, film, _ = UNITS
     write(ledger, "scan", film, "before")
+    write(ledger, "shots", film, "before")
     found = [task for task in tasks(ledger) if task["unit"] == film.name]
     names = [f"{film.name}-{chunk:03d}" for chunk in range(3)]
     assert [task["chunk"] for task in found] == [0, 1, 2]
-    assert all([part["unit"] for part in task["stale"]["signals"]] == names for task in found)
+    assert [[part["unit"] for part in task["stale"]["signals"]] for task in found] == [[name] for name in names]
+    assert all([part["unit"] for part in task["stale"]["clips"]] == [film.name] for task in found)
 
 
 def test_a_stage_reads_what_stages_before_it_wrote_and_a_table_is_written_by_one():

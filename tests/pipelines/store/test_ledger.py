@@ -25,6 +25,7 @@ from rushes.pipelines.store import storage
 from rushes.pipelines.store.ledger import (
     OUTDATED,
     SCHEMA_VERSION,
+    DamagedPart,
     Ledger,
     SchemaMismatch,
     fingerprint,
@@ -169,7 +170,7 @@ def test_what_stands_under_its_own_name_is_never_taken_for_stale(ledger: Ledger)
 
 
 def test_a_part_that_is_not_there_is_an_error_not_an_empty_table(ledger: Ledger) -> None:
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(DamagedPart, match=r"trims/part-u1\.aaa\.parquet cannot be read .* makes it anew"):
         ledger.read_whole("trims", ledger.part("trims", "u1", "aaa"))
 
 
