@@ -1,7 +1,7 @@
-"""The networks that look at frames, each with its weights: built once an actor, called with batches of pictures.
+"""The networks that look at frames, each with its weights: built once a process, called with batches of pictures.
 
-Several scorers may share one. On the GPU where there is one, else on the CPU with one thread: there are as many actors
-as cores, and a float sum that depends on the number of threads would not give the same bytes everywhere.
+Several scorers may share one. On the GPU where there is one, else on the CPU with one thread: there are as many
+processes as cores, and a float sum that depends on the number of threads would not give the same bytes everywhere.
 
 | eye | package (licence) | what it was trained on, as far as the package says |
 |---|---|---|

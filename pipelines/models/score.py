@@ -2,7 +2,7 @@
 
 A scorer says what it sees and decides nothing; limits live in policies. Scorers that need the same network share one
 pass of it: `embedding` and `tags` EfficientNet-Lite0, `clip` and `aesthetic` OpenCLIP, `nsfw` and `faces` NudeNet
-(`eyes.py`). No Ray here: an actor holds a `Scorer` and calls it with batches of clips.
+(`eyes.py`). No Ray here: a worker holds a `Scorer` and calls it with batches of clips.
 
 | scorer | value | label | vector |
 |---|---|---|---|
@@ -79,7 +79,7 @@ class ModelError(ValueError):
 
 
 class Scorer:
-    """The state of one actor: every configured model, loaded once, on the GPU where there is one."""
+    """What one worker holds: every configured model, loaded once, on the GPU where there is one."""
 
     def __init__(self, config: ScoreConfig):
         """Load the models. Raises MissingModel, or ValueError for a name that is no scorer."""
