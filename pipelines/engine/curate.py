@@ -39,6 +39,7 @@ log = logging.getLogger("rushes")
 Row = dict[str, Any]
 MAX_SHARDS_AT_ONCE = 64  # shards whose clips one worker looks up in the ledger together
 PACKED_OF = ("selection", "captions", "encoded", "scores", "clips")
+READ_THE_INPUT = ("sources", "scan", "encode")
 CHANGED = {
     "code": "changed",
     "reason": "its content is not the one that was planned",
@@ -188,27 +189,40 @@ class Curation:
         return bool(footage.digest_of(uri).sampled == found[0])
 
     def _forget_failures(self) -> None:
-        """Remove what the units with failures wrote, the last stage first: killed half-way, the rest is still sound.
+        """Remove what the units with failures wrote, from the stage that failed on.
 
-        Their inputs are probed again; a unit that then holds other footage has another fingerprint. Matches and all
-        selections count as not done, since a new clip may be a duplicate of any other, and so do shards with clips of
-        these units. The fingerprints of neither tell that a unit may hold other content than before.
+        The last stage goes first: killed half-way, the rest is still sound. Where a stage failed that reads the input,
+        this is probed again, since it may have been mended; a unit that then holds other footage has another
+        fingerprint. Unless captions alone failed, matches and all selections count as not done, since a new clip may be
+        a duplicate of any other; and so do shards with clips of these units. The fingerprints of neither tell that a
+        unit may hold other content than before.
         """
         ledger = self.ledger.snapshot()
-        failed = set(ledger.read("errors", ["unit"])["unit"].to_pylist())
-        probed, worked = {_base(unit) for unit in failed} & set(self.probed), {_worked(unit) for unit in failed}
-        if not probed:
+        order = job.ON_UNITS
+        first: dict[str, int] = {}
+        for row in ledger.read("errors", ["unit", "stage"]).to_pylist():
+            if row["stage"] in order and _base(row["unit"]) in self.probed:
+                at = 0 if row["stage"] in READ_THE_INPUT else order.index(row["stage"])
+                first[_worked(row["unit"])] = min(at, first.get(_worked(row["unit"]), at))
+        if not first:
             return
+        probed = {_base(unit) for unit, at in first.items() if at == 0}
+        found = any(order[at] not in job.KEPT for at in first.values())
         clips = ledger.read("clips", ["key", "unit"])
-        keys = clips.filter(pc.is_in(clips["unit"], value_set=pa.array(sorted(worked), pa.string())))["key"]
+        keys = clips.filter(pc.is_in(clips["unit"], value_set=pa.array(sorted(first), pa.string())))["key"]
         packed = ledger.read("packed", where=pc.field("key").isin(keys.combine_chunks())).to_pylist()
         gone = {pack.shard_unit(row["policy"], row["bucket"], int(row["shard"][-10:-4])) for row in packed}
-        redone = job.written()
-        for table in ("packed", "selection", "pairs", "matches", *redone, "units", "sources"):
-            for part in ledger.parts(table) if table in redone else _one_each(ledger.parts(table)):
-                if (table in redone and _worked(part.unit) in worked) or (table == "sources" and part.unit in probed):
-                    self._forget(table, part)
-                elif table in ("selection", "pairs", "matches", "units") or part.unit in gone:
+        made_by = {table: order.index(name) for name in (*job.FOUND, *job.KEPT) for table in stages.load(name).writes}
+        for table in ("packed", "selection", "pairs", "matches", *job.written(), "units", "sources"):
+            for part in ledger.parts(table) if table in made_by else _one_each(ledger.parts(table)):
+                unit = _worked(part.unit)
+                if table in made_by:
+                    if unit in first and made_by[table] >= first[unit]:
+                        self._forget(table, part)
+                elif table == "sources":
+                    if part.unit in probed:
+                        self._forget(table, part)
+                elif part.unit in gone or (found if table != "units" else probed):
                     self.ledger.outdate(table, part)
 
     def _forget(self, table: str, part: Part) -> None:

@@ -200,12 +200,23 @@ class Unit:
         return [rows[uri] for uri in self.task["uris"]]
 
     def spans(self) -> Iterator[tuple[Row, list[Row]]]:
-        """Yield each source that was scanned, with its rows of `signals` in the order of its spans."""
+        """Yield each source that was scanned, with its rows of `signals` in the order of its spans, lists as arrays."""
         signals = self.read("signals")
         for source in self.sources():
             rows = signals.filter(pc.equal(signals["source_id"], source["source_id"]))
             if rows.num_rows:
-                yield source, rows.sort_by("span").to_pylist()
+                yield source, _with_arrays(rows.sort_by("span"))
+
+
+def _with_arrays(table: pa.Table) -> list[Row]:
+    """Return the rows of a table, its lists as arrays: what a film of hours holds is no list of Python numbers."""
+    rows: list[Row] = [{} for _ in range(table.num_rows)]
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        is_list = pa.types.is_list(column.type)
+        for row, value in zip(rows, column, strict=True):
+            lists = is_list and value.is_valid
+            row[name] = value.values.to_numpy(zero_copy_only=False) if lists else value.as_py()
+    return rows
 
 
 class Pictures(Mapping[float, bytes]):
