@@ -24,7 +24,7 @@ demo: setup ## the whole job on real footage: curate, shards, tokenizer, latents
 	$(BIN)/rushes demo --out $(DEMO)
 
 test: setup ## run the tests
-	$(BIN)/pytest -q --durations=10 -n 2 --dist loadfile
+	$(BIN)/pytest -q --durations=12 -n 2 --dist loadfile --no-loadscope-reorder
 
 # mypy wants to find the folders under the names they are imported by.
 lint: setup ## check format, style and types

@@ -118,27 +118,6 @@ def test_a_training_killed_at_any_instant_goes_on_as_if_it_had_not_been(clip_sha
     assert keys(out) == keys(tmp_path / "whole") and sorted(keys(out)) == list(range(18))
 
 
-def test_two_processes_train_one_model_on_clips_of_their_own_and_resume_exactly(clip_shards, tmp_path):
-    settings = replace(SMALL, steps=4, devices=2, gan=0.5, gan_from=1)
-    out, resumed = tmp_path / "out", tmp_path / "resumed"
-    together(clip_shards, out, settings)
-    seen = [{key for batch in keys(out, rank).values() for key in batch} for rank in (0, 1)]
-    assert seen[0] and seen[1] and not seen[0] & seen[1]
-    assert (out / "weights.0").read_text() == (out / "weights.1").read_text()
-    resumed.mkdir()
-    shutil.copy(out / "first.ckpt", resumed / "last.ckpt")
-    together(clip_shards, resumed, settings)
-    for rank in (0, 1):
-        assert keys(resumed, rank) == {step: seen for step, seen in keys(out, rank).items() if step >= 2}
-    assert (resumed / "weights.1").read_text() == (out / "weights.0").read_text()
-    assert (resumed / "trained.json").read_text() == (out / "trained.json").read_text()
-    alone = tmp_path / "alone"
-    alone.mkdir()
-    shutil.copy(out / "first.ckpt", alone / "last.ckpt")
-    with pytest.raises(ValueError, match="of 2 processes, not 1; give devices=2"):
-        train(clip_shards, str(alone), MODEL, replace(settings, devices=1))
-
-
 SHARED = replace(SMALL, stages="4:2,8:1,decoder:1@48", devices=2, gan=0.5, gan_from=1, holdout=0.22)
 """A rate is added, the encoder freezes, a judge joins: what a sharded training must do as DDP does it."""
 FSDP = replace(SHARED, strategy="fsdp")
@@ -151,6 +130,25 @@ def shared(clip_shards: str, tmp_path_factory: pytest.TempPathFactory) -> dict[s
     for settings in (SHARED, FSDP):
         together(clip_shards, outs[settings.strategy], settings)
     return outs
+
+
+def test_two_processes_train_one_model_on_clips_of_their_own_and_resume_exactly(clip_shards, shared, tmp_path):
+    out, resumed = shared["ddp"], tmp_path / "resumed"
+    seen = [{key for batch in keys(out, rank).values() for key in batch} for rank in (0, 1)]
+    assert seen[0] and seen[1] and not seen[0] & seen[1]
+    assert (out / "weights.0").read_text() == (out / "weights.1").read_text()
+    resumed.mkdir()
+    shutil.copy(out / "first.ckpt", resumed / "last.ckpt")
+    together(clip_shards, resumed, SHARED)
+    for rank in (0, 1):
+        assert keys(resumed, rank) == {step: seen for step, seen in keys(out, rank).items() if step >= 2}
+    assert (resumed / "weights.1").read_text() == (out / "weights.0").read_text()
+    assert (resumed / "trained.json").read_text() == (out / "trained.json").read_text()
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    shutil.copy(out / "first.ckpt", alone / "last.ckpt")
+    with pytest.raises(ValueError, match="of 2 processes, not 1; give devices=2"):
+        train(clip_shards, str(alone), MODEL, replace(SHARED, devices=1))
 
 
 def saved(path: Path) -> dict:
