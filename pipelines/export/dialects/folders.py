@@ -1,0 +1,105 @@
+"""Trainers that read a folder of videos with a text of the same name beside each."""
+
+from __future__ import annotations
+
+import json
+import math
+
+from rushes.pipelines.export.dialects.dialect import Dialect, Export, write_lines
+from rushes.pipelines.export.rules import Piece
+
+
+def _nothing(export: Export) -> None:
+    """Write nothing: the folder says it all."""
+
+
+def _by_length(piece: Piece, key: str) -> str:
+    return f"videos/{piece.frames:04d}f/{piece.name(key)}.mp4"
+
+
+def _side(export: Export) -> int:
+    """Return the side of a square that has as many pixels as the largest video, on a grid of 16."""
+    width, height = export.shapes.largest
+    return max(16, round(math.sqrt(width * height) / 16) * 16)
+
+
+def _ai_toolkit(export: Export) -> None:
+    """Write `datasets.yaml`, the part of a job's configuration that names the data: an entry for each length."""
+    lines = ["# goes under config.process[0] of a job of ai-toolkit\n", "datasets:\n"]
+    for frames in sorted({frames for _, _, frames in export.shapes.counts}):
+        lines += [
+            f"  - folder_path: {json.dumps(f'{export.folder}/videos/{frames:04d}f')}\n",
+            '    caption_ext: "txt"\n',
+            f"    num_frames: {frames}\n",
+            f"    fps: {export.shapes.rate:g}\n",
+            "    shrink_video_to_frames: true\n",
+            f"    resolution: [{_side(export)}]\n",
+        ]
+    write_lines(export, "datasets.yaml", lines)
+
+
+def _simpletuner(export: Export) -> None:
+    """Write `multidatabackend.json`: one video dataset and a cache for the embedded captions."""
+    lengths = export.shapes.lengths()
+    videos = {
+        "id": "rushes",
+        "type": "local",
+        "dataset_type": "video",
+        "instance_data_dir": f"{export.folder}/videos",
+        "caption_strategy": "textfile",
+        "disable_multiline_split": True,
+        "metadata_backend": "discovery",
+        "crop": False,
+        "resolution": _side(export),
+        "resolution_type": "pixel_area",
+        "minimum_image_size": 0,
+        "cache_dir_vae": f"{export.folder}/cache/vae",
+        "repeats": 0,
+        "video": {
+            "bucket_strategy": "resolution_frames",
+            "frame_interval": 1,
+            "min_frames": lengths[0] if lengths else 1,
+            "max_frames": lengths[-1] if lengths else 1,
+        },
+    }
+    texts = {
+        "id": "text-embeds",
+        "type": "local",
+        "dataset_type": "text_embeds",
+        "default": True,
+        "cache_dir": f"{export.folder}/cache/text",
+    }
+    write_lines(export, "multidatabackend.json", [json.dumps([videos, texts], indent=1) + "\n"])
+
+
+FOLDER = Dialect(
+    name="folder",
+    trainer="whoever reads a folder, such as OneTrainer",
+    version="no one's in particular",
+    reads="videos/KEY.mp4 and its caption, videos/KEY.txt",
+    drops="a video without a text is often skipped: none is without",
+    write=_nothing,
+    txt=True,
+)
+AI_TOOLKIT = Dialect(
+    name="ai-toolkit",
+    trainer="https://github.com/ostris/ai-toolkit",
+    version="commit 01c9f83, config/examples/train_lora_wan22_14b_24gb.yaml and its data loader's settings",
+    reads="videos/0081f/KEY.mp4 and KEY.txt; datasets.yaml has an entry for each length",
+    drops="num_frames are spread over the whole clip whatever its rate, which makes slow motion of a short clip and a "
+    "hyperlapse of a long one: so each length has a folder and an entry of its own",
+    write=_ai_toolkit,
+    txt=True,
+    place=_by_length,
+)
+SIMPLETUNER = Dialect(
+    name="simpletuner",
+    trainer="https://github.com/bghira/SimpleTuner",
+    version="commit 04265fc, documentation/DATALOADER.md",
+    reads="videos/KEY.mp4 and KEY.txt; multidatabackend.json for --data_backend_config",
+    drops="a video shorter than min_frames is skipped, and min_frames is num_frames where it is not set: it is set to the "
+    "shortest. frame_interval rounds down to its multiples, so that 4 makes 64 of 65 frames and then 61: it is 1. Each "
+    "line of a text is a caption of its own: each has one",
+    write=_simpletuner,
+    txt=True,
+)
