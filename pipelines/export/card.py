@@ -113,8 +113,9 @@ class _Card:
             self._ask("select coalesce(sum(kept_bytes), 0), count(*) filter (sounds) from videos")[0],
         )
         yield from (f"# {found['selection']}, as {self.dialect.name}", "")
-        yield f"{found['videos']} videos of {found['clips']['exported']} clips, {self.hours:.3f} hours, {size / 1e6:.1f} MB; "
-        yield f"{sounds} clips with sound. Cut by Rushes out of longer footage, one shot each, with a caption."
+        clips = found["clips"]["exported"]
+        yield f"{found['videos']} videos of {clips} clips, {self.hours:.3f} hours, {size / 1e6:.1f} MB; {sounds} clips"
+        yield "with sound. Cut by Rushes out of longer footage, one shot each, with a caption."
         yield from ("", f"For {self.dialect.trainer}, read at {self.dialect.version}.", "")
         yield f"* It reads {self.dialect.reads}."
         yield from (f"* What it drops or changes: {self.dialect.drops}.", "")
@@ -142,9 +143,9 @@ class _Card:
         made = ", ".join(f"{count} {how}" for how, count in found["made"].items()) or "none"
         yield from (f"* how they were made: {made}", "")
         clips, seconds = found["clips"], found["seconds"]
-        yield f"`{ACCOUNT}` has every clip of the selection once: {clips['exported']} exported ({seconds['exported']:.1f} s, of "
-        yield f"which {found['trimmed_s']:.1f} s were trimmed), {clips['refused']} refused ({seconds['refused']:.1f} s), "
-        yield f"{clips['failed']} failed ({seconds['failed']:.1f} s)."
+        told = ", ".join(f"{clips[fate]} {fate} ({seconds[fate]:.1f} s)" for fate in ("exported", "refused", "failed"))
+        yield f"`{ACCOUNT}` has every clip of the selection once: {told}."
+        yield f"Of the exported clips {found['trimmed_s']:.1f} s were trimmed."
         if found["refused"]:
             yield from ("", *_table(("refused by", "clips"), found["refused"].items()))
         yield ""
@@ -175,13 +176,13 @@ class _Card:
                 *_table(("rights holder", "clips", "hours"), [(n, c, f"{s / 3600:.3f}") for n, c, s in holders]),
                 "",
             )
-        yield "A licence is what the list of inputs said of the source; nobody checked it. Each clip's stands in the account."
+        yield "A licence is what the list of inputs said of the source, unchecked. Each clip's stands in the account."
         yield ""
 
     def _provenance(self) -> Iterator[str]:
         rows = self._ask(
-            "select regexp_replace(uri, '[^/]*$', ''), count(distinct uri), count(*), sum(kept_s) from videos group by 1 "
-            "order by 4 desc, 1"
+            "select regexp_replace(uri, '[^/]*$', ''), count(distinct uri), count(*), sum(kept_s) from videos "
+            "group by 1 order by 4 desc, 1"
         )
         yield from ("## Where it comes from", "")
         shown = [
@@ -197,8 +198,8 @@ class _Card:
         captions = self.summary["captions"] if self.summary else None
         if captions:
             told = ", ".join(f"{count} {source}" for source, count in captions["sources"].items())
-            yield f"Captions of the run by source: {told}. `tags` are composed, in English, of measurements and ImageNet "
-            yield "tags; `given` came with the inputs, `endpoint` and `transformers` are a model's."
+            yield f"Captions of the run by source: {told}. `tags` are composed, in English, of measurements and"
+            yield "ImageNet tags; `given` came with the inputs, `endpoint` and `transformers` are a model's."
             models = self.books.connection.execute(
                 "select distinct model from captions where coalesce(model, '') != '' order by 1 limit 20"
             ).fetchall() if self.books else []  # fmt: skip
@@ -210,14 +211,14 @@ class _Card:
     def _limits(self) -> Iterator[str]:
         yield from ("## Known limits", "")
         yield "* Cuts between shots are found by measurements and a network; some are missed, and some are false."
-        yield "* Captions describe a whole clip; where a video is a trimmed or split part of it, they may tell of what is "
-        yield "  not in it, and a length that they name is the clip's."
+        yield "* Captions describe a whole clip; where a video is a trimmed or split part of it, they may tell of what"
+        yield "  is not in it, and a length that they name is the clip's."
         yield "* Scores that dropped clips have biases of their own; nothing here measures whom or what footage shows."
         yield from ("* People in the footage were not asked, as far as this tool knows.", "")
 
     def _removal(self) -> Iterator[str]:
         yield from ("## How to ask for removal", "")
-        yield f"Write to {self.config.contact or OPEN}, naming the source, the clip's key (the name of its video) or a link. "
+        yield f"Write to {self.config.contact or OPEN}, naming the source or the clip's key (its video's name)."
         yield "A source or clip that is taken out of the selection leaves this folder when the same export runs again."
         yield ""
 

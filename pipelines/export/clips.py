@@ -1,4 +1,4 @@
-"""One piece of a clip: the bytes of its sample where nothing changes, packets copied where that is exact, else one encode.
+"""One piece of a clip: its sample's bytes where nothing changes, packets copied where that is exact, else one encode.
 
 Frames at another rate are picked by time: frame k is the picture of the clip that is shown nearest to k/fps, of two as
 near the earlier. Nothing is blended. They are written at a constant rate whose time base holds every frame exactly, so
@@ -9,6 +9,7 @@ the same number.
 from __future__ import annotations
 
 import io
+import itertools
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -67,7 +68,7 @@ def film_of(video: str | io.BytesIO) -> Film:
     with av.open(video, "r", metadata_errors="ignore") as container:
         stream = container.streams.video[0]
         times = sorted(p.pts for p in container.demux(stream) if p.size and p.pts is not None)
-        steps = {later - sooner for sooner, later in zip(times, times[1:], strict=False)}
+        steps = {later - sooner for sooner, later in itertools.pairwise(times)}
         told = stream.average_rate
         even = len(steps) == 1 and stream.time_base is not None and 1 / (steps.pop() * stream.time_base) == told
         context = stream.codec_context

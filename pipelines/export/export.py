@@ -12,6 +12,7 @@ The same command goes on where it was stopped, takes up what came into the selec
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -76,7 +77,7 @@ def run(
 
 
 def _rules(dialect: Dialect, config: ExportConfig, preset: str) -> Rules:
-    """Return what the pieces obey. Raises ValueError where the dialect takes shards as they are and rules were given."""
+    """Return what the pieces obey. Raises ValueError for rules where the dialect takes shards as they are."""
     rules = rules_of(config, preset, dialect.audio)
     if dialect.whole_shards and (rules.fps or rules.frames.step != 1 or rules.multiple > 1 or rules.max_frames):
         raise ValueError(
@@ -84,6 +85,10 @@ def _rules(dialect: Dialect, config: ExportConfig, preset: str) -> Rules:
             "--multiple and --max_frames, or choose another dialect"
         )
     return rules
+
+
+OWN = ("videos", "shards", account.JOURNALS)
+"""Folders in which nothing stands but what an export has put there."""
 
 
 class _Exporter:
@@ -131,8 +136,8 @@ class _Exporter:
 
     def _shard(self, info: ShardInfo) -> Iterator[Row]:
         """Yield the rows of a shard's clips in their order; several clips are worked on at once."""
-        if self.dialect.whole_shards:
-            self._take(info)
+        if self.dialect.whole_shards is not None:
+            self._take(info, self.folder / self.dialect.whole_shards(info.path))
         journal = Journal(str(self.folder), info.path)
         done = journal.done()
         facts = shards.read_sidecar(self.root, info).to_pylist()
@@ -145,10 +150,10 @@ class _Exporter:
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def _take(self, info: ShardInfo) -> None:
+    def _take(self, info: ShardInfo, target: Path) -> None:
         """Put a whole shard into the export."""
-        target = self.folder / info.path
-        if target.exists() and target.stat().st_size == info.size_bytes:
+        index = storage.read_if_there(str(target.with_suffix(".json")))
+        if index is not None and json.loads(index)["hash"] == info.sha256 and _size(target) == info.size_bytes:
             return
         if self.config.link and storage.is_local(self.root):
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -174,11 +179,9 @@ class _Exporter:
             said = {"rule": planned.rule, "value": planned.value, "limit": planned.limit, "reason": planned.reason}
             return {**row, "fate": "refused", **said}
         errors: list[Row] = []
-        if self.dialect.whole_shards:
-            piece = planned[0]
-            row["pieces"] = [
-                self._entry(piece, info.path, "as it is", facts["mp4_bytes"], bool(facts.get("has_audio")))
-            ]
+        if self.dialect.whole_shards is not None:
+            piece, shard = planned[0], self.dialect.whole_shards(info.path)
+            row["pieces"] = [self._entry(piece, shard, "as it is", facts["mp4_bytes"], bool(facts.get("has_audio")))]
         elif known is not None and self._stands(known, row, planned):
             row["pieces"] = known["pieces"]
             self._write_texts(row)
@@ -240,19 +243,17 @@ class _Exporter:
         """Remove the videos, texts and shards of clips that left the selection, or that are refused or failed now."""
         kept = np.fromiter((_hash(item.file) for item in account.items(str(self.folder))), np.uint64)
         kept.sort()
-        listed = {info.path.removesuffix(".tar") for info in self.manifest.shards}
-        for path in self.folder.rglob("*"):
-            file = path.relative_to(self.folder).as_posix()
-            if path.suffix in (".mp4", ".txt") and file.startswith("videos/"):
-                place = np.searchsorted(kept, _hash(str(Path(file).with_suffix(".mp4"))))
-                if place == len(kept) or kept[place] != _hash(str(Path(file).with_suffix(".mp4"))):
-                    path.unlink()
-            elif file.startswith(f"{account.JOURNALS}/") and path.is_file():
-                if file.removeprefix(f"{account.JOURNALS}/").removesuffix(".jsonl") not in listed:
-                    path.unlink()
-            elif self.dialect.whole_shards and path.suffix in (".tar", ".json") and "/" in file:
-                if file.rsplit(".", 1)[0] not in listed:
-                    path.unlink()
+        listed = {info.path for info in self.manifest.shards}
+        stands = {f"{account.JOURNALS}/{path.removesuffix('.tar')}.jsonl" for path in listed}
+        if self.dialect.whole_shards is not None:
+            places = {self.dialect.whole_shards(path) for path in listed}
+            stands |= places | {f"{place.removesuffix('.tar')}.json" for place in places}
+        for path in (path for top in OWN for path in (self.folder / top).rglob("*") if path.is_file()):
+            file = path.relative_to(self.folder)
+            hashed = _hash(file.with_suffix(".mp4").as_posix())
+            place = int(np.searchsorted(kept, hashed))
+            if file.as_posix() not in stands and not (place < len(kept) and kept[place] == hashed):
+                path.unlink()
 
 
 def _size(path: Path) -> int:

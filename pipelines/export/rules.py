@@ -50,7 +50,7 @@ class Frames:
 
 
 def frames_of(text: str) -> Frames:
-    """Return the rule that a text such as `4n+1` or `81` means; empty allows any. Raises ValueError for another text."""
+    """Return the rule that a text such as `4n+1` or `81` means; empty allows any. Raises ValueError for others."""
     found = _COUNT.fullmatch(text.replace(" ", "")) if text else None
     if text and found is None:
         raise ValueError(f"frames is {text!r}; give a rule such as 4n+1 or 8n+1, or a number of frames such as 81")
@@ -100,7 +100,8 @@ class Rules:
             raise ValueError(f"multiple is {self.multiple}; it must be even, such as 16 or 32")
         if (self.max_frames or not self.frames.step) and self.most < self.least:
             raise ValueError(
-                f"no number of frames is {self.frames}, at least {self.least} and at most {self.max_frames or self.most}; "
+                f"no number of frames is {self.frames}, at least {self.least} and at most "
+                f"{self.max_frames or self.most}; "
                 "change --frames, --min_frames or --max_frames"
             )
 

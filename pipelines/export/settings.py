@@ -28,7 +28,7 @@ class ExportConfig:
     frames: str = ""
     """Which numbers of frames are allowed: a rule such as 4n+1 or 8n+1, or one number. Empty takes that of --for."""
     multiple: int = 0
-    """Sides are cropped, from the middle, to multiples of this many pixels; 0 takes that of --for, else crops nothing."""
+    """Sides are cropped from the middle to multiples of so many pixels; 0 takes that of --for, else crops nothing."""
     split: bool = False
     """Make several pieces of a clip that is longer than max_frames, rather than trim its end."""
     min_frames: int = 0
@@ -40,8 +40,8 @@ class ExportConfig:
     crf: int = 16
     """Constant rate factor of what has to be encoded again, as H.264."""
     link: bool = False
-    """Let whole shards (webshart) be hard links rather than copies, where the disk can. A clip by itself stands inside a
-    tar, which no link reaches: its bytes are copied, without a decoder, where nothing of it changes."""
+    """Let whole shards (webshart) be hard links rather than copies, where the disk can. A clip by itself stands inside
+    a tar, which no link reaches: its bytes are copied, without a decoder, where nothing of it changes."""
     contact: str = ""
     """Whom the data card names for requests to remove footage: an address or a URL."""
     workers: int = 0

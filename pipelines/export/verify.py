@@ -70,7 +70,8 @@ def _index(path: Path) -> dict[str, dict[str, int]]:
 def _of_film(film: Film, piece: dict[str, Any], rules: Rules) -> Iterator[str]:
     told = piece["frames"], piece["width"], piece["height"]
     if (film.frames, film.width, film.height) != told:
-        yield f"holds {film.frames} frames of {film.width}×{film.height}, the account says {told[0]} of {told[1]}×{told[2]}"
+        said = f"the account says {told[0]} of {told[1]}×{told[2]}"
+        yield f"holds {film.frames} frames of {film.width}×{film.height}, {said}"
     if rules.fps is not None and film.frames > 1 and film.rate != rules.fps:
         yield f"is not at a constant {float(rules.fps):g} fps"
     if not rules.frames.allows(film.frames) or (rules.most and film.frames > rules.most):

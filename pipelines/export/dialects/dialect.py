@@ -59,9 +59,9 @@ class Dialect:
     place: Callable[[Piece, str], str] = flat
     """Where a piece stands in the folder."""
     refuses: Callable[[Piece, tuple[int, int]], Refusal | None] | None = None
-    """A rule of the trainer's own: told a piece and the commonest size, it says why the trainer would drop the piece."""
-    whole_shards: bool = False
-    """Whether it takes shards as they are, rather than videos."""
+    """A rule of the trainer's own: told a piece and the commonest size, it says why the trainer would drop it."""
+    whole_shards: Callable[[str], str] | None = None
+    """For a dialect that takes shards as they are, rather than videos: where one stands, told its path."""
 
 
 def write_lines(export: Export, name: str, lines: Iterable[str]) -> None:

@@ -86,8 +86,8 @@ AI_TOOLKIT = Dialect(
     trainer="https://github.com/ostris/ai-toolkit",
     version="commit 01c9f83, config/examples/train_lora_wan22_14b_24gb.yaml and its data loader's settings",
     reads="videos/0081f/KEY.mp4 and KEY.txt; datasets.yaml has an entry for each length",
-    drops="num_frames are spread over the whole clip whatever its rate, which makes slow motion of a short clip and a "
-    "hyperlapse of a long one: so each length has a folder and an entry of its own",
+    drops="num_frames are spread over the whole clip whatever its rate, which makes slow motion of a short clip and "
+    "a hyperlapse of a long one: so each length has a folder and an entry of its own",
     write=_ai_toolkit,
     txt=True,
     place=_by_length,
@@ -97,9 +97,9 @@ SIMPLETUNER = Dialect(
     trainer="https://github.com/bghira/SimpleTuner",
     version="commit 04265fc, documentation/DATALOADER.md",
     reads="videos/KEY.mp4 and KEY.txt; multidatabackend.json for --data_backend_config",
-    drops="a video shorter than min_frames is skipped, and min_frames is num_frames where it is not set: it is set to the "
-    "shortest. frame_interval rounds down to its multiples, so that 4 makes 64 of 65 frames and then 61: it is 1. Each "
-    "line of a text is a caption of its own: each has one",
+    drops="a video shorter than min_frames is skipped, and min_frames is num_frames where it is not set: it is set "
+    "to the shortest. frame_interval rounds down to its multiples, so that 4 makes 64 of 65 frames and then 61: it "
+    "is 1. Each line of a text is a caption of its own: each has one",
     write=_simpletuner,
     txt=True,
 )

@@ -79,19 +79,21 @@ VIDEOX_FUN = Dialect(
     trainer="https://github.com/aigc-apps/VideoX-Fun",
     version="commit fda54ed, videox_fun/data/dataset_image_video.py",
     reads="metadata.json (file_path, text, type) as --train_data_meta, this folder as --train_data_dir",
-    drops="a video that cannot be read, or is too short for --video_sample_stride, is replaced by another drawn at random, "
-    "with a line in the log: give --video_sample_stride=1, since the rate is right",
+    drops="a video that cannot be read, or is too short for --video_sample_stride, is replaced by another drawn at "
+    "random, with a line in the log: give --video_sample_stride=1, since the rate is right",
     write=_videox_fun,
     audio=False,
 )
 FASTVIDEO = Dialect(
     name="fastvideo",
     trainer="https://github.com/hao-ai-lab/FastVideo",
-    version="commits 4117696, docs/training/data_preprocess.md, and 07766ab, fastvideo/dataset/preprocessing_datasets.py",
-    reads="videos2caption.json (path, cap and what is known of the video), videos/; preprocess_t2v.yaml for its preprocessing",
-    drops="a shape that is 1.5 times higher or wider than max_height × max_width, or not between 0.5 and 1.06 as high as "
-    "wide, is dropped: here it is refused by the rule fastvideo_shape. So is what is much longer or shorter than "
-    "num_frames: that is the shortest of these videos, and the tolerance reaches to the longest",
+    version="commits 4117696, docs/training/data_preprocess.md, and 07766ab, "
+    "fastvideo/dataset/preprocessing_datasets.py",
+    reads="videos2caption.json (path, cap and what is known of the video), videos/; preprocess_t2v.yaml for its "
+    "preprocessing",
+    drops="a shape that is 1.5 times higher or wider than max_height × max_width, or not between 0.5 and 1.06 as "
+    "high as wide, is dropped: here it is refused by the rule fastvideo_shape. So is what is much longer or shorter "
+    "than num_frames: that is the shortest of these videos, and the tolerance reaches to the longest",
     write=_fastvideo,
     audio=False,
     refuses=_fastvideo_refuses,

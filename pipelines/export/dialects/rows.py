@@ -51,14 +51,15 @@ def _open_sora(export: Export) -> None:
 
 LTX = Dialect(
     name="ltx",
-    trainer="https://github.com/Lightricks/LTX-2 (packages/ltx-trainer) and https://github.com/Lightricks/LTX-Video-Trainer",
-    version="LTX-2 commits 94a2c9a, docs/dataset-preparation.md, and 29aff0b, scripts/process_videos.py; LTX-Video-Trainer "
-    "commit e080f25, scripts/process_videos.py",
+    trainer="https://github.com/Lightricks/LTX-2 (packages/ltx-trainer) and "
+    "https://github.com/Lightricks/LTX-Video-Trainer",
+    version="LTX-2 commits 94a2c9a, docs/dataset-preparation.md, and 29aff0b, scripts/process_videos.py; "
+    "LTX-Video-Trainer commit e080f25, scripts/process_videos.py",
     reads="dataset.jsonl (video, caption); sound out of the video itself; scripts/process_dataset.py dataset.jsonl "
     "--resolution-buckets with what stands in resolution-buckets.txt",
-    drops="a video with fewer frames than the shortest bucket is skipped with a warning, a longer one is cut to a bucket: "
-    "the buckets are the shapes of these videos. Several buckets need a batch size of 1. A column `audio` would replace "
-    "the sound of the video, so there is none",
+    drops="a video with fewer frames than the shortest bucket is skipped with a warning, a longer one is cut to a "
+    "bucket: the buckets are the shapes of these videos. Several buckets need a batch size of 1. A column `audio` "
+    "would replace the sound of the video, so there is none",
     write=_ltx,
 )
 DIFFSYNTH = Dialect(
@@ -66,18 +67,19 @@ DIFFSYNTH = Dialect(
     trainer="https://github.com/modelscope/DiffSynth-Studio",
     version="commits 030ebe6, diffsynth/core/data/unified_dataset.py, and 006372b, diffsynth/core/data/operators.py",
     reads="metadata.csv (video, prompt), the videos below --dataset_base_path; arguments.txt for the training script",
-    drops="nothing is skipped; a video longer than --num_frames loses its end, a shorter one is cut to 4n+1, and all are "
-    "resized to one size where --width and --height are given: leave these out to train on each by itself",
+    drops="nothing is skipped; a video longer than --num_frames loses its end, a shorter one is cut to 4n+1, and "
+    "all are resized to one size where --width and --height are given: leave these out to train on each by itself",
     write=_diffsynth,
 )
 OPEN_SORA = Dialect(
     name="open-sora",
     trainer="https://github.com/hpcaitech/Open-Sora",
     version="commits 01728dc, opensora/datasets/datasets.py, and 01b1b8e, opensora/datasets/bucket.py",
-    reads="dataset.csv (path, text, num_frames, height, width, aspect_ratio = height / width, resolution = height × width, "
-    "fps)",
-    drops="a video that is smaller or shorter than every bucket of the training's bucket_config is left out, and one that "
-    "cannot be read is replaced by another drawn at random: give buckets that reach down to the smallest of these",
+    reads="dataset.csv (path, text, num_frames, height, width, aspect_ratio = height / width, resolution = height × "
+    "width, fps)",
+    drops="a video that is smaller or shorter than every bucket of the training's bucket_config is left out, and "
+    "one that cannot be read is replaced by another drawn at random: give buckets that reach down to the smallest "
+    "of these",
     write=_open_sora,
     audio=False,
 )

@@ -93,8 +93,8 @@ LANCE_TABLE = Dialect(
     name="lance",
     trainer="https://github.com/lancedb/lance, for whoever trains from it",
     version="pylance 14.0.2 (the extra `lance`)",
-    reads="clips.lance: text, facts and, as a blob, the video; videos/ are the same once more and may go when nothing is "
-    "to be exported again",
+    reads="clips.lance: text, facts and, as a blob, the video; videos/ are the same once more and may go when "
+    "nothing is to be exported again",
     drops="nothing",
     write=_lance,
 )

@@ -57,8 +57,8 @@ MUSUBI = Dialect(
     trainer="https://github.com/kohya-ss/musubi-tuner",
     version="commits 01d5904, docs/dataset_config.md, and 0061e6e, src/musubi_tuner/dataset/image_video_dataset.py",
     reads="metadata.jsonl (video_path, caption); dataset.toml for --dataset_config",
-    drops="with frame_extraction head, chunk or slide a video shorter than target_frames gives nothing, without a word; "
-    "full takes each as it is. source_fps would drop frames: it is not set, since the rate is right",
+    drops="with frame_extraction head, chunk or slide a video shorter than target_frames gives nothing, without a "
+    "word; full takes each as it is. source_fps would drop frames: it is not set, since the rate is right",
     write=_musubi,
 )
 DIFFUSION_PIPE = Dialect(
@@ -66,10 +66,10 @@ DIFFUSION_PIPE = Dialect(
     trainer="https://github.com/tdrussell/diffusion-pipe",
     version="commits 0784ca8, utils/dataset.py, and 0467b63, models/base.py",
     reads="videos/KEY.mp4 and KEY.txt; dataset.toml as `dataset` of a training's configuration",
-    drops="every file in the folder that is no text counts as a video, so nothing else stands there. A video shorter "
-    "than the shortest of frame_buckets is skipped (“because it is too short”); longer ones are cut to the bucket below: "
-    "the buckets are the lengths of these videos. Frames are picked again by the ratio of the model's rate to the "
-    "header's, cut off to a whole number: a header of 16.0001 makes 64 of 65, here it is exact",
+    drops="every file in the folder that is no text counts as a video, so nothing else stands there. A video "
+    "shorter than the shortest of frame_buckets is skipped (“because it is too short”); longer ones are cut to the "
+    "bucket below: the buckets are the lengths of these videos. Frames are picked again by the ratio of the model's "
+    "rate to the header's, cut off to a whole number: a header of 16.0001 makes 64 of 65, here it is exact",
     write=_diffusion_pipe,
     txt=True,
 )

@@ -1,7 +1,7 @@
-"""Readers of exports, one for each trainer, written from what its documentation and its data loader say that it does.
+"""Readers of exports, one for each trainer, written from what its documentation and its data loader say.
 
-Each returns, by the name of the video, what the trainer would learn from: its caption and how many of its frames. What a
-trainer drops is missing here, so that a test sees it.
+Each returns, by the name of the video, what the trainer would learn from: its caption and how many of its frames. What
+a trainer drops is missing here, so that a test sees it.
 """
 
 from __future__ import annotations

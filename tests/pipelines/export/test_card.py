@@ -13,9 +13,7 @@ from rushes.pipelines.report import summary
 
 
 def card_of(run: str, out: Path, **settings) -> tuple[dict, str, dict]:
-    found = export.run(
-        run, str(out), "hf", ExportConfig(**settings), preset="wan", reporter=Reporter(live=False)
-    )
+    found = export.run(run, str(out), "hf", ExportConfig(**settings), preset="wan", reporter=Reporter(live=False))
     _, front, body = (out / "README.md").read_text().split("---\n", 2)
     return yaml.safe_load(front), body, found
 

@@ -115,7 +115,11 @@ def test_pieces_of_a_split_clip_follow_one_another_without_gap_or_overlap() -> N
     assert [numbers(data) for _, data, _ in found] == [list(range(41)), list(range(41, 82)), list(range(82, 99))]
     at_half = Rules(fps=Fraction(25, 2), frames=Frames(4, 1), max_frames=21, split=True)
     found = made(counter(times), at_half, frames=100, fps=25.0, duration_s=4.0, width=64, height=48)
-    assert [numbers(data) for _, data, _ in found] == [list(range(0, 42, 2)), list(range(42, 84, 2)), list(range(84, 94, 2))]
+    assert [numbers(data) for _, data, _ in found] == [
+        list(range(0, 42, 2)),
+        list(range(42, 84, 2)),
+        list(range(84, 94, 2)),
+    ]
 
 
 def test_sides_are_cropped_from_the_middle_and_not_scaled(bikes: Path) -> None:
@@ -153,7 +157,7 @@ def test_the_same_clip_gives_the_same_bytes() -> None:
 def test_a_clip_that_does_not_hold_what_its_facts_say_is_an_error_and_not_a_file() -> None:
     video = counter([number / 25 for number in range(20)])
     rules = Rules(frames=Frames(4, 1))
-    with pytest.raises((clips.PieceError, ValueError), match="frames were planned|shows no picture"):
+    with pytest.raises((clips.PieceError, ValueError), match=r"frames were planned|shows no picture"):
         made(video, rules, frames=60, fps=25.0, duration_s=2.4, width=64, height=48)
 
 

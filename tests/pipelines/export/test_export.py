@@ -1,4 +1,4 @@
-"""Every clip stands once in the account; a killed export goes on with the same bytes; what left the selection leaves."""
+"""Every clip stands once in the account; a killed export ends in the same bytes; what left the selection leaves."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from rushes.pipelines.cli import export as command
+from rushes.pipelines.cli import shards as command
 from rushes.pipelines.cli.main import main
 from rushes.pipelines.export import account, export
 from rushes.pipelines.export.dialects.registry import DIALECTS
