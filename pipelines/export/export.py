@@ -98,20 +98,6 @@ class _Exporter:
         self.folder, self.root, self.dialect, self.rules, self.config = Path(folder), root, dialect, rules, config
         self.manifest: Manifest = shards.read_manifest(root)
         self.shapes = Shapes()
-        self.commonest = self._commonest() if dialect.refuses else (0, 0)
-
-    def _commonest(self) -> tuple[int, int]:
-        """Return the size that most pieces have among those that the trainer would take by themselves."""
-        sizes, refuses = Shapes(), self.dialect.refuses
-        for info in self.manifest.shards:
-            columns = ["width", "height", "fps", "frames", "duration_s"]
-            for facts in shards.read_sidecar(self.root, info).select(columns).to_pylist():
-                planned = plan(facts, self.rules)
-                for piece in planned if isinstance(planned, list) else []:
-                    size = piece.width, piece.height
-                    if refuses is not None and refuses(piece, size) is None:
-                        sizes.counts[*size, piece.frames] += 1
-        return sizes.commonest
 
     def all(self, reporter: Reporter) -> Totals:
         """Export every shard and write the account; return it in numbers."""
@@ -199,11 +185,7 @@ class _Exporter:
     def _planned(self, caption: str, facts: Row) -> list[Piece] | Refusal:
         if caption.lower() in NO_CAPTION:
             return Refusal(rule="caption", value=caption, limit="a text", reason="it has no caption")
-        planned = plan(facts, self.rules)
-        refuses = self.dialect.refuses
-        if isinstance(planned, list) and refuses is not None:
-            return refuses(planned[0], self.commonest) or planned  # the pieces of a clip have one size
-        return planned
+        return plan(facts, self.rules)
 
     def _stands(self, known: Row, row: Row, planned: list[Piece]) -> bool:
         """Whether the videos of a clip were made of the same bytes by the same plan and are still there."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from rushes.pipelines.export import account
 from rushes.pipelines.export.account import Item, Shapes
-from rushes.pipelines.export.rules import Piece, Refusal
+from rushes.pipelines.export.rules import Piece
 from rushes.pipelines.store import storage
 
 
@@ -58,8 +58,6 @@ class Dialect:
     """Whether the trainer reads sound."""
     place: Callable[[Piece, str], str] = flat
     """Where a piece stands in the folder."""
-    refuses: Callable[[Piece, tuple[int, int]], Refusal | None] | None = None
-    """A rule of the trainer's own: told a piece and the commonest size, it says why the trainer would drop it."""
     whole_shards: Callable[[str], str] | None = None
     """For a dialect that takes shards as they are, rather than videos: where one stands, told its path."""
 

@@ -7,12 +7,6 @@ from typing import Any
 
 from rushes.pipelines.export.account import Item
 from rushes.pipelines.export.dialects.dialect import Dialect, Export, write_json_list, write_lines
-from rushes.pipelines.export.rules import Piece, Refusal
-
-SHAPES = (8 / 16, 17 / 16)
-"""The heights that FastVideo takes, in widths."""
-APART = 1.5
-"""By which factor a shape may differ from the one that FastVideo trains on."""
 
 
 def _videox_fun(export: Export) -> None:
@@ -60,20 +54,6 @@ def _fastvideo_row(item: Item) -> dict[str, Any]:
     }
 
 
-def _fastvideo_refuses(piece: Piece, common: tuple[int, int]) -> Refusal | None:
-    """Return why FastVideo would drop a piece: its shape is not one it takes, or too far from the one trained on."""
-    shape, trained = piece.height / piece.width, common[1] / common[0]
-    low, high = max(SHAPES[0], trained / APART), min(SHAPES[1], trained * APART)
-    if low <= shape <= high:
-        return None
-    limit = low if shape < low else high
-    return Refusal(
-        rule="fastvideo_shape", value=round(shape, 4), limit=round(limit, 4),
-        reason=f"{piece.width}×{piece.height} is {shape:.3f} as high as wide; FastVideo takes {low:.3f} to {high:.3f} "
-        f"beside {common[0]}×{common[1]}",
-    )  # fmt: skip
-
-
 VIDEOX_FUN = Dialect(
     name="videox-fun",
     trainer="https://github.com/aigc-apps/VideoX-Fun",
@@ -87,14 +67,13 @@ VIDEOX_FUN = Dialect(
 FASTVIDEO = Dialect(
     name="fastvideo",
     trainer="https://github.com/hao-ai-lab/FastVideo",
-    version="commits 4117696, docs/training/data_preprocess.md, and 07766ab, "
-    "fastvideo/dataset/preprocessing_datasets.py",
+    version="0.2.1, fastvideo/dataset/preprocessing_datasets.py, and commit 4117696, docs/training/data_preprocess.md",
     reads="videos2caption.json (path, cap and what is known of the video), videos/; preprocess_t2v.yaml for its "
     "preprocessing",
-    drops="a shape that is 1.5 times higher or wider than max_height × max_width, or not between 0.5 and 1.06 as "
-    "high as wide, is dropped: here it is refused by the rule fastvideo_shape. So is what is much longer or shorter "
-    "than num_frames: that is the shortest of these videos, and the tolerance reaches to the longest",
+    drops="a video whose rate or duration is not in the list is dropped, as is one that is much longer than num_frames "
+    "or, by drop_short_ratio, shorter: num_frames is the shortest of these videos, and the tolerance reaches to the "
+    "longest. All are cropped to max_height × max_width, the commonest size here. Versions before 0.2 drop shapes far "
+    "from it, too",
     write=_fastvideo,
     audio=False,
-    refuses=_fastvideo_refuses,
 )

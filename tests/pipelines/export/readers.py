@@ -141,17 +141,15 @@ def videox_fun(out: Path) -> Taken:
 
 
 def fastvideo(out: Path) -> Taken:
-    """Shapes near the one trained on, lengths within the tolerance; frames counted as seconds × rate, rounded up."""
+    """Lengths within the tolerance; frames counted as seconds × rate, rounded up."""
     told = yaml.safe_load((out / "preprocess_t2v.yaml").read_text())["preprocess"]
-    trained, taken = told["max_height"] / told["max_width"], {}
-    assert 8 / 16 <= trained <= 17 / 16
+    taken: Taken = {}
     for record in json.loads((out / "videos2caption.json").read_text()):
-        shape = record["resolution"]["height"] / record["resolution"]["width"]
         frames = math.ceil(record["fps"] * record["duration"])
         assert frames == record["num_frames"] == by_opencv(out / "videos" / record["path"])[0]
         longest_s = told["video_length_tolerance_range"] * told["num_frames"] / told["train_fps"]
         long_enough = math.ceil(frames / (record["fps"] / told["train_fps"])) >= told["num_frames"]
-        if trained / 1.5 <= shape <= trained * 1.5 and frames / record["fps"] <= longest_s and long_enough:
+        if frames / record["fps"] <= longest_s and long_enough:
             taken[Path(record["path"]).stem] = record["cap"][0], frames
     return taken
 

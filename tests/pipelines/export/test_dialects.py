@@ -44,14 +44,6 @@ def test_a_trainer_takes_every_video_whole_and_with_its_caption(
     assert all(caption and "\n" not in caption for caption, _ in taken.values())
 
 
-def test_fastvideo_refuses_by_name_the_shapes_that_its_trainer_would_drop(shot: str, tmp_path: Path) -> None:
-    found = made(shot, tmp_path / "out", "fastvideo", preset="wan")
-    assert found["refused"] == {"frames": 1, "fastvideo_shape": 1, "caption": 1}
-    (refused,) = (row for row in account.rows(str(tmp_path / "out")) if row["rule"] == "fastvideo_shape")
-    assert refused["key"] == KEYS["mute"] and refused["value"] == 1.5 and refused["limit"] == 1.0
-    assert "64×96 is 1.500 as high as wide" in refused["reason"]
-
-
 @pytest.mark.parametrize("streaming", [False, True])
 def test_hugging_face_loads_every_video_with_its_caption(
     shot: str, tmp_path: Path, streaming: bool, monkeypatch: pytest.MonkeyPatch
