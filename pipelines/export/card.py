@@ -241,7 +241,7 @@ class _Card:
                 f"none by Rushes, which reads what it is given; {OPEN}",
             ),
             ("2.4 User data", OPEN),
-            ("2.5 Synthetic data", "captions by a model: " + (", ".join(sorted(self._captioners())) or "unknown")),
+            ("2.5 Synthetic data", "captions, by source: " + (", ".join(sorted(self._captioners())) or "unknown")),
             ("2.6 Other sources", "see *Where it comes from*"),
             ("3.1 Reservations of rights (Article 4(3) of Directive (EU) 2019/790)", OPEN),
             ("3.2 Removal of illegal content", f"rules of the policy `{self.found['selection']}`, see above; {OPEN}"),

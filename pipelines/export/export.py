@@ -34,6 +34,7 @@ from rushes.pipelines.progress import Reporter
 from rushes.pipelines.stages.select import selections
 from rushes.pipelines.stages.unit import guard
 from rushes.pipelines.store import shards, storage
+from rushes.pipelines.store.clip import clip_key, is_key
 from rushes.pipelines.store.shards import Manifest, ShardInfo
 from rushes.pipelines.store.storage import redact
 
@@ -87,8 +88,11 @@ def _rules(dialect: Dialect, config: ExportConfig, preset: str) -> Rules:
     return rules
 
 
-OWN = ("videos", "shards", account.JOURNALS)
-"""Folders in which nothing stands but what an export has put there."""
+OWN = {"videos": (".mp4", ".txt"), "shards": (".tar", ".json"), account.JOURNALS: (".jsonl",)}
+"""What an export puts into which folder. Trainers put their caches beside it."""
+
+
+KEY_LENGTH = len(clip_key("0" * 16, 0.0))
 
 
 class _Exporter:
@@ -230,12 +234,19 @@ class _Exporter:
         if self.dialect.whole_shards is not None:
             places = {self.dialect.whole_shards(path) for path in listed}
             stands |= places | {f"{place.removesuffix('.tar')}.json" for place in places}
-        for path in (path for top in OWN for path in (self.folder / top).rglob("*") if path.is_file()):
+        for path in (path for top, kinds in OWN.items() for path in _files(self.folder / top, kinds)):
             file = path.relative_to(self.folder)
+            if file.parts[0] == "videos" and not is_key(path.stem[:KEY_LENGTH]):
+                continue
             hashed = _hash(file.with_suffix(".mp4").as_posix())
             place = int(np.searchsorted(kept, hashed))
             if file.as_posix() not in stands and not (place < len(kept) and kept[place] == hashed):
                 path.unlink()
+
+
+def _files(folder: Path, suffixes: tuple[str, ...]) -> Iterator[Path]:
+    """Yield the files of some kinds below a folder, none where it is missing."""
+    yield from (path for path in folder.rglob("*") if path.suffix in suffixes and path.is_file())
 
 
 def _size(path: Path) -> int:

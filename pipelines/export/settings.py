@@ -101,8 +101,8 @@ def claim(folder: str, wanted: dict[str, Any]) -> None:
     """
     uri = f"{folder}/{SETTINGS}"
     data = storage.read_if_there(uri)
-    if data is None and storage.list_files(folder):
-        raise ExportError(f"{folder} holds other files and no export; choose an empty folder as --out")
+    if data is None and any(not path.name.startswith(".") for path in storage.local_path(folder).iterdir()):
+        raise ExportError(f"{folder} holds other things and no export; choose an empty folder as --out")
     try:
         there = wanted if data is None else json.loads(data)["settings"]
     except (ValueError, KeyError, TypeError) as error:

@@ -39,29 +39,27 @@ def _ai_toolkit(export: Export) -> None:
 
 
 def _simpletuner(export: Export) -> None:
-    """Write `multidatabackend.json`: one video dataset and a cache for the embedded captions."""
-    lengths = export.shapes.lengths()
-    videos = {
-        "id": "rushes",
-        "type": "local",
-        "dataset_type": "video",
-        "instance_data_dir": f"{export.folder}/videos",
-        "caption_strategy": "textfile",
-        "disable_multiline_split": True,
-        "metadata_backend": "discovery",
-        "crop": False,
-        "resolution": _side(export),
-        "resolution_type": "pixel_area",
-        "minimum_image_size": 0,
-        "cache_dir_vae": f"{export.folder}/cache/vae",
-        "repeats": 0,
-        "video": {
-            "bucket_strategy": "resolution_frames",
-            "frame_interval": 1,
-            "min_frames": lengths[0] if lengths else 1,
-            "max_frames": lengths[-1] if lengths else 1,
-        },
-    }
+    """Write `multidatabackend.json`: a video dataset for each length and a cache for the embedded captions."""
+    lengths = sorted({frames for _, _, frames in export.shapes.counts})
+    videos = [
+        {
+            "id": f"rushes-{frames:04d}f",
+            "type": "local",
+            "dataset_type": "video",
+            "instance_data_dir": f"{export.folder}/videos/{frames:04d}f",
+            "caption_strategy": "textfile",
+            "disable_multiline_split": True,
+            "metadata_backend": "discovery",
+            "crop": False,
+            "resolution": _side(export),
+            "resolution_type": "pixel_area",
+            "minimum_image_size": 0,
+            "cache_dir_vae": f"{export.folder}/cache/vae/{frames:04d}f",
+            "repeats": 0,
+            "video": {"num_frames": frames, "min_frames": frames, "max_frames": frames},
+        }
+        for frames in lengths
+    ]
     texts = {
         "id": "text-embeds",
         "type": "local",
@@ -69,7 +67,7 @@ def _simpletuner(export: Export) -> None:
         "default": True,
         "cache_dir": f"{export.folder}/cache/text",
     }
-    write_lines(export, "multidatabackend.json", [json.dumps([videos, texts], indent=1) + "\n"])
+    write_lines(export, "multidatabackend.json", [json.dumps([*videos, texts], indent=1) + "\n"])
 
 
 FOLDER = Dialect(
@@ -95,11 +93,14 @@ AI_TOOLKIT = Dialect(
 SIMPLETUNER = Dialect(
     name="simpletuner",
     trainer="https://github.com/bghira/SimpleTuner",
-    version="commit 04265fc, documentation/DATALOADER.md",
-    reads="videos/KEY.mp4 and KEY.txt; multidatabackend.json for --data_backend_config",
-    drops="a video shorter than min_frames is skipped, and min_frames is num_frames where it is not set: it is set "
-    "to the shortest. frame_interval rounds down to its multiples, so that 4 makes 64 of 65 frames and then 61: it "
-    "is 1. Each line of a text is a caption of its own: each has one",
+    version="3.1.6, helpers/data_backend/config, and commit 04265fc, documentation/DATALOADER.md",
+    reads="videos/0081f/KEY.mp4 and KEY.txt; multidatabackend.json, for --data_backend_config, has a dataset for each "
+    "length",
+    drops="a video shorter than min_frames is skipped, and min_frames may not be less than num_frames, which is five "
+    "seconds where it is not set: so each length has a folder and a dataset of its own, and none is skipped or cut. (One "
+    "dataset with buckets of lengths would be rounded down to multiples of frame_interval: 4 makes 64 of 65 frames, then "
+    "61.) Each line of a text is a caption of its own: each has one",
     write=_simpletuner,
     txt=True,
+    place=_by_length,
 )

@@ -20,13 +20,13 @@ def _ltx(export: Export) -> None:
 def _diffsynth(export: Export) -> None:
     """Write `metadata.csv` and `arguments.txt`, what its training script is told of the data."""
     write_csv(export, "metadata.csv", lambda item: {"video": item.file, "prompt": item.caption})
-    width, height = export.shapes.commonest
+    width, height = export.shapes.largest
     lines = [
         f"--dataset_base_path {export.folder}\n",
         f"--dataset_metadata_path {export.folder}/metadata.csv\n",
         "--data_file_keys video\n",
         f"--num_frames {(export.shapes.lengths() or [1])[-1]}\n",
-        f"--width {width}\n--height {height}\n",
+        f"--max_pixels {width * height}\n",
     ]
     write_lines(export, "arguments.txt", lines)
 
@@ -67,8 +67,8 @@ DIFFSYNTH = Dialect(
     trainer="https://github.com/modelscope/DiffSynth-Studio",
     version="commits 030ebe6, diffsynth/core/data/unified_dataset.py, and 006372b, diffsynth/core/data/operators.py",
     reads="metadata.csv (video, prompt), the videos below --dataset_base_path; arguments.txt for the training script",
-    drops="nothing is skipped; a video longer than --num_frames loses its end, a shorter one is cut to 4n+1, and "
-    "all are resized to one size where --width and --height are given: leave these out to train on each by itself",
+    drops="nothing is skipped; a video longer than --num_frames loses its end, a shorter one is cut to 4n+1, and all "
+    "are resized to one size where --width and --height are given: they are not, so that each keeps its own",
     write=_diffsynth,
 )
 OPEN_SORA = Dialect(

@@ -88,16 +88,18 @@ def ai_toolkit(out: Path) -> Taken:
 
 
 def simpletuner(out: Path) -> Taken:
-    """Each line is a caption; frames are rounded down to frame_interval, then to 4n+1; too short or long is skipped."""
-    videos, texts = json.loads((out / "multidatabackend.json").read_text())
-    assert texts["dataset_type"] == "text_embeds" and texts["default"] and videos["dataset_type"] == "video"
+    """Each line is a caption; num_frames are taken, at most min_frames; what has fewer frames than that is skipped."""
+    *videos, texts = json.loads((out / "multidatabackend.json").read_text())
+    assert texts["dataset_type"] == "text_embeds" and texts["default"]
+    assert len({one["id"] for one in videos}) == len(videos)
     taken: Taken = {}
-    for path in Path(videos["instance_data_dir"]).glob("*.mp4"):
-        frames = by_opencv(path)[0] // videos["video"]["frame_interval"] * videos["video"]["frame_interval"]
-        frames = (frames - 1) // 4 * 4 + 1
-        (caption,) = path.with_suffix(".txt").read_text().splitlines()
-        if videos["video"]["min_frames"] <= frames <= videos["video"]["max_frames"]:
-            taken[path.stem] = caption, frames
+    for dataset in videos:
+        video = dataset["video"]
+        assert dataset["dataset_type"] == "video" and video["min_frames"] >= video["num_frames"]
+        for path in Path(dataset["instance_data_dir"]).glob("*.mp4"):
+            (caption,) = path.with_suffix(".txt").read_text().splitlines()
+            if video["min_frames"] <= by_opencv(path)[0] <= video["max_frames"]:
+                taken[path.stem] = caption, video["num_frames"]
     return taken
 
 

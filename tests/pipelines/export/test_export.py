@@ -17,7 +17,7 @@ from rushes.pipelines.export.settings import ExportConfig, ExportError
 from rushes.pipelines.progress import Reporter
 from rushes.pipelines.store import shards, storage
 from rushes.pipelines.store.shards import Sample, ShardError
-from tests.pipelines.export.conftest import CLIPS, KEYS, write
+from tests.pipelines.export.conftest import CLIPS, KEYS, key_of, write
 from tests.pipelines.small_run import content
 
 
@@ -111,7 +111,7 @@ def test_other_settings_into_the_same_folder_are_refused(shot: str, tmp_path: Pa
         made(shot, tmp_path / "out", preset="hunyuan")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("two years")
-    with pytest.raises(ExportError, match="holds other files"):
+    with pytest.raises(ExportError, match="holds other things"):
         made(shot, tmp_path / "mine")
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
 
@@ -128,6 +128,18 @@ def test_what_left_the_selection_leaves_the_export_and_what_came_comes(
     there = {path.stem for path in (tmp_path / "out" / "videos").iterdir()}
     assert there == {KEYS["long"], KEYS["mute"]}
     assert not list((tmp_path / "out").rglob(f"*{KEYS['exact']}*"))
+
+
+def test_what_a_trainer_keeps_beside_the_videos_stays(shot: str, tmp_path: Path) -> None:
+    made(shot, tmp_path / "out")
+    caches = [tmp_path / "out" / name for name in ("videos/cache/wan/a.txt", "videos/b.txt", "cache/c.mp4")]
+    for cache in caches:
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        cache.write_text("hours of work")
+    stale = tmp_path / "out" / "videos" / f"{key_of(99)}.mp4"
+    stale.write_text("of a clip that is gone")
+    made(shot, tmp_path / "out")
+    assert all(cache.exists() for cache in caches) and not stale.exists()
 
 
 def test_a_new_caption_is_written_and_no_video_is_made_again(
