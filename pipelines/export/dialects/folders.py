@@ -97,9 +97,9 @@ SIMPLETUNER = Dialect(
     reads="videos/0081f/KEY.mp4 and KEY.txt; multidatabackend.json, for --data_backend_config, has a dataset for each "
     "length",
     drops="a video shorter than min_frames is skipped, and min_frames may not be less than num_frames, which is five "
-    "seconds where it is not set: so each length has a folder and a dataset of its own, and none is skipped or cut. (One "
-    "dataset with buckets of lengths would be rounded down to multiples of frame_interval: 4 makes 64 of 65 frames, then "
-    "61.) Each line of a text is a caption of its own: each has one",
+    "seconds where it is not set: so each length has a folder and a dataset of its own, and none is skipped or cut. "
+    "(One dataset with buckets of lengths would be rounded down to multiples of frame_interval: 4 makes 64 of 65 "
+    "frames, then 61.) Each line of a text is a caption of its own: each has one",
     write=_simpletuner,
     txt=True,
     place=_by_length,
