@@ -164,46 +164,48 @@ class _Exporter:
             "rights": facts.get("rights") or "", "fate": "exported", "pieces": [], "rule": "", "value": None,
             "limit": None, "reason": "", "remedy": "",
         }  # fmt: skip
-        planned = self._planned(caption, facts)
-        if isinstance(planned, Refusal):
-            said = {"rule": planned.rule, "value": planned.value, "limit": planned.limit, "reason": planned.reason}
-            return {**row, "fate": "refused", **said}
         errors: list[Row] = []
-        if self.dialect.whole_shards is not None:
-            piece, shard = planned[0], self.dialect.whole_shards(info.path)
-            row["pieces"] = [self._entry(piece, shard, "as it is", facts["mp4_bytes"], bool(facts.get("has_audio")))]
-        elif known is not None and self._stands(known, row, planned):
-            row["pieces"] = known["pieces"]
-            self._write_texts(row)
-        else:
-            with guard(errors, key=facts["key"]):
-                made = list(clips.pieces(self._mp4(info, facts), planned, self.rules, self.config.crf))
-            if not errors:
-                row["pieces"] = [self._write(row["key"], *one) for one in made]
-                self._write_texts(row)
+        with guard(errors, key=facts["key"]):
+            planned = self._planned(caption, facts)
+            if isinstance(planned, Refusal):
+                said = {"rule": planned.rule, "value": planned.value, "limit": planned.limit, "reason": planned.reason}
+                return {**row, "fate": "refused", **said}
+            made, there = self._made(info, facts, known, planned)
         if errors:
             said = {"rule": errors[0]["code"], "reason": errors[0]["reason"], "remedy": errors[0]["remedy"]}
             return {**row, "fate": "failed", **said}
+        row["pieces"] = there or [self._write(row["key"], *one) for one in made]
+        self._write_texts(row)
         return row
+
+    def _made(
+        self, info: ShardInfo, facts: Row, known: Row | None, planned: list[Piece]
+    ) -> tuple[list[tuple[Piece, bytes, str]], list[Row]]:
+        """Return the videos of a clip that are to be written, or those that stand there already."""
+        if self.dialect.whole_shards is not None:
+            shard, sounds = self.dialect.whole_shards(info.path), bool(facts.get("has_audio"))
+            return [], [self._entry(planned[0], shard, "as it is", facts["mp4_bytes"], sounds)]
+        if known is not None and self._stands(known, facts, planned):
+            return [], known["pieces"]
+        mp4 = storage.read_range(f"{self.root}/{info.path}", facts["mp4_offset"], facts["mp4_bytes"])
+        if hashlib.sha256(mp4).hexdigest() != facts.get("sha256"):
+            raise clips.PieceError("its bytes in the shard are not those that its facts tell of")
+        return [*clips.pieces(mp4, planned, self.rules, self.config.crf)], []
 
     def _planned(self, caption: str, facts: Row) -> list[Piece] | Refusal:
         if caption.lower() in NO_CAPTION:
             return Refusal(rule="caption", value=caption, limit="a text", reason="it has no caption")
         return plan(facts, self.rules)
 
-    def _stands(self, known: Row, row: Row, planned: list[Piece]) -> bool:
+    def _stands(self, known: Row, facts: Row, planned: list[Piece]) -> bool:
         """Whether the videos of a clip were made of the same bytes by the same plan and are still there."""
-        files = [self.dialect.place(piece, row["key"]) for piece in planned]
+        files = [self.dialect.place(piece, facts["key"]) for piece in planned]
         there = known["pieces"]
         return (
-            bool(row["sha256"])
-            and (known["sha256"], known["fate"]) == (row["sha256"], "exported")
+            (known["sha256"], known["fate"]) == (facts.get("sha256"), "exported")
             and [piece["file"] for piece in there] == files
             and all(_size(self.folder / piece["file"]) == piece["size_bytes"] for piece in there)
         )
-
-    def _mp4(self, info: ShardInfo, facts: Row) -> bytes:
-        return storage.read_range(f"{self.root}/{info.path}", facts["mp4_offset"], facts["mp4_bytes"])
 
     def _write(self, key: str, piece: Piece, data: bytes, how: str) -> Row:
         file = self.dialect.place(piece, key)

@@ -95,6 +95,16 @@ def test_a_killed_export_goes_on_and_ends_in_the_same_bytes(
     assert set(first) == set(second)
 
 
+def test_a_line_that_a_kill_cut_short_is_no_row(shot: str, tmp_path: Path) -> None:
+    made(shot, tmp_path / "out")
+    before, journal = content(tmp_path / "out", "."), tmp_path / "out" / account.JOURNALS / "b" / "clips-000000.jsonl"
+    lines = journal.read_text().splitlines(keepends=True)
+    journal.write_text(lines[0] + lines[1][:40])
+    (tmp_path / "out" / account.ACCOUNT).unlink()
+    made(shot, tmp_path / "out")
+    assert content(tmp_path / "out", ".") == before
+
+
 def test_a_finished_export_is_made_again_without_a_decoder(
     shot: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -176,6 +186,19 @@ def test_a_clip_that_cannot_be_written_is_a_failure_and_the_others_go_on(
     assert main([*words, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["clips"] == {"exported": 3, "refused": 0, "failed": 0}
+
+
+def test_a_clip_whose_facts_are_no_facts_or_of_other_bytes_is_a_failure(
+    samples: dict[str, Sample], tmp_path: Path
+) -> None:
+    members = dict(samples["exact"].members)
+    facts = json.loads(members["json"])
+    for number, wrong in enumerate(({"frames": None}, {"sha256": "0" * 64})):
+        spoilt = [("mp4", members["mp4"]), ("json", json.dumps({**facts, **wrong}).encode()), ("txt", b"A street.")]
+        write(tmp_path / str(number), [samples["mute"], Sample(KEYS["exact"], spoilt)])
+        found = made(str(tmp_path / str(number)), tmp_path / f"out{number}", to="folder", preset="")
+        assert found["clips"] == {"exported": 1, "refused": 0, "failed": 1} and found["named"][0]["reason"]
+        assert not list((tmp_path / f"out{number}").rglob(f"{KEYS['exact']}.*"))
 
 
 @pytest.mark.parametrize(
