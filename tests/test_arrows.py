@@ -18,7 +18,7 @@ MOST = 13
 # Rooms from the ground up; `pipelines` itself is the leaves that stand in no room: config, progress.
 FLOORS = [
     "filters", "pipelines", "pipelines/store", "pipelines/media", "pipelines/models", "pipelines/stages",
-    "pipelines/report", "pipelines/engine", "pipelines/cli",
+    "pipelines/report", "pipelines/export", "pipelines/engine", "pipelines/cli",
 ]  # fmt: skip
 BELOW = {room: set(FLOORS[:place]) for place, room in enumerate(FLOORS)}
 BELOW["filters"] = set()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -32,10 +32,12 @@ def settings_of(kind: type, options: Namespace) -> Any:
     return kind(**{item.name: options[item.name] for item in fields(kind)})
 
 
-def configured(parser: ArgumentParser, kind: type) -> None:
-    """Let a command take a dataclass of settings, flat, or from a file."""
+def configured(parser: ArgumentParser, kind: type, flags: Mapping[str, str] | None = None) -> None:
+    """Let a command take a dataclass of settings, flat, or from a file; `flags` are switches of it, with their help."""
     parser.add_argument("--config", action="config", help="a YAML file with any of the settings below")
-    parser.add_class_arguments(kind, None)
+    parser.add_class_arguments(kind, None, skip=set(flags or ()))
+    for name, text in (flags or {}).items():
+        parser.add_argument(f"--{name}", action="store_true", help=text)
 
 
 def show(record: Any, as_json: bool, lines: Sequence[str]) -> None:

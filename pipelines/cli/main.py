@@ -21,12 +21,12 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from rushes.pipelines.cli import curate, demo, dit, doctor, latents, report, select, tokenizer
+from rushes.pipelines.cli import curate, demo, dit, doctor, report, select, shards, tokenizer
 from rushes.pipelines.cli.command import FAILED, USAGE, Command
 
 GROUPS = {"tokenizer": "train and try the tokenizer", "dit": "train the diffusion transformer and sample from it"}
 COMMANDS = [
-    command for module in (demo, curate, select, report, doctor, tokenizer, latents, dit) for command in module.COMMANDS
+    command for module in (demo, curate, select, report, doctor, tokenizer, shards, dit) for command in module.COMMANDS
 ]
 
 

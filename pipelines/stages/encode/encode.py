@@ -7,6 +7,7 @@ output depends on the number of threads, and the clips of a run are encoded side
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import tempfile
@@ -127,10 +128,20 @@ def _encoded(
     first = next(pictures, None)
     if first is None:
         raise EncodeError(f"{uri} shows no picture from {start_s} s to {end_s} s; scan the source again")
+    sound = Sound(uri, source, first.time_s, end_s) if audio else None
+    return written(itertools.chain((first,), pictures), source, shape, pack, sound)
+
+
+def written(
+    pictures: Iterator[Picture], source: Mapping[str, Any], shape: Shape, pack: PackConfig, sound: Sound | None
+) -> Cut:
+    """Return pictures, one at least, encoded once, and the sound beside them, which is closed."""
     with ExitStack() as stack:
-        sound = stack.enter_context(closing(Sound(uri, source, first.time_s, end_s))) if audio else None
+        if sound is not None:
+            stack.enter_context(closing(sound))
         path = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="rushes-"))) / "clip.mp4"
         with remux.mp4(path) as out:
+            first = next(pictures)
             frames, duration_s = _write(out, first, pictures, _Film(out, first, source, shape, pack), sound)
         heard = sound is not None and sound.heard
         return Cut(path.read_bytes(), frames, duration_s, has_audio=heard, copied=False)

@@ -1,0 +1,1 @@
+"""What each trainer reads: a file for those that read alike."""
