@@ -38,7 +38,7 @@ def draw(did: list[Row], file: Path) -> None:
         pen.text((8, top + 6), f"worker {lane.split()[-1]}", "black")
         for one in (d for d in did if d["worker"] == lane):
             left, right = (LEFT + (one[edge] - began) / (ended - began) * WIDTH for edge in ("began", "ended"))
-            pen.rectangle([left, top, max(right, left + 1), top + LANE - 10], COLOURS[one["step"]])
+            pen.rectangle([left, top, max(right, left + 1), top + LANE - 10], COLOURS.get(one["step"], "black"))
     for number, (step, colour) in enumerate(COLOURS.items()):
         at = LEFT + number * 120
         pen.rectangle([at, (len(lanes) + 1) * LANE, at + 16, (len(lanes) + 1) * LANE + 14], colour)
