@@ -30,6 +30,7 @@ import reprlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from fractions import Fraction
+from functools import cached_property
 from importlib import resources
 from typing import Any
 
@@ -118,9 +119,15 @@ class Rule:
             raise PolicyError(f"rule {self.name} keeps a share of all clips, so {self.measure} must be a number")
         if value is None or (isinstance(value, float) and math.isnan(value)):
             return self.missing == "keep"
-        listed = self.among is None or value in self.among
-        unlisted = self.not_among is None or value not in self.not_among
+        among, not_among = self._lists
+        listed = among is None or value in among
+        unlisted = not_among is None or value not in not_among
         return listed and unlisted and self.broken(value) is None
+
+    @cached_property
+    def _lists(self) -> tuple[frozenset[Value] | None, ...]:
+        """`among` and `not_among` as sets: a list of films may be long, and every film is looked up in it."""
+        return tuple(None if one is None else frozenset(one) for one in (self.among, self.not_among))
 
     def broken(self, value: Value) -> float | None:
         """Return the numeric limit that a value breaks, None where it breaks none."""
