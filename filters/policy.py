@@ -14,6 +14,12 @@ fails names the reason for dropping a clip. Every limit says where it comes from
 A rule has either limits on the value (`min`, `max`, `in`, `not_in`) or a share of the clips: `keep_highest: 0.3` keeps
 the 30 % with the highest values, `keep_lowest` those with the lowest. The share is of the clips that passed the rules
 before it and have the measure; it is rounded up to whole clips, and equal values are told apart by the clip's key.
+
+Text is limited by `in` and `not_in`, what the lists of inputs say of a film too; letters count as they are written:
+
+      - {name: not_free, measure: licence, in: [CC0-1.0, CC-BY-4.0], basis: ours, source: what our lawyers allow}
+
+A clip without a value is dropped by the rule, or kept by it where that says `missing: keep`.
 """
 
 from __future__ import annotations
@@ -24,6 +30,7 @@ import reprlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from fractions import Fraction
+from functools import cached_property
 from importlib import resources
 from typing import Any
 
@@ -34,10 +41,25 @@ from rushes.filters.duplicates import DuplicateRules
 
 Value = float | str | bool | None
 BASES = ("published", "unverified", "ours")
+MISSING = ("drop", "keep")
 DUPLICATE = "duplicate"
 """The reason that dropped duplicates show."""
+TAKEDOWN = "takedown"
+"""The reason that footage shows which was taken down."""
 RESERVED = frozenset(
-    {DUPLICATE, "exact_duplicate", "unnamed", "kept", "dropped", "trimmed", "failed", "pending", "found", "sum"}
+    {
+        DUPLICATE,
+        TAKEDOWN,
+        "exact_duplicate",
+        "unnamed",
+        "kept",
+        "dropped",
+        "trimmed",
+        "failed",
+        "pending",
+        "found",
+        "sum",
+    }
 )
 """What an account says of its own; as the name of a rule it would be read for that."""
 _shown = reprlib.repr  # a policy may come from anywhere: a message quotes no more of it than a line
@@ -72,8 +94,8 @@ class Rule:
     """Share of the clips that passed the rules before, 0 < share ≤ 1, that stays: those with the highest values."""
     keep_lowest: float | None = None
     """The same for the lowest values."""
-    optional: bool = False
-    """Whether a clip without this measure passes; otherwise it is dropped, and without the scorer nothing runs."""
+    missing: str = "drop"
+    """What becomes of a clip that has no such value: `drop`, and where nobody measured it nothing runs, or `keep`."""
     source: str = ""
     """Where the limit comes from."""
     basis: str = "ours"
@@ -89,17 +111,23 @@ class Rule:
         return clips if self.share is None else math.ceil(Fraction(str(self.share)) * clips)
 
     def passes(self, value: Value) -> bool:
-        """Return whether a value passes; None and NaN, which mean that it could not be measured, only if optional.
+        """Return whether a value passes; None and NaN, which mean that there is none, only where `missing` is keep.
 
         Raises PolicyError for a share, which no value passes by itself.
         """
         if self.share is not None:
             raise PolicyError(f"rule {self.name} keeps a share of all clips, so {self.measure} must be a number")
         if value is None or (isinstance(value, float) and math.isnan(value)):
-            return self.optional
-        listed = self.among is None or value in self.among
-        unlisted = self.not_among is None or value not in self.not_among
+            return self.missing == "keep"
+        among, not_among = self._lists
+        listed = among is None or value in among
+        unlisted = not_among is None or value not in not_among
         return listed and unlisted and self.broken(value) is None
+
+    @cached_property
+    def _lists(self) -> tuple[frozenset[Value] | None, ...]:
+        """`among` and `not_among` as sets: a list of films may be long, and every film is looked up in it."""
+        return tuple(None if one is None else frozenset(one) for one in (self.among, self.not_among))
 
     def broken(self, value: Value) -> float | None:
         """Return the numeric limit that a value breaks, None where it breaks none."""
@@ -238,8 +266,15 @@ def _rule(given: Any, place: int) -> Rule:
 
 
 def _checked(rule: Rule, where: str) -> Rule:
-    if not isinstance(rule.optional, bool):
-        raise PolicyError(f"{where}: optional={_shown(rule.optional)} is neither true nor false")
+    if rule.missing not in MISSING:
+        raise PolicyError(f"{where}: missing={_shown(rule.missing)} is neither drop nor keep")
+    for name, listed in (("in", rule.among), ("not_in", rule.not_among)):
+        if listed is not None and not listed:
+            raise PolicyError(f"{where}: {name} lists no value; fill it, or leave the rule out")
+        if listed is not None and None in listed:
+            raise PolicyError(
+                f"{where}: {name} lists null, which is no value; missing: drop or keep says what has none"
+            )
     if rule.basis not in BASES:
         raise PolicyError(f"{where}: basis={_shown(rule.basis)} is none of {', '.join(BASES)}")
     bounded = any(bound is not None for bound in (rule.min, rule.max, rule.among, rule.not_among))

@@ -56,7 +56,7 @@ class Verdicts:
             self.thresholds[rule.name] = threshold, left, of
             text = f"not among the {left} {'lowest' if rule.keep_highest is None else 'highest'} of {of}"
         unmeasured = np.isnan(values)
-        here = np.flatnonzero(np.where(unmeasured, not rule.optional, fails) & self.kept)
+        here = np.flatnonzero(np.where(unmeasured, rule.missing == "drop", fails) & self.kept)
         self._drop(here, place, values[here], np.where(unmeasured, np.nan, limits)[here], text)
         self.words[here[unmeasured[here]]] = self._word(UNMEASURED)
 

@@ -6,12 +6,16 @@ from argparse import SUPPRESS
 from argparse import ArgumentParser as PlainParser
 from dataclasses import fields
 from functools import partial
+from typing import TYPE_CHECKING
 
 from jsonargparse import ArgumentParser, Namespace
 
 from rushes.pipelines.cli.command import DONE, PARTLY, Command, configured, settings_of, show
 from rushes.pipelines.config import STAGES, CurateConfig
 from rushes.pipelines.progress import Reporter
+
+if TYPE_CHECKING:
+    from rushes.pipelines.engine.removal import Takedown
 
 GROUPED = {item.name for item in fields(CurateConfig)}
 
@@ -27,6 +31,16 @@ def _curate_arguments(parser: ArgumentParser) -> None:
 def _run_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--out", type=str, required=True, help="folder or s3:// URI of the run")
     parser.add_argument("--retry-failed", action="store_true", help="try again what failed in earlier runs")
+    parser.add_argument(
+        "--takedown", type=str, default="", metavar="LIST",
+        help="take footage down for good: a text, CSV, JSONL or Parquet file that names URIs, source ids, digests or "
+        "clip keys (columns uri, source_id, digest or key, and reason); the run goes on by its own settings",
+    )  # fmt: skip
+    parser.add_argument(
+        "--takedown-withdraw", type=str, default="", metavar="LIST", help="give back what such a list names"
+    )
+    parser.add_argument("--takedown-similar", action="store_true", help="take down clips that resemble them as well")
+    parser.add_argument("--takedown-date", type=str, default="", help="when, as 2026-11-29; now if not given")
     parser.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
     parser.add_argument("--json", action="store_true", help="print the account as JSON")
     configured(parser, CurateConfig)
@@ -37,11 +51,12 @@ def _curate(options: Namespace) -> int:
 
     config = settings_of(CurateConfig, options)
     runfile.check_secrets(config)
+    takedown = _takedown(options)
     if options.dry_run:
         from rushes.pipelines.engine import dry_run
 
         with Reporter().work("plan"):
-            planned = dry_run.dry_run(options.footage, options.out, config)
+            planned = dry_run.dry_run(options.footage, options.out, config, takedown)
         show(planned, options.json, dry_run.dry_run_lines(planned))
         return DONE
     from rushes.pipelines.engine import cluster, curate
@@ -50,8 +65,9 @@ def _curate(options: Namespace) -> int:
 
     with cluster.apart():
         state = curate.curate(
-            options.footage, options.out, config, through=options.through, retry_failed=options.retry_failed
-        )
+            options.footage, options.out, config, through=options.through, retry_failed=options.retry_failed,
+            takedown=takedown,
+        )  # fmt: skip
     found = summary.kept(options.out, state) or {}
     if found.get("run") != options.out or not storage.exists(found["report"]):
         with Reporter().work("report"):
@@ -61,6 +77,21 @@ def _curate(options: Namespace) -> int:
             summary.keep(options.out, state, found)
     show(found, options.json, summary.lines(found))
     return PARTLY if found["failures"] else DONE
+
+
+def _takedown(options: Namespace) -> Takedown:
+    from rushes.pipelines.engine.removal import Takedown
+
+    return Takedown(
+        listed=options.takedown, withdrawn=options.takedown_withdraw, similar=options.takedown_similar,
+        date=options.takedown_date,
+    )  # fmt: skip
+
+
+def _going_on(words: list[str]) -> list[str]:
+    """Return the words of `curate`; one that takes footage down goes on by the settings of its run, if there is one."""
+    takes = any(word.split("=")[0] in ("--takedown", "--takedown-withdraw", "--takedown-similar") for word in words)
+    return _with_saved(words, "scan") if takes and not any(w.split("=")[0] == "--config" for w in words) else words
 
 
 # Single stages: `curate` through one stage with the settings saved in the run, so that none falls back to its default
@@ -106,6 +137,6 @@ def _with_saved(words: list[str], name: str) -> list[str]:
 
 
 COMMANDS = [
-    Command(name="curate", help="raw footage to shards", arguments=_curate_arguments, run=_curate),
+    Command(name="curate", help="raw footage to shards", arguments=_curate_arguments, run=_curate, words=_going_on),
     *(_single(name) for name in SINGLE),
 ]

@@ -18,8 +18,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rushes.pipelines.config import CurateConfig, check
-from rushes.pipelines.engine import cluster, job, plan
+from rushes.pipelines.engine import cluster, job, plan, removal
 from rushes.pipelines.engine.line import Line
+from rushes.pipelines.engine.removal import Takedown
 from rushes.pipelines.media import footage
 from rushes.pipelines.progress import Reporter
 from rushes.pipelines.report import summary
@@ -30,7 +31,7 @@ from rushes.pipelines.stages.pack import pack
 from rushes.pipelines.stages.select import select, selections
 from rushes.pipelines.stages.stage import Stage
 from rushes.pipelines.stages.unit import SCANNED
-from rushes.pipelines.store import runfile, shards, storage
+from rushes.pipelines.store import runfile, shards, storage, takedowns
 from rushes.pipelines.store.encoded import prune_encoded
 from rushes.pipelines.store.ledger import Ledger, Part, fingerprint
 from rushes.pipelines.store.tables import TABLES
@@ -68,6 +69,7 @@ def curate(
     *,
     through: str = "pack",
     retry_failed: bool = False,
+    takedown: Takedown | None = None,
     reporter: Reporter | None = None,
 ) -> str:
     """Curate footage into shards; `report.accounting` tells where every second of it went.
@@ -80,6 +82,7 @@ def curate(
         config: all settings.
         through: the last stage to run.
         retry_failed: forget the failures of earlier runs and try their units again.
+        takedown: footage that is taken down, or given back; what was taken down before stays so without it.
         reporter: where progress is shown.
 
     Raises:
@@ -91,8 +94,10 @@ def curate(
     made.check(steps)
     with storage.alone(made.run):
         made.open(inputs, retry_failed)
+        made.note(takedown or Takedown())
         cluster.start(config.ray)
         made.probe()
+        made.resolve(takedown or Takedown())
         if "scan" in steps:
             made.find([name for name in job.FOUND if name in steps])
         if "match" in steps:
@@ -121,6 +126,8 @@ class Curation:
         """Whether anything was written that the run's content depends on."""
         self.probed: list[str] = []
         self.units: list[plan.WorkUnit] = []
+        self.taken: list[Row] = []
+        """Rows of the table `takedowns`."""
 
     def listed(self) -> Ledger:
         """Return the ledger as one listing told it; listed anew only after workers have written."""
@@ -246,14 +253,42 @@ class Curation:
             self.listed().outdate("units", part)  # other footage may be found under the same names
         self._leg(["sources"], units, prints, more)
 
+    def note(self, takedown: Takedown) -> None:
+        """Write down what is taken down before anything is done about it, so that no kill forgets it."""
+        self.taken = takedowns.read(self.listed())
+        self._take(removal.asked(self.taken, takedown))
+
+    def resolve(self, takedown: Takedown) -> None:
+        """Find what was taken down among the inputs of the run."""
+        self._take(removal.looked_up(self.listed(), self.taken, takedown.similar))
+
+    def _take(self, rows: Sequence[Row]) -> None:
+        """Keep the rows of `takedowns`, where they are others than before."""
+        if (rows := takedowns.ordered(rows)) != self.taken:
+            self._write()
+            takedowns.write(self.listed(), rows)
+            self.taken = rows
+
     def find(self, steps: Sequence[str]) -> None:
-        """Decode everything once, find the clips and let the models look at them."""
+        """Decode everything once, find the clips and let the models look at them; leave out what was taken down."""
         self._plan()
-        self._leg(steps, self.units, self._unit_prints(), {})
+        down, before = takedowns.now(self.taken), takedowns.before(self.taken)
+        if down != before:
+            self._write()
+            old = plan.work_units(self.listed(), self.config.scan, self.prints["sources"], before)
+            for was, unit in removal.moved(old, self.units, down):
+                removal.carry(self.listed(), was, unit, self.prints, down)
+        removal.rescan(self.listed(), self.units, self.prints)
+        lost = {unit.name: {"down": unit.down} for unit in self.units if unit.down}
+        self._leg(steps, self.units, self._unit_prints(), lost)
+        if "shots" in steps:
+            removal.purge(self.listed(), self.units, self.prints)
+        self._take(takedowns.applied(takedowns.resolved(self.listed(), self.taken)))
 
     def _plan(self) -> None:
         if not self.units:
-            self.units = plan.work_units(self.listed(), self.config.scan, self.prints["sources"])
+            down = takedowns.now(self.taken)
+            self.units = plan.work_units(self.listed(), self.config.scan, self.prints["sources"], down)
 
     def _unit_prints(self, keys: Mapping[str, Sequence[str]] | None = None) -> dict[str, dict[str, str]]:
         """Return the fingerprint of each stage in each unit; of cutting and captions it follows which clips are kept.
@@ -302,7 +337,7 @@ class Curation:
         if "encode" in steps:
             prune_encoded(self.run)
         if "caption" in steps and self.changed:
-            forget_journals(self.run, made_by["caption"])
+            forget_journals(self.run, made_by["caption"], {unit.name for unit in self.units})
 
     def pack(self) -> None:
         """Put the encoded clips into the shards of this selection, and write their manifest last."""

@@ -6,13 +6,16 @@ from collections.abc import Sequence
 from typing import Any
 
 from rushes.pipelines.config import CurateConfig, check
-from rushes.pipelines.engine import plan
+from rushes.pipelines.engine import plan, removal
+from rushes.pipelines.engine.removal import Takedown
 from rushes.pipelines.media import footage
+from rushes.pipelines.report import rights
 from rushes.pipelines.stages.select import select, selections
+from rushes.pipelines.store import takedowns
 from rushes.pipelines.store.ledger import Ledger
 
 
-def dry_run(inputs: Sequence[str], run: str, config: CurateConfig) -> dict[str, Any]:
+def dry_run(inputs: Sequence[str], run: str, config: CurateConfig, takedown: Takedown | None = None) -> dict[str, Any]:
     """Return what a curate command would work on, without writing anything."""
     check(config)
     policy = select.read_policy(selections.source(run, config.select.policy))
@@ -30,7 +33,12 @@ def dry_run(inputs: Sequence[str], run: str, config: CurateConfig) -> dict[str, 
     return {
         "run": run, "inputs": count, "bytes": size_bytes, "new": count - known, "known": known,
         "units_so_far": len(plan.probed_units(ledger)), "policy": config.select.policy, "scorers": config.score.scorers,
+        "takedowns": rights.taken(_taken(ledger, takedown or Takedown())),
     }  # fmt: skip
+
+
+def _taken(ledger: Ledger, takedown: Takedown) -> list[dict[str, Any]]:
+    return removal.looked_up(ledger, removal.asked(takedowns.read(ledger), takedown), takedown.similar)
 
 
 def dry_run_lines(found: dict[str, Any]) -> list[str]:
@@ -39,5 +47,6 @@ def dry_run_lines(found: dict[str, Any]) -> list[str]:
         f"{found['inputs']} inputs, {found['bytes'] / 1e6:.1f} MB: {found['new']} new, "
         f"{found['known']} known to {found['run']}",
         f"policy {found['policy']}, scorers {', '.join(found['scorers'])}",
+        *rights.taken_lines(found["takedowns"]),
         "nothing was written",
     ]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby, islice
 from typing import Any
 
@@ -19,8 +19,10 @@ import pyarrow as pa
 
 from rushes.pipelines.config import InputConfig, ScanConfig
 from rushes.pipelines.media import footage
+from rushes.pipelines.store import takedowns
 from rushes.pipelines.store.ledger import Ledger, Part, fingerprint, to_table
 from rushes.pipelines.store.tables import TABLES
+from rushes.pipelines.store.takedowns import NOTHING, Down
 
 MAX_SOURCES_PER_UNIT = 256
 UNIT_S = 600.0
@@ -96,17 +98,21 @@ class WorkUnit:
     """In how many parts its spans are scanned; more than one only of a long film."""
     print: str
     """Changes when the unit holds other footage."""
+    down: dict[str, list[list[float]]] = field(default_factory=dict)
+    """By source, the stretches of it that were taken down, in seconds."""
 
 
-def work_units(ledger: Ledger, scan: ScanConfig, made_by: str) -> list[WorkUnit]:
+def work_units(ledger: Ledger, scan: ScanConfig, made_by: str, down: Down = NOTHING) -> list[WorkUnit]:
     """Return the units of work of a run, in order, and keep them in the table `units`, a part for each wave.
 
     Each is a stretch of a unit of probing, so that a source that is mended or replaced changes its neighbours alone.
+    The table knows of no takedown, so that what is taken down moves no other source to another unit.
 
     Args:
         ledger: the run's ledger, as it is when everything has been probed.
         scan: the settings that say what a span is.
         made_by: fingerprint of the stage that probed.
+        down: what is left out.
     """
     probed: dict[str, list[Part]] = {}
     for part in ledger.parts("sources"):
@@ -129,7 +135,8 @@ def work_units(ledger: Ledger, scan: ScanConfig, made_by: str) -> list[WorkUnit]
         seen.update(row["source_id"] for row in found)
         rows += found
     ledger.tidy("units", current)
-    return [_work_unit(name, list(own)) for name, own in groupby(rows, key=lambda row: row["unit"])]
+    units = (_work_unit(name, list(own), down) for name, own in groupby(rows, key=lambda row: row["unit"]))
+    return [unit for unit in units if unit.uris]
 
 
 def _wave_units(ledger: Ledger, wave: str, parts: list[Part], seen: set[str], scan: ScanConfig) -> list[dict[str, Any]]:
@@ -175,15 +182,20 @@ def _split(sources: list[dict[str, Any]], unit_s: float) -> Iterator[list[dict[s
         yield held
 
 
-def _work_unit(name: str, rows: list[dict[str, Any]]) -> WorkUnit:
+def _work_unit(name: str, rows: list[dict[str, Any]], down: Down) -> WorkUnit:
+    """Return a unit without what is taken down; one of which nothing is left has no source."""
+    own = [row for row in rows if row["source_id"] not in down.sources]
+    stretches = down.of(row["source_id"] for row in own)
+    without = [takedowns.moments(stretches)] if stretches else []
     return WorkUnit(
         name=name,
         wave=rows[0]["wave"],
         probed_in=rows[0]["probed_in"],
-        uris=[row["uri"] for row in rows],
-        seconds=sum(row["duration_s"] for row in rows),
+        uris=[row["uri"] for row in own],
+        seconds=sum(row["duration_s"] for row in own),
         chunks=rows[0]["chunks"],
-        print=fingerprint([(row["uri"], row["source_id"]) for row in rows], rows[0]["chunks"]),
+        print=fingerprint([(row["uri"], row["source_id"]) for row in own], rows[0]["chunks"], *without),
+        down=stretches,
     )
 
 

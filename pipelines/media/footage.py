@@ -35,7 +35,6 @@ VIDEO_SUFFIXES = frozenset(
         ".nut", ".ogm", ".ogv", ".qt", ".rm", ".rmvb", ".ts", ".vob", ".webm", ".wmv", ".y4m",
     }
 )  # fmt: skip
-LIST_SUFFIXES = frozenset({".csv", ".jsonl", ".ndjson", ".parquet"})
 PROBED_PACKETS = 100  # timestamps looked at to tell a variable frame rate
 FIRST_PICTURE_PACKETS = 300  # packets tried until one gives a picture
 SQUARE_TOLERANCE = 0.005  # a sample aspect this near to 1 is a rounding of the encoder, not a shape
@@ -394,7 +393,7 @@ def _expanded(name: str, config: InputConfig) -> Iterator[dict[str, Any]]:
             name = PurePosixPath(where).name
             if PurePosixPath(name).suffix.lower() in VIDEO_SUFFIXES and not name.startswith("."):
                 yield _row(where, item)
-    elif PurePosixPath(path).suffix.lower() in LIST_SUFFIXES:
+    elif PurePosixPath(path).suffix.lower() in lists.SUFFIXES:
         yield from _listed(uri, config)
     else:
         yield _row(uri, info)
@@ -457,12 +456,9 @@ def _listed(uri: str, config: InputConfig) -> Iterator[dict[str, Any]]:
             raise lists.no_column(f"{uri}, row {number},", config.uri_column, record)
         if not isinstance(target, str) or not target.strip():
             raise ValueError(f"{uri}: row {number} names no video in column {config.uri_column!r}; fill or remove it")
-        target = target.strip()
-        if "://" not in target and not target.startswith("/"):
-            target = f"{folder}/{target}"
+        target = lists.target(target, folder)
         info: Mapping[str, Any] = {}
         if storage.is_local(target):
-            target = os.path.abspath(storage.local_path(target))  # noqa: PTH100
             info = _stat(*storage.filesystem(target)) or {}
         texts = {key: _text(record.get(column)) for key, column in named.items() if key != "uri"}
         rest = {key: value for key, value in record.items() if key not in named.values() and value is not None}

@@ -1,10 +1,11 @@
-"""Lists of inputs: the records of CSV, JSONL and Parquet files, and what is wrong with them. No Ray."""
+"""Lists, of inputs and of what is taken down: CSV, JSONL, Parquet, text, and what is wrong with them. No Ray."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import PurePosixPath
 from typing import Any
@@ -14,6 +15,11 @@ import pyarrow.parquet as pq
 
 from rushes.pipelines.store import storage
 
+SUFFIXES = frozenset({".csv", ".jsonl", ".ndjson", ".parquet"})
+"""Of lists with columns."""
+NAMES = ("uri", "source_id", "digest", "key")
+"""Columns by which a list names what is taken down."""
+
 
 def no_column(where: str, wanted: str, there: Iterable[Any]) -> ValueError:
     """Return the error for a list, or a row of it, without the column that names the videos."""
@@ -21,21 +27,21 @@ def no_column(where: str, wanted: str, there: Iterable[Any]) -> ValueError:
     return ValueError(f"{where} has no column {wanted!r}; it has {has}; set inputs.uri_column to one of them")
 
 
-def _check_columns(uri: str, wanted: str, names: Sequence[str]) -> None:
+def _check_columns(uri: str, wanted: str | None, names: Sequence[str]) -> None:
     """Raise ValueError where the columns of a list leave open which video a row names."""
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(
             f"{uri} has several columns named {', '.join(map(repr, twice))}; give each a name of its own, since only "
             "one of them would be read"
         )
-    if wanted not in names:
+    if wanted is not None and wanted not in names:
         raise no_column(uri, wanted, names)
 
 
-def records(uri: str, wanted: str) -> Iterator[dict[str, Any]]:
+def records(uri: str, wanted: str | None = None) -> Iterator[dict[str, Any]]:
     """Yield the records of a CSV, JSONL or Parquet list, a few at a time.
 
-    Raises ValueError for a list that cannot be read, has a name twice, or lacks the column `wanted`.
+    Raises ValueError for a list that cannot be read, has a name twice, or lacks the column `wanted`, if one is.
     """
     suffix = PurePosixPath(uri).suffix.lower()
     try:
@@ -50,7 +56,9 @@ def records(uri: str, wanted: str) -> Iterator[dict[str, Any]]:
             if suffix == ".csv":
                 table = csv.DictReader(lines, strict=True)
                 if table.fieldnames is None:
-                    raise ValueError(f"{uri} is empty; a list begins with a row of names, such as: {wanted},caption")
+                    raise ValueError(
+                        f"{uri} is empty; a list begins with a row of names, such as: {wanted or 'uri'},caption"
+                    )
                 _check_columns(uri, wanted, table.fieldnames)
                 for cells in table:
                     yield {key: value for key, value in cells.items() if key is not None}
@@ -75,3 +83,49 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(value) < len(pairs):
         raise json.JSONDecodeError("a name stands twice in one object", json.dumps(pairs), 0)
     return value
+
+
+def target(named: str, folder: str) -> str:
+    """Return the URI, or the absolute path, of what a list in a folder names; relative paths count from there."""
+    named = named.strip()
+    if "://" not in named and not named.startswith("/"):
+        named = f"{folder}/{named}"
+    return os.path.abspath(storage.local_path(named)) if storage.is_local(named) else named  # noqa: PTH100
+
+
+def named(uri: str) -> Iterator[tuple[str, str | None]]:
+    """Yield what a list names to be taken down, each with the reason that stands beside it.
+
+    A text has a name on each line, and comments after `#` at its beginning; other lists have exactly one of the columns
+    `NAMES`, and may have `reason`. Names that are neither ids, digests nor keys are URIs or paths.
+
+    Raises ValueError for a list that cannot be read, names nothing, or leaves open what a row names.
+    """
+    rows = _columned(uri) if PurePosixPath(uri).suffix.lower() in SUFFIXES else _lines(uri)
+    first = next(rows, None)
+    if first is None:
+        raise ValueError(f"{uri} names nothing; write a URI, source id, digest or clip key on each line")
+    yield first
+    yield from rows
+
+
+def _lines(uri: str) -> Iterator[tuple[str, str | None]]:
+    try:
+        with storage.open_read(uri) as file:
+            for line in io.TextIOWrapper(file, encoding="utf-8-sig"):
+                if (name := line.strip()) and not name.startswith("#"):
+                    yield name, None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{uri} cannot be read as a text of names (UTF-8): {error}") from error
+
+
+def _columned(uri: str) -> Iterator[tuple[str, str | None]]:
+    for number, record in enumerate(records(uri)):
+        there = [name for name in NAMES if record.get(name)]
+        if len(there) != 1:
+            has = " and ".join(there) or "none of them"
+            raise ValueError(
+                f"{uri}: row {number} has {has}; it must name what is taken down by one of {', '.join(NAMES)}, "
+                "since a clip is less than its source: leave that column, and `reason`"
+            )
+        yield str(record[there[0]]).strip(), str(record["reason"]).strip() if record.get("reason") else None

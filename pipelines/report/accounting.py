@@ -19,6 +19,7 @@ from typing import Literal
 
 import duckdb
 
+from rushes.filters.policy import TAKEDOWN
 from rushes.pipelines.stages.select.selections import choose
 from rushes.pipelines.store import storage
 from rushes.pipelines.store.ledger import Ledger
@@ -209,6 +210,9 @@ select uri, (row_number() over ())::integer as input
 from (select uri from plan union select uri from sources
       union select uri from errors where (key is null or key = '') and source_id is null and uri is not null);
 
+create temp table down as  -- what the ledger was made without
+select distinct source_id from takedowns where applied and key is null and source_id is not null;
+
 create temp table ranked as
 select i.input, s.source_id, s.uri, coalesce(s.duration_s, 0) as duration_s,
        row_number() over (partition by source_id order by wave, unit, uri) as rank
@@ -243,20 +247,26 @@ left join (select key, kept, rule from selection where policy = getvariable('pol
 left join (select key, min(code) as code from errors where seconds > 0 and key != '' group by key) e using (key);
 
 create temp table cut as
-select f.input, reason, sum(end_s - start_s) as seconds from trims join firsts f using (source_id) group by all;
+select f.input, reason, sum(end_s - start_s) as seconds, count(*) as clips
+from trims join firsts f using (source_id) group by all;
 
 create temp table lines as
 select input, fate, reason, sum(duration_s) as seconds, count(*) as clips
 from fates where input is not null group by all
 union all
-select input, 'trimmed', reason, seconds, 0 from cut
+select input, if(reason = '{TAKEDOWN}', 'dropped', 'trimmed')::enum ({_ENUM}), reason, seconds,
+       if(reason = '{TAKEDOWN}', clips, 0) from cut
 union all  -- a source that failed before anything of it was decoded is lost whole, whatever its error row says
 select f.input, 'failed', l.code, if(f.covered_s is null, if(l.code = f.code, f.duration_s, 0), l.seconds), 0
-from firsts f join lost l using (source_id)
+from firsts f join lost l using (source_id) where source_id not in (from down)
 union all
-select input, 'dropped', '{EXACT_DUPLICATE}', duration_s, 0 from ranked where rank > 1
+select input, 'dropped', if(source_id in (from down), '{TAKEDOWN}', '{EXACT_DUPLICATE}'), duration_s, 0
+from ranked where rank > 1
 union all
-select input, 'pending', 'scan', duration_s, 0 from firsts where covered_s is null and code is null
+select input, 'dropped', '{TAKEDOWN}', input_s, 0 from firsts where source_id in (from down)
+union all
+select input, 'pending', 'scan', duration_s, 0 from firsts
+where covered_s is null and code is null and source_id not in (from down)
 union all
 select input, 'pending', 'shots', covered_s, 0 from firsts
 where covered_s > 0 and input not in (select input from fates where input is not null union select input from cut)

@@ -224,11 +224,13 @@ select * from (
                 where source_id in (select source_id from shown)) c join fates f using (key))
     where rank <= 400
     union all
-    select source_id, start_s, end_s, 'trimmed', reason, null from trims
+    select source_id, start_s, end_s, if(reason = 'takedown', 'dropped', 'trimmed'), reason, null from trims
     where source_id in (select source_id from shown)
     union all
     select source_id, coalesce(start_s, 0), coalesce(start_s, 0) + seconds, 'failed', code, null from errors
     where source_id in (select source_id from shown) and seconds > 0 and coalesce(key, '') = ''
+    union all
+    select source_id, 0, input_s, 'dropped', 'takedown', null from shown where source_id in (from down)
 ) order by source_id, start_s, end_s
 """
 
@@ -374,7 +376,7 @@ def rule_text(rule: Mapping[str, Any]) -> str:
     for name, side in (("keep_highest", "highest"), ("keep_lowest", "lowest")):
         if isinstance(rule.get(name), int | float):
             texts.append(f"among the {side} {100 * rule[name]:g} %")
-    return f"{rule.get('measure')} {' and '.join(texts)}"
+    return f"{rule.get('measure')} {' and '.join(texts)}" + (" or missing" if rule.get("missing") == "keep" else "")
 
 
 def packed(books: Books) -> tuple[int, float]:

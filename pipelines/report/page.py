@@ -9,7 +9,7 @@ import base64
 import hashlib
 from importlib import resources
 
-from rushes.pipelines.report import accounting, captions, facts, measures, models, sections
+from rushes.pipelines.report import accounting, captions, facts, measures, models, rights, sections
 from rushes.pipelines.report.accounting import Account
 from rushes.pipelines.report.markup import Html, count, el, seconds, share
 from rushes.pipelines.stages.select import selections
@@ -21,6 +21,8 @@ _NAMES = {
     "selections": "Selections",
     "funnel": "Funnel",
     "mixture": "Mixture",
+    "licences": "Licences",
+    "takedowns": "Takedowns",
     "measures": "Measures",
     "clips": "Clips",
     "duplicates": "Duplicates",
@@ -64,6 +66,7 @@ def render(books: accounting.Books) -> str:
         sections.selections(facts.selected(books), selections.stale(books.ledger)),
         sections.funnel(facts.funnel(account, rules), facts.packed(books)),
         sections.mixture(facts.mixture(books)),
+        *rights.page(books),
         sections.measures(measures.measures(run, books)),
         sections.strips(cards, facts.tally(books, "clips")),
         sections.duplicates(facts.pairs(books, strips), facts.tally(books, "pairs")),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rushes.filters.policy import TAKEDOWN
 from rushes.pipelines.report import charts
 from rushes.pipelines.report.accounting import COUNTED_TWICE, EXACT_DUPLICATE, FATES, UNACCOUNTED, Account, Entry
 from rushes.pipelines.report.charts import Bar
@@ -17,6 +18,7 @@ _EXPLAINED = {
     "too_short": "shorter than the shortest clip wanted",
     "transition": "inside a fade, dissolve or wipe",
     "duplicate": "another clip shows the same, better",
+    TAKEDOWN: "taken down, and left out",
     UNACCOUNTED: "in no clip, not trimmed, and lost by no known error",
     COUNTED_TWICE: "claimed by two clips or errors, taken off again",
     "probe": "not opened yet",

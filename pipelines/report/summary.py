@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from rushes.pipelines.report import caption_account, facts
+from rushes.pipelines.report import caption_account, facts, rights
 from rushes.pipelines.report.accounting import Account, Books, open_books
 from rushes.pipelines.stages.select import selections
 from rushes.pipelines.store import shards, storage
@@ -42,6 +42,7 @@ def of(run: str, policy: str | None = None, books: Books | None = None) -> dict[
         "selections": found.policies,
         "stale": selections.stale(books.ledger),
         "captions": caption_account.of(books.connection),
+        **rights.of(books),
         "shards": _shards(run, found.policy),
     }
 
@@ -119,6 +120,7 @@ def lines(found: dict[str, Any]) -> list[str]:
     text += [f"  {'sum':<9} {'':<24} {total:>12.3f} {sum(e['clips'] for e in found['account']):>8}"]
     if found["captions"]:
         text += ["", *caption_account.lines(found["captions"])]
+    text += rights.lines(found)
     if found["shards"]:
         s = found["shards"]
         text += ["", f"{s['samples']} clips in {s['shards']} shards, {s['bytes'] / 1e6:.1f} MB"]

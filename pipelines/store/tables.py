@@ -162,6 +162,7 @@ TABLES: dict[str, pa.Schema] = {
         has_audio=_b,
         hdr=_b,
         color_range=_s,
+        digest=_s,
     ),
     # A contact strip of every clip, WebP, for people to look at.
     "strips": _schema(key=_s, webp=pa.binary()),
@@ -275,6 +276,24 @@ TABLES: dict[str, pa.Schema] = {
     "packed": _schema(key=_s, policy=_s, bucket=_s, shard=_s, index=_i, sha256=_s),
     # A part for each latent shard that is done.
     "latents": _schema(selection=_s, shard=_s, samples=_i, size_bytes=pa.int64(), sha256=_s, tokenizer=_s),
+    # What was taken down (`takedowns.py`): a row for each thing named and source that it is. `until` is when it was
+    # withdrawn; `key` and its stretch are those of a clip alone; one of kind `similar` `resembles` another that was
+    # taken down, and is left out only if `dropped`; `applied` tells whether the ledger is made without it.
+    "takedowns": _schema(
+        named=_s,
+        kind=_s,
+        reason=_s,
+        since=_s,
+        until=_s,
+        source_id=_s,
+        uri=_s,
+        key=_s,
+        start_s=_d,
+        end_s=_d,
+        resembles=_s,
+        dropped=_b,
+        applied=_b,
+    ),
     # What failed, where, and what to do about it. `seconds` is footage lost to the failure.
     "errors": _schema(
         stage=_s, unit=_s, uri=_s, source_id=_s, key=_s, start_s=_d, seconds=_d, code=_s, reason=_s, remedy=_s

@@ -23,10 +23,10 @@ def test_dedup_settings_come_from_the_policy() -> None:
     assert load({"name": "x"}).dedup.min_overlap == 0.75
 
 
-def test_what_could_not_be_measured_passes_only_where_the_rule_is_optional() -> None:
+def test_what_could_not_be_measured_passes_only_where_the_rule_keeps_what_is_missing() -> None:
     for nothing in (None, float("nan")):
         assert not Rule(name="r", measure="m", min=5).passes(nothing)
-        assert Rule(name="r", measure="m", min=5, optional=True).passes(nothing)
+        assert Rule(name="r", measure="m", min=5, missing="keep").passes(nothing)
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,10 @@ def test_bounds_are_inclusive(value: float, one: float, two: float) -> None:
         ({"name": "x", "rules": [{"name": "a", "measure": "m", "min": 3, "basis": "sure"}]}, "none of published"),
         ({"name": "x", "rules": [{"name": "a", "measure": "m", "min": float("inf")}]}, "not a finite number"),
         ({"name": "x", "rules": [{"name": "a", "measure": "m", "in": [[1]]}]}, "it may hold text, numbers"),
-        ({"name": "x", "rules": [{"name": "a", "measure": "m", "min": 3, "optional": "no"}]}, "neither true nor false"),
+        ({"name": "x", "rules": [{"name": "a", "measure": "m", "min": 3, "missing": "no"}]}, "neither drop nor keep"),
+        ({"name": "x", "rules": [{"name": "a", "measure": "m", "min": 3, "optional": True}]}, "no key optional"),
+        ({"name": "x", "rules": [{"name": "a", "measure": "m", "in": []}]}, "in lists no value"),
+        ({"name": "x", "rules": [{"name": "a", "measure": "m", "not_in": ["x", None]}]}, "not_in lists null"),
         (
             {"name": "x", "rules": [{"name": "a", "measure": "m", "keep_highest": 30}]},
             r"not between 0 and 1; 30 % is 0\.3",

@@ -10,7 +10,7 @@ Captions made of facts cost nothing and are composed anew, so that a run's histo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from itertools import islice
 from typing import Any
 
@@ -138,10 +138,10 @@ def _groups(clips: Iterable[Row], size: int) -> Iterator[list[Row]]:
         yield group
 
 
-def forget_journals(run: str, made_by: str) -> None:
-    """Remove what a stopped run with other settings had captioned; nobody would ask for it."""
-    there = storage.list_files(f"{run}/captions")
-    storage.remove_many([uri for uri in there if uri.rsplit("/", 1)[-1].split(".")[1:2] != [made_by]])
+def forget_journals(run: str, made_by: str, units: Set[str]) -> None:
+    """Remove what a stopped run with other settings, or of units that are no more, had captioned; nobody would ask."""
+    there = {uri: uri.rsplit("/", 1)[-1].split(".") for uri in storage.list_files(f"{run}/captions")}
+    storage.remove_many([uri for uri, of in there.items() if of[0] not in units or of[1:2] != [made_by]])
 
 
 class Journal:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from rushes.filters import duplicates, sketches
-from rushes.filters.duplicates import ALIGNED_BY, DuplicateRules, same_alignment
+from rushes.filters.duplicates import ALIGNED_BY, DuplicateRules, decide, same_alignment
 from rushes.pipelines.stages.match import match
 from rushes.pipelines.stages.match.clips import BLOCK, COLUMNS, FLOOR, gather
 from rushes.pipelines.store.columns import flat
@@ -99,3 +100,23 @@ def _pictures(ledger: Ledger, keys: pa.Array) -> Mapping[str, bytes]:
     for batch in _batches(ledger, "sketches", ["key", "picture"], where):
         found |= zip(batch["key"].to_pylist(), batch["picture"].to_pylist(), strict=True)
     return found
+
+
+def resembling(ledger: Ledger, meant: Callable[[pa.Array], pa.Array]) -> list[tuple[str, str]]:
+    """Return couples of keys, sorted: a clip that is meant, and another that shows the same by the default rules.
+
+    Read from the table `matches` as it stands; a ledger without it tells of none.
+
+    Args:
+        ledger: the ledger.
+        meant: says which of some keys are meant.
+    """
+    table = ledger.read("matches")
+    if not len(table):
+        return []
+    sides = [meant(flat(table[side])) for side in "ab"]
+    table, first = (one.filter(pc.xor(*sides)) for one in (table, pa.chunked_array([sides[0]])))
+    found = decide(match.measured(table), match.DEFAULTS).proven(match.unlike(table), match.DEFAULTS.max_unlike)
+    rows = pa.array(np.unique(found.couples))
+    couples = zip(*(table[side].take(rows).to_pylist() for side in "ab"), first.take(rows).to_pylist(), strict=True)
+    return sorted((a, b) if is_first else (b, a) for a, b, is_first in couples)

@@ -92,6 +92,10 @@ def facts_of(
     Size, rate and length are those of the encoded clip. A score stands under its scorer's name, its label as
     `<scorer>_label`, the source of the caption as `caption_source`. `weight` and `cluster` are there where the policy
     balances.
+
+    Where it comes from and what may be done with it: `uri` (without passwords), `source_id` and `digest` of the
+    source's content, `start_s` and `end_s` in its seconds, `licence`, `rights` and `extra` (JSON) as the list of inputs
+    gave them, empty where it gave none. The samples of latents hold the same.
     """
     clip = {**clip, "uri": redact(clip.get("uri") or "")}  # shards are handed on, passwords in a URI must not be
     facts = _typed(_FACTS, clip) | _typed(ENCODED, encoded) | _typed(_CAPTION, caption)

@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rushes.pipelines.progress import Reporter
+from rushes.pipelines.stages.pack import removed
 from rushes.pipelines.stages.pack.samples import Checked
 from rushes.pipelines.stages.select import selections
 from rushes.pipelines.store import archive, binding, storage
@@ -53,6 +54,8 @@ class Problem:
 def verify(run: str, full: bool = False, selection: str = "", *, reporter: Reporter | None = None) -> list[Problem]:
     """Return every problem of a selection's clip shards, of its latent shards if it has any, and against the ledger.
 
+    What is left of footage that was taken down is one, wherever in the run it is.
+
     Args:
         run: The run's folder.
         full: Whether to decode every clip rather than a few of each shard.
@@ -66,9 +69,10 @@ def verify(run: str, full: bool = False, selection: str = "", *, reporter: Repor
     ledger.require()
     name = _meant(ledger, selection)
     root, again = f"{run}/shards/{name}", selections.pack_command(run, name)
+    gone = [Problem(where=where, reason=reason, remedy=remedy) for where, reason, remedy in removed.left(ledger)]
     if not storage.exists(f"{root}/manifest.json"):
         reason = "its manifest.json is missing: nothing was packed yet, or packing has not finished"
-        return [Problem(where=root, reason=reason, remedy=f"run `{again}`")]
+        return [Problem(where=root, reason=reason, remedy=f"run `{again}`"), *gone]
     packed = ledger.read("packed", columns=["key", "shard", "sha256"], where=pc.field("policy") == name)
     problems = [*verify_shards(root, full, reporter, again=again, packed=packed)]
     if storage.exists(f"{run}/latents/{name}/manifest.json"):
@@ -77,7 +81,7 @@ def verify(run: str, full: bool = False, selection: str = "", *, reporter: Repor
     remedy = f"remove the part files of ledger/captions that were changed and run `{again}`"
     with reporter.work("verify") if reporter else nullcontext():
         slipped = [Problem(where=key, reason=reason, remedy=remedy) for key, reason in binding.wrong(ledger)]
-        return [*problems, *slipped, *_against_ledger(ledger, root, name, packed, again)]
+        return [*problems, *slipped, *_against_ledger(ledger, root, name, packed, again), *gone]
 
 
 def _meant(ledger: Ledger, wanted: str) -> str:

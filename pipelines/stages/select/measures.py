@@ -117,7 +117,7 @@ def remedy(rule: Rule, there: Iterable[str]) -> str:
         weights.require(rule.measure, ScoreConfig())  # without what the user gave: asking must fetch nothing
     except weights.MissingModel as error:
         command += f" ({error})"
-    return f"{command}; or set optional: true in the rule to pass clips without it"
+    return f"{command}; or set missing: keep in the rule to pass clips without it"
 
 
 def _derived(name: str, clips: pa.Table) -> npt.NDArray[np.float64]:

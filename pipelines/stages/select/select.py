@@ -11,6 +11,7 @@ import difflib
 import re
 from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -63,9 +64,9 @@ def check(policy: Policy, scorers: Sequence[str]) -> None:
 
 
 def check_names(policy: Policy, there: Iterable[str] = ()) -> None:
-    """Raise PolicyError for a measure that no run can have, with the names that are nearest to it.
+    """Raise PolicyError for a measure that no run can have, with the names nearest to it, or a limit of another kind.
 
-    `optional` is no excuse: such a rule would pass every clip, unseen.
+    `missing: keep` is no excuse: such a rule would pass every clip, unseen.
 
     Args:
         policy: what to check.
@@ -82,11 +83,28 @@ def check_names(policy: Policy, there: Iterable[str] = ()) -> None:
             near = difflib.get_close_matches(name, possible, n=3)
             said = f"did you mean {' or '.join(near)}?" if near else f"measures are {', '.join(sorted(possible))}"
             raise policies.PolicyError(f"policy {policy.name}: {where} needs {name!r}, which is no measure; {said}")
+    for rule in policy.rules:
+        _check_kind(rule, f"policy {policy.name}: rule {rule.name}")
+
+
+def _check_kind(rule: Rule, where: str) -> None:
+    """Raise PolicyError where a rule limits a measure by what it never is: text by a number, or a number by text."""
+    kind = TABLES["clips"].field(rule.measure).type if rule.measure in TABLES["clips"].names else pa.float64()
+    is_text = pa.types.is_string(kind)
+    if is_text and not (rule.min is rule.max is rule.share is None):
+        raise policies.PolicyError(f"{where} compares {rule.measure}, which is text, with a number; use in or not_in")
+    fits: Any
+    fits, wanted = (str, "text; put it in quotes") if is_text else ((int, float), "a number")
+    if pa.types.is_boolean(kind):
+        fits, wanted = bool, "true or false"
+    for value in (*(rule.among or ()), *(rule.not_among or ())):
+        if not isinstance(value, fits) or (isinstance(value, bool) and fits is not bool):
+            raise policies.PolicyError(f"{where} lists {value!r} for {rule.measure}, which is {wanted}")
 
 
 def unmeasured(policy: Policy, there: Set[str]) -> list[Rule]:
-    """Return the rules that need a measure which nobody made; those that are optional pass such clips instead."""
-    return [rule for rule in policy.rules if rule.measure not in there and not rule.optional]
+    """Return the rules that need a measure which nobody made; those that keep what is missing pass clips instead."""
+    return [rule for rule in policy.rules if rule.measure not in there and rule.missing == "drop"]
 
 
 def columns(policy: Policy) -> list[str]:
@@ -117,8 +135,8 @@ def judge(
 ) -> Judged:
     """Try every rule on every clip, the first one that fails being the reason.
 
-    Raises MissingMeasure where a rule that is not optional needs a measure or a scorer that is nowhere, PolicyError
-    where one compares a label with a number, and ValueError where two clips have one key.
+    Raises MissingMeasure where a rule that drops what is missing needs a measure or a scorer that is nowhere,
+    PolicyError where one compares a label with a number, and ValueError where two clips have one key.
 
     Args:
         clips: table `clips`, or those of its columns that `columns` names.

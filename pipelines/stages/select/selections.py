@@ -30,7 +30,7 @@ from rushes.pipelines.stages.match import stage as match
 from rushes.pipelines.stages.select import dedup
 from rushes.pipelines.stages.select import select as selecting
 from rushes.pipelines.stages.select.measures import measurable
-from rushes.pipelines.store import shards, storage
+from rushes.pipelines.store import shards, storage, takedowns
 from rushes.pipelines.store.ledger import Ledger, fingerprint
 from rushes.pipelines.store.tables import TABLES
 
@@ -175,7 +175,11 @@ def stale(ledger: Ledger) -> list[str]:
 
 def unfinished(ledger: Ledger) -> str:
     """Return why a ledger cannot be selected from yet, empty where it can: every unit must be scored."""
-    planned = set(ledger.read("units", ["unit"])["unit"].to_pylist())
+    units = ledger.read("units", ["unit", "source_id"])
+    down = pc.is_in(
+        units["source_id"], value_set=pa.array(sorted(takedowns.now(takedowns.read(ledger)).sources), pa.string())
+    )
+    planned = set(units.filter(pc.invert(down))["unit"].to_pylist())
     if probed := set(ledger.read("plan", ["unit"])["unit"].to_pylist()) - {
         part.unit for part in ledger.parts("sources")
     }:

@@ -19,7 +19,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rushes.filters.policy import DUPLICATE, Policy, Rule
+from rushes.filters.policy import DUPLICATE, Policy, Rule, Value
 from rushes.pipelines.stages.select import select, selections
 from rushes.pipelines.stages.select.measures import remedy
 from rushes.pipelines.store.columns import numbers
@@ -167,15 +167,19 @@ def _notes(ledger: Ledger, policy: Policy) -> list[str]:
 
 
 def limit_text(rule: Rule) -> str:
-    """Return a rule's limit as people write it: `≥ 16`, `highest 30 %`."""
+    """Return a rule's limit as people write it: `≥ 16`, `highest 30 %`, `is CC0 or missing`."""
     words: list[str] = []
     for sign, bound in (("≥", rule.min), ("≤", rule.max)):
         words += [f"{sign} {bound:g}"] if bound is not None else []
     for sign, among in (("is", rule.among), ("is not", rule.not_among)):
-        words += [f"{sign} {' or '.join(str(value).lower() for value in among)}"] if among is not None else []
+        words += [f"{sign} {' or '.join(map(_listed, among))}"] if among is not None else []
     if rule.share is not None:
         words.append(f"{'lowest' if rule.keep_highest is None else 'highest'} {100 * rule.share:g} %")
-    return " and ".join(words)
+    return " and ".join(words) + (" or missing" if rule.missing == "keep" else "")
+
+
+def _listed(value: Value) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 class _Clock:

@@ -98,7 +98,7 @@ def _clip(source: Mapping[str, Any], shot: Shot, part: Arrays, shots: ShotsConfi
     first, end = np.searchsorted(part["time_s"], [shot.start_s, shot.end_s])
     own = _within(part, int(first), int(end), shot.start_s, shot.end_s)
     copied = ("source_id", "uri", "wave", "unit", "width", "height", "fps", "bit_rate", "caption", "licence", "rights",
-              "extra", "hdr", "color_range")  # fmt: skip
+              "extra", "hdr", "color_range", "digest")  # fmt: skip
     return {
         **{name: source.get(name) for name in copied},
         "key": clip_key(source["source_id"], shot.start_s),

@@ -14,6 +14,7 @@ from rushes.pipelines.stages.shots import shots
 from rushes.pipelines.stages.shots.sketch import sketch
 from rushes.pipelines.stages.stage import Stage
 from rushes.pipelines.stages.unit import Pictures, Tally, Unit, guard
+from rushes.pipelines.store import takedowns
 from rushes.pipelines.store.ledger import to_table
 from rushes.pipelines.store.tables import TABLES
 
@@ -30,21 +31,23 @@ class Shots:
         """Find the clips of one unit; a source whose signals make no sense becomes an error row."""
         clips, trims, strips, errors = list[Row](), list[Row](), list[Row](), list[Row]()
         sketches = [TABLES["sketches"].empty_table()]
-        said = unit.read("witness")
+        said, out = unit.read("witness"), list[Row]()
         for source, spans in unit.spans():
             covered = sum(row["covered_s"] for row in spans)
             with guard(errors, uri=source["uri"], source_id=source["source_id"], start_s=0.0, seconds=covered):
                 own = said.filter(pc.equal(said["source_id"], source["source_id"])).to_pylist()
                 found, trimmed = shots.shots_of(source, spans, self.config.shots, self.config.scan, own)
+                found, gone = takedowns.apart(found, unit.task.get("down", {}).get(source["source_id"], ()))
                 found = [{**row, "wave": source["wave"], "unit": unit.name} for row in found]
                 pictures = Pictures(unit, "frames", source["source_id"])
                 sketches.append(_sketched(found, pictures))
                 strips.extend(_strips(pictures, found, self.config.shots.strip_frames))
                 clips.extend(found)
                 trims.extend(trimmed)
+                out.extend(gone)
         unit.write_errors(errors)
         unit.write("strips", strips)
-        unit.write("trims", trims)
+        unit.write("trims", [*trims, *takedowns.trims(out)])
         unit.write("sketches", pa.concat_tables(sketches))
         unit.write("clips", clips)
         return Tally(items=len(clips), seconds=sum(row["duration_s"] for row in clips), errors=len(errors))

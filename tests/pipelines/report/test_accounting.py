@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rushes.filters.policy import RESERVED
-from rushes.pipelines.report import facts, summary
+from rushes.pipelines.report import facts, rights, summary
 from rushes.pipelines.report.accounting import (
     EXACT_DUPLICATE,
     FATES,
@@ -287,3 +287,67 @@ def test_any_tiling_of_a_source_sums_to_its_length_under_each_selection(
 
 def test_no_rule_can_bear_a_name_that_the_account_uses_itself() -> None:
     assert {*FATES, EXACT_DUPLICATE} <= RESERVED
+
+
+def _taken(name: str, **changes: Any) -> dict[str, Any]:
+    return {"named": name * 16, "kind": "source", "source_id": name * 16, "since": "2026-11-29", "dropped": True,
+            "applied": True, **changes}  # fmt: skip
+
+
+def test_what_was_taken_down_is_dropped_for_that_also_its_copies_and_single_clips(tmp_path: Path) -> None:
+    run = _run(
+        tmp_path,
+        sources=[_source("a", 4), _source("a", 4, "copy.mp4"), _source("b", 8), _source("c", 3)],
+        signals=[{"source_id": "b" * 16, "covered_s": 8.0}],
+        clips=[_clip("b", 0, 5)],
+        trims=[{"source_id": "b" * 16, "start_s": 5.0, "end_s": 8.0, "reason": "takedown"}],
+        selection=[_verdict("b", 0)],
+        errors=[{"stage": "plan", "uri": "a.mp4", "seconds": 0.0, "code": "changed"}],
+        takedowns=[_taken("a"), _taken("b", kind="clip", key=f"{'b' * 16}-000005000"), _taken("c", applied=False)],
+    )
+    found = account(run)
+    found.check()
+    assert _lines(run) == {("kept", "kept"): 5.0, ("dropped", "takedown"): 11.0, ("pending", "scan"): 3.0}
+    (down,) = (entry for entry in found.entries if entry.reason == "takedown")
+    assert (down.clips, down.sources) == (1, 3)
+    stretches = {line.uri: [(s.fate, s.reason, s.start_s, s.end_s) for s in line.stretches]
+                 for line in facts.timelines(open_books(run))}  # fmt: skip
+    assert ("dropped", "takedown", 5.0, 8.0) in stretches["b.mp4"]
+    assert stretches["a.mp4"] == [("dropped", "takedown", 0.0, 4.0)]
+
+
+def test_footage_is_told_by_licence_and_what_has_none_is_a_row_of_its_own(tmp_path: Path) -> None:
+    given = {"a": "CC0-1.0", "b": " ", "c": None, "d": "CC0-1.0"}
+    run = _run(
+        tmp_path,
+        plan=[{"uri": f"{name}.mp4", "licence": licence} for name, licence in given.items()],
+        sources=[_source(name, 4) for name in "abc"],
+        signals=[{"source_id": name * 16, "covered_s": 4.0} for name in "abc"],
+        clips=[_clip("a", 0, 3), _clip("a", 3, 4), _clip("b", 0, 4), _clip("c", 0, 4)],
+        selection=[_verdict("a", 0), _verdict("a", 3, "dark"), _verdict("b", 0, "dark"), _verdict("c", 0)],
+        errors=[{"stage": "sources", "uri": "d.mp4", "seconds": 0.0, "code": "empty"}],
+    )
+    found = summary.of(run)
+    assert found["licences"] == [
+        {"licence": "CC0-1.0", "sources": 2, "seconds": 4.0, "clips": 2, "kept_s": 3.0, "kept_clips": 1,
+         "kept_share": 0.75},
+        {"licence": None, "sources": 2, "seconds": 8.0, "clips": 2, "kept_s": 4.0, "kept_clips": 1, "kept_share": 0.5},
+    ]  # fmt: skip
+    text = "\n".join(summary.lines(found))
+    assert re.search(r"CC0-1\.0 +4\.000 +2 +1 +75\.0 %\n +not given +8\.000 +2 +1 +50\.0 %", text)
+
+
+def test_beyond_some_licences_the_rest_is_one_row_and_nothing_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rights, "LICENCES", 2)
+    names = "abcde"
+    run = _run(
+        tmp_path,
+        plan=[{"uri": f"{name}.mp4", "licence": None if name == "a" else f"L-{name}"} for name in names],
+        sources=[_source(name, 10 - at) for at, name in enumerate(names)],
+    )
+    found = rights.licences(open_books(run))
+    assert [(row["licence"], row["seconds"]) for row in found] == [
+        ("L-b", 9.0), ("L-c", 8.0), ("all others", 13.0), (None, 10.0),
+    ]  # fmt: skip

@@ -248,3 +248,21 @@ def test_the_report_needs_neither_ray_nor_torch(run: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code, str(run)], cwd=REPO, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_page_tells_licences_and_what_was_taken_down_as_text(run: Path) -> None:
+    ledger = Ledger(str(run))
+    plan = [{"uri": EVIL, "licence": "<b>CC0</b>"}, {"uri": "s3://bucket/b.mp4", "licence": None}]
+    ledger.write("plan", "w0000", plan, "0" * 12)
+    row = {
+        "named": "s3://user:secret@bucket/c.mp4",
+        "kind": "uri",
+        "reason": EVIL,
+        "since": "2026-11-29",
+        "dropped": True,
+    }
+    ledger.write("takedowns", "all", [row, row | {"named": "gone", "until": "2026-12-01"}], "0" * 12)
+    page = Path(write(str(run))).read_text()
+    assert "&lt;b&gt;CC0&lt;/b&gt;" in page and "not given" in page and "secret" not in page
+    assert 'href="#licences"' in page and 'href="#takedowns"' in page
+    assert "nothing here so far; it binds what comes in later" in page and "until 2026-12-01" in page

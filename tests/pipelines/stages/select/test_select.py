@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from rushes.filters.policy import MissingMeasure, Policy, PolicyError, Rule, load, preset
 from rushes.pipelines.stages.select import select as selecting
 from rushes.pipelines.stages.select.select import read_policy
+from rushes.pipelines.stages.select.trial import limit_text
 from rushes.pipelines.store.ledger import to_table
 from rushes.pipelines.store.tables import TABLES
 from tests.pipelines.clip_rows import EVERYTHING, NO_SCORES, clip, hashes, matched
@@ -66,6 +67,20 @@ def test_what_a_list_says_of_a_source_can_be_limited() -> None:
         chosen([clip(1, licence="CC0")], policy({"name": "a", "measure": "licence", "min": 1}))
 
 
+@pytest.mark.parametrize(("missing", "kept"), [("drop", [1]), ("keep", [1, 3])])
+def test_a_clip_without_a_licence_goes_or_stays_as_the_rule_says(missing: str, kept: list[int]) -> None:
+    listed = {"name": "free", "measure": "licence", "in": ["CC0", "CC-BY-4.0"], "missing": missing}
+    barred = {"name": "barred", "measure": "licence", "not_in": ["all rights reserved"], "missing": missing}
+    clips = [clip(1, licence="CC0"), clip(2, licence="all rights reserved"), clip(3)]
+    for rule in (listed, barred):
+        rows = chosen(clips, policy(rule))
+        assert [n for n, row in rows.items() if row["kept"]] == kept
+        assert (rows[2]["rule"], rows[2]["detail"]) == (rule["name"], "all rights reserved")
+    assert limit_text(load({"name": "p", "rules": [listed]}).rules[0]) == (
+        "is CC0 or CC-BY-4.0" + (" or missing" if missing == "keep" else "")
+    )
+
+
 def test_a_scorers_value_is_a_measure() -> None:
     by = policy({"name": "ugly", "measure": "aesthetic", "min": 5})
     scores = to_table("scores", [score(2, "aesthetic", 4.0), score(1, "aesthetic", 6.0), score(1, "text", 0.5)])
@@ -75,11 +90,11 @@ def test_a_scorers_value_is_a_measure() -> None:
     assert (rows[3]["rule"], rows[3]["detail"], rows[3]["value"]) == ("ugly", "not measured", None)
 
 
-def test_a_rule_without_its_scorer_stops_the_selection_unless_it_is_optional() -> None:
+def test_a_rule_without_its_scorer_stops_the_selection_unless_it_keeps_what_is_missing() -> None:
     rule = {"name": "ugly", "measure": "aesthetic", "min": 5}
     with pytest.raises(MissingMeasure, match="aesthetic"):
         select(to_table("clips", [clip(1)]), NO_SCORES, policy(rule))
-    assert chosen([clip(1)], policy(rule | {"optional": True}))[1]["kept"]
+    assert chosen([clip(1)], policy(rule | {"missing": "keep"}))[1]["kept"]
 
 
 def test_a_key_that_stands_twice_is_refused() -> None:
@@ -166,11 +181,11 @@ numbers = st.none() | st.sampled_from([0.0, 12.5, 25.0, 40.0, 60.0])
 )
 @settings(max_examples=60, deadline=None)
 def test_columns_and_single_verdicts_agree(
-    rows: list[tuple[float | None, str | None]], low: float | None, high: float | None, optional: bool
+    rows: list[tuple[float | None, str | None]], low: float | None, high: float | None, keeps: bool
 ) -> None:
     rules = (
-        Rule(name="bright", measure="luma_mean", min=low, max=high, optional=optional),
-        Rule(name="steady", measure="camera", not_among=("shake",), optional=optional),
+        Rule(name="bright", measure="luma_mean", min=low, max=high, missing="keep" if keeps else "drop"),
+        Rule(name="steady", measure="camera", not_among=("shake",), missing="keep" if keeps else "drop"),
         Rule(name="listed", measure="sharpness", among=(25.0, 40.0)),
     )
     by = Policy(name="p", rules=rules)
@@ -192,11 +207,11 @@ values = st.sampled_from([0.0, 1.0, 1.0, 2.0, 3.0]) | st.floats(-5, 5, width=32)
        st.booleans(), st.booleans(), st.randoms())  # fmt: skip
 @settings(max_examples=60, deadline=None)
 def test_a_share_keeps_exactly_that_many_of_those_that_came_so_far_whatever_the_order(
-    rows: list[tuple[float | None, bool]], share: float, highest: bool, optional: bool, dice: Any
+    rows: list[tuple[float | None, bool]], share: float, highest: bool, keeps: bool, dice: Any
 ) -> None:
     first = {"name": "still", "measure": "still_picture", "in": [False]}
     rule = {"name": "best", "measure": "quality", "keep_highest" if highest else "keep_lowest": share}
-    by = policy(first, rule | {"optional": optional}, enabled=False)
+    by = policy(first, rule | {"missing": "keep" if keeps else "drop"}, enabled=False)
     clips = [clip(n, still_picture=still) for n, (_, still) in enumerate(rows)]
     scores = [score(n, "quality", value) for n, (value, _) in enumerate(rows)]
     dice.shuffle(clips)
@@ -207,12 +222,12 @@ def test_a_share_keeps_exactly_that_many_of_those_that_came_so_far_whatever_the_
     )
     best = [n for _, n in ranked[: math.ceil(Fraction(str(share)) * len(ranked))]]
     unmeasured = [n for n, (value, still) in enumerate(rows) if value is None and not still]
-    assert [n for n, row in sorted(found.items()) if row["kept"]] == sorted([*best, *(unmeasured if optional else [])])
+    assert [n for n, row in sorted(found.items()) if row["kept"]] == sorted([*best, *(unmeasured if keeps else [])])
     for _, n in ranked[len(best) :]:
         row = found[n]
         assert (row["rule"], row["value"], row["limit"]) == ("best", rows[n][0], rows[best[-1]][0])
         assert row["detail"] == f"not among the {len(best)} {'highest' if highest else 'lowest'} of {len(ranked)}"
-    if not optional:
+    if not keeps:
         assert all((found[n]["rule"], found[n]["detail"], found[n]["limit"]) == ("best", "not measured", None)
                    for n in unmeasured)  # fmt: skip
 

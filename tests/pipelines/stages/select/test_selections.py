@@ -189,10 +189,22 @@ def test_a_measure_that_nobody_made_fails_a_dry_run_and_is_counted_around_only_w
             "rules: [{name: a, measure: qualty, min: 3}]",
             r"rule a needs 'qualty', which is no measure; did you mean quality",
         ),
-        ("rules: [{name: a, measure: qualty, min: 3, optional: true}]", "did you mean quality"),
+        ("rules: [{name: a, measure: qualty, min: 3, missing: keep}]", "did you mean quality"),
         ("dedup: {prefer: [pixel]}", "dedup.prefer needs 'pixel', which is no measure; did you mean pixels"),
         ("dedup: {semantic: {scorer: embeding}}", "dedup.semantic.scorer needs 'embeding'.*did you mean embedding"),
         ("rules: [{name: a, measure: xyzzy, min: 3}]", "which is no measure; measures are aesthetic, aspect, "),
+        (
+            "rules: [{name: a, measure: licence, min: 3}]",
+            "compares licence, which is text, with a number; use in or not_in",
+        ),
+        ("rules: [{name: a, measure: licence, keep_highest: 0.5}]", "compares licence, which is text, with a number"),
+        (
+            "rules: [{name: a, measure: licence, in: [CC0, no]}]",
+            "lists False for licence, which is text; put it in quotes",
+        ),
+        ("rules: [{name: a, measure: fps, not_in: [fast]}]", "lists 'fast' for fps, which is a number"),
+        ("rules: [{name: a, measure: quality, in: [good]}]", "lists 'good' for quality, which is a number"),
+        ("rules: [{name: a, measure: still_picture, in: [0]}]", "lists 0 for still_picture, which is true or false"),
     ],
 )
 def test_a_measure_that_there_never_is_is_wrong_usage_however_it_is_asked(

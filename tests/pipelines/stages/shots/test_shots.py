@@ -15,7 +15,7 @@ FPS = 24.0
 SOURCE: dict[str, Any] = {
     "source_id": "0123456789abcdef", "uri": "film.mp4", "wave": 0, "unit": "u0", "width": 640, "height": 360,
     "fps": FPS, "bit_rate": 1, "duration_s": 30.0, "audio_codec": "aac", "caption": "a street", "licence": None,
-    "rights": None, "extra": None, "hdr": False, "color_range": "tv",
+    "rights": None, "extra": None, "hdr": False, "color_range": "tv", "digest": "0123456789abcdef" * 4,
 }  # fmt: skip
 TICK = ("pan", "tilt", "zoom", "roll", "object_speed", "object_area", "residual", "bar_left", "bar_top", "bar_right",
         "bar_bottom", "dark", "bright")  # fmt: skip
