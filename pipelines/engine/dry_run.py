@@ -8,6 +8,7 @@ from typing import Any
 from rushes.pipelines.config import CurateConfig, check
 from rushes.pipelines.engine import plan
 from rushes.pipelines.media import footage
+from rushes.pipelines.media.passed_over import PassedOver, line
 from rushes.pipelines.stages.select import select, selections
 from rushes.pipelines.store.ledger import Ledger
 
@@ -23,13 +24,15 @@ def dry_run(inputs: Sequence[str], run: str, config: CurateConfig) -> dict[str, 
         raise selections.SelectionError(reason)
     count, size_bytes, known = 0, 0, 0
     before = {uri for batch in ledger.batches("plan", ["uri"]) for uri in batch.column("uri").to_pylist()}
-    for row in footage.expand(inputs, config.inputs):
+    passed_over = PassedOver()
+    for row in footage.expand(inputs, config.inputs, passed_over):
         count += 1
         size_bytes += row["size_bytes"] or 0
         known += row["uri"] in before
     return {
         "run": run, "inputs": count, "bytes": size_bytes, "new": count - known, "known": known,
         "units_so_far": len(plan.probed_units(ledger)), "policy": config.select.policy, "scorers": config.score.scorers,
+        "passed_over": [row for rows in passed_over.rows().values() for row in rows],
     }  # fmt: skip
 
 
@@ -38,6 +41,7 @@ def dry_run_lines(found: dict[str, Any]) -> list[str]:
     return [
         f"{found['inputs']} inputs, {found['bytes'] / 1e6:.1f} MB: {found['new']} new, "
         f"{found['known']} known to {found['run']}",
+        *filter(None, [line(found["passed_over"])]),
         f"policy {found['policy']}, scorers {', '.join(found['scorers'])}",
         "nothing was written",
     ]

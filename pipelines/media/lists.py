@@ -1,4 +1,4 @@
-"""Lists of inputs: the records of CSV, JSONL and Parquet files, and what is wrong with them. No Ray."""
+"""Lists of inputs: the records of CSV, JSONL and Parquet files, and what is wrong with them; playlists. No Ray."""
 
 from __future__ import annotations
 
@@ -13,6 +13,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rushes.pipelines.store import storage
+
+_PLAYLISTS = (b"#EXTM3U", b"ffconcat version", b"v=0", b"[playlist]", b"[Reference]")
+_PLAYLIST_TAGS = (b"<MPD", b"<smil", b"<asx", b"<ASX")
+
+
+def is_playlist(head: bytes) -> bool:
+    """Whether a file that begins so is text that names other files to be played, whatever it is called."""
+    text = head.lstrip(b"\xef\xbb\xbf \t\r\n")
+    return text.startswith(_PLAYLISTS) or (text.startswith(b"<") and any(tag in text for tag in _PLAYLIST_TAGS))
 
 
 def no_column(where: str, wanted: str, there: Iterable[Any]) -> ValueError:
