@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import av
 import av.error
@@ -48,6 +48,11 @@ class Piece:
     def end_s(self) -> float:
         """When the next one begins, in the time of the source; infinity for the last, as durations may err."""
         return math.inf if self.last else self.offset_s + self.duration_s
+
+    def part(self, start_s: float, end_s: float) -> tuple[tuple[float, float], ...]:
+        """Return what a range has of this piece, as one range or none."""
+        begin_s, stop_s = max(start_s, self.offset_s), min(end_s, self.offset_s + self.duration_s)
+        return ((begin_s, stop_s),) if begin_s < stop_s else ()
 
     def of(self, source: Mapping[str, Any]) -> dict[str, Any]:
         """Return the row of a source as if this piece were the whole of it."""
@@ -114,7 +119,7 @@ class _Clock:
 
 
 def find(container: InputContainer, stream: VideoStream, size_bytes: int) -> list[Piece]:
-    """Return the pieces of a stream, reading all of its packets and decoding none.
+    """Return the pieces of a stream, the whole file if its clock never jumps; all packets are read, none is decoded.
 
     Args:
         container: Just opened.
@@ -125,7 +130,7 @@ def find(container: InputContainer, stream: VideoStream, size_bytes: int) -> lis
     frame_s = 1 / float(rate) if rate else 0.04
     known, new = [_Clock(0)], _Clock(0)
     for packet in _timed(container, stream):
-        decoded_s = float(packet.dts * packet.time_base)
+        decoded_s = float(cast(int, packet.dts) * packet.time_base)
         if known[-1].takes(decoded_s):
             known[-1].add(packet, frame_s)
             new.packets = 0
@@ -136,6 +141,8 @@ def find(container: InputContainer, stream: VideoStream, size_bytes: int) -> lis
             new = _Clock(packet.pos)
         new.add(packet, frame_s)
         if new.packets == BELIEVED:
+            if known[-1].packets < BELIEVED:  # what a recorder had left of something else
+                known.pop()
             known.append(new)
             new = _Clock(0)
     return _joined(known, size_bytes)
@@ -168,12 +175,14 @@ def _timed(container: InputContainer, stream: VideoStream) -> Iterator[av.Packet
 
 def _joined(known: Sequence[_Clock], size_bytes: int) -> list[Piece]:
     found, offset_s = list[Piece](), 0.0
+    whole = len(known) == 1 and not known[0].first_byte
     ends = [*(clock.first_byte for clock in known[1:]), size_bytes]
     for clock, end in zip(known, ends, strict=True):
         if clock.packets:
             found.append(
                 Piece(
-                    within=(clock.first_byte, end), start_s=clock.start_s, duration_s=clock.end_s - clock.start_s,
+                    within=None if whole else (clock.first_byte, end),
+                    start_s=clock.start_s, duration_s=clock.end_s - clock.start_s,
                     offset_s=offset_s, last=clock is known[-1],
                 )
             )  # fmt: skip

@@ -30,6 +30,7 @@ LATE_FRAMES = 10  # pictures left out for their times that are more than a decod
 SHORT_S = 0.5  # a stream that ends this much before its header says is cut short
 
 Pixels = NDArray[np.uint8]
+Lost = tuple[tuple[float, float], ...]
 
 
 @dataclass(frozen=True)
@@ -61,10 +62,7 @@ class DecodeError(ValueError):
         left_out_s: Seconds of pictures that have no place in the time of the source.
     """
 
-    def __init__(
-        self, code: str, at_s: float, reason: str, remedy: str,
-        lost: tuple[tuple[float, float], ...] = (), left_out_s: float = 0.0,
-    ):  # fmt: skip
+    def __init__(self, code: str, at_s: float, reason: str, remedy: str, lost: Lost = (), left_out_s: float = 0.0):
         super().__init__(f"{reason}; {remedy}")
         self.code, self.at_s, self.reason, self.remedy = code, at_s, reason, remedy
         self.lost, self.left_out_s = lost, left_out_s
@@ -111,7 +109,12 @@ def pictures(
             yield from _of_piece(uri, source, piece, (since_s, start_s, end_s), threads)
         except DecodeError as error:
             errors.append(error)
-    if errors:
+        except footage.FootageError as error:
+            if piece.within is None:
+                raise
+            lost = piece.part(start_s, end_s)
+            errors.append(DecodeError("damaged", piece.offset_s, error.reason, error.remedy, lost))
+    if errors := [error for error in errors if error.lost_s]:
         raise _together(errors)
 
 
@@ -209,8 +212,7 @@ class _Reader:
     def _last_s(self, held: tuple[float, av.VideoFrame]) -> float:
         """Return how long the last picture is shown: where another piece follows, until it begins."""
         nominal_s, left_s = self._nominal_s(held[1]), self.end_s - held[0]
-        follows = not self.is_last and left_s > 0 and abs(left_s - nominal_s) < self.frame_s
-        return left_s if follows else nominal_s
+        return left_s if not self.is_last and 0 < left_s < nominal_s + self.frame_s else nominal_s
 
     def _lost_between(self, held: tuple[float, av.VideoFrame], time_s: float) -> bool:
         """Note the range between two pictures if some are missing there."""
@@ -300,7 +302,9 @@ class _Reader:
             raise DecodeError(code, lost[0][0], reason, remedy, tuple(lost))
         late = [at_s for at_s in self.late if start_s <= at_s < end_s]
         if len(late) >= LATE_FRAMES:
-            reason = f"time jumps back or stands still at {late[0]:.3f} s: {len(late)} pictures bear times that were shown already"
+            reason = (
+                f"time goes back or stands at {late[0]:.3f} s: {len(late)} pictures bear times that were shown already"
+            )
             remedy = "they were left out; remux the file to get them as well"
             raise DecodeError("timestamps", late[0], reason, remedy, left_out_s=len(late) * self.frame_s)
 

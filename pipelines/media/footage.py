@@ -12,7 +12,7 @@ import json
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import lru_cache
 from itertools import chain, islice, pairwise
 from pathlib import PurePosixPath
@@ -183,8 +183,8 @@ def probe(uri: str, scan: ScanConfig) -> dict[str, Any]:
     digest = _digest(uri)
     if facts["container"] in clocks.DISCONTINUOUS:
         pieces = _pieces(uri, digest.size_bytes)
-        if len(pieces) > 1:
-            facts = _facts(uri, scan, pieces[0].within) | clocks.columns(pieces)
+        if pieces and pieces[0].within:
+            facts |= _first_facts(uri, scan, pieces) | clocks.columns(pieces)
         elif pieces:
             facts["duration_s"] = pieces[0].start_s + pieces[0].duration_s - facts["start_s"]
     facts["bit_rate"] = facts["bit_rate"] or int(digest.size_bytes * 8 / max(facts["duration_s"], 0.001))
@@ -192,6 +192,14 @@ def probe(uri: str, scan: ScanConfig) -> dict[str, Any]:
         "source_id": digest.source_id, "uri": uri, "size_bytes": digest.size_bytes,
         "digest": digest.sampled, "digest_full": digest.full, **facts,
     }  # fmt: skip
+
+
+def _first_facts(uri: str, scan: ScanConfig, pieces: Sequence[clocks.Piece]) -> dict[str, Any]:
+    """Return the facts of the first piece of which a picture can be decoded."""
+    for piece in pieces:
+        with suppress(FootageError):
+            return _facts(uri, scan, piece.within)
+    return {}
 
 
 def _facts(uri: str, scan: ScanConfig, within: clocks.Range | None = None) -> dict[str, Any]:
@@ -221,10 +229,9 @@ def _footage(uri: str, container: InputContainer) -> VideoStream:
 def _pieces(uri: str, size_bytes: int) -> list[clocks.Piece]:
     with open_container(uri) as container:
         found = clocks.find(container, _footage(uri, container), size_bytes)
-    if len(found) > 1:
-        for at, piece in enumerate(found):
-            with open_container(uri, piece.within) as container:
-                found[at] = clocks.by_itself(piece, container, _footage(uri, container))
+    for at, piece in enumerate(found if found and found[0].within else []):
+        with suppress(FootageError), open_container(uri, piece.within) as container:
+            found[at] = clocks.by_itself(piece, container, _footage(uri, container))
     return found
 
 
@@ -369,10 +376,8 @@ def expand(
         if first is None:
             suffixes = " ".join(sorted(VIDEO_SUFFIXES))
             others = line(passed_over.rows().get(storage.absolute(name), []))
-            raise ValueError(
-                f"{name} holds no video; name a folder with files such as {suffixes}, or the files"
-                + (f" ({others})" if others else "")
-            )
+            told = f"{name} holds no video; name a folder with files such as {suffixes}, or the files"
+            raise ValueError(f"{told} ({others})" if others else told)
         for row in chain([first], rows):
             mark = hashlib.blake2b(row["uri"].encode("utf-8", "surrogateescape"), digest_size=8).digest()
             if mark not in seen:
@@ -391,7 +396,8 @@ def _expanded(name: str, config: InputConfig, passed_over: PassedOver) -> Iterat
     fs, path = storage.filesystem(uri)
     info = _stat(fs, path)
     if info is None and glob.has_magic(name):
-        found = fs.glob(path, detail=True) if not local else {f: fs.info(f) for f in _sorted_glob(path)}
+        named = glob.glob(path, recursive=True) if local else []  # noqa: PTH207 - patterns are absolute
+        found = {file: fs.info(file) for file in named} if local else fs.glob(path, detail=True)
         for item in (found[key] for key in sorted(found)):
             if item["type"] == "file":
                 yield _row(_uri_of(uri, item["name"]), item)
@@ -442,10 +448,6 @@ def _stat(fs: Any, path: str) -> dict[str, Any] | None:
         return cast("dict[str, Any]", fs.info(path))
     except FileNotFoundError:
         return None
-
-
-def _sorted_glob(pattern: str) -> list[str]:
-    return sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207 - patterns are absolute
 
 
 def _uri_of(parent: str, path: str) -> str:

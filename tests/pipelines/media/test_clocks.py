@@ -154,3 +154,21 @@ def test_a_window_reads_as_the_stretch_alone() -> None:
         assert window.seek(-3, io.SEEK_END) == 17 and window.read() == bytes(range(27, 30)) and window.read(1) == b""
         assert window.seek(2) == 2 and window.seek(3, io.SEEK_CUR) == 5 and window.read(100) == bytes(range(15, 30))
         assert window.seek(500) == 500 and window.read(1) == b""
+
+
+def test_what_a_recorder_had_left_of_something_else_costs_the_film_nothing(tmp_path: Path) -> None:
+    clocked(500.0, **GROUPS)(tmp_path / "old.ts"), of(shown=other, **GROUPS)(tmp_path / "film.ts")
+    old, film_ = (tmp_path / "old.ts").read_bytes(), (tmp_path / "film.ts").read_bytes()
+    with av.open(str(tmp_path / "old.ts")) as container:
+        places = [p.pos for p in container.demux(video=0) if p.size]
+    alone = shown(tmp_path / "film.ts", room.probe(str(tmp_path / "film.ts"), SCAN))
+    for first, last in ((12, 14), (11, 19)):  # amid a group: fewer packets than are believed, and more
+        path = tmp_path / f"{first}.ts"
+        path.write_bytes(old[places[first] : places[last]] + film_)
+        row, good = room.probe(str(path), SCAN), []
+        try:
+            good.extend(decode.pictures(str(path), row))
+        except decode.DecodeError as error:
+            assert first == 11 and error.lost_s == pytest.approx(row["duration_s"] - 2.0)
+        assert [zlib.adler32(p.frame.to_ndarray()) for p in good] == [p[2] for p in alone]
+        assert row["duration_s"] == pytest.approx(2.0, abs=0.4 if first == 11 else 1e-6)
