@@ -26,6 +26,8 @@ class InputConfig:
     """Column with the licence, if the list has one."""
     rights_column: str = "rights"
     """Column with the rights holder, if the list has one."""
+    suffixes: list[str] = field(default_factory=list)
+    """Suffixes of files that are taken from folders besides those of common video files, such as [.bin, .gif]."""
     units_per_wave: int = 64
     """A wave of inputs is split into at least about this many units, if it has so many; each holds ten minutes of
     footage at most, and more only where a wave has thousands of hours."""

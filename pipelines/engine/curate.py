@@ -22,6 +22,7 @@ from rushes.pipelines.engine import cluster, job, plan, removal
 from rushes.pipelines.engine.line import Line
 from rushes.pipelines.engine.removal import Takedown
 from rushes.pipelines.media import footage
+from rushes.pipelines.media.passed_over import PassedOver, line
 from rushes.pipelines.progress import Reporter
 from rushes.pipelines.report import summary
 from rushes.pipelines.stages import stage as stages
@@ -164,19 +165,22 @@ class Curation:
     def open(self, inputs: Sequence[str], retry_failed: bool) -> None:
         """Add the inputs to the work list and create or reopen the run folder; a wrong input leaves it untouched."""
         storage.sweep(self.run)
-        planned = plan.Planned(new=0, known=0, changed=[])
+        planned, passed_over = plan.Planned(new=0, known=0, changed=[]), PassedOver()
         if inputs:
-            rows = footage.expand(inputs, self.config.inputs)
+            rows = footage.expand(inputs, self.config.inputs, passed_over)
             with self.reporter.work("plan"):
                 planned = plan.add_inputs(self.listed(), rows, self.config.inputs, self._same_content)
             if planned.new:
                 self._write()
             log.info("plan      %d new inputs, %d known", planned.new, planned.known)
+            if told := line(row for rows in passed_over.rows().values() for row in rows):
+                log.info("plan      %s", told)
         self.probed = plan.probed_units(self.listed())
         if not self.probed:
             raise ValueError(f"{self.run} has no inputs yet; name files, folders, globs or lists")
         self.ledger.create()
         runfile.save(self.run, self.config, inputs)
+        self._note(passed_over)
         if retry_failed:
             self._write()
             self._forget_failures()
@@ -188,6 +192,16 @@ class Curation:
                 self.listed().write("errors", "plan-changed", lost, fingerprint("changed", changed))
             else:
                 self.listed().remove("errors", "plan-changed")
+
+    def _note(self, passed_over: PassedOver) -> None:
+        """Keep in the ledger what stood in the folders of the inputs and was not taken, as it is now."""
+        for folder, rows in passed_over.rows().items():
+            unit, print_ = f"in-{fingerprint(folder)}", fingerprint("passed_over", rows)
+            if self.listed().part("passed_over", unit, print_) in self.listed().parts("passed_over", unit):
+                continue
+            if rows or self.listed().parts("passed_over", unit):
+                self._write()
+                self.listed().write("passed_over", unit, rows, print_)
 
     def _same_content(self, uri: str) -> bool:
         found = self.ledger.read("sources", ["digest"], where=pc.field("uri") == uri)["digest"].to_pylist()

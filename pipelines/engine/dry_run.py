@@ -9,6 +9,7 @@ from rushes.pipelines.config import CurateConfig, check
 from rushes.pipelines.engine import plan, removal
 from rushes.pipelines.engine.removal import Takedown
 from rushes.pipelines.media import footage
+from rushes.pipelines.media.passed_over import PassedOver, line
 from rushes.pipelines.report import rights
 from rushes.pipelines.stages.select import select, selections
 from rushes.pipelines.store import takedowns
@@ -26,7 +27,8 @@ def dry_run(inputs: Sequence[str], run: str, config: CurateConfig, takedown: Tak
         raise selections.SelectionError(reason)
     count, size_bytes, known = 0, 0, 0
     before = {uri for batch in ledger.batches("plan", ["uri"]) for uri in batch.column("uri").to_pylist()}
-    for row in footage.expand(inputs, config.inputs):
+    passed_over = PassedOver()
+    for row in footage.expand(inputs, config.inputs, passed_over):
         count += 1
         size_bytes += row["size_bytes"] or 0
         known += row["uri"] in before
@@ -34,6 +36,7 @@ def dry_run(inputs: Sequence[str], run: str, config: CurateConfig, takedown: Tak
         "run": run, "inputs": count, "bytes": size_bytes, "new": count - known, "known": known,
         "units_so_far": len(plan.probed_units(ledger)), "policy": config.select.policy, "scorers": config.score.scorers,
         "takedowns": rights.taken(_taken(ledger, takedown or Takedown())),
+        "passed_over": [row for rows in passed_over.rows().values() for row in rows],
     }  # fmt: skip
 
 
@@ -46,6 +49,7 @@ def dry_run_lines(found: dict[str, Any]) -> list[str]:
     return [
         f"{found['inputs']} inputs, {found['bytes'] / 1e6:.1f} MB: {found['new']} new, "
         f"{found['known']} known to {found['run']}",
+        *filter(None, [line(found["passed_over"])]),
         f"policy {found['policy']}, scorers {', '.join(found['scorers'])}",
         *rights.taken_lines(found["takedowns"]),
         "nothing was written",

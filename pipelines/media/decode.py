@@ -7,7 +7,7 @@ them, does not depend on where the range begins.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, cast
@@ -21,15 +21,16 @@ from av.video.reformatter import Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from rushes.pipelines.media import footage
+from rushes.pipelines.media import clocks, footage
 
 MAX_BAD_PACKETS = 25
 PREROLLS_S = (0.0, 2.0, 10.0, 60.0)  # how much further back to seek, try after try, before decoding from the beginning
 LARGE = 4  # times the height of the small picture: from there on, its rows are picked rather than scaled by FFmpeg
-LATE_FRAMES = 10  # pictures out of order that are more than a decoder's slip
+LATE_FRAMES = 10  # pictures left out for their times that are more than a decoder's slip
 SHORT_S = 0.5  # a stream that ends this much before its header says is cut short
 
 Pixels = NDArray[np.uint8]
+Lost = tuple[tuple[float, float], ...]
 
 
 @dataclass(frozen=True)
@@ -53,24 +54,26 @@ class DecodeError(ValueError):
 
     Attributes:
         code: damaged (parts are lost), truncated (the end is missing), unreadable (nothing more could be read),
-            timestamps (no times can be told).
+            timestamps (pictures were left out, since their times were shown already).
         at_s: Where the first loss begins.
         reason: What was found.
         remedy: What to do.
         lost: The ranges of time, half-open, for which there is no picture.
+        left_out_s: Seconds of pictures that have no place in the time of the source.
     """
 
-    def __init__(self, code: str, at_s: float, reason: str, remedy: str, lost: tuple[tuple[float, float], ...] = ()):
+    def __init__(self, code: str, at_s: float, reason: str, remedy: str, lost: Lost = (), left_out_s: float = 0.0):
         super().__init__(f"{reason}; {remedy}")
-        self.code, self.at_s, self.reason, self.remedy, self.lost = code, at_s, reason, remedy, lost
+        self.code, self.at_s, self.reason, self.remedy = code, at_s, reason, remedy
+        self.lost, self.left_out_s = lost, left_out_s
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return DecodeError, (self.code, self.at_s, self.reason, self.remedy, self.lost)
+        return DecodeError, (self.code, self.at_s, self.reason, self.remedy, self.lost, self.left_out_s)
 
     @property
     def lost_s(self) -> float:
-        """Seconds without a picture."""
-        return sum(end - start for start, end in self.lost)
+        """Seconds that were not yielded."""
+        return sum(end - start for start, end in self.lost) + self.left_out_s
 
 
 def pictures(
@@ -100,41 +103,71 @@ def pictures(
         FootageError: If the file cannot be opened any more.
     """
     since_s = max(0.0, start_s - warm_s)
-    for preroll_s in (*PREROLLS_S, math.inf) if since_s > 0 else (math.inf,):
-        with footage.open_container(uri) as container:
-            reader = _Reader(container, source, threads)
+    errors = list[DecodeError]()
+    for piece in clocks.between(source, since_s, end_s):
+        try:
+            yield from _of_piece(uri, source, piece, (since_s, start_s, end_s), threads)
+        except DecodeError as error:
+            errors.append(error)
+        except footage.FootageError as error:
+            if piece.within is None:
+                raise
+            lost = piece.part(start_s, end_s)
+            errors.append(DecodeError("damaged", piece.offset_s, error.reason, error.remedy, lost))
+    if errors := [error for error in errors if error.lost_s]:
+        raise _together(errors)
+
+
+def _of_piece(
+    uri: str, source: Mapping[str, Any], piece: clocks.Piece, times: tuple[float, float, float], threads: int
+) -> Iterator[Picture]:
+    """Yield the pictures of one piece."""
+    since_s, start_s, end_s = max(times[0], piece.offset_s), *times[1:]
+    for preroll_s in (*PREROLLS_S, math.inf) if since_s > piece.offset_s else (math.inf,):
+        with footage.open_container(uri, piece.within) as container:
+            reader = _Reader(container, piece, source["fps"], threads)
             if reader.start(since_s, preroll_s):
                 yield from reader.read(since_s, end_s)
                 reader.report(start_s, end_s)
                 return
 
 
+def _together(errors: Sequence[DecodeError]) -> DecodeError:
+    """Return what is wrong with several pieces as one error."""
+    if len(errors) == 1:
+        return errors[0]
+    first, lost = errors[0], tuple(stretch for error in errors for stretch in error.lost)
+    reason = f"{first.reason}; and {len(errors) - 1} more such, {sum(error.lost_s for error in errors):.3f} s together"
+    left_out_s = sum(error.left_out_s for error in errors)
+    return DecodeError(first.code, first.at_s, reason, first.remedy, lost, left_out_s)
+
+
 class _Reader:
     """One pass over an open container."""
 
-    def __init__(self, container: InputContainer, source: Mapping[str, Any], threads: int):
-        self.container, self.threads = container, threads
+    def __init__(self, container: InputContainer, piece: clocks.Piece, fps: float, threads: int):
+        self.container, self.threads, self.is_last = container, threads, piece.last
         self.stream: VideoStream = footage.video_stream(container)
         self.stream.thread_type = "AUTO"
         self.stream.codec_context.thread_count = threads
-        self.origin_s: float = source["start_s"]
-        self.source_s: float = source["duration_s"]
+        self.begin_s, self.end_s = piece.offset_s, piece.offset_s + piece.duration_s
+        self.origin_s = piece.start_s - piece.offset_s  # what is 0 s of the source on the clock of this piece
         self.tick_s = float(self.stream.time_base or 0)
-        self.frame_s = 1 / source["fps"]
+        self.frame_s = 1 / fps
         self.bad_packets = 0
         self.reason = ""  # of the first loss
         self.fatal = False  # nothing more can be read
         self.dropped = False  # pictures were lost since the last sound one
         self.sound_after: float | None = None  # where set: broken until a key frame at or after this timestamp
         self.lost: list[tuple[float, float]] = []
-        self.late: list[float] = []  # where pictures came whose times lie before those of pictures already shown
+        self.late: list[float] = []  # where pictures came whose times are no later than those of pictures already shown
         self.reached_s: float | None = None  # where the stream ended, once it has
         self.head: tuple[float, av.VideoFrame] | None = None
         self.frames = self._timed()
 
     def start(self, since_s: float, preroll_s: float) -> bool:
         """Decode up to the first sound picture; return whether the range can be read exactly from here."""
-        seeks = since_s - preroll_s > 0
+        seeks = since_s - preroll_s > self.begin_s
         if seeks and not self._seek(since_s - preroll_s):
             return False
         self.head = next(self.frames, None)
@@ -159,7 +192,7 @@ class _Reader:
     def read(self, since_s: float, end_s: float) -> Iterator[Picture]:
         """Yield pictures, each with the time until the next."""
         if self.head is None:
-            self.reached_s = 0.0
+            self.reached_s = self.begin_s
             return
         held, self.head = self.head, None
         if held[0] > since_s + 0.5 * self.frame_s:
@@ -173,8 +206,13 @@ class _Reader:
             if time_s >= end_s:
                 return
         if since_s <= held[0] < end_s:
-            yield Picture(held[0], self._nominal_s(held[1]), held[1])
-        self.reached_s = held[0] + self._nominal_s(held[1])
+            yield Picture(held[0], self._last_s(held), held[1])
+        self.reached_s = held[0] + self._last_s(held)
+
+    def _last_s(self, held: tuple[float, av.VideoFrame]) -> float:
+        """Return how long the last picture is shown: where another piece follows, until it begins."""
+        nominal_s, left_s = self._nominal_s(held[1]), self.end_s - held[0]
+        return left_s if not self.is_last and 0 < left_s < nominal_s + self.frame_s else nominal_s
 
     def _lost_between(self, held: tuple[float, av.VideoFrame], time_s: float) -> bool:
         """Note the range between two pictures if some are missing there."""
@@ -194,11 +232,11 @@ class _Reader:
             if frame.time is not None:
                 time_s = frame.time - self.origin_s
             else:
-                time_s = 0.0 if last_s is None else last_s + self.frame_s
-            if time_s > -0.5 * self.tick_s and (last_s is None or time_s > last_s):
+                time_s = self.begin_s if last_s is None else last_s + self.frame_s
+            if time_s > self.begin_s - 0.5 * self.tick_s and (last_s is None or time_s > last_s):
                 last_s = time_s
-                yield max(time_s, 0.0), frame
-            elif last_s is not None and time_s < last_s - self.frame_s:
+                yield max(time_s, self.begin_s), frame
+            elif last_s is not None:
                 self.late.append(last_s)
 
     def _sound(self) -> Iterator[av.VideoFrame]:
@@ -246,7 +284,7 @@ class _Reader:
 
     def report(self, start_s: float, end_s: float) -> None:
         """Raise DecodeError if the range lacks pictures."""
-        code, last_s = "unreadable" if self.fatal else "damaged", min(end_s, self.source_s)
+        code, last_s = "unreadable" if self.fatal else "damaged", min(end_s, self.end_s)
         if self.reached_s is not None and last_s > self.reached_s:
             missing_s = last_s - self.reached_s
             # Where pictures were lost already, an early end is one more loss, however short and whatever sound goes on.
@@ -264,15 +302,18 @@ class _Reader:
             raise DecodeError(code, lost[0][0], reason, remedy, tuple(lost))
         late = [at_s for at_s in self.late if start_s <= at_s < end_s]
         if len(late) >= LATE_FRAMES:
-            reason = f"time jumps back at {late[0]:.3f} s: {len(late)} pictures bear times that were shown already"
-            raise DecodeError("timestamps", late[0], reason, "they were left out; remux the file to get them as well")
+            reason = (
+                f"time goes back or stands at {late[0]:.3f} s: {len(late)} pictures bear times that were shown already"
+            )
+            remedy = "they were left out; remux the file to get them as well"
+            raise DecodeError("timestamps", late[0], reason, remedy, left_out_s=len(late) * self.frame_s)
 
     def _sound_goes_on(self) -> bool:
         """Whether audio or subtitles reach the end that the header gives, so that only the pictures end early."""
         others = [s for s in self.container.streams if s.type in {"audio", "subtitle"}]
         if not others:  # to demux no stream is to demux them all
             return False
-        ends_s = self.source_s + self.origin_s - SHORT_S
+        ends_s = self.end_s + self.origin_s - SHORT_S
         try:
             self.container.seek(max(0, int(ends_s * av.time_base)))
             return any((p.pts or 0) * p.time_base >= ends_s for p in self.container.demux(others) if p.pts is not None)

@@ -11,8 +11,8 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from functools import lru_cache
 from itertools import chain, islice, pairwise
 from pathlib import PurePosixPath
@@ -20,12 +20,12 @@ from typing import Any, BinaryIO, cast
 
 import av
 import av.error
-import numpy as np
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from rushes.pipelines.config import InputConfig, ScanConfig
-from rushes.pipelines.media import fetched, lists
+from rushes.pipelines.media import clocks, fetched, lists, streams
+from rushes.pipelines.media.passed_over import PassedOver, line
 from rushes.pipelines.store import clip, objects, storage
 
 VIDEO_SUFFIXES = frozenset(
@@ -35,10 +35,8 @@ VIDEO_SUFFIXES = frozenset(
         ".nut", ".ogm", ".ogv", ".qt", ".rm", ".rmvb", ".ts", ".vob", ".webm", ".wmv", ".y4m",
     }
 )  # fmt: skip
-PROBED_PACKETS = 100  # timestamps looked at to tell a variable frame rate
 FIRST_PICTURE_PACKETS = 300  # packets tried until one gives a picture
 SQUARE_TOLERANCE = 0.005  # a sample aspect this near to 1 is a rounding of the encoder, not a shape
-_GUESSING = {"h264", "hevc", "m4v", "mpegvideo", "av1", "obu"}  # raw streams: the duration is a guess by size
 _PLAYLISTS = {"hls", "dash", "concat", "imf", "sdp", "rtsp", "ffmetadata"}
 _RANGES = {1: "tv", 2: "pc"}
 _SPACES = {0: "rgb", 1: "bt709", 4: "fcc", 5: "bt470bg", 6: "smpte170m", 7: "smpte240m", 8: "ycgco", 9: "bt2020nc",
@@ -54,7 +52,7 @@ class FootageError(ValueError):
 
     Attributes:
         code: missing, empty, not_video, still_picture, playlist, no_video_stream, no_index, unreadable, encrypted,
-            too_large, changed or crashed.
+            too_large, changed, joined or crashed.
         reason: What was found.
         remedy: What to do.
     """
@@ -68,11 +66,14 @@ class FootageError(ValueError):
 
 
 @contextmanager
-def open_container(uri: str) -> Iterator[InputContainer]:
-    """Open a video file or object for reading. Raises FootageError with the reason where it is none."""
+def open_container(uri: str, within: clocks.Range | None = None) -> Iterator[InputContainer]:
+    """Open a video file or object for reading, or a stretch of its bytes as if it were a file of its own.
+
+    Raises FootageError with the reason where it is none.
+    """
     with ExitStack() as stack:
         try:
-            container = _open(uri, stack)
+            container = _open(uri, within, stack)
         except (av.error.FFmpegError, OSError) as error:
             raise _why_not(uri, error) from error
         name = container.format.name
@@ -80,10 +81,13 @@ def open_container(uri: str) -> Iterator[InputContainer]:
             raise FootageError(uri, "playlist", f"a playlist ({name}), not footage", "list the files it names instead")
         if name == "image2" or name.endswith("_pipe"):
             raise FootageError(uri, "still_picture", "a still picture, not a video", "remove it from the inputs")
+        for picture in streams.doubtful(container):
+            with ExitStack() as other:
+                streams.flag_single(picture, _open(uri, within, other))
         yield container
 
 
-def _open(uri: str, stack: ExitStack) -> InputContainer:
+def _open(uri: str, within: clocks.Range | None, stack: ExitStack) -> InputContainer:
     # A file may be a playlist in disguise: nothing beyond local files may be opened on its behalf.
     options = {"protocol_whitelist": "file"}
     file: Any
@@ -93,17 +97,21 @@ def _open(uri: str, stack: ExitStack) -> InputContainer:
             raise IsADirectoryError(21, "a folder, not a file")
         if path.exists() and not path.is_file():  # reading it could wait for ever
             raise OSError("a pipe or a device, not a file")
-        file = str(path)
+        file = str(path) if within is None else stack.enter_context(path.open("rb"))
     else:
         stack.enter_context(storage.reaching(uri))
         pieces = fetched.of(uri)
         pieces.read(0, 1)  # what is wrong with the object is better told from here than through FFmpeg
         file = stack.enter_context(objects.Reader(pieces))
+    if within is not None:
+        file = clocks.Window(file, within)
     return stack.enter_context(av.open(file, metadata_errors="ignore", options=options))
 
 
 def _why_not(uri: str, error: Exception) -> FootageError:
     """Return the clearest reason why a file could not be opened."""
+    if isinstance(error, av.error.FFmpegError) and _is_playlist(uri):
+        return FootageError(uri, "playlist", "a playlist, not footage", "list the files it names instead")
     if isinstance(error, FileNotFoundError):
         return FootageError(uri, "missing", "there is no such file", "check the path, or remove it from the inputs")
     if isinstance(error, IsADirectoryError):
@@ -112,7 +120,7 @@ def _why_not(uri: str, error: Exception) -> FootageError:
         reason = f"cannot be read ({getattr(error, 'strerror', None) or error})"
         remedy = "check the rights on it and the connection, then use --retry-failed"
         return FootageError(uri, "unreadable", reason, remedy)
-    with _open_small(uri) as (file, size_bytes):
+    with open_small(uri) as (file, size_bytes):
         head = file.read(4096)
     if size_bytes == 0:
         return FootageError(uri, "empty", "the file is empty", "fetch it again, or remove it from the inputs")
@@ -125,9 +133,17 @@ def _why_not(uri: str, error: Exception) -> FootageError:
     return FootageError(uri, "not_video", reason, "fetch it again, or remove it from the inputs")
 
 
+def _is_playlist(uri: str) -> bool:
+    try:
+        with open_small(uri) as (file, _):
+            return lists.is_playlist(file.read(4096))
+    except OSError:
+        return False
+
+
 @contextmanager
-def _open_small(uri: str) -> Iterator[tuple[BinaryIO, int]]:
-    """Open for a few small reads: of an object each fetches what was not fetched already and no more."""
+def open_small(uri: str) -> Iterator[tuple[BinaryIO, int]]:
+    """Open for a few small reads, and tell the size: of an object each fetches what is not here already and no more."""
     if storage.is_local(uri):
         with storage.open_read(uri) as file:
             yield file, storage.size(uri)
@@ -137,15 +153,15 @@ def _open_small(uri: str) -> Iterator[tuple[BinaryIO, int]]:
 
 
 def video_stream(container: InputContainer) -> VideoStream:
-    """Return the footage of a container: its first video stream that is not a cover picture.
+    """Return the footage of a container, as `streams.best` finds it: whoever reads a source reads the same one.
 
     Raises:
         FootageError: If there is none.
     """
-    for stream in container.streams.video:
-        if not int(stream.disposition) & int(av.stream.Disposition.attached_pic):
-            return stream
-    found = ", ".join(sorted({stream.type for stream in container.streams})) or "no stream"
+    if (stream := streams.best(container)) is not None:
+        return stream
+    kinds = {"a picture beside it" if stream.type == "video" else stream.type for stream in container.streams}
+    found = ", ".join(sorted(kinds)) or "no stream"
     uri = str(container.name)
     raise FootageError(uri, "no_video_stream", f"holds {found} but no video", "remove it from the inputs")
 
@@ -154,33 +170,68 @@ def probe(uri: str, scan: ScanConfig) -> dict[str, Any]:
     """Return the columns of table `sources` that the file itself decides.
 
     `width` and `height` are as displayed: after rotation and sample aspect. `rotation_deg` is the clockwise turn that
-    a player makes. `start_s` is the timestamp of the first picture shown, from which all our times count.
+    a player makes. `start_s` is the timestamp of the first picture shown, from which all our times count. Where the
+    clock starts again in the middle (`clocks`), all but the length is told of the first piece.
 
     Raises:
         FootageError: If nothing can be made of the file.
     """
     if not storage.is_local(uri):
         fetched.afresh(uri)
-    with open_container(uri) as container:
-        try:
-            stream = video_stream(container)
-        except FootageError as error:
-            raise FootageError(uri, error.code, error.reason, error.remedy) from None
-        _admit(uri, stream, scan)
-        picture, times, packets = _beginning(uri, container, stream)
-        timing = _timing(container, stream, times, packets)
-        facts = _described(container, stream, picture) | _sound(container)
-    if max(picture.width, picture.height) > scan.max_side_px:
-        raise _too_large(uri, picture.width, picture.height, scan)
+    facts = dict.fromkeys(clocks.COLUMNS) | _facts(uri, scan)
     digest = _digest(uri)
-    start_s = _seconds(picture.pts, picture.time_base) or 0.0
-    facts |= {"start_s": start_s, "duration_s": timing["end_s"] - (start_s if timing["absolute"] else 0.0)}
-    facts |= {"fps": timing["fps"], "variable_fps": timing["variable"]}
+    if facts["container"] in clocks.DISCONTINUOUS:
+        pieces = _pieces(uri, digest.size_bytes)
+        if pieces and pieces[0].within:
+            facts |= _first_facts(uri, scan, pieces) | clocks.columns(pieces)
+        elif pieces:
+            facts["duration_s"] = pieces[0].start_s + pieces[0].duration_s - facts["start_s"]
     facts["bit_rate"] = facts["bit_rate"] or int(digest.size_bytes * 8 / max(facts["duration_s"], 0.001))
     return {
         "source_id": digest.source_id, "uri": uri, "size_bytes": digest.size_bytes,
         "digest": digest.sampled, "digest_full": digest.full, **facts,
     }  # fmt: skip
+
+
+def _first_facts(uri: str, scan: ScanConfig, pieces: Sequence[clocks.Piece]) -> dict[str, Any]:
+    """Return the facts of the first piece of which a picture can be decoded."""
+    for piece in pieces:
+        with suppress(FootageError):
+            return _facts(uri, scan, piece.within)
+    return {}
+
+
+def _facts(uri: str, scan: ScanConfig, within: clocks.Range | None = None) -> dict[str, Any]:
+    """Return what headers, the first packets and the first picture say."""
+    with open_container(uri, within) as container:
+        stream = _footage(uri, container)
+        _admit(uri, stream, scan)
+        guessed = streams.is_guessed(container, stream)
+        picture, times, packets = _beginning(uri, container, stream)
+        time = streams.timing(container, stream, times, packets, guessed)
+        facts = _described(container, stream, picture) | _sound(container)
+    if max(picture.width, picture.height) > scan.max_side_px:
+        raise _too_large(uri, picture.width, picture.height, scan)
+    start_s = streams.seconds(picture.pts, picture.time_base) or 0.0
+    duration_s = time.end_s - start_s if time.absolute and time.end_s > start_s else time.end_s
+    facts |= {"start_s": start_s, "duration_s": duration_s}
+    return facts | {"fps": time.fps, "variable_fps": time.variable}
+
+
+def _footage(uri: str, container: InputContainer) -> VideoStream:
+    try:
+        return video_stream(container)
+    except FootageError as error:  # a stretch of a file, and an object, do not know their names
+        raise FootageError(uri, error.code, error.reason, error.remedy) from None
+
+
+def _pieces(uri: str, size_bytes: int) -> list[clocks.Piece]:
+    with open_container(uri) as container:
+        found = clocks.find(container, _footage(uri, container), size_bytes)
+    for at, piece in enumerate(found if found and found[0].within else []):
+        with suppress(FootageError), open_container(uri, piece.within) as container:
+            found[at] = clocks.by_itself(piece, container, _footage(uri, container))
+    return found
 
 
 def digest_of(uri: str) -> clip.Digest:
@@ -194,14 +245,14 @@ def _digest(uri: str) -> clip.Digest:
     """Return the content digest of a file, or of what was fetched of an object and the version it was fetched of."""
     if not storage.is_local(uri) and (version := fetched.of(uri).version):
         return _digest_of_version(uri, version)
-    with _open_small(uri) as (file, size_bytes):
+    with open_small(uri) as (file, size_bytes):
         return clip.digest(file, size_bytes)
 
 
 @lru_cache(maxsize=4096)
 def _digest_of_version(uri: str, version: str) -> clip.Digest:
     """Return the digest of the object that is being worked on: once in a process, however many spans it has."""
-    with _open_small(uri) as (file, size_bytes):
+    with open_small(uri) as (file, size_bytes):
         return clip.digest(file, size_bytes)
 
 
@@ -243,7 +294,7 @@ def _beginning(uri: str, container: InputContainer, stream: VideoStream) -> tupl
     picture: av.VideoFrame | None = None
     reason = "not one picture in it can be decoded"
     packets = islice(container.demux(stream), FIRST_PICTURE_PACKETS)
-    while picture is None or len(times) < PROBED_PACKETS:
+    while picture is None or len(times) < streams.PROBED_PACKETS:
         try:
             packet = next(packets, None)
             if packet is None:
@@ -261,50 +312,6 @@ def _beginning(uri: str, container: InputContainer, stream: VideoStream) -> tupl
     if picture is None:
         raise FootageError(uri, "unreadable", reason, "fetch it again, or re-encode it from the original")
     return picture, times, read
-
-
-def _timing(container: InputContainer, stream: VideoStream, times: list[float], packets: int) -> dict[str, Any]:
-    """Return frame rate, whether it varies, and the end: by the stream's header, the container's, or its packets."""
-    whole = len(times) < PROBED_PACKETS
-    # Where packets follow, the last few may still miss the pictures that are shown between them.
-    steps = np.diff(np.sort(times)[: None if whole else -16])
-    steps = steps[steps > 0]
-    rate = stream.average_rate or stream.guessed_rate or stream.base_rate
-    fps = float(rate) if rate and 0 < rate < 1000 else 0.0
-    if not fps:
-        fps = 1 / float(np.median(steps)) if len(steps) else 25.0
-    absolute = False
-    if stream.duration and stream.time_base:
-        end_s = float(stream.duration * stream.time_base)
-    elif container.duration and container.format.name not in _GUESSING:
-        end_s = container.duration / av.time_base
-        absolute = "matroska" in container.format.name  # its duration counts from zero, others' from the first packet
-    else:
-        frames, end_s = _rest(container, stream)
-        absolute = bool(times)
-        end_s = max([end_s, *times]) + 1 / fps if times else (packets + frames) / fps
-    return {"fps": fps, "variable": _varies(steps, float(stream.time_base or 0)), "end_s": end_s, "absolute": absolute}
-
-
-def _varies(steps: np.ndarray, tick_s: float) -> bool:
-    """Whether the time between pictures differs by more than rounding; the longest may be a gap at an edit."""
-    if len(steps) <= 2:
-        return False
-    usual = np.sort(steps)[: -1 if len(steps) > 4 else None]
-    return bool(np.ptp(usual) > max(2.5 * tick_s, 0.1 * float(np.median(steps))))
-
-
-def _rest(container: InputContainer, stream: VideoStream) -> tuple[int, float]:
-    """Return number and last timestamp of the packets to come; only for files that name no duration."""
-    number, last = 0, 0.0
-    for packet in container.demux(stream):
-        number += packet.size > 0
-        last = max(last, _seconds(packet.pts, packet.time_base) or 0.0)
-    return number, last
-
-
-def _seconds(pts: int | None, time_base: Any) -> float | None:
-    return None if pts is None else float(pts * time_base)
 
 
 def _described(container: InputContainer, stream: VideoStream, picture: av.VideoFrame) -> dict[str, Any]:
@@ -346,24 +353,30 @@ def spans(duration_s: float, scan: ScanConfig) -> list[tuple[float, float]]:
     return list(pairwise(borders))
 
 
-def expand(inputs: Sequence[str], config: InputConfig) -> Iterator[dict[str, Any]]:
+def expand(
+    inputs: Sequence[str], config: InputConfig, passed_over: PassedOver | None = None
+) -> Iterator[dict[str, Any]]:
     """Yield a row {uri, size_bytes, version, caption, licence, rights, extra} for each source, each once.
 
     Inputs are files, folders (searched for video suffixes), globs, `s3://` forms of these, and lists in CSV, JSONL or
     Parquet, whose relative paths count from the list's folder and whose further columns go to `extra` as JSON. Memory
-    grows by a few bytes a source only. `version` tells a file's content has changed: modification time or etag.
+    grows by a few bytes a source only. `version` tells a file's content has changed: modification time or etag. What
+    folders hold besides is counted in `passed_over`.
 
     Raises:
         ValueError: For an input that is missing, a folder without videos, a list that cannot be read or lacks the
             column of URIs.
     """
     seen: set[bytes] = set()
+    passed_over = passed_over or PassedOver()
     for name in inputs:
-        rows = _reached(name, config)
+        rows = _reached(name, config, passed_over)
         first = next(rows, None)
         if first is None:
             suffixes = " ".join(sorted(VIDEO_SUFFIXES))
-            raise ValueError(f"{name} holds no video; name a folder with files such as {suffixes}, or the files")
+            others = line(passed_over.rows().get(storage.absolute(name), []))
+            told = f"{name} holds no video; name a folder with files such as {suffixes}, or the files"
+            raise ValueError(f"{told} ({others})" if others else told)
         for row in chain([first], rows):
             mark = hashlib.blake2b(row["uri"].encode("utf-8", "surrogateescape"), digest_size=8).digest()
             if mark not in seen:
@@ -371,32 +384,46 @@ def expand(inputs: Sequence[str], config: InputConfig) -> Iterator[dict[str, Any
                 yield row
 
 
-def _reached(name: str, config: InputConfig) -> Iterator[dict[str, Any]]:
+def _reached(name: str, config: InputConfig, passed_over: PassedOver) -> Iterator[dict[str, Any]]:
     with storage.reaching(name):
-        yield from _expanded(name, config)
+        yield from _expanded(name, config, passed_over)
 
 
-def _expanded(name: str, config: InputConfig) -> Iterator[dict[str, Any]]:
+def _expanded(name: str, config: InputConfig, passed_over: PassedOver) -> Iterator[dict[str, Any]]:
     local = storage.is_local(name)
     uri = os.path.abspath(storage.local_path(name)) if local else name  # noqa: PTH100 - "..", but no links resolved
     fs, path = storage.filesystem(uri)
     info = _stat(fs, path)
     if info is None and glob.has_magic(name):
-        found = fs.glob(path, detail=True) if not local else {f: fs.info(f) for f in _sorted_glob(path)}
+        named = glob.glob(path, recursive=True) if local else []  # noqa: PTH207 - patterns are absolute
+        found = {file: fs.info(file) for file in named} if local else fs.glob(path, detail=True)
         for item in (found[key] for key in sorted(found)):
             if item["type"] == "file":
                 yield _row(_uri_of(uri, item["name"]), item)
     elif info is None:
         raise ValueError(f"{name}: there is no such file, folder or object; check the path and the credentials")
     elif info["type"] == "directory":
-        for where, item in _walked(fs, path) if local else _found(uri):
-            name = PurePosixPath(where).name
-            if PurePosixPath(name).suffix.lower() in VIDEO_SUFFIXES and not name.startswith("."):
-                yield _row(where, item)
+        yield from _in_folder(storage.absolute(uri), _walked(fs, path) if local else _found(uri), config, passed_over)
     elif PurePosixPath(path).suffix.lower() in lists.SUFFIXES:
         yield from _listed(uri, config)
     else:
         yield _row(uri, info)
+
+
+def _in_folder(
+    folder: str, files: Iterable[tuple[str, Mapping[str, Any]]], config: InputConfig, passed_over: PassedOver
+) -> Iterator[dict[str, Any]]:
+    """Yield a row for each file with the suffix of a video, and count the others but for hidden ones."""
+    taken = VIDEO_SUFFIXES | {f".{suffix.strip().lower().lstrip('.')}" for suffix in config.suffixes}
+    passed_over.look_at(folder)
+    for where, item in files:
+        name = PurePosixPath(where).name
+        if name.startswith("."):
+            continue
+        if PurePosixPath(name).suffix.lower() in taken:
+            yield _row(where, item)
+        else:
+            passed_over.add(folder, name, item.get("size"))
 
 
 def _walked(fs: Any, path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -420,10 +447,6 @@ def _stat(fs: Any, path: str) -> dict[str, Any] | None:
         return cast("dict[str, Any]", fs.info(path))
     except FileNotFoundError:
         return None
-
-
-def _sorted_glob(pattern: str) -> list[str]:
-    return sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207 - patterns are absolute
 
 
 def _uri_of(parent: str, path: str) -> str:

@@ -1,4 +1,4 @@
-"""Lists, of inputs and of what is taken down: CSV, JSONL, Parquet, text, and what is wrong with them. No Ray."""
+"""Lists of inputs and of takedowns: CSV, JSONL, Parquet, text, and what is wrong with them; playlists. No Ray."""
 
 from __future__ import annotations
 
@@ -19,6 +19,14 @@ SUFFIXES = frozenset({".csv", ".jsonl", ".ndjson", ".parquet"})
 """Of lists with columns."""
 NAMES = ("uri", "source_id", "digest", "key")
 """Columns by which a list names what is taken down."""
+_PLAYLISTS = (b"#EXTM3U", b"ffconcat version", b"v=0", b"[playlist]", b"[Reference]")
+_PLAYLIST_TAGS = (b"<MPD", b"<smil", b"<asx", b"<ASX")
+
+
+def is_playlist(head: bytes) -> bool:
+    """Whether a file that begins so is text that names other files to be played, whatever it is called."""
+    text = head.lstrip(b"\xef\xbb\xbf \t\r\n")
+    return text.startswith(_PLAYLISTS) or (text.startswith(b"<") and any(tag in text for tag in _PLAYLIST_TAGS))
 
 
 def no_column(where: str, wanted: str, there: Iterable[Any]) -> ValueError:

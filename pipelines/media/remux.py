@@ -19,7 +19,7 @@ import av.error
 from av.container import InputContainer, OutputContainer
 from av.video.stream import VideoStream
 
-from rushes.pipelines.media import decode, footage
+from rushes.pipelines.media import clocks, decode, footage
 from rushes.pipelines.media.sound import Sound
 
 BORDER_S = 0.0006  # borders may have been rounded to the millisecond
@@ -66,16 +66,21 @@ def copy(uri: str, source: Mapping[str, Any], start_s: float, end_s: float, audi
         end_s: Half-open end.
         audio: Whether the sound goes along, decoded and encoded so that it begins and ends with the pictures.
     """
+    found = clocks.between(source, start_s + BORDER_S, end_s - BORDER_S)
+    if len(found) != 1:
+        return None  # the clock starts again within the clip
+    (piece,) = found
     with ExitStack() as stack:
-        container = stack.enter_context(footage.open_container(uri))
+        container = stack.enter_context(footage.open_container(uri, piece.within))
         path = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="rushes-"))) / "clip.mp4"
-        reader = _Packets(container, source, start_s, end_s)
+        reader = _Packets(container, piece.of(source), start_s - piece.offset_s, end_s - piece.offset_s)
         try:
             first = next(reader.packets)
-            sound = stack.enter_context(closing(Sound(uri, source, reader.start_s, end_s))) if audio else None
+            begin_s = piece.offset_s + reader.start_s
+            sound = stack.enter_context(closing(Sound(uri, source, begin_s, end_s))) if audio else None
             with mp4(path) as out:
                 _write(out, first, reader, sound)
-            if not _as_promised(path, source, reader):
+            if not _as_promised(path, reader):
                 return None
         except (_Inexact, av.error.FFmpegError, decode.DecodeError):
             return None
@@ -225,8 +230,9 @@ def _write(out: OutputContainer, first: av.Packet, reader: _Packets, sound: Soun
         sound.finish(out)
 
 
-def _as_promised(path: Path, source: Mapping[str, Any], reader: _Packets) -> bool:
+def _as_promised(path: Path, reader: _Packets) -> bool:
     """Whether a copied clip decodes without fault to a picture for each packet, at its time, in the source's shape."""
+    source = reader.source
     row = {**source, "start_s": 0.0, "duration_s": reader.duration_s}
     shape = source["coded_width"], source["coded_height"], source["pixel_format"]
     promised = sorted(time_s - reader.start_s for time_s in reader.times_s)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from fractions import Fraction
 from typing import Any, cast
 
@@ -11,10 +12,10 @@ import av
 import av.error
 import numpy as np
 from av.audio.stream import AudioStream
-from av.container import OutputContainer
+from av.container import InputContainer, OutputContainer
 from numpy.typing import NDArray
 
-from rushes.pipelines.media import footage
+from rushes.pipelines.media import clocks, footage
 
 WARM_S = 0.5  # audio decoders need a moment before a seek's result is exact
 JITTER_S = 0.03  # timestamps of audio this near to where it should be are rounding
@@ -27,12 +28,12 @@ class Sound:
     """The sound beside the pictures, sample by sample, read only as far as the pictures have come."""
 
     def __init__(self, uri: str, source: Mapping[str, Any], start_s: float, end_s: float):
-        self.opened = footage.open_container(uri)
-        self.container = self.opened.__enter__()
+        self.uri, self.pieces = uri, clocks.between(source, start_s, end_s)
+        self.opened = ExitStack()
         rate = source["audio_rate_hz"]
         self.rate = rate if rate in RATES else RATES[0]
         self.layout = "mono" if source["audio_channels"] == 1 else "stereo"
-        self.origin_s = source["start_s"] + start_s
+        self.start_s = start_s
         self.samples = round((end_s - start_s) * self.rate) if math.isfinite(end_s) else None
         self.written = 0
         self.heard = False
@@ -40,7 +41,7 @@ class Sound:
 
     def close(self) -> None:
         """Close the source."""
-        self.opened.__exit__(None, None, None)
+        self.opened.close()
 
     def attach(self, out: OutputContainer) -> bool:
         """Add the stream if there is a sample to be heard; return whether."""
@@ -85,14 +86,28 @@ class Sound:
 
     def _decoded(self) -> Iterator[tuple[int, NDArray[np.float32]]]:
         """Yield decoded sound with its offset in samples from the clip's start."""
-        stream = self.container.streams.audio[0]
+        for piece in self.pieces:
+            self.opened.close()
+            container = self.opened.enter_context(footage.open_container(self.uri, piece.within))
+            ends = math.inf if piece.last else round((piece.end_s - self.start_s) * self.rate)
+            for offset, samples in self._of_piece(container, piece):
+                if offset >= ends:
+                    break
+                yield offset, samples[:, : None if piece.last else int(ends) - offset]
+
+    def _of_piece(self, container: InputContainer, piece: clocks.Piece) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        """Yield the same of one piece, from a moment before the clip on."""
+        if not container.streams.audio:
+            return
+        stream = container.streams.audio[0]
+        origin_s = piece.start_s - piece.offset_s + self.start_s  # where the clip begins on the clock of the piece
         resampler = av.AudioResampler(format="fltp", layout=self.layout, rate=self.rate)
-        seek_s = max(0.0, self.origin_s - WARM_S)
-        self.container.seek(round(seek_s / float(stream.time_base or 1)), stream=stream)
+        if (seek_s := origin_s - WARM_S) > piece.start_s:
+            container.seek(round(seek_s / float(stream.time_base or 1)), stream=stream)
         offset: int | None = None
-        for frame in self._frames(stream):
+        for frame in self._frames(container, stream):
             if frame.time is not None:
-                at = round((frame.time - self.origin_s) * self.rate)
+                at = round((frame.time - origin_s) * self.rate)
                 offset = at if offset is None or abs(at - offset) > JITTER_S * self.rate else offset
             if offset is not None:
                 frame.pts = None
@@ -101,8 +116,8 @@ class Sound:
                     yield offset, samples
                     offset += samples.shape[1]
 
-    def _frames(self, stream: AudioStream) -> Iterator[av.AudioFrame]:
-        packets = self.container.demux(stream)
+    def _frames(self, container: InputContainer, stream: AudioStream) -> Iterator[av.AudioFrame]:
+        packets = container.demux(stream)
         while True:
             try:
                 packet = next(packets, None)

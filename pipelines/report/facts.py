@@ -256,6 +256,15 @@ def failed(books: Books) -> int:
     return tally(books, "errors") + books.account.unexplained_sources
 
 
+def passed_over(books: Books) -> list[dict[str, Any]]:
+    """Return how many files stood in the folders of the inputs and were not taken, by suffix, the most first."""
+    return _rows(
+        books,
+        "select suffix, sum(files)::bigint as files, sum(size_bytes)::bigint as size_bytes from passed_over "
+        "group by suffix order by files desc, suffix",
+    )
+
+
 def mixture(books: Books) -> dict[str, list[dict[str, Any]]]:
     """Return what the footage is made of: for several labels, seconds kept and dropped of the commonest values."""
     gather(books)

@@ -9,6 +9,7 @@ import base64
 import hashlib
 from importlib import resources
 
+from rushes.pipelines.media.passed_over import line
 from rushes.pipelines.report import accounting, captions, facts, measures, models, rights, sections
 from rushes.pipelines.report.accounting import Account
 from rushes.pipelines.report.markup import Html, count, el, seconds, share
@@ -62,7 +63,7 @@ def render(books: accounting.Books) -> str:
     cards = facts.cards(books, strips)
     shards = models.manifest(f"{run.rstrip('/')}/shards/{books.policy}")
     parts = [
-        sections.accounting(account),
+        sections.accounting(account, line(facts.passed_over(books))),
         sections.selections(facts.selected(books), selections.stale(books.ledger)),
         sections.funnel(facts.funnel(account, rules), facts.packed(books)),
         sections.mixture(facts.mixture(books)),

@@ -76,8 +76,8 @@ def _fate_bar(account: Account) -> Html:
     return el("div", charts.stacked(bars, 34, "What became of the footage", gap=2), el("ul", *keys, class_="legend"))
 
 
-def accounting(account: Account) -> Html:
-    """Return the table whose seconds sum to the input."""
+def accounting(account: Account, passed_over: str = "") -> Html:
+    """Return the table whose seconds sum to the input, and a line on files that are no part of it."""
     total = account.input_s
     rows = [_account_row(entry, total) for entry in account.entries]
     sums = el(
@@ -101,7 +101,7 @@ def accounting(account: Account) -> Html:
         "account", "Where every second went",
         "Each second of input ends in exactly one line. A dropped clip is still in the ledger: another policy may keep "
         "it without reading the footage again.",
-        el("div", table, class_="scroll"), verdict,
+        el("div", table, class_="scroll"), verdict, passed_over and el("p", passed_over, class_="verdict"),
     )  # fmt: skip
 
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from rushes.pipelines.media.passed_over import line
 from rushes.pipelines.report import caption_account, facts, rights
 from rushes.pipelines.report.accounting import Account, Books, open_books
 from rushes.pipelines.stages.select import selections
@@ -37,6 +38,7 @@ def of(run: str, policy: str | None = None, books: Books | None = None) -> dict[
         "input_s": round(found.input_s, 6),
         "account": _entries(found),
         "unexplained_s": round(found.unexplained_s, 6),
+        "passed_over": facts.passed_over(books),
         "failed": facts.failed(books),
         "failures": [{name: row[name] for name in _FAILURE} for row in _by_source(facts.failures(books))],
         "selections": found.policies,
@@ -118,6 +120,8 @@ def lines(found: dict[str, Any]) -> list[str]:
         )
     total = sum(e["seconds"] for e in found["account"])
     text += [f"  {'sum':<9} {'':<24} {total:>12.3f} {sum(e['clips'] for e in found['account']):>8}"]
+    if told := line(found.get("passed_over", [])):
+        text += ["", told]
     if found["captions"]:
         text += ["", *caption_account.lines(found["captions"])]
     text += rights.lines(found)

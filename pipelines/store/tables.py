@@ -55,7 +55,13 @@ TABLES: dict[str, pa.Schema] = {
         licence=_s,
         rights=_s,
         extra=_s,
+        # Where the clock starts again in the middle: first byte, first timestamp and length of each piece.
+        piece_bytes=pa.list_(pa.int64()),
+        piece_start_s=pa.list_(_d),
+        piece_duration_s=pa.list_(_d),
     ),
+    # What stood in the folders of the inputs and was passed over for its suffix; a part for each input.
+    "passed_over": _schema(folder=_s, suffix=_s, files=pa.int64(), size_bytes=pa.int64()),
     # One row per span: what the single decode measured, per frame and per motion tick.
     "signals": _schema(
         source_id=_s,

@@ -124,7 +124,7 @@ def _encoded(
     uri: str, source: Mapping[str, Any], start_s: float, end_s: float, shape: Shape, pack: PackConfig, audio: bool
 ) -> Cut:
     """Return the pictures of a range, decoded and encoded once."""
-    pictures = decode.pictures(uri, source, start_s - BORDER_S, end_s - BORDER_S, warm_s=0.0)
+    pictures = _shown(uri, source, start_s - BORDER_S, end_s - BORDER_S)
     first = next(pictures, None)
     if first is None:
         raise EncodeError(f"{uri} shows no picture from {start_s} s to {end_s} s; scan the source again")
@@ -145,6 +145,15 @@ def written(
             frames, duration_s = _write(out, first, pictures, _Film(out, first, source, shape, pack), sound)
         heard = sound is not None and sound.heard
         return Cut(path.read_bytes(), frames, duration_s, has_audio=heard, copied=False)
+
+
+def _shown(uri: str, source: Mapping[str, Any], start_s: float, end_s: float) -> Iterator[Picture]:
+    """Yield the pictures of a range; those that have no place in the time of the source are none of the clip's."""
+    try:
+        yield from decode.pictures(uri, source, start_s, end_s, warm_s=0.0)
+    except decode.DecodeError as error:
+        if error.lost:
+            raise
 
 
 def shape_of(source: Mapping[str, Any], pack: PackConfig, crop: Crop) -> Shape:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 from rushes.pipelines.config import CurateConfig, ScanConfig
-from rushes.pipelines.media import footage
+from rushes.pipelines.media import boxes, footage
 from rushes.pipelines.stages.stage import Stage
 from rushes.pipelines.stages.unit import Tally, Unit, guard
 
@@ -34,6 +35,9 @@ class Scan:
                 frames.extend(found[1])
                 errors.extend({**where, **row} for row in found[2])
                 windows.extend(found[3])
+            if math.isinf(job["end_s"]):
+                with guard(errors, **{**where, "start_s": source["duration_s"]}, seconds=0.0):
+                    boxes.check_alone(source)
         unit.write_errors(errors)
         unit.write("frames", frames)
         unit.write("windows", windows)

@@ -63,7 +63,7 @@ def made(folder: Path, spare: Path) -> dict[str, str]:
     late = write(spare / "open.mkv", pan(120), bf="3", g="30", **{"x264-params": "open-gop=1:scenecut=0"})
     copied(late, folder / "leading.mkv", skipped_groups=1)
     fails = {"empty.mp4": "empty", "text.mp4": "not_video", "noise.mkv": "not_video", "headless.mp4": "no_index",
-             "cut.mkv": "truncated", "twice.ts": "timestamps"}  # fmt: skip
+             "cut.mkv": "truncated"}  # fmt: skip
     return {path.name: fails.get(path.name, "") for path in folder.iterdir()}
 
 

@@ -139,12 +139,21 @@ def test_missing_and_wrapping_timestamps_are_read_whole(tmp_path: Path) -> None:
         assert np.diff(row["time_s"]) == pytest.approx(np.full(frames - 1, 0.04), abs=1e-3)
 
 
-def test_time_that_jumps_back_is_told(tmp_path: Path) -> None:
+def test_a_clock_that_starts_again_goes_on_and_nothing_is_left_out(tmp_path: Path) -> None:
     once = copied(write(tmp_path / "film.mp4", pan(100), bf="0", g="10"), tmp_path / "once.ts")
     (tmp_path / "twice.ts").write_bytes(once.read_bytes() * 2)
-    _, row, (error,) = looked_at(tmp_path / "twice.ts")
-    assert row["frames"] == 100 and error["code"] == "timestamps" and error["seconds"] == 0
-    assert "jumps back at 3.960 s" in error["reason"] and "remux" in error["remedy"]
+    source, row, errors = looked_at(tmp_path / "twice.ts")
+    assert row["frames"] == 200 and not errors and source["duration_s"] == pytest.approx(8.0)
+    assert np.diff(row["time_s"]) == pytest.approx(np.full(199, 0.04))
+
+
+def test_pictures_that_cannot_be_placed_count_as_lost(tmp_path: Path) -> None:
+    once = copied(write(tmp_path / "film.mp4", pan(100), bf="0", g="10"), tmp_path / "once.mkv")
+    (tmp_path / "twice.mkv").write_bytes(once.read_bytes() * 2)
+    source = {**footage.probe(str(tmp_path / "twice.mkv"), SCAN), "wave": 0, "unit": "u"}
+    row, _, (error,), _ = scan_span(source, 0, 0.0, math.inf, SCAN)
+    assert row["frames"] == 100 and error["code"] == "timestamps" and "at 3.960 s: 100 pictures" in error["reason"]
+    assert error["seconds"] == pytest.approx(4.0) and "remux" in error["remedy"]
 
 
 def test_leading_pictures_of_a_lost_group_are_left_out(tmp_path: Path) -> None:
