@@ -158,7 +158,7 @@ class PackConfig:
     """Codec of re-encoded clips."""
     hdr: Literal["tonemap", "keep", "drop"] = "tonemap"
     """What becomes of clips in HDR (PQ, HLG). tonemap: BT.709 in 8 bits, as models see them; keep: as they are, in 10
-    bits and tagged, with codec hevc or av1; drop: a rule `hdr` of the selection, then named POLICY-sdr, leaves them out."""
+    bits and tagged, with codec hevc or av1; drop: the rule `hdr` of a selection named POLICY-sdr leaves them out."""
     copy: Literal["never", "keyframes"] = "keyframes"
     """keyframes: a clip that begins at a key frame, ends where the stream can be ended exactly and needs no change is
     copied, which is exact to the bit and far cheaper; never: every clip is encoded, so that all have one GOP length."""

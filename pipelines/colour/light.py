@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -25,7 +25,7 @@ GAMMA = 2.4
 SYSTEM_GAMMA = 1.2  # of HLG at 1000 cd/m²; ITU-R BT.2100, table 5
 CODES = 65_535
 MOST = 128.0  # times white: more than 10 000 cd/m² in any primaries
-BLOCK_PX = 32_768  # pixels that are worked on at once: what is made of them stays in the processor's caches
+BLOCK_PX = 16_384  # pixels that are worked on at once: what is made of them stays in the processor's caches
 
 Codes, Pixels = NDArray[np.uint16], NDArray[np.uint8]
 Numbers = NDArray[np.float64]
@@ -107,7 +107,9 @@ def _tables(primaries: str, transfer: str) -> _Tables:
         weights=space.luminance(primaries).astype(np.float32)[None] if transfer == "hlg" else None,
         system=(PEAK_NITS / WHITE_NITS * bright ** (SYSTEM_GAMMA - 1)).astype(np.float32),
         matrix=space.to_bt709(primaries).astype(np.float32),
-        gain=(rolled_off(bright * MOST * WHITE_NITS) / WHITE_NITS / (bright * MOST)).astype(np.float32) if hdr else None,
+        gain=(rolled_off(bright * MOST * WHITE_NITS) / WHITE_NITS / (bright * MOST)).astype(np.float32)
+        if hdr
+        else None,
         code=np.round(255 * _to_code(share**2, transfer)).astype(np.uint8),
     )
 
@@ -126,20 +128,24 @@ def on_screen(codes: Codes, primaries: str, transfer: str) -> Pixels:
 
 
 def _shown(codes: Codes, tables: _Tables) -> Pixels:
-    light: Any = tables.light[codes]
+    light = cv2.LUT(codes, tables.light)
     if tables.weights is not None and tables.system is not None:
-        light *= tables.system[_roots(cv2.transform(light, tables.weights))].reshape(*light.shape[:2], 1)
+        light = _times(light, cv2.LUT(_roots(cv2.transform(light, tables.weights)), tables.system))
     light = cv2.transform(light, tables.matrix)
     if tables.gain is not None:
-        red, green, blue = cv2.split(light)
-        light *= tables.gain[_roots(cv2.max(cv2.max(red, green), blue) * np.float32(1 / MOST))][..., None]
-    return tables.code[_roots(light)]
+        brightest = cv2.reduce(light.reshape(-1, 3), 1, cv2.REDUCE_MAX).reshape(light.shape[:2])
+        light = _times(light, cv2.LUT(_roots(brightest * np.float32(1 / MOST)), tables.gain))
+    return cast(Pixels, cv2.LUT(_roots(light), tables.code))
+
+
+def _times(light: Any, gain: Any) -> Any:
+    return cv2.multiply(light, cv2.merge([gain] * 3))
 
 
 def _roots(light: Any) -> Codes:
     """Return the places in a table by square root of light from 0 to 1; what lies outside takes the nearest."""
-    root = cv2.sqrt(np.clip(light, 0, 1))
-    return np.rint(root * np.float32(CODES)).astype(np.uint16)
+    root = cv2.sqrt(np.clip(light, 0, 1)) * np.float32(CODES)
+    return (root + np.float32(0.5)).astype(np.uint16)
 
 
 @lru_cache(maxsize=4)

@@ -2,9 +2,9 @@
 
 Tags are believed. Without them,
 
-* the matrix is BT.2020's where the transfer or the primaries are those of HDR or BT.2020, else BT.709's where the longer
-  side has 1280 pixels at least or the shorter one more than 576, else BT.601's (players differ a little in the sizes;
-  readers that take no notice of tags, such as OpenCV's, always take BT.601);
+* the matrix is BT.2020's where the transfer is PQ or HLG or the primaries are BT.2020's, else BT.709's where the longer
+  side has 1280 pixels at least or the shorter one more than 576, as players guess, else BT.601's (PyAV, OpenCV and
+  decord take all untagged video for BT.601, so clips never are);
 * the range is that of the studio (16–235), but for formats whose name says otherwise (yuvj) and RGB;
 * the primaries are BT.2020's where the transfer is PQ or HLG or the matrix BT.2020's, else BT.709's;
 * the transfer is that of an ordinary screen.

@@ -28,10 +28,11 @@ BORDER_S = 0.0006  # borders may have been rounded to the millisecond
 SAME_S = 1e-4  # time bases differ by less than this
 _H264_IDR = 5
 # Filters that write matrix, primaries and transfer into a stream.
+_H26X = "_metadata=matrix_coefficients={matrix}:colour_primaries={primaries}:transfer_characteristics={transfer}"
 _TAGGING = {
-    "h264": "h264_metadata=matrix_coefficients={matrix}:colour_primaries={primaries}:transfer_characteristics={transfer}",
-    "hevc": "hevc_metadata=matrix_coefficients={matrix}:colour_primaries={primaries}:transfer_characteristics={transfer}",
-    "av1": "av1_metadata=matrix_coefficients={matrix}:color_primaries={primaries}:transfer_characteristics={transfer}",
+    "h264": f"h264{_H26X}",
+    "hevc": f"hevc{_H26X}",
+    "av1": f"av1{_H26X}".replace("colour", "color"),
     "vp9": "vp9_metadata=color_space={name}",
 }
 _MP4_TAGS = {"h264": "avc1", "hevc": "hvc1", "av1": "av01", "vp9": "vp09"}

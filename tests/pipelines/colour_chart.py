@@ -1,4 +1,4 @@
-"""A colour chart in any tagging, and what a screen should show of it: the standards once more, in float64, on their own.
+"""A colour chart in any tagging, and what a screen should show of it: the standards once more, in float64, on its own.
 
 Nothing here is taken from the code that it is to judge; where FFmpeg can convert by itself, the tests ask it as well.
 """
@@ -103,7 +103,11 @@ def wanted(tagging: Tagging) -> Numbers:
         srgb = tagging.curve == "srgb"
         light = np.where(coded <= 0.04045, coded / 12.92, ((coded + 0.055) / 1.055) ** 2.4) if srgb else coded**2.4
         light = np.clip(light @ gamut_matrix(tagging.gamut).T, 0, 1)
-        shown = np.where(light <= 0.0031308, light * 12.92, 1.055 * light ** (1 / 2.4) - 0.055) if srgb else light ** (1 / 2.4)
+        shown = (
+            np.where(light <= 0.0031308, light * 12.92, 1.055 * light ** (1 / 2.4) - 0.055)
+            if srgb
+            else light ** (1 / 2.4)
+        )
         return shown * 255
     nits = nits @ gamut_matrix(tagging.gamut).T
     brightest = np.maximum(nits.max(axis=1, keepdims=True), 1e-9)

@@ -62,7 +62,9 @@ def without_hdr(text: str) -> str:
         return text
     given = yaml.safe_load(text)
     rules = [HDR_RULE, *(given.get("rules") or [])]
-    return yaml.safe_dump({**given, "name": given["name"] + "-sdr", "rules": rules}, sort_keys=False, allow_unicode=True)
+    return yaml.safe_dump(
+        {**given, "name": given["name"] + "-sdr", "rules": rules}, sort_keys=False, allow_unicode=True
+    )
 
 
 def check(policy: Policy, scorers: Sequence[str]) -> None:

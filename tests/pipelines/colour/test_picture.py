@@ -1,4 +1,4 @@
-"""Claims about colour: a chart looks as the standards say, whatever it is tagged as, to all who turn frames into RGB."""
+"""Claims about colour: a chart looks as the standards say, whatever it is tagged as, to all who make RGB of frames."""
 
 from __future__ import annotations
 

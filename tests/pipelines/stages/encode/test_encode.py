@@ -138,7 +138,9 @@ def test_turned_footage_comes_out_upright(footage: Path) -> None:
         assert np.abs(small - wanted).mean() < 8, turn
 
 
-@pytest.mark.parametrize(("name", "told"), [("sample-videos__help.mkv", (6, 1, 1)), ("mediabunny__video-h265.mp4", (5, 1, 1))])
+@pytest.mark.parametrize(
+    ("name", "told"), [("sample-videos__help.mkv", (6, 1, 1)), ("mediabunny__video-h265.mp4", (5, 1, 1))]
+)
 def test_values_and_tags_stay_and_what_is_not_tagged_is(footage: Path, name: str, told: tuple[int, int, int]) -> None:
     path = str(footage / name)
     row = room.probe(path, ScanConfig())
