@@ -27,7 +27,8 @@ CODES = 65_535
 MOST = 128.0  # times white: more than 10 000 cd/m² in any primaries
 BLOCK_PX = 16_384  # pixels that are worked on at once: what is made of them stays in the processor's caches
 
-Codes, Pixels = NDArray[np.uint16], NDArray[np.uint8]
+Codes = NDArray[np.uint16]
+Pixels = NDArray[np.uint8]
 Numbers = NDArray[np.float64]
 
 
@@ -100,18 +101,21 @@ class _Tables:
 @lru_cache(maxsize=8)
 def _tables(primaries: str, transfer: str) -> _Tables:
     share = np.arange(CODES + 1) / CODES
-    hdr = transfer in ("pq", "hlg")
     bright = np.maximum(share, 0.5 / CODES) ** 2  # never 0: it is divided by
     return _Tables(
         light=_to_light(share, transfer).astype(np.float32),
         weights=space.luminance(primaries).astype(np.float32)[None] if transfer == "hlg" else None,
         system=(PEAK_NITS / WHITE_NITS * bright ** (SYSTEM_GAMMA - 1)).astype(np.float32),
         matrix=space.to_bt709(primaries).astype(np.float32),
-        gain=(rolled_off(bright * MOST * WHITE_NITS) / WHITE_NITS / (bright * MOST)).astype(np.float32)
-        if hdr
-        else None,
+        gain=_gain(bright).astype(np.float32) if transfer in ("pq", "hlg") else None,
         code=np.round(255 * _to_code(share**2, transfer)).astype(np.uint8),
     )
+
+
+def _gain(bright: Numbers) -> Numbers:
+    """Return what light is multiplied by where its brightest part is this share of `MOST`."""
+    light = bright * MOST
+    return rolled_off(light * WHITE_NITS) / WHITE_NITS / light
 
 
 def on_screen(codes: Codes, primaries: str, transfer: str) -> Pixels:

@@ -56,7 +56,7 @@ class Screen:
             return cast(Pixels, self._scaled(frame, width, height, "rgb24", interpolation, colour).to_ndarray())
         codes = self._codes(frame, width, height, interpolation, colour)
         if colour.primaries == "bt709" and not colour.hdr:
-            return cv2.convertScaleAbs(codes, alpha=1 / 257)
+            return cast(Pixels, cv2.convertScaleAbs(codes, alpha=1 / 257))
         return light.on_screen(codes, colour.primaries, colour.transfer)
 
     def _codes(
