@@ -250,18 +250,18 @@ class _Film:
     def _graph(self, frame: av.VideoFrame, colour: Colour) -> av.filter.Graph:
         """Return the filters for pictures of this size, format and colour."""
         x, y, width, height = self.shape.crop
-        scale = f"w={self.shape.width}:h={self.shape.height}:flags=bicubic+accurate_rnd+full_chroma_int+bitexact"
         meant, kind = colour, whole_format(frame.format, colour)
         if self.kept is not None and _keeps(colour, self.keeps_hdr):
             meant, kind = self.kept, self.pixel_format
-        if colour.matrix != "rgb":
-            scale += f":in_range={_range(colour)}:out_range={_range(meant)}"
-            scale += f":in_color_matrix={_matrix(colour)}:out_color_matrix={_matrix(meant)}"
         graph = av.filter.Graph()
         graph.threads = 1
-        steps = [("crop", f"{width}:{height}:{x}:{y}"), ("scale", scale), ("format", kind)]
+        steps = [
+            ("crop", f"{width}:{height}:{x}:{y}"),
+            ("scale", _scale((self.shape.width, self.shape.height), colour, meant)),
+            ("format", kind),
+        ]
         if (frame.width, frame.height) != self.coded:  # a stream may change its size in the middle
-            steps.insert(0, ("scale", f"{self.coded[0]}:{self.coded[1]}:flags=bicubic+accurate_rnd+bitexact"))
+            steps.insert(0, ("scale", _scale(self.coded, colour, colour)))
         for turn in reversed(self.shape.turn.rstrip(",").split(",") if self.shape.turn else []):
             name, _, value = turn.partition("=")
             steps.insert(0, (name, value))
@@ -282,6 +282,18 @@ def _own_colour(source: Mapping[str, Any], pack: PackConfig) -> Colour | None:
     """Return the colour of a source whose samples stay as they are; None where clips of it are BT.709 made anew."""
     colour = tags.of_source(source)
     return colour if _keeps(colour, pack.hdr == "keep") else None
+
+
+def _scale(size: tuple[int, int], colour: Colour, meant: Colour) -> str:
+    """Return the settings of FFmpeg's scaler from one colour to another.
+
+    It must be told all of it: of BT.709 it makes BT.601 where it is not told what comes out.
+    """
+    settings = f"w={size[0]}:h={size[1]}:flags=bicubic+accurate_rnd+full_chroma_int+bitexact"
+    if colour.matrix == "rgb":
+        return settings
+    settings += f":in_range={_range(colour)}:out_range={_range(meant)}"
+    return f"{settings}:in_color_matrix={_matrix(colour)}:out_color_matrix={_matrix(meant)}"
 
 
 def _matrix(colour: Colour) -> str:

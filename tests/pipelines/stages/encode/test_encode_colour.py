@@ -152,3 +152,13 @@ def test_only_what_shows_right_as_it_is_is_copied_and_what_is_copied_is_tagged(
     got = first(data)
     assert got.colorspace != 2 and got.color_primaries != 2 and got.color_trc != 2, "nobody has to guess"
     assert off(next(iter(video_frames(data)))[1], tagging) <= LIMIT
+
+
+@pytest.mark.parametrize("full", [False, True], ids=["tv", "pc"])
+@pytest.mark.parametrize("space", ["bt709", "smpte170m"])
+def test_samples_in_the_usual_colours_stay_what_they_are(tmp_path: Path, space: str, full: bool) -> None:
+    tagging = Tagging(space=space, full=full, size=SIZE)
+    row = film(tmp_path / "a.mkv", tagging)
+    data, _ = encode.cut(row["uri"], row, 0.0, math.inf, PackConfig(crf=1), WHOLE)
+    wanted = colour_chart.frame(tagging).to_ndarray().astype(int)
+    assert np.abs(first(data).to_ndarray().astype(int) - wanted).max() <= 2
