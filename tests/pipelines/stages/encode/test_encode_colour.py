@@ -162,3 +162,24 @@ def test_samples_in_the_usual_colours_stay_what_they_are(tmp_path: Path, space: 
     data, _ = encode.cut(row["uri"], row, 0.0, math.inf, PackConfig(crf=1), WHOLE)
     wanted = colour_chart.frame(tagging).to_ndarray().astype(int)
     assert np.abs(first(data).to_ndarray().astype(int) - wanted).max() <= 2
+
+
+UNTAGGED_HD = Tagging(untagged=True, size=(1280, 160))
+OPTIONS = {
+    "hevc": ("libx265", {"x265-params": "log-level=error"}),
+    "av1": ("libsvtav1", {"preset": "8"}),
+    "vp9": ("libvpx-vp9", {"deadline": "realtime", "cpu-used": "8"}),
+}
+
+
+@pytest.mark.parametrize("codec", sorted(OPTIONS))
+def test_copies_of_untagged_streams_of_every_codec_are_tagged_and_show_the_same_pictures(
+    tmp_path: Path, codec: Literal["hevc", "av1", "vp9"]
+) -> None:
+    encoder, options = OPTIONS[codec]
+    row = film(tmp_path / "a.mp4", UNTAGGED_HD, encoder, **options)
+    assert row["color_space"] is None
+    data, info = encode.cut(row["uri"], row, 0.0, math.inf, PackConfig(copy_codecs=[codec]), WHOLE)
+    got, source = first(data), next(decode.pictures(row["uri"], row)).frame
+    assert info["copied"] and tags.SPACES[int(got.colorspace)] == "bt709"
+    assert (got.to_ndarray() == source.to_ndarray()).all()
