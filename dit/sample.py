@@ -25,6 +25,7 @@ from rushes.dit.config import SampleConfig
 from rushes.dit.data import facts_of
 from rushes.dit.model import Condition, DiT, grid, load, unpatchify
 from rushes.dit.text import TextEncoder
+from rushes.pipelines.colour.picture import Screen, tag
 from rushes.pipelines.store import storage
 from rushes.tokenizer import model as tokenizer_model
 from rushes.tokenizer.config import Tell, silent
@@ -193,10 +194,8 @@ def _encode(container: Any, frames: Iterable[np.ndarray], planned: Plan) -> None
     stream = container.add_stream("libx264", rate=rate, options={"crf": "18"})
     stream.width, stream.height, stream.pix_fmt = planned.width, planned.height, "yuv420p"
     stream.thread_count = 1  # equal frames give equal bytes
-    context = stream.codec_context
-    context.colorspace = context.color_primaries = context.color_trc = 1  # BT.709
-    context.color_range = 1
+    tag(stream.codec_context)
+    screen = Screen()
     for rgb in frames:
-        frame = av.VideoFrame.from_ndarray(rgb, format="rgb24")
-        container.mux(stream.encode(frame.reformat(format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG")))
+        container.mux(stream.encode(screen.frame(rgb)))
     container.mux(stream.encode())

@@ -158,6 +158,9 @@ class PackConfig:
     """Start of every shard's name."""
     codec: Literal["h264", "hevc", "av1"] = "h264"
     """Codec of re-encoded clips."""
+    hdr: Literal["tonemap", "keep", "drop"] = "tonemap"
+    """What becomes of clips in HDR (PQ, HLG). tonemap: BT.709 in 8 bits, as models see them; keep: as they are, in 10
+    bits and tagged, with codec hevc or av1; drop: the rule `hdr` of a selection named POLICY-sdr leaves them out."""
     copy: Literal["never", "keyframes"] = "keyframes"
     """keyframes: a clip that begins at a key frame, ends where the stream can be ended exactly and needs no change is
     copied, which is exact to the bit and far cheaper; never: every clip is encoded, so that all have one GOP length."""
@@ -266,6 +269,11 @@ def check(config: CurateConfig) -> None:
         raise ValueError(
             f"shots.min_clip_s is {config.shots.min_clip_s}, more than shots.max_clip_s ({config.shots.max_clip_s}): "
             "no clip could be that long"
+        )
+    if config.pack.hdr == "keep" and config.pack.codec == "h264":
+        raise ValueError(
+            "pack.hdr is keep, which takes 10 bits, and pack.codec is h264, which few decoders read in 10 bits; "
+            "set --pack.codec hevc or av1, or --pack.hdr tonemap"
         )
     if not re.fullmatch(r"[A-Za-z0-9_-]+", config.pack.name):
         raise ValueError(f"pack.name is {config.pack.name!r}; it must be made of A-Z a-z 0-9 _ -")

@@ -17,15 +17,15 @@ MOST = 13
 
 # Rooms from the ground up; `pipelines` itself is the leaves that stand in no room: config, progress.
 FLOORS = [
-    "filters", "pipelines", "pipelines/store", "pipelines/media", "pipelines/models", "pipelines/stages",
-    "pipelines/report", "pipelines/export", "pipelines/engine", "pipelines/cli",
+    "filters", "pipelines", "pipelines/colour", "pipelines/store", "pipelines/media", "pipelines/models",
+    "pipelines/stages", "pipelines/report", "pipelines/export", "pipelines/engine", "pipelines/cli",
 ]  # fmt: skip
 BELOW = {room: set(FLOORS[:place]) for place, room in enumerate(FLOORS)}
 BELOW["filters"] = set()
 BELOW["pipelines"] = set()
 CHARTS = {"rushes.pipelines.report.charts", "rushes.pipelines.report.markup"}
 """Curves of a training are drawn as the report draws them."""
-STORE = {"pipelines", "pipelines/store"}
+STORE = {"pipelines", "pipelines/colour", "pipelines/store"}
 BELOW |= {"tokenizer": STORE, "dit": {*STORE, "tokenizer"}, "infra": set()}
 # Where the two halves meet: the command line, which only dispatches, the demo, and the tokenizer on clip shards.
 TRAINING = {

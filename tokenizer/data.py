@@ -22,11 +22,11 @@ import cv2
 import numpy as np
 import torch
 from av.video.frame import VideoFrame
-from av.video.reformatter import VideoReformatter
 from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
+from rushes.pipelines.colour.picture import Screen
 from rushes.pipelines.store import shards
 from rushes.tokenizer.config import Stage, TrainConfig, stage_at
 
@@ -52,6 +52,8 @@ class ClipError(ValueError):
 def video_frames(clip: bytes | str, side_px: int = 0) -> Iterator[tuple[float, UInt8[np.ndarray, "h w 3"]]]:
     """Yield time in seconds and RGB picture of each frame of a clip, given by its bytes or its path.
 
+    Its colours are those of an ordinary screen, whatever the clip is tagged as; HDR is tone-mapped.
+
     Args:
         clip: An mp4's content, or the path of any video file.
         side_px: Pictures are shrunk so that the shorter side has this many pixels; 0, or a smaller picture, keeps it.
@@ -59,16 +61,11 @@ def video_frames(clip: bytes | str, side_px: int = 0) -> Iterator[tuple[float, U
     Raises:
         ClipError: There is no video stream, or it cannot be decoded.
     """
-    scaler = VideoReformatter()
+    screen = Screen()
     for time_s, frame in _decoded(clip):
         scale = min(1.0, side_px / min(frame.width, frame.height)) if side_px else 1.0
         width, height = (round(side * scale) for side in (frame.width, frame.height))
-        yield time_s, _rgb(scaler, frame, width, height)
-
-
-def _rgb(scaler: VideoReformatter, frame: VideoFrame, width: int, height: int) -> UInt8[np.ndarray, "h w 3"]:
-    """Return a frame as a scaled picture. A frame's own `to_ndarray` sets a scaler up each time: 10 × the time."""
-    return scaler.reformat(frame, width=width, height=height, format="rgb24").to_ndarray()
+        yield time_s, screen.rgb(frame, width, height)
 
 
 def _decoded(clip: bytes | str) -> Iterator[tuple[float, VideoFrame]]:
@@ -178,8 +175,8 @@ def crop(clip: bytes, config: TrainConfig, dice: random.Random) -> UInt8[np.ndar
     scaled = max(config.side, min(round(config.side * (1 + dice.random() * (config.shrink - 1))), short))
     width, height = (max(config.side, round(n * scaled / short)) for n in (chosen[0][1].width, chosen[0][1].height))
     left, top = (int(dice.random() * (n - config.side + 1)) for n in (width, height))
-    scaler = VideoReformatter()
-    pictures = [_rgb(scaler, frame, width, height) for _, frame in chosen]
+    screen = Screen()
+    pictures = [screen.rgb(frame, width, height) for _, frame in chosen]
     cut = np.stack(pictures)[:, top : top + config.side, left : left + config.side]
     cut = cut[:, :, ::-1] if dice.random() < 0.5 else cut
     return np.concatenate([cut, np.repeat(cut[-1:], config.frames - len(cut), axis=0)])

@@ -17,10 +17,10 @@ from itertools import takewhile, tee
 import av
 import numpy as np
 import torch
-from av.video.frame import VideoFrame
 from jaxtyping import UInt8
 from PIL import Image, ImageDraw
 
+from rushes.pipelines.colour.picture import Screen, tag
 from rushes.pipelines.store import shards, storage
 from rushes.tokenizer.config import Allocation, Budget, Tell, silent
 from rushes.tokenizer.data import ClipError, segments, to_pictures
@@ -138,6 +138,7 @@ class SideBySide:
     def __init__(self, file: object, rates: Sequence[int], lengths: Sequence[int]):
         self.container = av.open(file, "w", format="mp4")
         self.stream: av.VideoStream | None = None
+        self.screen = Screen()
         self.rates, self.lengths, self.shown = rates, lengths, 0
 
     def add(
@@ -148,7 +149,7 @@ class SideBySide:
             picture = np.concatenate([a, b], axis=1)
             picture = np.concatenate([picture, self._bar(picture.shape[1])])
             picture = picture[: len(picture) // 2 * 2, : picture.shape[1] // 2 * 2]
-            frame = VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+            frame = self.screen.frame(np.ascontiguousarray(picture))
             frame.pts, frame.time_base = round(time_s * 90_000), Fraction(1, 90_000)
             stream = self._stream(frame.width, frame.height)
             self.container.mux(stream.encode(frame))
@@ -160,6 +161,7 @@ class SideBySide:
             self.stream.width, self.stream.height, self.stream.pix_fmt = width, height, "yuv420p"
             self.stream.codec_context.time_base = Fraction(1, 90_000)
             self.stream.codec_context.thread_count = 2
+            tag(self.stream.codec_context)
         return self.stream
 
     def _bar(self, width: int) -> UInt8[np.ndarray, "bar w 3"]:

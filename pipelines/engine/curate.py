@@ -119,8 +119,7 @@ class Curation:
     def __init__(self, run: str, config: CurateConfig, reporter: Reporter):
         self.run, self.config, self.reporter = storage.absolute(run), config, reporter
         self.ledger = Ledger(self.run)
-        self.policy_at = selections.source(self.run, config.select.policy)
-        self.policy = select.read_policy(self.policy_at)
+        self.policy, self.policy_text = selections.chosen(self.run, config.select.policy, config.pack.hdr)
         self.prints = job.fingerprints(config)
         self._snapshot: Ledger | None = None
         self.changed = False
@@ -334,7 +333,7 @@ class Curation:
         else:
             self._write()
             with self.reporter.work("select"):
-                found = selections.select(ledger, self.policy, select.policy_text(self.policy_at))
+                found = selections.select(ledger, self.policy, self.policy_text)
             log.info("select    %d of %d clips kept, %d duplicates", *found)
         self.prints["select"] = prints
         if others := [name for name in selections.stale(ledger) if name != self.policy.name]:

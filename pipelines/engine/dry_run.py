@@ -19,7 +19,7 @@ from rushes.pipelines.store.ledger import Ledger
 def dry_run(inputs: Sequence[str], run: str, config: CurateConfig, takedown: Takedown | None = None) -> dict[str, Any]:
     """Return what a curate command would work on, without writing anything."""
     check(config)
-    policy = select.read_policy(selections.source(run, config.select.policy))
+    policy = selections.chosen(run, config.select.policy, config.pack.hdr)[0]
     select.check(policy, config.score.scorers)
     ledger = Ledger(run)
     ledger.check()

@@ -17,10 +17,11 @@ import av.error
 import cv2
 import numpy as np
 from av.container import InputContainer
-from av.video.reformatter import Interpolation, VideoReformatter
+from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
+from rushes.pipelines.colour import light, picture, space, tags
 from rushes.pipelines.media import clocks, footage
 
 MAX_BAD_PACKETS = 25
@@ -329,47 +330,52 @@ def small(frame: av.VideoFrame, width_px: int, source: Mapping[str, Any]) -> tup
     """Return a picture's luma `[h, w]` and its colour `[h/2, w/2, 3]` (BGR), shrunk from the decoder's own planes.
 
     Both are 8 bit, full range and upright; the luma is `width_px` wide at the display aspect with an even height. HDR
-    stays in its code values. No full-size colour conversion takes place.
+    is brought to the greys of a screen, value by value; primaries stay. No full-size colour conversion takes place.
     """
     height_px = max(2, round(width_px * min(source["height"] / source["width"], 8.0) / 2) * 2)
     turned = source["rotation_deg"] in {90, 270}
     size = (height_px, width_px) if turned else (width_px, height_px)
-    (luma, *chroma), full, space = _own(frame, size) or _converted(frame, size)
-    colour = cv2.transform(cv2.merge([_halved(luma), *chroma]), _to_bgr(full, space))
+    told = tags.of(frame)
+    (luma, *chroma), matrix, full = _own(frame, size, told) or _converted(frame, size, told)
+    colour = cv2.transform(cv2.merge([_halved(luma), *chroma]), _to_bgr(matrix, full))
     luma = luma if full else cast(Pixels, cv2.LUT(luma, _full_range()))
+    if told.hdr:
+        luma, colour = (cast(Pixels, cv2.LUT(values, light.greys(told.transfer))) for values in (luma, colour))
     return _upright(luma, source), _upright(cast(Pixels, colour), source)
 
 
-def _own(frame: av.VideoFrame, size: tuple[int, int]) -> tuple[list[Pixels], bool, int] | None:
-    """Return Y and, half as wide and high, U and V of a picture, whether full range, and their colour space.
+def _own(frame: av.VideoFrame, size: tuple[int, int], told: tags.Colour) -> tuple[list[Pixels], str, bool] | None:
+    """Return Y and, half as wide and high, U and V of a picture, the matrix that makes RGB of them, whether full range.
 
     Shrinks a large picture without FFmpeg's scaler. None where the picture is small, or not three planes of bytes or
     little-endian words.
     """
-    name = frame.format.name
-    bits = _planar_bits(name)
+    bits = _planar_bits(frame.format.name)
     if bits is None or frame.height < LARGE * size[1]:
         return None
     half = (size[0] // 2, size[1] // 2)
-    luma, *chroma = (view(plane, bits) for plane in frame.planes)
+    luma, *chroma = (picture.view(plane, bits) for plane in frame.planes)
     found = [_shrunk(luma, size, bits, 2), *(_shrunk(plane, half, bits, 1) for plane in chroma)]
-    return found, name.startswith("yuvj") or int(frame.color_range) == 2, int(frame.colorspace)
+    return found, told.matrix, told.full
 
 
-def _converted(frame: av.VideoFrame, size: tuple[int, int]) -> tuple[list[Pixels], bool, int]:
+def _converted(frame: av.VideoFrame, size: tuple[int, int], told: tags.Colour) -> tuple[list[Pixels], str, bool]:
     """Return what `_own` does, of a picture of any size and format."""
-    grey = len(frame.format.components) == 1 and not frame.format.has_palette  # to YUV, it would change its range
-    kind = "yuvj420p" if frame.format.name.startswith("yuvj") else "yuv420p"
-    scaled = _scaler("small").reformat(
-        frame, width=size[0], height=size[1], format="gray" if grey else kind,
-        interpolation=Interpolation.AREA, threads=1,
+    if told.matrix == "grey":  # to YUV, it would change its range
+        kind, matrix = "gray", "bt709"
+    elif told.matrix == "rgb":
+        kind, matrix = "yuv420p", "bt601"
+    else:
+        kind, matrix = "yuvj420p" if frame.format.name.startswith("yuvj") else "yuv420p", told.matrix
+    space_ = None if told.matrix == "rgb" else Colorspace.ITU601  # from YUV to YUV any will do: nothing changes
+    scaled = _scaler().reformat(
+        frame, width=size[0], height=size[1], format=kind, interpolation=Interpolation.AREA, threads=1,
+        src_colorspace=space_, dst_colorspace=Colorspace.ITU601,
     )  # fmt: skip
     luma, *chroma = (_pixels(plane) for plane in scaled.planes)
     found = [luma, *(plane[: size[1] // 2, : size[0] // 2] for plane in chroma)]  # of an odd width, half is less
     found += [np.full((size[1] // 2, size[0] // 2), 128, np.uint8)] * (3 - len(found))
-    tagged = scaled if frame.format.is_rgb or frame.format.has_palette else frame
-    full = tagged.format.name.startswith("yuvj") or int(tagged.color_range) == 2
-    return found, full, int(scaled.colorspace)
+    return found, matrix, told.full and told.matrix != "rgb"
 
 
 @lru_cache(maxsize=64)
@@ -381,17 +387,10 @@ def _planar_bits(name: str) -> int | None:
     return parts[0].bits if planar and not form.is_big_endian else None
 
 
-def view(plane: av.video.plane.VideoPlane, bits: int) -> NDArray[Any]:
-    """Return the samples of a plane, `[h, w]` uint8 or uint16, without a copy."""
-    kind = np.dtype(np.uint8 if bits <= 8 else np.uint16)
-    rows = np.frombuffer(cast(Any, plane), kind).reshape(-1, plane.line_size // kind.itemsize)
-    return rows[: plane.height, : plane.width]
-
-
 def luma_plane(frame: av.VideoFrame) -> NDArray[Any] | None:
     """Return the luma of a picture as it was decoded, not turned, without a copy; None where it has no plane of it."""
     bits = _planar_bits(frame.format.name)
-    return None if bits is None else view(frame.planes[0], bits)
+    return None if bits is None else picture.view(frame.planes[0], bits)
 
 
 def _shrunk(samples: NDArray[Any], size: tuple[int, int], bits: int, halvings: int) -> Pixels:
@@ -418,13 +417,16 @@ def _halved(samples: NDArray[Any]) -> NDArray[Any]:
     return cv2.resize(samples[: 2 * height, : 2 * width], (width, height), interpolation=cv2.INTER_AREA)
 
 
-@lru_cache(maxsize=2)
-def _scaler(use: str) -> VideoReformatter:
-    """Return one scaler per use for all frames of a process: it keeps its tables while sizes and formats stay.
-
-    Always with one thread: waking more costs ten times what scaling to small pictures does.
-    """
+@lru_cache(maxsize=1)
+def _scaler() -> VideoReformatter:
+    """Return one scaler for the small pictures of a process: it keeps its tables while sizes and formats stay."""
     return VideoReformatter()
+
+
+@lru_cache(maxsize=1)
+def _screen() -> picture.Screen:
+    """Return what shows the larger pictures of a process."""
+    return picture.Screen()
 
 
 def _pixels(plane: av.video.plane.VideoPlane) -> Pixels:
@@ -439,20 +441,9 @@ def _full_range() -> Pixels:
 
 
 @lru_cache(maxsize=16)
-def _to_bgr(full: bool, space: int) -> NDArray[np.float32]:
-    """Return the 3×4 matrix from 8-bit YCbCr to BGR (ITU-R BT.601, BT.709, BT.2020)."""
-    kr, kb = {1: (0.2126, 0.0722), 9: (0.2627, 0.0593), 10: (0.2627, 0.0593)}.get(space, (0.299, 0.114))
-    kg = 1 - kr - kb
-    y, c, black = (1.0, 1.0, 0.0) if full else (255 / 219, 255 / 224, 16.0)
-    rows = np.array(
-        [
-            [y, 2 * (1 - kb) * c, 0],
-            [y, -2 * (1 - kb) * kb / kg * c, -2 * (1 - kr) * kr / kg * c],
-            [y, 0, 2 * (1 - kr) * c],
-        ]
-    )
-    offset = -rows @ np.array([black, 128.0, 128.0])
-    return np.column_stack([rows, offset]).astype(np.float32)
+def _to_bgr(matrix: str, full: bool) -> NDArray[np.float32]:
+    """Return the 3×4 matrix from 8-bit YCbCr to BGR."""
+    return np.ascontiguousarray(space.from_yuv(matrix, full)[::-1]).astype(np.float32)
 
 
 def _upright(pixels: Pixels, source: Mapping[str, Any]) -> Pixels:
@@ -464,36 +455,14 @@ def _upright(pixels: Pixels, source: Mapping[str, Any]) -> Pixels:
 def rgb(frame: av.VideoFrame, source: Mapping[str, Any], max_side_px: int) -> Pixels:
     """Return a picture as `[h, w, 3]` RGB, upright, with square pixels, shrunk so that no side exceeds the limit.
 
-    HDR is brought down to the range of a common screen, so that models and people see a natural picture.
+    Its colours are those of an ordinary screen, HDR tone-mapped (`colour.picture`): models and people see it naturally.
     """
     width, height = source["width"], source["height"]
     scale = min(1.0, max_side_px / max(width, height))
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     if source["rotation_deg"] in {90, 270}:
         size = size[::-1]
-    kind = "rgb48le" if source["hdr"] else "rgb24"
-    scaled = _scaler("rgb").reformat(
-        frame, width=size[0], height=size[1], format=kind, interpolation=Interpolation.AREA, threads=1
-    )
-    pixels = scaled.to_ndarray()
-    if source["hdr"]:
-        pixels = _screen(source["color_transfer"])[pixels]
-    return _upright(np.ascontiguousarray(pixels, dtype=np.uint8), source)
-
-
-@lru_cache(maxsize=2)
-def _screen(transfer: str) -> Pixels:
-    """Return the table from 16-bit HDR values to 8-bit ones of a common screen, 203 nits being its white."""
-    value = np.arange(65536) / 65535
-    if transfer == "smpte2084":  # ITU-R BT.2100 table 4, the PQ EOTF
-        power = value ** (1 / 78.84375)
-        nits = 10_000 * (np.maximum(power - 0.8359375, 0) / (18.8515625 - 18.6875 * power)) ** (1 / 0.1593017578125)
-    else:  # ITU-R BT.2100 table 5, the HLG inverse OETF, at 1000 nits
-        low, high = value**2 / 3, (np.exp((value - 0.55991073) / 0.17883277) + 0.28466892) / 12
-        nits = 1000 * np.where(value <= 0.5, low, high) ** 1.2
-    light = nits / 203
-    light = light * (1 + light / 25) / (1 + light)  # Reinhard's extended curve, white at 5 × the screen's
-    return np.round(255 * np.clip(light * 1.5, 0, 1) ** (1 / 2.2)).astype(np.uint8)
+    return _upright(_screen().rgb(frame, *size, Interpolation.AREA), source)
 
 
 def jpeg(pixels: Pixels, quality: int = 85) -> bytes:

@@ -23,6 +23,7 @@ import av.error
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
+from rushes.pipelines.colour import tags
 from rushes.pipelines.config import InputConfig, ScanConfig
 from rushes.pipelines.media import clocks, fetched, lists, streams
 from rushes.pipelines.media.passed_over import PassedOver, line
@@ -38,13 +39,6 @@ VIDEO_SUFFIXES = frozenset(
 FIRST_PICTURE_PACKETS = 300  # packets tried until one gives a picture
 SQUARE_TOLERANCE = 0.005  # a sample aspect this near to 1 is a rounding of the encoder, not a shape
 _PLAYLISTS = {"hls", "dash", "concat", "imf", "sdp", "rtsp", "ffmetadata"}
-_RANGES = {1: "tv", 2: "pc"}
-_SPACES = {0: "rgb", 1: "bt709", 4: "fcc", 5: "bt470bg", 6: "smpte170m", 7: "smpte240m", 8: "ycgco", 9: "bt2020nc",
-           10: "bt2020c", 14: "ictcp"}  # fmt: skip
-_TRANSFERS = {1: "bt709", 4: "gamma22", 5: "gamma28", 6: "smpte170m", 7: "smpte240m", 8: "linear", 13: "srgb",
-              14: "bt2020-10", 15: "bt2020-12", 16: "smpte2084", 17: "smpte428", 18: "arib-std-b67"}  # fmt: skip
-_PRIMARIES = {1: "bt709", 4: "bt470m", 5: "bt470bg", 6: "smpte170m", 7: "smpte240m", 8: "film", 9: "bt2020",
-              10: "smpte428", 11: "smpte431", 12: "smpte432"}  # fmt: skip
 
 
 class FootageError(ValueError):
@@ -321,16 +315,12 @@ def _described(container: InputContainer, stream: VideoStream, picture: av.Video
     aspect = float(stream.sample_aspect_ratio or context.sample_aspect_ratio or 1) or 1.0
     width = picture.width if abs(aspect - 1) < SQUARE_TOLERANCE else max(1, round(picture.width * aspect))
     width, height = (picture.height, width) if turn in {90, 270} else (width, picture.height)
-    transfer = _TRANSFERS.get(int(picture.color_trc))
     return {
         "container": container.format.name.split(",")[0], "video_codec": context.codec.canonical_name,
         "pixel_format": pixel.name, "bit_depth": max(component.bits for component in pixel.components),
         "width": width, "height": height, "coded_width": picture.width, "coded_height": picture.height,
         "rotation_deg": turn, "sample_aspect": aspect, "bit_rate": context.bit_rate or 0,
-        "color_range": "pc" if pixel.name.startswith("yuvj") else _RANGES.get(int(picture.color_range)),
-        "color_space": _SPACES.get(int(picture.colorspace)), "color_transfer": transfer,
-        "color_primaries": _PRIMARIES.get(int(picture.color_primaries)),
-        "hdr": transfer in {"smpte2084", "arib-std-b67"},
+        **tags.columns(picture),
     }  # fmt: skip
 
 

@@ -16,15 +16,26 @@ from typing import Any, cast
 
 import av
 import av.error
+from av.bitstream import BitStreamFilterContext
 from av.container import InputContainer, OutputContainer
 from av.video.stream import VideoStream
 
+from rushes.pipelines.colour import tags
 from rushes.pipelines.media import clocks, decode, footage
 from rushes.pipelines.media.sound import Sound
 
 BORDER_S = 0.0006  # borders may have been rounded to the millisecond
 SAME_S = 1e-4  # time bases differ by less than this
 _H264_IDR = 5
+# Filters that write matrix, primaries and transfer into a stream.
+_H26X = "_metadata=matrix_coefficients={matrix}:colour_primaries={primaries}:transfer_characteristics={transfer}"
+_TAGGING = {
+    "h264": f"h264{_H26X}",
+    "hevc": f"hevc{_H26X}",
+    "av1": f"av1{_H26X}".replace("colour", "color"),
+    "vp9": "vp9_metadata=color_space={name}",
+}
+_MP4_TAGS = {"h264": "avc1", "hevc": "hvc1", "av1": "av01", "vp9": "vp09"}
 _HEVC_IRAP = range(16, 22)  # ITU-T H.265, table 7-1
 
 
@@ -212,22 +223,37 @@ def _write(out: OutputContainer, first: av.Packet, reader: _Packets, sound: Soun
     # For AV1, whose decoder PyAV knows by another name than its encoders, no encoder must be looked for.
     stream = cast(VideoStream, out.add_stream_from_template(reader.stream, opaque=codec == "av1"))
     stream.time_base = reader.stream.time_base
-    if codec == "hevc":
-        stream.codec_context.codec_tag = "hvc1"
+    tagged = _tagged(reader, stream)
+    if codec == "hevc" or tagged is not None:
+        stream.codec_context.codec_tag = _MP4_TAGS[codec]
     if sound is not None and not sound.attach(out):
         sound = None
     origin, packet = cast(int, first.pts), cast("av.Packet | None", first)
     while packet is not None:
         shown_s = float((cast(int, packet.pts) - origin) * packet.time_base)
         packet.pts, packet.dts = cast(int, packet.pts) - origin, cast(int, packet.dts) - origin
-        packet.stream = stream
-        out.mux(packet)
+        ticks = packet.time_base
+        for ready in [packet] if tagged is None else tagged.filter(packet):  # which empties the packet
+            ready.stream, ready.time_base = stream, ticks
+            out.mux(ready)
         if sound is not None:
             sound.write(out, shown_s)
         packet = next(reader.packets, None)
     if sound is not None:
         sound.write(out, reader.duration_s)
         sound.finish(out)
+
+
+def _tagged(reader: _Packets, stream: VideoStream) -> BitStreamFilterContext | None:
+    """Return what tags the copy of an untagged stream as what it is taken for; None where there is nothing to do.
+
+    Readers guess differently, by size or not at all. Not one picture changes.
+    """
+    source = reader.source
+    filters, colour = _TAGGING.get(source["video_codec"]), tags.of_source(source)
+    if source["color_space"] is not None or filters is None or colour.matrix not in tags.NUMBERS:
+        return None
+    return BitStreamFilterContext(filters.format(name=colour.matrix, **tags.numbers(source)), reader.stream, stream)
 
 
 def _as_promised(path: Path, reader: _Packets) -> bool:

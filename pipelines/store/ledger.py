@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 from rushes.pipelines.store import storage
 from rushes.pipelines.store.tables import TABLES
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 OUTDATED = "0" * 12
 """The fingerprint of what must be made again, whatever the configuration."""

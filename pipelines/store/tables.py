@@ -278,6 +278,9 @@ TABLES: dict[str, pa.Schema] = {
         codec=_s,
         copied=_b,
         has_audio=_b,
+        color_space=_s,
+        color_range=_s,
+        hdr=_b,
     ),
     "packed": _schema(key=_s, policy=_s, bucket=_s, shard=_s, index=_i, sha256=_s),
     # A part for each latent shard that is done.

@@ -23,6 +23,9 @@ import cv2
 from av.container import OutputContainer
 from av.video.stream import VideoStream
 
+from rushes.pipelines.colour import tags
+from rushes.pipelines.colour.picture import Screen, tag, whole_format
+from rushes.pipelines.colour.tags import Colour
 from rushes.pipelines.config import PackConfig
 from rushes.pipelines.media import decode, remux
 from rushes.pipelines.media.decode import Picture
@@ -39,7 +42,6 @@ ENCODERS: dict[str, tuple[str, dict[str, str]]] = {
     "hevc": ("libx265", {"preset": "fast", "x265-params": "pools=1:frame-threads=1:log-level=error:info=0"}),
     "av1": ("libsvtav1", {"preset": "8", "svtav1-params": "lp=1" + (":asm=avx2" if _AVX2 else "")}),
 }
-_RGB_TAGS = {"color_range": 1, "colorspace": 1, "color_trc": 1, "color_primaries": 1}
 
 COPIED_FORMATS = frozenset({"yuv420p", "yuvj420p", "yuv420p10le"})  # what the encoders here would write as well
 Crop = tuple[float, float, float, float]
@@ -77,7 +79,7 @@ def cut(
         crop: Fractions of the upright picture to cut off at left, top, right and bottom.
 
     Returns:
-        The mp4, and {width, height, fps, frames, duration_s, codec, copied, has_audio}.
+        The mp4, and {width, height, fps, frames, duration_s, codec, copied, has_audio, color_space, color_range, hdr}.
 
     Raises:
         EncodeError: If the range holds no picture.
@@ -88,21 +90,25 @@ def cut(
     if _may_copy(source, shape, pack):
         copied = remux.copy(uri, source, start_s, end_s, audio)
         if copied is not None:
-            return copied.data, _facts(source, shape, source["video_codec"], copied)
+            return copied.data, _facts(source, shape, pack, copied)
     cut_ = _encoded(uri, source, start_s, end_s, shape, pack, audio)
-    return cut_.data, _facts(source, shape, pack.codec, cut_)
+    return cut_.data, _facts(source, shape, pack, cut_)
 
 
-def _facts(source: Mapping[str, Any], shape: Shape, codec: str, cut_: Cut) -> dict[str, Any]:
+def _facts(source: Mapping[str, Any], shape: Shape, pack: PackConfig, cut_: Cut) -> dict[str, Any]:
+    kept = _own_colour(source, pack)
     return {
         "width": shape.width,
         "height": shape.height,
         "fps": cut_.frames / cut_.duration_s if source["variable_fps"] else source["fps"],
         "frames": cut_.frames,
         "duration_s": cut_.duration_s,
-        "codec": codec,
+        "codec": source["video_codec"] if cut_.copied else pack.codec,
         "copied": cut_.copied,
         "has_audio": cut_.has_audio,
+        "color_space": tags.SPACES[tags.numbers(source)["matrix"]] if kept else "bt709",
+        "color_range": _range(kept) if kept else "tv",
+        "hdr": kept is not None and kept.hdr,
     }
 
 
@@ -113,6 +119,7 @@ def _may_copy(source: Mapping[str, Any], shape: Shape, pack: PackConfig) -> bool
         pack.copy == "keyframes"
         and source["video_codec"] in {pack.codec, *pack.copy_codecs}
         and source["pixel_format"] in COPIED_FORMATS
+        and _own_colour(source, pack) is not None
         and source["sample_aspect"] == 1
         and not shape.turn
         and shape.crop == (0, 0, *size)
@@ -203,7 +210,12 @@ def _write(
 
 
 class _Film:
-    """The video stream of a clip."""
+    """The video stream of a clip.
+
+    Pictures in the usual colours (`tags.Colour.usual`) keep their samples and are tagged as what they are; readers take
+    the matrix and the range from the tags. What is anything else becomes RGB as the models see it, and BT.709 of 8 bits
+    from there; HDR that is to be kept stays as it is.
+    """
 
     def __init__(self, out: OutputContainer, first: Picture, source: Mapping[str, Any], shape: Shape, pack: PackConfig):
         encoder, options = ENCODERS[pack.codec]
@@ -212,8 +224,10 @@ class _Film:
         self.first, self.shape = first, shape
         self.coded = source["coded_width"], source["coded_height"]
         self.time_base = _time_base(first.frame.time_base)
-        self.pixel_format = "yuv420p10le" if source["bit_depth"] > 8 and pack.codec != "h264" else "yuv420p"
-        self.layout: tuple[int, int, str] | None = None
+        self.kept, self.keeps_hdr = _own_colour(source, pack), pack.hdr == "keep"
+        deep = self.kept and source["bit_depth"] > 8 and pack.codec != "h264"
+        self.pixel_format = "yuv420p10le" if deep else "yuv420p"
+        self.screen, self.layout = Screen(), cast("tuple[Any, ...] | None", None)
         context = self.stream.codec_context
         context.width, context.height, context.pix_fmt = shape.width, shape.height, self.pixel_format
         context.time_base, context.thread_count = self.time_base, 1
@@ -226,18 +240,11 @@ class _Film:
             context.max_b_frames = 0  # an mp4 tells the last picture's duration only where none is re-ordered
         if pack.codec == "hevc":
             context.codec_tag = "hvc1"
-        self._tag(first.frame)
-
-    def _tag(self, frame: av.VideoFrame) -> None:
-        """Carry the colour over, so that players and decoders read the values as those of the source."""
-        tags = {name: int(getattr(frame, name)) for name in _RGB_TAGS}
-        if frame.format.is_rgb:
-            tags = _RGB_TAGS
-        elif frame.format.name.startswith("yuvj"):
-            tags["color_range"] = 2
-        for name, value in tags.items():
-            setattr(self.stream.codec_context, name, value)
-        self.range = "pc" if tags["color_range"] == 2 else "tv"
+        tag(context)
+        if self.kept is not None:
+            told = tags.numbers(source)
+            context.colorspace, context.color_primaries = told["matrix"], told["primaries"]
+            context.color_trc, context.color_range = told["transfer"], 2 if self.kept.full else 1
 
     def encode(self, picture: Picture) -> list[av.Packet]:
         """Return the packets that one more picture brings out of the encoder."""
@@ -249,25 +256,32 @@ class _Film:
         return self.stream.encode(frame)
 
     def _shaped(self, frame: av.VideoFrame) -> av.VideoFrame:
-        layout = frame.width, frame.height, frame.format.name
+        colour = tags.of(frame)
+        layout = frame.width, frame.height, frame.format.name, colour
         if layout != self.layout:
-            self.layout, self.graph = layout, self._graph(frame)
+            self.layout, self.graph = layout, self._graph(frame, colour)
         self.graph.push(frame)
-        return cast(av.VideoFrame, self.graph.pull())
+        shaped = cast(av.VideoFrame, self.graph.pull())
+        if self.kept is not None and _keeps(colour, self.keeps_hdr):
+            return shaped
+        rgb = self.screen.rgb(shaped, shaped.width, shaped.height, colour=colour)
+        return self.screen.frame(rgb, self.pixel_format)
 
-    def _graph(self, frame: av.VideoFrame) -> av.filter.Graph:
-        """Return the filters for pictures of this size and format."""
+    def _graph(self, frame: av.VideoFrame, colour: Colour) -> av.filter.Graph:
+        """Return the filters for pictures of this size, format and colour."""
         x, y, width, height = self.shape.crop
-        scale = (
-            f"w={self.shape.width}:h={self.shape.height}:flags=bicubic+accurate_rnd+full_chroma_int+bitexact"
-            f":out_range={self.range}"
-            + (":out_color_matrix=bt709" if frame.format.is_rgb else f":in_range={self.range}")
-        )
+        meant, kind = colour, whole_format(frame.format, colour)
+        if self.kept is not None and _keeps(colour, self.keeps_hdr):
+            meant, kind = self.kept, self.pixel_format
         graph = av.filter.Graph()
         graph.threads = 1
-        steps = [("crop", f"{width}:{height}:{x}:{y}"), ("scale", scale), ("format", self.pixel_format)]
+        steps = [
+            ("crop", f"{width}:{height}:{x}:{y}"),
+            ("scale", _scale((self.shape.width, self.shape.height), colour, meant)),
+            ("format", kind),
+        ]
         if (frame.width, frame.height) != self.coded:  # a stream may change its size in the middle
-            steps.insert(0, ("scale", f"{self.coded[0]}:{self.coded[1]}:flags=bicubic+accurate_rnd+bitexact"))
+            steps.insert(0, ("scale", _scale(self.coded, colour, colour)))
         for turn in reversed(self.shape.turn.rstrip(",").split(",") if self.shape.turn else []):
             name, _, value = turn.partition("=")
             steps.insert(0, (name, value))
@@ -277,6 +291,38 @@ class _Film:
         nodes += [graph.add(name, value or None) for name, value in [*steps, ("setsar", "1"), ("buffersink", "")]]
         graph.link_nodes(*nodes).configure()
         return graph
+
+
+def _keeps(colour: Colour, hdr: bool) -> bool:
+    """Whether samples of some colour stand in clips as they are, rather than made anew from RGB."""
+    return colour.usual or (hdr and colour.hdr and colour.matrix in tags.NUMBERS)
+
+
+def _own_colour(source: Mapping[str, Any], pack: PackConfig) -> Colour | None:
+    """Return the colour of a source whose samples stay as they are; None where clips of it are BT.709 made anew."""
+    colour = tags.of_source(source)
+    return colour if _keeps(colour, pack.hdr == "keep") else None
+
+
+def _scale(size: tuple[int, int], colour: Colour, meant: Colour) -> str:
+    """Return the settings of FFmpeg's scaler from one colour to another.
+
+    It must be told all of it: of BT.709 it makes BT.601 where it is not told what comes out.
+    """
+    settings = f"w={size[0]}:h={size[1]}:flags=bicubic+accurate_rnd+full_chroma_int+bitexact"
+    if colour.matrix == "rgb":
+        return settings
+    settings += f":in_range={_range(colour)}:out_range={_range(meant)}"
+    return f"{settings}:in_color_matrix={_matrix(colour)}:out_color_matrix={_matrix(meant)}"
+
+
+def _matrix(colour: Colour) -> str:
+    """Return the name of a matrix; where FFmpeg does not know it, any will do, since it is not to change."""
+    return colour.matrix if colour.matrix in tags.NUMBERS else "bt601"
+
+
+def _range(colour: Colour) -> str:
+    return "pc" if colour.full else "tv"
 
 
 def _time_base(source: Fraction | None) -> Fraction:

@@ -68,7 +68,11 @@ def _crop(clip: Row) -> tuple[float, float, float, float]:
 
 def _settings(config: CurateConfig) -> Any:
     pack = config.pack
-    return (pack.codec, pack.crf, pack.max_side_px, pack.crop_bars, pack.audio, pack.copy, sorted(pack.copy_codecs))
+    keeps_hdr = pack.hdr == "keep"  # what was cut for `tonemap` serves `drop` as well
+    return (
+        pack.codec, pack.crf, pack.max_side_px, pack.crop_bars, pack.audio, pack.copy, sorted(pack.copy_codecs),
+        keeps_hdr,
+    )  # fmt: skip
 
 
 STAGE = Stage(

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import yaml
 
 from rushes.filters import policy as policies
 from rushes.filters.policy import DUPLICATE, Policy, Rule
@@ -28,6 +29,7 @@ from rushes.pipelines.store.columns import CROP, flat, numbers
 from rushes.pipelines.store.tables import TABLES
 
 NEEDED = ("key", "uri", "unit", "duration_s", "width", "height", "bit_rate", *CROP)
+HDR_RULE = {"name": "hdr", "measure": "hdr", "in": [False], "basis": "ours", "source": "--pack.hdr drop"}
 
 
 def read_policy(name: str) -> Policy:
@@ -50,6 +52,20 @@ def policy_text(name: str) -> str:
         return storage.read_bytes(name).decode("utf-8")
     except UnicodeDecodeError as error:
         raise policies.PolicyError(f"{name} is not UTF-8 text ({error.reason} at byte {error.start})") from error
+
+
+def without_hdr(text: str) -> str:
+    """Return the YAML of a policy with a rule in front that drops HDR, named POLICY-sdr, to stand beside the policy.
+
+    One that has a rule on the measure `hdr` is returned as it is.
+    """
+    if any(rule.measure == "hdr" for rule in policies.load(text).rules):
+        return text
+    given = yaml.safe_load(text)
+    rules = [HDR_RULE, *(given.get("rules") or [])]
+    return yaml.safe_dump(
+        {**given, "name": given["name"] + "-sdr", "rules": rules}, sort_keys=False, allow_unicode=True
+    )
 
 
 def check(policy: Policy, scorers: Sequence[str]) -> None:

@@ -82,7 +82,7 @@ def current(run: str) -> str:
     """Return the name of the policy in the run's configuration, empty where there is none."""
     configured = str((settings(run).get("select") or {}).get("policy", ""))
     try:
-        return selecting.read_policy(configured).name if configured else ""
+        return _read(configured, hdr_of(run))[0].name if configured else ""
     except (policies.PolicyError, storage.StorageError, OSError):  # moved since; by custom it bears the policy's name
         return configured.rsplit("/", 1)[-1].removesuffix(".yaml").removesuffix(".yml")
 
@@ -121,6 +121,27 @@ def source(run: str, name: str) -> str:
         raise SelectionError(f"{run}/config.yaml names no policy; give --policy a preset's name or a path")
     own = f"{run.rstrip('/')}/policies/{given}.yaml"
     return own if given not in policies.presets() and "/" not in given and storage.exists(own) else given
+
+
+def chosen(run: str, name: str, hdr: str) -> tuple[Policy, str]:
+    """Return the policy that is named, found as `source` finds it, and its YAML.
+
+    Where HDR is to be dropped (`pack.hdr`), a rule of it does so, and it bears another name; see `select.without_hdr`.
+    """
+    return _read(source(run, name), hdr)
+
+
+def hdr_of(run: str) -> str:
+    """Return what the run's configuration says that becomes of HDR, empty where there is none."""
+    return str((settings(run).get("pack") or {}).get("hdr", ""))
+
+
+def _read(where: str, hdr: str) -> tuple[Policy, str]:
+    policy, text = selecting.read_policy(where), selecting.policy_text(where)
+    if hdr == "drop":
+        text = selecting.without_hdr(text)
+        policy = policies.load(text)
+    return policy, text
 
 
 def pack_command(run: str, name: str) -> str:
@@ -240,9 +261,7 @@ def make(run: str, name: str = "") -> dict[str, Any]:
     """
     ledger = Ledger(storage.absolute(run))
     ledger.require()
-    where = source(run, name)
-    text = selecting.policy_text(where)
-    policy = selecting.read_policy(where)
+    policy, text = chosen(run, name, hdr_of(run))
     with storage.alone(ledger.run):
         if reason := unfinished(ledger):
             raise SelectionError(reason)

@@ -51,7 +51,7 @@ def trial(
     clock = _Clock()
     ledger = Ledger(run)
     ledger.require()
-    policy = select.read_policy(selections.source(run, name))
+    policy = selections.chosen(run, name, selections.hdr_of(run))[0]
     seen = selections.material(ledger, policy, lambda text: log.info("dry run: %s; nothing is kept of it", text))
     clock.lap("read")
     select.check_names(policy, seen.there)

@@ -114,7 +114,7 @@ def test_a_codec_other_than_the_shards_own_is_copied_only_where_it_is_listed(foo
     row = room.probe(path, ScanConfig())
     assert encode.cut(path, row, 0.0, 1.0, PACK, WHOLE)[1] | {"fps": 0} == {
         "width": row["width"], "height": row["height"], "fps": 0, "frames": 30, "duration_s": 1.0, "codec": "vp9",
-        "copied": True, "has_audio": False,
+        "copied": True, "has_audio": False, "color_space": "bt709", "color_range": "tv", "hdr": False,
     }  # fmt: skip
     assert not encode.cut(path, row, 0.0, 1.0, PackConfig(), WHOLE)[1]["copied"]
 

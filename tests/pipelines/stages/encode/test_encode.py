@@ -138,20 +138,17 @@ def test_turned_footage_comes_out_upright(footage: Path) -> None:
         assert np.abs(small - wanted).mean() < 8, turn
 
 
-@pytest.mark.parametrize("name", ["sample-videos__help.mkv", "media__hdr10-av1.mp4", "mediabunny__video-h265.mp4"])
-def test_colour_tags_and_values_stay(footage: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "told"), [("sample-videos__help.mkv", (6, 1, 1)), ("mediabunny__video-h265.mp4", (5, 1, 1))]
+)
+def test_values_and_tags_stay_and_what_is_not_tagged_is(footage: Path, name: str, told: tuple[int, int, int]) -> None:
     path = str(footage / name)
     row = room.probe(path, ScanConfig())
     data, _ = encode.cut(path, row, 0.2, 0.3, PACK, WHOLE)
-    (tmp := io.BytesIO(data)).name = "clip.mp4"
-    with av.open(tmp) as clip:
+    with av.open(io.BytesIO(data)) as clip:
         got = next(clip.decode(video=0))
     source = next(p.frame for p in decode.pictures(path, row, 0.2, 0.3, warm_s=0.0))
-    assert (got.colorspace, got.color_trc, got.color_primaries) == (
-        source.colorspace,
-        source.color_trc,
-        source.color_primaries,
-    )
+    assert (got.colorspace, got.color_trc, got.color_primaries) == told
     wanted = decode.small(source, 64, row)[0].astype(int)
     assert np.abs(decode.small(got, 64, row | {"rotation_deg": 0})[0].astype(int) - wanted).mean() < 2
 
@@ -163,20 +160,6 @@ def test_an_empty_range_and_a_broken_picture_are_errors(tmp_path: Path, footage:
     path = str(footage / "decord__corrupted.mp4")
     with pytest.raises(decode.DecodeError):
         encode.cut(path, room.probe(path, ScanConfig()), 2.0, 4.0, PACK, WHOLE)
-
-
-@pytest.mark.parametrize("codec", ["hevc", "av1"])
-def test_hdr_stays_ten_bit_and_tagged(footage: Path, codec: str) -> None:
-    path = str(footage / "media__hdr10-av1.mp4")
-    row, pack = room.probe(path, ScanConfig()), PackConfig(codec=codec, copy="never", max_side_px=180)  # type: ignore[arg-type]
-    data, _ = encode.cut(path, row, 0.2, 0.4, pack, WHOLE)
-    with av.open(io.BytesIO(data)) as clip:
-        got = next(clip.decode(video=0))
-    assert got.format.name == "yuv420p10le"
-    source = next(p.frame for p in decode.pictures(path, row, 0.2, 0.4, warm_s=0.0))
-    assert (got.colorspace, got.color_trc, got.color_primaries, got.color_range) == (
-        source.colorspace, source.color_trc, source.color_primaries, source.color_range,
-    )  # fmt: skip
 
 
 @pytest.mark.parametrize("codec", ["h264", "hevc", "av1"])

@@ -291,3 +291,25 @@ def test_an_embedding_model_of_another_dimension_than_the_ledgers_is_refused_and
     assert len(said.splitlines()) == 1 and "4 numbers of ViT-B-32 and 6 numbers of ViT-L-14" in said
     assert "score it with one model: rushes score --out RUN" in said
     assert not ledger.parts("selection") and not ledger.parts("pairs")
+
+
+def _with_hdr(run: Path, numbers: set[int]) -> None:
+    ledger = Ledger(str(run))
+    for unit in UNITS:
+        rows = ledger.read_whole("clips", ledger.parts("clips", unit)[0]).to_pylist()
+        ledger.write("clips", unit, [row | {"hdr": int(row["key"][:16], 16) in numbers} for row in rows], "c" * 12)
+
+
+def test_hdr_is_dropped_by_a_rule_of_a_selection_that_stands_beside_the_policys_own(run: Path) -> None:
+    config = run / "config.yaml"
+    _with_hdr(run, {3, 4})
+    whole = selections.make(str(run))
+    config.write_text(config.read_text() + "pack: {hdr: drop}\n")
+    found = selections.make(str(run))
+    assert (found["policy"], found["kept"], found["current"]) == ("long-sdr", whole["kept"] - 2, "long-sdr")
+    assert (_kept(run, "long"), _kept(run, "long-sdr")) == ([2, 3, 4, 5], [2, 5])
+    rows = Ledger(str(run)).read("selection").to_pylist()
+    assert {row["key"] for row in rows if row["rule"] == "hdr"} == {_key(3), _key(4)}
+    assert selections.stale(Ledger(str(run))) == [] and selections.make(str(run))["new"] is False
+    assert selections.make(str(run), "long-sdr")["policy"] == "long-sdr", "the rule is not put in front twice"
+    assert trial.trial(str(run), _policy(run, "long"))["policy"] == "long-sdr"
