@@ -1,0 +1,105 @@
+"""Steps that are no cuts: the place stays, and something in it pops in, goes on after a freeze or is lit.
+
+Drawings that are held and replaced, windows and titles that open, captures that stutter and lamps change a picture at
+one moment as a cut does. What tells them: corners of the picture are found again; what was there before is seen again
+after a while; the cells that change stand still before and after, as nothing that a camera sees does; the step comes
+after repeated frames of a film that moves; or others follow at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+FOUND, FOUND_ALL = 0.35, 0.9
+"""Share of corners that are found again in the same place at least; and where whatever else changed is light."""
+OTHER_TONES, SAME_TONES = 0.5, 0.05
+"""Distance of histograms from which on the tones are others, if more than luma changed, and up to which they are not."""
+KEPT, KEPT_LEVELS, KEPT_SPREAD = 0.2, 3, 12.0
+"""Share of cells outside of bars that stay within so many levels, and the spread of light among them, at least: then
+the same background stands behind what changed."""
+BAR = 20
+"""Light of cells in bars at most."""
+TOP = 14
+"""Cells that change most, of 144: what pops."""
+AROUND = 12
+"""Frames before and after a step in which it is seen whether its cells are alive …"""
+ALIVE = 0.18
+"""… which they are if they change by a level or more in this share of the frames, at least."""
+STILL = 0.1
+"""Mean change (0–255) below which a frame repeats the one before …"""
+MOVES = 5.0
+"""… and how many times as much frames before and after a freeze change in a film that moves."""
+BACK_S, BACK, ALIKE = 5.0, 0.5, 0.8
+"""Seconds within which a step is undone by another; how large that is at least, by the step, and how much like it."""
+BURST_S = 0.6
+"""Jumps nearer to each other than that belong to what moves: a clip between them would be of no use."""
+
+Signals = Mapping[str, npt.NDArray[Any]]
+
+
+def is_same_place(signals: Signals, at: int) -> bool:
+    """Return whether a frame shows the place of the frame before, whatever changed in it."""
+    histogram = float(signals["histogram"][at])
+    found = float(signals["corners"][at]) if "corners" in signals else float("nan")
+    lit = signals["luma"][at] >= signals["hue"][at] + signals["saturation"][at]
+    if found >= FOUND_ALL or (found >= FOUND and (lit or histogram < OTHER_TONES)):
+        return True
+    return histogram <= SAME_TONES and _keeps_background(signals["cell_light"][at - 1], signals["cell_light"][at])
+
+
+def _keeps_background(before: npt.NDArray[np.uint8], after: npt.NDArray[np.uint8]) -> bool:
+    inside = np.maximum(before, after) > BAR
+    kept = inside & (np.abs(before.astype(np.int16) - after) <= KEPT_LEVELS)
+    return bool(kept.sum() >= KEPT * inside.sum() and inside.any() and before[kept].std() >= KEPT_SPREAD)
+
+
+def is_pop(signals: Signals, at: int) -> bool:
+    """Return whether what changes in parts of the picture at a frame pops in or out there, and is no jump in time."""
+    if "corners" in signals and signals["corners"][at] >= FOUND_ALL:
+        return True
+    return _thaws(signals["change"], at) or not _is_alive(signals["cell_light"], at) or _is_undone(signals, at)
+
+
+def _is_alive(light: npt.NDArray[np.uint8], at: int) -> bool:
+    """Return whether the cells that change most at a frame change around it as well."""
+    first, end = max(1, at - AROUND), min(len(light), at + AROUND + 1)
+    step = np.abs(np.diff(light[first - 1 : end].astype(np.int16), axis=0)).reshape(end - first, -1)
+    top = np.argsort(-step[at - first], kind="stable")[:TOP]
+    return bool((np.delete(step, at - first, axis=0)[:, top] >= 1).mean() >= ALIVE)
+
+
+def _thaws(change: npt.NDArray[np.floating], at: int) -> bool:
+    """Return whether a film that moves goes on after a freeze: frames before it and after it move, those between not."""
+    freeze = at
+    while freeze > 1 and change[freeze - 1] < STILL:
+        freeze -= 1
+    before, after = change[max(1, freeze - AROUND) : freeze], change[at + 1 : at + 1 + AROUND]
+    if at - freeze < 1 or not len(before) or not len(after):
+        return False
+    return bool(min(np.median(before), np.quantile(after, 0.75)) >= MOVES * STILL)
+
+
+def _is_undone(signals: Signals, at: int) -> bool:
+    """Return whether another step within `BACK_S`, before or after, is the same in the other direction."""
+    light, time_s = signals["cell_light"], signals["time_s"]
+    first, end = np.searchsorted(time_s, [time_s[at] - BACK_S, time_s[at] + BACK_S])
+    part = light[max(0, int(first) - 1) : int(end)].astype(np.float32).reshape(-1, light[0].size)
+    step = np.diff(part, axis=0)
+    own = light[at].astype(np.float32).ravel() - light[at - 1].astype(np.float32).ravel()
+    power = float((own**2).sum())
+    others = (step**2).sum(axis=1)
+    against = -(step @ own) / np.sqrt(np.maximum(others * power, 1.0))
+    return bool((against[others >= BACK**2 * power] >= ALIKE).any())
+
+
+def without_bursts(jumps: npt.NDArray[np.bool_], time_s: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+    """Return which jumps stand alone: no other one within `BURST_S`."""
+    at = np.flatnonzero(jumps)
+    gaps = np.diff(time_s[at], prepend=-np.inf, append=np.inf)
+    alone = np.zeros(len(jumps), np.bool_)
+    alone[at[np.minimum(gaps[:-1], gaps[1:]) >= BURST_S]] = True
+    return alone
