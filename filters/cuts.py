@@ -142,7 +142,7 @@ def _jumps(signals: Mapping[str, npt.NDArray], rules: Rules) -> npt.NDArray[np.b
     share = outstanding(signals["cell_light"], signals["key"], signals["change"])
     share[-1:] = 0.0  # of the last frame it is not known how things go on
     jumps = (share >= rules.jump_share) & _peaks(share)
-    found = without_bursts(jumps, signals["time_s"])
+    found = without_bursts(signals, jumps)
     for at in np.flatnonzero(found).tolist():
         found[at] = not _comes_back(signals, at, rules) and not is_pop(signals, at)
     return found

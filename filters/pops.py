@@ -14,13 +14,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-FOUND, FOUND_ALL = 0.35, 0.9
-"""Share of corners that are found again in the same place at least; and where whatever else changed is light."""
-OTHER_TONES, SAME_TONES = 0.5, 0.05
-"""Distance of histograms from which on the tones are others, if more than luma changed, and up to which they are not."""
-KEPT, KEPT_LEVELS, KEPT_SPREAD = 0.2, 3, 12.0
-"""Share of cells outside of bars that stay within so many levels, and the spread of light among them, at least: then
-the same background stands behind what changed."""
+FOUND, FOUND_ALL, FOUND_LEAST = 0.35, 0.9, 0.2
+"""Share of corners that are found again in the same place at least; where whatever else changed is light; and with less
+it is surely another place."""
+OTHER_TONES, SAME_TONES, EQUAL_TONES = 0.5, 0.05, 0.02
+"""Distance of histograms from which on the tones are others, if more than luma changed, and up to which they are the
+same, or equal."""
+KEPT_LEVELS, KEPT_MOST = 3, (0.4, 25.0)
+"""Levels within which a cell outside of bars is kept; share of them, and the spread of light among them (levels), with
+which the same background stands behind what changed …"""
+KEPT, KEPT_EQUAL = (0.2, 12.0), (0.15, 4.0)
+"""… less of both where tones are the same, and still less where they are equal."""
 BAR = 20
 """Light of cells in bars at most."""
 TOP = 14
@@ -29,11 +33,11 @@ AROUND = 12
 """Frames before and after a step in which it is seen whether its cells are alive …"""
 ALIVE = 0.18
 """… which they are if they change by a level or more in this share of the frames, at least."""
-STILL = 0.1
-"""Mean change (0–255) below which a frame repeats the one before …"""
+STILL, FREEZE_FRAMES = 0.1, 2
+"""Mean change (0–255) below which a frame repeats the one before, and how many of them are a freeze …"""
 MOVES = 5.0
-"""… and how many times as much frames before and after a freeze change in a film that moves."""
-BACK_S, BACK, ALIKE = 5.0, 0.5, 0.8
+"""… before and after which the frames of a film that moves change so many times as much."""
+BACK_S, BACK, ALIKE = 5.0, 0.5, 0.88
 """Seconds within which a step is undone by another; how large that is at least, by the step, and how much like it."""
 BURST_S = 0.6
 """Jumps nearer to each other than that belong to what moves: a clip between them would be of no use."""
@@ -48,20 +52,24 @@ def is_same_place(signals: Signals, at: int) -> bool:
     lit = signals["luma"][at] >= signals["hue"][at] + signals["saturation"][at]
     if found >= FOUND_ALL or (found >= FOUND and (lit or histogram < OTHER_TONES)):
         return True
-    return histogram <= SAME_TONES and _keeps_background(signals["cell_light"][at - 1], signals["cell_light"][at])
+    share, spread = _kept(signals["cell_light"][at - 1], signals["cell_light"][at])
+    tones = [(2.0, KEPT_MOST), (SAME_TONES, KEPT), (EQUAL_TONES, KEPT_EQUAL)]
+    return any(histogram <= most and share >= least[0] and spread >= least[1] for most, least in tones)
 
 
-def _keeps_background(before: npt.NDArray[np.uint8], after: npt.NDArray[np.uint8]) -> bool:
+def _kept(before: npt.NDArray[np.uint8], after: npt.NDArray[np.uint8]) -> tuple[float, float]:
+    """Return the share of cells outside of bars whose light is kept, and the spread of light among them."""
     inside = np.maximum(before, after) > BAR
     kept = inside & (np.abs(before.astype(np.int16) - after) <= KEPT_LEVELS)
-    return bool(kept.sum() >= KEPT * inside.sum() and inside.any() and before[kept].std() >= KEPT_SPREAD)
+    return (float(kept.sum() / inside.sum()), float(before[kept].std())) if kept.any() else (0.0, 0.0)
 
 
 def is_pop(signals: Signals, at: int) -> bool:
     """Return whether what changes in parts of the picture at a frame pops in or out there, and is no jump in time."""
-    if "corners" in signals and signals["corners"][at] >= FOUND_ALL:
+    found = float(signals["corners"][at]) if "corners" in signals else float("nan")
+    if found >= FOUND_ALL or _thaws(signals["change"], at) or not _is_alive(signals["cell_light"], at):
         return True
-    return _thaws(signals["change"], at) or not _is_alive(signals["cell_light"], at) or _is_undone(signals, at)
+    return not found < FOUND_LEAST and _is_undone(signals, at)
 
 
 def _is_alive(light: npt.NDArray[np.uint8], at: int) -> bool:
@@ -74,13 +82,15 @@ def _is_alive(light: npt.NDArray[np.uint8], at: int) -> bool:
 
 def _thaws(change: npt.NDArray[np.floating], at: int) -> bool:
     """Return whether a film that moves goes on after a freeze: frames before it and after it move, those between not."""
+    after = change[at + 1 : at + 1 + AROUND]
+    still = max(STILL, float(np.quantile(after, 0.75)) / MOVES) if len(after) else np.inf
     freeze = at
-    while freeze > 1 and change[freeze - 1] < STILL:
+    while freeze > 1 and change[freeze - 1] < still:
         freeze -= 1
-    before, after = change[max(1, freeze - AROUND) : freeze], change[at + 1 : at + 1 + AROUND]
-    if at - freeze < 1 or not len(before) or not len(after):
+    before = change[max(1, freeze - AROUND) : freeze]
+    if at - freeze < FREEZE_FRAMES or not len(before):
         return False
-    return bool(min(np.median(before), np.quantile(after, 0.75)) >= MOVES * STILL)
+    return bool(min(np.quantile(before, 0.75), np.quantile(after, 0.75)) >= MOVES * STILL)
 
 
 def _is_undone(signals: Signals, at: int) -> bool:
@@ -96,10 +106,11 @@ def _is_undone(signals: Signals, at: int) -> bool:
     return bool((against[others >= BACK**2 * power] >= ALIKE).any())
 
 
-def without_bursts(jumps: npt.NDArray[np.bool_], time_s: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
-    """Return which jumps stand alone: no other one within `BURST_S`."""
+def without_bursts(signals: Signals, jumps: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Return which jumps show another place, or stand alone: no other one within `BURST_S`."""
     at = np.flatnonzero(jumps)
-    gaps = np.diff(time_s[at], prepend=-np.inf, append=np.inf)
+    gaps = np.diff(signals["time_s"][at], prepend=-np.inf, append=np.inf)
+    other = signals["corners"][at] < FOUND_LEAST if "corners" in signals else np.zeros(len(at), np.bool_)
     alone = np.zeros(len(jumps), np.bool_)
-    alone[at[np.minimum(gaps[:-1], gaps[1:]) >= BURST_S]] = True
+    alone[at[(np.minimum(gaps[:-1], gaps[1:]) >= BURST_S) | other]] = True
     return alone

@@ -20,7 +20,7 @@ SOURCE: dict[str, Any] = {
 TICK = ("pan", "tilt", "zoom", "roll", "object_speed", "object_area", "residual", "bar_left", "bar_top", "bar_right",
         "bar_bottom", "dark", "bright")  # fmt: skip
 FRAME = ("doubt", "key", "content", "hue", "saturation", "luma", "histogram", "change", "luma_mean", "luma_std",
-         "sharpness", "parity", "blockiness")  # fmt: skip
+         "sharpness", "parity", "blockiness", "corners")  # fmt: skip
 
 
 def signals(seconds: float = 30.0, cuts: tuple[float, ...] = ()) -> dict[str, Any]:
