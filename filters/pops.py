@@ -36,9 +36,14 @@ ALIVE = 0.18
 STILL, FREEZE_FRAMES = 0.1, 2
 """Mean change (0–255) below which a frame repeats the one before, and how many of them are a freeze …"""
 MOVES = 5.0
-"""… before and after which the frames of a film that moves change so many times as much."""
-BACK_S, BACK, ALIKE = 5.0, 0.5, 0.88
+"""… before and after which the frames of a film that moves, those that repeat none, change so many times as much …"""
+MOTION_FRAMES = 36
+"""… on average of so many frames."""
+BACK_S, BACK, ALIKE = 5.0, 0.5, 0.85
 """Seconds within which a step is undone by another; how large that is at least, by the step, and how much like it."""
+POPS, ALL_ALIVE = 0.2, 0.3
+"""Cells that change by this share of the most at least are those that pop; how alive the others are at least where all
+of the picture moves."""
 BURST_S = 0.6
 """Jumps nearer to each other than that belong to what moves: a clip between them would be of no use."""
 
@@ -69,39 +74,64 @@ def is_pop(signals: Signals, at: int) -> bool:
     found = float(signals["corners"][at]) if "corners" in signals else float("nan")
     if found >= FOUND_ALL or _thaws(signals["change"], at) or not _is_alive(signals["cell_light"], at):
         return True
-    return not found < FOUND_LEAST and _is_undone(signals, at)
+    return not _is_other_place(signals, at) and _is_undone(signals, at)
+
+
+def _is_other_place(signals: Signals, at: int) -> bool:
+    found = float(signals["corners"][at]) if "corners" in signals else float("nan")
+    return found < FOUND_LEAST and not is_same_place(signals, at)
 
 
 def _is_alive(light: npt.NDArray[np.uint8], at: int) -> bool:
     """Return whether the cells that change most at a frame change around it as well."""
+    top = np.argsort(-np.abs(_step(light, at)), kind="stable")[:TOP]
+    return bool(_life(light, at)[top].mean() >= ALIVE)
+
+
+def _life(light: npt.NDArray[np.uint8], at: int) -> npt.NDArray[np.float64]:
+    """Return of each cell in which share of the frames around one, without it, it changes by a level or more."""
     first, end = max(1, at - AROUND), min(len(light), at + AROUND + 1)
     step = np.abs(np.diff(light[first - 1 : end].astype(np.int16), axis=0)).reshape(end - first, -1)
-    top = np.argsort(-step[at - first], kind="stable")[:TOP]
-    return bool((np.delete(step, at - first, axis=0)[:, top] >= 1).mean() >= ALIVE)
+    return np.asarray((np.delete(step, at - first, axis=0) >= 1).mean(axis=0), np.float64)
+
+
+def _step(light: npt.NDArray[np.uint8], at: int) -> npt.NDArray[np.float32]:
+    """Return by how much each cell changes at a frame, `[144]`."""
+    return (light[at].astype(np.float32) - light[at - 1].astype(np.float32)).ravel()
 
 
 def _thaws(change: npt.NDArray[np.floating], at: int) -> bool:
     """Return whether a film that moves goes on after a freeze: frames before it and after it move, those between not."""
-    after = change[at + 1 : at + 1 + AROUND]
-    still = max(STILL, float(np.quantile(after, 0.75)) / MOVES) if len(after) else np.inf
+    after = _moving(change[at + 1 : at + 1 + MOTION_FRAMES], STILL)
+    still = max(STILL, float(np.median(after)) / MOVES) if len(after) else np.inf
     freeze = at
     while freeze > 1 and change[freeze - 1] < still:
         freeze -= 1
-    before = change[max(1, freeze - AROUND) : freeze]
-    if at - freeze < FREEZE_FRAMES or not len(before):
+    before = _moving(change[max(1, freeze - MOTION_FRAMES) : freeze], STILL)
+    if (change[freeze:at] < STILL).sum() < FREEZE_FRAMES or min(len(before), len(after)) < FREEZE_FRAMES:
         return False
-    return bool(min(np.quantile(before, 0.75), np.quantile(after, 0.75)) >= MOVES * STILL)
+    return bool(min(np.median(before), np.median(after)) >= MOVES * STILL)
+
+
+def _moving(change: npt.NDArray[np.floating], still: float) -> npt.NDArray[np.floating]:
+    return change[change >= still]
 
 
 def _is_undone(signals: Signals, at: int) -> bool:
-    """Return whether another step within `BACK_S`, before or after, is the same in the other direction."""
+    """Return whether another step within `BACK_S`, before or after, is the same in the other direction.
+
+    Where all of the picture moves, what pops over it is looked at alone; else a thing that comes and goes by two jump
+    cuts, in a place that stands still, would be taken for it.
+    """
     light, time_s = signals["cell_light"], signals["time_s"]
     first, end = np.searchsorted(time_s, [time_s[at] - BACK_S, time_s[at] + BACK_S])
     part = light[max(0, int(first) - 1) : int(end)].astype(np.float32).reshape(-1, light[0].size)
-    step = np.diff(part, axis=0)
-    own = light[at].astype(np.float32).ravel() - light[at - 1].astype(np.float32).ravel()
-    power = float((own**2).sum())
-    others = (step**2).sum(axis=1)
+    own = _step(light, at)
+    pops = np.abs(own) >= POPS * np.abs(own).max()
+    if pops.all() or _life(light, at)[~pops].mean() < ALL_ALIVE:
+        pops[:] = True
+    step, own = np.diff(part[:, pops], axis=0), own[pops]
+    power, others = float((own**2).sum()), (step**2).sum(axis=1)
     against = -(step @ own) / np.sqrt(np.maximum(others * power, 1.0))
     return bool((against[others >= BACK**2 * power] >= ALIKE).any())
 
@@ -110,7 +140,7 @@ def without_bursts(signals: Signals, jumps: npt.NDArray[np.bool_]) -> npt.NDArra
     """Return which jumps show another place, or stand alone: no other one within `BURST_S`."""
     at = np.flatnonzero(jumps)
     gaps = np.diff(signals["time_s"][at], prepend=-np.inf, append=np.inf)
-    other = signals["corners"][at] < FOUND_LEAST if "corners" in signals else np.zeros(len(at), np.bool_)
+    other = np.array([_is_other_place(signals, k) for k in at.tolist()], np.bool_)
     alone = np.zeros(len(jumps), np.bool_)
     alone[at[(np.minimum(gaps[:-1], gaps[1:]) >= BURST_S) | other]] = True
     return alone
