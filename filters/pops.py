@@ -57,6 +57,8 @@ def is_same_place(signals: Signals, at: int) -> bool:
     lit = signals["luma"][at] >= signals["hue"][at] + signals["saturation"][at]
     if found >= FOUND_ALL or (found >= FOUND and (lit or histogram < OTHER_TONES)):
         return True
+    if found >= FOUND and _is_undone(signals, at):  # lamps of two colours
+        return True
     share, spread = _kept(signals["cell_light"][at - 1], signals["cell_light"][at])
     tones = [(2.0, KEPT_MOST), (SAME_TONES, KEPT), (EQUAL_TONES, KEPT_EQUAL)]
     return any(histogram <= most and share >= least[0] and spread >= least[1] for most, least in tones)
@@ -101,7 +103,7 @@ def _step(light: npt.NDArray[np.uint8], at: int) -> npt.NDArray[np.float32]:
 
 
 def _thaws(change: npt.NDArray[np.floating], at: int) -> bool:
-    """Return whether a film that moves goes on after a freeze: frames before it and after it move, those between not."""
+    """Return whether a film that moves goes on after a freeze: it moves before and after it, and not between."""
     after = _moving(change[at + 1 : at + 1 + MOTION_FRAMES], STILL)
     still = max(STILL, float(np.median(after)) / MOVES) if len(after) else np.inf
     freeze = at

@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 WIDTH, HEIGHT = 320, 180
 INK = (30, 25, 25)
 FONTS = (cv2.FONT_HERSHEY_SIMPLEX, cv2.FONT_HERSHEY_DUPLEX, cv2.FONT_HERSHEY_COMPLEX_SMALL, cv2.FONT_HERSHEY_TRIPLEX)
-WORDS = "the rushes of a day are seen in the evening by those who cut them and nobody else knows what they show".split()
+WORDS = ("the", "rushes", "of", "a", "day", "are", "seen", "in", "evening", "by", "those", "who", "cut", "them", "else")
 
 Frame = NDArray[np.uint8]
 Colour = tuple[int, int, int]
+Point = NDArray[np.float64]
 
 
 def colour(rng: Generator, low: int = 30, high: int = 235) -> Colour:
@@ -149,23 +150,28 @@ def draw(picture: Frame, figure: Figure, pose: Pose) -> None:
     """Draw a character into a picture."""
     unit = figure.size * HEIGHT / 4
     foot = np.array([pose.x * WIDTH, pose.y * HEIGHT])
-    hip, neck = foot - (0, 1.3 * unit), foot - (-0.6 * unit * pose.lean, 2.5 * unit)
+    hip, neck = _off(foot, 0, -1.3 * unit), _off(foot, 0.6 * unit * pose.lean, -2.5 * unit)
     head, thick = (
-        neck - (-0.3 * unit * pose.lean, 0.75 * unit),
+        _off(neck, 0.3 * unit * pose.lean, -0.75 * unit),
         max(1, int(unit * (0.12 if figure.shape == "thin" else 0.3))),
     )
     for side, leg, arm in zip((-1, 1), pose.legs, pose.arms, strict=True):
-        _limb(picture, hip, hip + (side * unit * np.sin(leg), 1.3 * unit * np.cos(leg)), thick, figure.cloth)
-        shoulder = neck + (side * 0.4 * unit, 0.25 * unit)
+        _limb(picture, hip, _off(hip, side * unit * np.sin(leg), 1.3 * unit * np.cos(leg)), thick, figure.cloth)
+        shoulder = _off(neck, side * 0.4 * unit, 0.25 * unit)
         _limb(
             picture,
             shoulder,
-            shoulder + (side * 1.3 * unit * np.sin(arm), 1.3 * unit * np.cos(arm)),
+            _off(shoulder, side * 1.3 * unit * np.sin(arm), 1.3 * unit * np.cos(arm)),
             thick,
             figure.skin,
         )
     if figure.shape != "thin":
-        body = np.array([neck + (-0.5 * unit, 0), neck + (0.5 * unit, 0), hip + (0.6 * unit, 0), hip - (0.6 * unit, 0)])
+        body = np.array(
+            [
+                _off(at, side * wide * unit, 0)
+                for at, side, wide in ((neck, -1, 0.5), (neck, 1, 0.5), (hip, 1, 0.6), (hip, -1, 0.6))
+            ]
+        )
         cv2.fillPoly(picture, [body.astype(np.int32)], figure.cloth)
         cv2.polylines(picture, [body.astype(np.int32)], True, INK, max(1, thick // 6), cv2.LINE_AA)
     else:
@@ -173,13 +179,17 @@ def draw(picture: Frame, figure: Figure, pose: Pose) -> None:
     _face(picture, figure, pose, head, unit)
 
 
-def _limb(picture: Frame, a: NDArray[np.float64], b: NDArray[np.float64], thick: int, tone: Colour) -> None:
+def _off(point: Point, right: float, down: float) -> Point:
+    return point + np.array([right, down])
+
+
+def _limb(picture: Frame, a: Point, b: Point, thick: int, tone: Colour) -> None:
     ends = [(int(x), int(y)) for x, y in (a, b)]
     cv2.line(picture, ends[0], ends[1], INK, thick + 2, cv2.LINE_AA)
     cv2.line(picture, ends[0], ends[1], tone, thick, cv2.LINE_AA)
 
 
-def _face(picture: Frame, figure: Figure, pose: Pose, head: NDArray[np.float64], unit: float) -> None:
+def _face(picture: Frame, figure: Figure, pose: Pose, head: Point, unit: float) -> None:
     x, y, r = int(head[0]), int(head[1]), max(2, int(0.75 * unit))
     if figure.shape == "eared":
         for side in (-1, 1):
@@ -196,6 +206,10 @@ def _face(picture: Frame, figure: Figure, pose: Pose, head: NDArray[np.float64],
         cv2.circle(picture, (x + look + side * r // 3 + look // 4, y - r // 5), max(1, r // 12), INK, -1, cv2.LINE_AA)
     size = (max(1, r // 3), max(1, int(0.45 * r * pose.mouth)))
     cv2.ellipse(picture, (x + look, y + r // 2), size, 0, 0, 360, (40, 30, 120), -1, cv2.LINE_AA)
+
+
+def _two(rng: Generator, low: float, high: float) -> tuple[float, float]:
+    return float(rng.uniform(low, high)), float(rng.uniform(low, high))
 
 
 @dataclass
@@ -218,14 +232,14 @@ class Acting:
     def _talks(self) -> list[Pose]:
         rng, pose = self.rng, self.pose
         if rng.random() < 0.15:
-            pose = replace(pose, turned=float(rng.uniform(-1, 1)), arms=tuple(rng.uniform(0, 2.8, 2)))
+            pose = replace(pose, turned=float(rng.uniform(-1, 1)), arms=_two(rng, 0, 2.8))
         return [replace(pose, mouth=float(rng.choice([0.1, 0.4, 0.8, 1.0]))) for _ in range(int(rng.integers(1, 6)))]
 
     def _waves(self) -> list[Pose]:
         rng, pose = self.rng, self.pose
         new = replace(
             pose,
-            arms=tuple(rng.uniform(-0.3, 3.0, 2)),
+            arms=_two(rng, -0.3, 3.0),
             turned=float(rng.uniform(-1, 1)),
             lean=float(rng.uniform(-0.5, 0.5)),
         )
@@ -244,7 +258,7 @@ class Acting:
 
     def _appears(self) -> list[Pose]:
         away = replace(self.pose, y=2.5)
-        there = replace(self.pose, y=1.0, x=float(self.rng.uniform(0.2, 0.8)), arms=tuple(self.rng.uniform(0, 2.8, 2)))
+        there = replace(self.pose, y=1.0, x=float(self.rng.uniform(0.2, 0.8)), arms=_two(self.rng, 0, 2.8))
         return [*[away] * int(self.rng.integers(4, 12)), *[there] * int(self.rng.integers(4, 16))]
 
 

@@ -1,9 +1,9 @@
 """Films of the kinds of footage that make false cuts, with real cuts of known places in them.
 
-Cartoons whose drawings are held, captures that stutter, things that pass close to the camera, lights that go on and off,
-titles and logos that pop in, slides, screens, flashes. They are made of the labelled footage and of what `drawn` draws;
-everything follows from a seed. Films that are held out show other takes, other backgrounds and other figures than those
-on which limits are chosen.
+Cartoons whose drawings are held, captures that stutter, things that pass close to the camera, lights that go on and
+off, titles and logos that pop in, slides, screens, flashes. They are made of the labelled footage and of what `drawn`
+draws; everything follows from a seed. Films that are held out show other takes, other backgrounds and other figures
+than those on which limits are chosen.
 """
 
 from __future__ import annotations

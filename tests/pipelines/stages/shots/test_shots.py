@@ -20,7 +20,7 @@ SOURCE: dict[str, Any] = {
 TICK = ("pan", "tilt", "zoom", "roll", "object_speed", "object_area", "residual", "bar_left", "bar_top", "bar_right",
         "bar_bottom", "dark", "bright")  # fmt: skip
 FRAME = ("doubt", "key", "content", "hue", "saturation", "luma", "histogram", "change", "luma_mean", "luma_std",
-         "sharpness", "parity", "blockiness", "corners")  # fmt: skip
+         "sharpness", "parity", "blockiness")  # fmt: skip
 
 
 def signals(seconds: float = 30.0, cuts: tuple[float, ...] = ()) -> dict[str, Any]:
@@ -33,7 +33,7 @@ def signals(seconds: float = 30.0, cuts: tuple[float, ...] = ()) -> dict[str, An
     for cut in cuts:
         at = round(cut * FPS)
         row["content"][at], row["histogram"][at] = 60.0, 0.8
-    row["cell_light"] = bytes(count * 144)
+    row["cell_light"], row["corners"] = bytes(count * 144), np.full(count, np.nan)
     row["tick_s"] = times[::4]
     row |= {name: np.zeros(len(row["tick_s"])) for name in TICK}
     row["phash"] = np.random.default_rng(0).integers(0, 2**63, len(row["tick_s"]), np.uint64)
