@@ -18,8 +18,8 @@ CELLS = (9, 16)
 """Rows and columns of cells into which every picture is divided, whatever its shape."""
 LOOK_BACK_S = 0.6
 """How far back a picture is compared to find what changes gradually."""
-PLACE_CONTENT = 8.0
-"""Content change from which on corners are looked for again."""
+PLACE_CONTENT, PLACE_RISES = 8.0, 1.25
+"""Content change from which on corners are looked for again, and by that of the frame before."""
 DOUBT_FRAMES = 4
 """Frames before that a step must stand out from to be doubtful …"""
 DOUBT_RATIO = 1.5
@@ -113,13 +113,13 @@ class Places:
         self._content = 0.0
 
     def push(self, luma: Pixels, content: float) -> float:
-        """Return the share of corners found again, 0–1; NaN of a frame that changes less than the one before or little.
+        """Return the share of corners found again, 0–1; NaN of a frame that changes little or as the one before.
 
         Args:
             luma: of the frame.
             content: its change.
         """
-        before, rises = self._before, content >= max(PLACE_CONTENT, self._content)
+        before, rises = self._before, content >= max(PLACE_CONTENT, PLACE_RISES * self._content)
         self._before, self._content = luma, content
         return found_again(before, luma) if before is not None and rises else float("nan")
 
