@@ -11,11 +11,15 @@ import numpy as np
 import numpy.typing as npt
 from scenedetect import ContentDetector, FrameTimecode, StatsManager
 
+from rushes.filters.corners import found_again
+
 BINS = 64
 CELLS = (9, 16)
 """Rows and columns of cells into which every picture is divided, whatever its shape."""
 LOOK_BACK_S = 0.6
 """How far back a picture is compared to find what changes gradually."""
+PLACE_CONTENT, PLACE_RISES = 8.0, 1.25
+"""Content change from which on corners are looked for again, and by that of the frame before."""
 DOUBT_FRAMES = 4
 """Frames before that a step must stand out from to be doubtful …"""
 DOUBT_RATIO = 1.5
@@ -30,7 +34,7 @@ WITNESS_QUALITY = 92
 """JPEG quality in which they are kept."""
 KEEP_FRAMES = 75
 """Frames before and after a doubtful one whose small pictures are kept: as far as its window reaches, and more."""
-PER_FRAME = ("content", "hue", "saturation", "luma", "histogram", "doubt", "key")
+PER_FRAME = ("content", "hue", "saturation", "luma", "histogram", "doubt", "key", "corners")
 """Names of the numbers of a frame that stand in the ledger."""
 
 Pixels = npt.NDArray[np.uint8]
@@ -99,6 +103,25 @@ def histogram(luma: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
 def histogram_distance(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> float:
     """Return 1 − correlation of two histograms: 0 for equal ones, as scenedetect's HistogramDetector compares them."""
     return max(0.0, 1.0 - float(cv2.compareHist(a, b, cv2.HISTCMP_CORREL)))
+
+
+class Places:
+    """How much of each picture that changes as much as a cut does is found again in the next one."""
+
+    def __init__(self) -> None:
+        self._before: Pixels | None = None
+        self._content = 0.0
+
+    def push(self, luma: Pixels, content: float) -> float:
+        """Return the share of corners found again, 0–1; NaN of a frame that changes little or as the one before.
+
+        Args:
+            luma: of the frame.
+            content: its change.
+        """
+        before, rises = self._before, content >= max(PLACE_CONTENT, PLACE_RISES * self._content)
+        self._before, self._content = luma, content
+        return found_again(before, luma) if before is not None and rises else float("nan")
 
 
 class Cells:

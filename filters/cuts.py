@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from rushes.filters.boundary import Boundary, Rules
 from rushes.filters.hashes import hamming
+from rushes.filters.pops import is_pop, is_same_place, without_bursts
 
 SIDE_FRAMES = 4
 """Frames on either side that a cut must stand out from."""
@@ -80,6 +81,7 @@ def _hard(signals: Mapping[str, npt.NDArray], rules: Rules) -> npt.NDArray[np.bo
     found = np.zeros(len(content), np.bool_)
     for at in np.flatnonzero((clear | busy) & light & _peaks(content)).tolist():
         flash = _same_picture(signals, at, rules) or _flash(signals, at, rules) or _comes_back(signals, at, rules)
+        flash = flash or is_same_place(signals, at)
         found[at] = not flash and bool(clear[at] or not _jumps_back(signals, at, rules))
     return found
 
@@ -139,9 +141,10 @@ def _jumps(signals: Mapping[str, npt.NDArray], rules: Rules) -> npt.NDArray[np.b
     """Return which frames show the same place a while later: parts of the picture change as they never do around it."""
     share = outstanding(signals["cell_light"], signals["key"], signals["change"])
     share[-1:] = 0.0  # of the last frame it is not known how things go on
-    found = np.zeros(len(share), np.bool_)
-    for at in np.flatnonzero((share >= rules.jump_share) & _peaks(share)).tolist():
-        found[at] = not _comes_back(signals, at, rules)
+    jumps = (share >= rules.jump_share) & _peaks(share)
+    found = without_bursts(signals, jumps)
+    for at in np.flatnonzero(found).tolist():
+        found[at] = not _comes_back(signals, at, rules) and not is_pop(signals, at)
     return found
 
 

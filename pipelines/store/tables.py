@@ -101,6 +101,7 @@ TABLES: dict[str, pa.Schema] = {
         bright=pa.list_(_f),
         phash=pa.list_(pa.uint64()),
         cell_light=pa.binary(),
+        corners=pa.list_(_f),  # of frames that change much; NaN elsewhere
     ),
     # Small pictures (48×27 RGB) of the frames around doubtful ones, for the witness of shots.
     "windows": _schema(source_id=_s, time_s=_d, jpeg=pa.binary()),

@@ -164,7 +164,7 @@ class _Meter:
         self._numbers = {name: array("d") for name in (*PER_FRAME, *PER_TICK)}
         self._hashes = array("Q")
         self._content = changes.ContentScorer()
-        self._cells, self._windows = changes.Cells(), changes.Windows()
+        self._cells, self._windows, self._places = changes.Cells(), changes.Windows(), changes.Places()
         self._light = bytearray()
         self._before: frames.Luma | None = None
         self._tick: _Small | None = None
@@ -237,8 +237,9 @@ class _Meter:
         doubtful = self._cells.push([small.time_s for small in batch], cells).tolist()
         for small, light, doubt in zip(batch, cells, doubtful, strict=True):
             content = self._content.push(small.luma, small.bgr)
+            corners = self._places.push(small.luma, content["content"])
             if small.counts:
-                self._note({**content, "doubt": float(doubt), **self._frame(small)})
+                self._note({**content, "corners": corners, "doubt": float(doubt), **self._frame(small)})
                 self._light += light.tobytes()
                 self._windows.push(small.time_s, small.bgr, doubt)
             if small.ticks:

@@ -33,7 +33,7 @@ def signals(seconds: float = 30.0, cuts: tuple[float, ...] = ()) -> dict[str, An
     for cut in cuts:
         at = round(cut * FPS)
         row["content"][at], row["histogram"][at] = 60.0, 0.8
-    row["cell_light"] = bytes(count * 144)
+    row["cell_light"], row["corners"] = bytes(count * 144), np.full(count, np.nan)
     row["tick_s"] = times[::4]
     row |= {name: np.zeros(len(row["tick_s"])) for name in TICK}
     row["phash"] = np.random.default_rng(0).integers(0, 2**63, len(row["tick_s"]), np.uint64)

@@ -1,0 +1,75 @@
+"""Whether two pictures show the same place: corners of the one that are found again in the other.
+
+Where a drawing pops in, a window opens, a capture that froze goes on or a lamp goes on, most of the picture changes
+and yet the place is the same: its corners are where they were, or have moved a little. After a cut there is nothing to
+find.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+WIDTH_PX = 160
+"""Width to which pictures are shrunk: what is left are the outlines of things."""
+CORNERS, APART_PX, QUALITY = 80, 5, 0.01
+"""Corners that are looked for, how far they are apart, and how strong they are by the strongest, at least."""
+LEAST_PX, BAR = 24, 20
+"""Pixels of a side within the bars with which a picture is looked at, and the light of bars at most."""
+LEAST = 12
+"""With fewer corners in the picture nothing can be told."""
+PATCH = 4
+"""Pixels from the middle of a patch to its edge."""
+ALIKE = 0.75
+"""Correlation of the patches round a corner and where it is found, at least."""
+REACH = {"winSize": (13, 13), "maxLevel": 3, "criteria": (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 12, 0.05)}
+
+Luma = npt.NDArray[np.uint8]
+
+
+def found_again(before: Luma, after: Luma) -> float:
+    """Return the share of corners of a picture `[h, w]` that another shows as well, 0–1; NaN where it has too few.
+
+    Each is looked for where it was, which a lamp that goes on leaves alike, and where the picture has moved to (Lucas
+    and Kanade, 1981, on pyramids). Black bars, whose corners never go, are left out.
+    """
+    size = (WIDTH_PX, max(8, round(before.shape[0] * WIDTH_PX / before.shape[1])))
+    a, b = _inside(*(cv2.resize(luma, size, interpolation=cv2.INTER_AREA) for luma in (before, after)))
+    corners = cv2.goodFeaturesToTrack(a, CORNERS, QUALITY, APART_PX) if min(a.shape) >= LEAST_PX else None
+    if corners is None or len(corners) < LEAST:
+        return float("nan")
+    moved, _, _ = cv2.calcOpticalFlowPyrLK(a, b, corners, None, **REACH)
+    here, there = corners[:, 0], moved[:, 0]
+    own = _patches(a, here)
+    alike = np.maximum(_likeness(own, _patches(b, here)), _likeness(own, _patches(b, there)))
+    return float((alike >= ALIKE).mean())
+
+
+def _inside(a: Luma, b: Luma) -> tuple[Luma, Luma]:
+    """Return what of two pictures is not black at their edges in both."""
+    bright = np.maximum(a, b) > BAR
+    rows, columns = np.flatnonzero(bright.any(axis=1)), np.flatnonzero(bright.any(axis=0))
+    if not len(rows):
+        return a[:0], b[:0]
+    part = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+    return np.ascontiguousarray(a[part]), np.ascontiguousarray(b[part])
+
+
+def _patches(luma: Luma, at: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Return the patches round some points, `[n, side²]`, each less its mean."""
+    padded = np.pad(luma, PATCH, mode="edge").astype(np.float32)
+    height, width = luma.shape
+    x, y = (
+        np.clip(np.rint(values), 0, most - 1).astype(np.intp)
+        for values, most in zip(at.T, (width, height), strict=True)
+    )
+    step = np.arange(2 * PATCH + 1)
+    found = padded[(y[:, None] + step)[:, :, None], (x[:, None] + step)[:, None, :]].reshape(len(at), -1)
+    return np.asarray(found - found.mean(axis=1, keepdims=True), np.float32)
+
+
+def _likeness(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Return the correlation of patches; 0 of flat ones."""
+    power = np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1))
+    return np.asarray((a * b).sum(axis=1) / np.maximum(power, 1.0), np.float32)
