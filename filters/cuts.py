@@ -27,8 +27,6 @@ STILL, HELD_FRAMES = 0.1, 3
 """Mean change (0–255) below which a frame repeats the one before, and how many of them are counted."""
 SURE = 2.5
 """A frame amid fast motion that changes this many times as much as it must is a cut, whatever the witness says."""
-DOUBT_CONTENT, DOUBT_RATIO, DOUBT_HISTOGRAM, DOUBT_SHARE = 22.0, (1.25, 2.6), 0.06, 0.15
-"""What leaves doubt: much change, which stands out a little, in other tones, but in no cells more than around it."""
 POP_LUMA = 0.4
 """Share of a key frame's content change that its luma has at least, or its tones must differ: else coding popped."""
 BAR = 20
@@ -40,6 +38,8 @@ POP = 2.0
 """How many times as much a key frame that comes by the clock may change as the frames around it."""
 STILL_LIGHT, CADENCE_FRAMES = 0.5, 12
 """Added to usual steps (levels), and frames on either side in which the cadence of steps is looked at."""
+BESIDE = 2
+"""Frames before a cut, and from it on, at which the witness may see it."""
 BACK = 0.4
 """How far the picture may be from the one that comes back, as a share of the step away from it."""
 
@@ -125,16 +125,15 @@ def asked(signals: Mapping[str, npt.NDArray]) -> Series:
     said = signals.get("witness_cut")
     if said is None:
         return np.full(len(signals["time_s"]), np.nan)
-    return _around(np.where(np.isnan(said), -np.inf, said), 2)[:, :4].max(axis=1) + np.where(np.isnan(said), np.nan, 0)
+    near = _around(np.where(np.isnan(said), -np.inf, said), BESIDE)[:, : 2 * BESIDE]
+    return near.max(axis=1) + np.where(np.isnan(said), np.nan, 0)
 
 
-def doubts(signals: Mapping[str, npt.NDArray]) -> npt.NDArray[np.intp]:
-    """Return the frames at which a cut is possible and what changes around them leaves it open."""
-    content, ratio = np.asarray(signals["content"], np.float64), _ratio(signals)
-    fast = (content >= DOUBT_CONTENT) & (ratio >= DOUBT_RATIO[0]) & (ratio < DOUBT_RATIO[1])
-    fast &= (signals["histogram"] >= DOUBT_HISTOGRAM) & (content < SURE * DOUBT_CONTENT)
-    share = outstanding(signals["cell_light"], signals["key"], signals["change"])
-    return np.flatnonzero(fast & _peaks(content) & (share < DOUBT_SHARE))
+def doubts(signals: Mapping[str, npt.NDArray], rules: Rules) -> npt.NDArray[np.intp]:
+    """Return the frames at which there is a cut if the witness sees one there, and none if it sees none."""
+    count = len(signals["time_s"])
+    seen, denied = (_hard({**signals, "witness_cut": np.full(count, said)}, rules) for said in (1.0, 0.0))
+    return np.flatnonzero(seen & ~denied & ~_jumps(signals, rules))
 
 
 def _jumps(signals: Mapping[str, npt.NDArray], rules: Rules) -> npt.NDArray[np.bool_]:

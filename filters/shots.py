@@ -8,11 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from rushes.filters import cuts, transitions
 from rushes.filters.boundary import Boundary, Rules
-from rushes.filters.cuts import cuts
-from rushes.filters.transitions import gradual
 
-__all__ = ["Boundary", "Shot", "Trim", "boundaries", "clips"]
+__all__ = ["Boundary", "Shot", "Trim", "boundaries", "clips", "questions"]
 
 Series = npt.NDArray[np.floating]
 
@@ -58,11 +57,38 @@ def boundaries(signals: Mapping[str, npt.NDArray], rules: Rules) -> list[Boundar
     """
     if len(signals["time_s"]) < 2:
         return []
-    ranges = gradual(signals, rules)
-    last_s = float(signals["time_s"][-1])
-    closed = [(g.start_s, g.end_s) for g in ranges if g.end_s < last_s]  # what ends there may have been cut off
-    found = [cut for cut in cuts(signals, rules) if not any(a < cut.start_s < b for a, b in closed)]
+    ranges, last_s = transitions.gradual(signals, rules), float(signals["time_s"][-1])
+    found = [cut for cut in cuts.cuts(signals, rules) if not _within(cut.start_s, ranges, last_s)]
     return sorted([*ranges, *found], key=lambda boundary: boundary.start_s)
+
+
+def _within(time_s: float, ranges: Sequence[Boundary], last_s: float) -> bool:
+    """Whether a time lies in a transition; but one that ends with the footage may have been cut off."""
+    return any(found.start_s < time_s < found.end_s < last_s for found in ranges)
+
+
+def questions(signals: Mapping[str, npt.NDArray], rules: Rules) -> list[tuple[int, int]]:
+    """Return the ranges of frames, half-open and apart, of which what a witness says can change a boundary.
+
+    These are the frames beside each that is a cut or none by its word, and those of what may be a dissolve; where a
+    fade stands, neither is asked.
+
+    Args:
+        signals: as `boundaries` takes them, without a witness.
+        rules: the limits.
+    """
+    if len(signals["time_s"]) < 2:
+        return []
+    time_s, fades = signals["time_s"], transitions.fades(signals, rules)
+    doubtful = [at for at in cuts.doubts(signals, rules).tolist() if not _within(time_s[at], fades, time_s[-1])]
+    beside = [(max(0, at - cuts.BESIDE), min(len(time_s), at + cuts.BESIDE)) for at in doubtful]
+    found: list[tuple[int, int]] = []
+    for first, end in sorted([*beside, *transitions.doubts(signals, fades)]):
+        if found and first <= found[-1][1]:
+            found[-1] = (found[-1][0], max(end, found[-1][1]))
+        else:
+            found.append((first, end))
+    return found
 
 
 def clips(

@@ -24,7 +24,9 @@ ALONE = 0.3
 DENIED, ASSENTED = 0.25, 0.6
 """… where it sees no transition at all, and where it is sure of one; in proportion between."""
 PART = 0.5
-"""How sure it is of the frames with which a dissolve that it assents to goes on beyond its ends."""
+"""How sure it is of the frames with which a dissolve that it assents to goes on beyond its ends …"""
+BESIDE = 10
+"""… and frames beyond them that it is asked about, so that it can."""
 CROSSED, SHORT_SLOPE = 1.12, 3.0
 """How many times as bright (or as dark) the other end of a fade is that the footage begins or ends in, at least, and
 the luma per second by which it rises or falls …"""
@@ -45,7 +47,7 @@ def gradual(signals: Mapping[str, npt.NDArray], rules: Rules) -> list[Boundary]:
     part = signals.get("witness_part", np.full(len(time_s), np.nan))
     blended = [
         _part_around(part, blend)
-        for blend in dissolves(light, signals["luma_std"], time_s)
+        for blend in _candidates(found, signals)
         if blend.left
         <= _most(part[blend.first : blend.last + 1], bool(is_light(light[[blend.first, blend.last]]).any()))
     ]
@@ -54,6 +56,27 @@ def gradual(signals: Mapping[str, npt.NDArray], rules: Rules) -> list[Boundary]:
         if span:
             found.append(Boundary(start_s=span[0], end_s=span[1], kind=blend.kind, score=1 - blend.left))
     return sorted(found, key=lambda boundary: boundary.start_s)
+
+
+def doubts(signals: Mapping[str, npt.NDArray], found: Sequence[Boundary]) -> list[tuple[int, int]]:
+    """Return the ranges of frames, half-open, of what may be a dissolve beside fades, and `BESIDE` frames around them.
+
+    Whether it is one, and where it ends, the witness says.
+    """
+    frames = len(signals["time_s"])
+    return [
+        (max(0, blend.first - BESIDE), min(frames, blend.last + 1 + BESIDE)) for blend in _candidates(found, signals)
+    ]
+
+
+def _candidates(found: Sequence[Boundary], signals: Mapping[str, npt.NDArray]) -> list[Blend]:
+    """Return what may be a dissolve and is not, for the most part, a fade."""
+    time_s = signals["time_s"]
+    return [
+        blend
+        for blend in dissolves(signals["cell_light"], signals["luma_std"], time_s)
+        if _uncovered(float(time_s[blend.first]), float(time_s[blend.last]), found)
+    ]
 
 
 def _uncovered(start_s: float, end_s: float, found: Sequence[Boundary]) -> tuple[float, float] | None:

@@ -105,7 +105,7 @@ TABLES: dict[str, pa.Schema] = {
     ),
     # Small pictures (48×27 RGB) of the frames around doubtful ones, for the witness of shots.
     "windows": _schema(source_id=_s, time_s=_d, jpeg=pa.binary()),
-    # What the witness says of each frame that it looked at: how likely a cut is here, and a part of a transition.
+    # What the witness says of each frame that it was asked about: how likely a cut is here, and a part of a transition.
     "witness": _schema(source_id=_s, time_s=_d, cut=_f, part=_f),
     # Candidate frames on a fixed grid of time, from which clips take their representatives.
     "frames": _schema(source_id=_s, time_s=_d, jpeg=pa.binary()),

@@ -39,7 +39,7 @@ Scans = dict[str, "Scanned"]
 @cache
 def network() -> witness.Witness:
     """Return the witness, loaded once."""
-    return witness.Witness()
+    return witness.Witness(ShotsConfig())
 
 
 class Scanned:
@@ -109,7 +109,7 @@ def theirs(path: Path, alone: bool = True) -> dict[str, list[int]]:
 def everywhere(rgb: np.ndarray) -> list[int]:
     """Return the cuts that TransNetV2 finds on every frame, at its own threshold, as its authors run it."""
     padded = np.concatenate([rgb[:1].repeat(25, 0), rgb, rgb[-1:].repeat(75, 0)])
-    said = [transnet.look(network().model, [padded[at : at + 100]])[0, :, 0] for at in range(0, len(rgb), 50)]
+    said = [transnet.look(network().model, padded[at : at + 100])[25:75, 0] for at in range(0, len(rgb), 50)]
     over = np.concatenate([[0], (np.concatenate(said)[: len(rgb)] > 0.5).astype(int), [0]])
     return [int(end) for end in np.flatnonzero(np.diff(over) < 0) if end < len(rgb)]
 

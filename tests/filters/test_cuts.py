@@ -59,9 +59,32 @@ def test_a_long_film_is_measured_in_parts_without_seams(monkeypatch: pytest.Monk
     assert np.array_equal(shares(cells), whole)
 
 
-def test_a_still_film_leaves_no_doubt() -> None:
-    still = {name: np.zeros(50) for name in ("content", "histogram", "key", "change")}
-    assert not len(doubts({**still, "cell_light": np.full((50, 9, 16), 90, np.uint8), "time_s": np.arange(50) / 25}))
+def moving(frames: int = 60) -> dict[str, np.ndarray]:
+    """Signals of fast motion in which nothing stands out."""
+    cells = RNG.integers(60, 180, (frames, 9, 16)).astype(np.uint8)
+    signals = {name: np.full(frames, 20.0) for name in ("content", "hue", "saturation", "luma", "change")}
+    signals |= {"time_s": np.arange(frames) / 25, "histogram": np.full(frames, 0.2), "key": np.zeros(frames)}
+    signals |= {"luma_mean": np.full(frames, 90.0), "luma_std": np.full(frames, 40.0), "cell_light": cells}
+    return signals | {"tick_s": np.arange(10) * 0.24, "phash": RNG.integers(0, 2**63, 10, np.uint64)}
+
+
+def test_the_witness_is_asked_of_a_frame_that_stands_out_a_little_amid_motion_and_decides_it() -> None:
+    signals = moving()
+    signals["content"][30] = 36.0
+    assert doubts(signals, ShotsConfig()).tolist() == [30]
+    for said, found in ((0.0, []), (1.0, [30])):
+        word = np.where(abs(np.arange(60) - 30) < 2, said, np.nan)
+        assert [round(cut.start_s * 25) for cut in cuts({**signals, "witness_cut": word}, ShotsConfig())] == found
+
+
+def test_the_witness_is_not_asked_of_what_is_a_cut_or_none_whatever_it_says() -> None:
+    for content in (20.0, 26.0, 80.0):
+        signals = moving()
+        signals["content"][30] = content
+        assert not len(doubts(signals, ShotsConfig()))
+        words = [np.full(60, said) for said in (0.0, 1.0)]
+        denied, seen = ([cut.start_s for cut in cuts({**signals, "witness_cut": w}, ShotsConfig())] for w in words)
+        assert denied == seen and bool(seen) == (content == 80.0)
 
 
 def test_colours_that_pop_at_a_key_frame_are_no_cut_but_those_of_footage_all_in_key_frames_are() -> None:

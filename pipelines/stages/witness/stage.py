@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from rushes.pipelines.config import CurateConfig
@@ -13,7 +14,7 @@ Row = dict[str, Any]
 
 
 class Looking:
-    """Looks at the doubtful windows of units; at none where the settings ask for no witness."""
+    """Looks at the doubtful frames of units; at none where the settings ask for no witness."""
 
     def __init__(self, config: CurateConfig):
         self.witness: Any = None
@@ -22,7 +23,7 @@ class Looking:
             from rushes.pipelines.stages.witness import witness
 
             eyes.one_thread()
-            self.witness = witness.Witness()
+            self.witness = witness.Witness(config.shots)
 
     def __call__(self, unit: Unit) -> Tally:
         """Look at one unit; a source that cannot be looked at becomes an error row, and is decided without it."""
@@ -42,12 +43,23 @@ def check(config: CurateConfig) -> None:
         weights.transnet()
 
 
+AFTERWARDS = {"min_clip_s", "max_clip_s", "trim_s", "frames_per_clip", "strip_frames"}
+"""Settings of shots that matter only when all boundaries are found."""
+
+
+def _settings(config: CurateConfig) -> Any:
+    """Return what the witness depends on: all that says where its word counts."""
+    if config.shots.witness == "none":
+        return "none"
+    return {name: value for name, value in asdict(config.shots).items() if name not in AFTERWARDS}
+
+
 STAGE = Stage(
     name="witness",
     reads=("sources", "signals", "windows"),
     writes=("witness",),
     follows="scan",
-    settings=lambda config: config.shots.witness,
+    settings=_settings,
     where=lambda config: "either" if config.shots.witness == "none" else "model",
     worker=Looking,
     check=check,

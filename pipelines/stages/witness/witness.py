@@ -1,23 +1,26 @@
-"""The witness of shots: TransNetV2 on the windows that the scan's own numbers leave in doubt. Decodes nothing."""
+"""The witness of shots: TransNetV2, asked where its word can change a boundary. Decodes nothing."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
 from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from rushes.filters import cuts, transnet
-from rushes.filters.blends import dissolves
-from rushes.pipelines.media.signals import joined
+from rushes.filters import transnet
+from rushes.filters.boundary import Rules
+from rushes.filters.changes import KEEP_FRAMES
+from rushes.filters.shots import questions
+from rushes.pipelines.media.signals import Arrays, joined
 from rushes.pipelines.models import weights
-from rushes.pipelines.models.eyes import device
+from rushes.pipelines.models.eyes import device, halves_are_fast
 
-AT_ONCE = 4
-"""Windows that the network sees in one batch."""
+AROUND = 25
+"""Frames that the network sees before and after those that it is asked about, as its authors show it."""
+LONGEST = 100
+"""Frames that it is asked about at once, at most: memory must not grow with the length of a question."""
 NAMES = (
     "time_s", "duration_s", "content", "hue", "saturation", "luma", "histogram", "doubt", "key", "change",
     "luma_mean", "luma_std", "tick_s", "phash", "cell_light",
@@ -30,11 +33,13 @@ Row = dict[str, Any]
 class Witness:
     """The network, loaded once, on the GPU where there is one."""
 
-    def __init__(self) -> None:
-        self.model = transnet.load(weights.transnet(), device())
+    def __init__(self, rules: Rules) -> None:
+        """Take the limits under which it is decided: they say where its word counts."""
+        self.rules = rules
+        self.model = transnet.load(weights.transnet(), device(), half=halves_are_fast())
 
     def __call__(self, signals: Sequence[Mapping[str, Any]], pictures: Mapping[float, bytes]) -> list[Row]:
-        """Return the rows of `witness` of one source, a row for each frame that was looked at.
+        """Return the rows of `witness` of one source, a row for each frame that it was asked about.
 
         Args:
             signals: the rows of its spans, in order.
@@ -43,46 +48,48 @@ class Witness:
         if not signals:
             return []
         whole = joined(signals, NAMES)
-        times = whole["time_s"]
-        starts = windows(doubts(whole), len(times))
         rows: list[Row] = []
-        todo = iter(starts)
-        while batch := list(islice(todo, AT_ONCE)):
-            found = transnet.look(self.model, [_window(times, pictures, start) for start in batch])
-            for start, said in zip(batch, found, strict=True):
-                rows += _rows(signals[0]["source_id"], times, start, said)
+        for first, end in sequences(asked(whole, self.rules)):
+            frames = _frames(whole["time_s"], pictures, first - AROUND, end + AROUND)
+            said = transnet.look(self.model, frames)[AROUND:-AROUND]
+            rows += _rows(signals[0]["source_id"], whole["time_s"][first:end], said)
         return rows
 
 
-def doubts(whole: Mapping[str, npt.NDArray]) -> list[int]:
-    """Return the frames, rising, that the witness shall be asked about."""
-    if len(whole["time_s"]) < 2:  # a single picture cuts to nothing
-        return []
-    asked = set(cuts.doubts(whole).tolist())
-    for blend in dissolves(whole["cell_light"], whole["luma_std"], whole["time_s"]):
-        asked |= set(range(blend.first, blend.last + 1))
-    return sorted(at for at in asked if whole["doubt"][at])
+def asked(whole: Arrays, rules: Rules) -> list[tuple[int, int]]:
+    """Return the ranges of frames, half-open and apart, that the witness is asked about.
+
+    Those are the `questions` as far as the scan kept the pictures of them and of `AROUND` frames on either side.
+    """
+    wanted = np.zeros(len(whole["time_s"]), np.bool_)
+    for first, end in questions(whole, rules):
+        wanted[first:end] = True
+    edges = np.flatnonzero(np.diff(wanted & _kept(whole["doubt"] > 0), prepend=False, append=False))
+    return [(int(first), int(end)) for first, end in edges.reshape(-1, 2)]
 
 
-def windows(doubtful: Sequence[int], frames: int) -> list[int]:
-    """Return the first middle frame of each window, so that every doubtful frame stands well inside a middle."""
-    starts: list[int] = []
-    middle = transnet.MIDDLE.stop - transnet.MIDDLE.start
-    for at in doubtful:
-        if not starts or at >= starts[-1] + middle - MARGIN:
-            starts.append(max(0, at - MARGIN if not starts else max(at - MARGIN, starts[-1] + middle)))
-    return starts
+def _kept(doubtful: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Return of which frames so much is kept: those within reach of a doubtful one."""
+    reach, frames = KEEP_FRAMES - 1 - AROUND, len(doubtful)  # the scan counts the doubtful one itself
+    total, at = np.concatenate([[0], np.cumsum(doubtful)]), np.arange(frames)
+    return np.asarray(total[np.minimum(at + reach + 1, frames)] > total[np.maximum(at - reach, 0)])
 
 
-MARGIN = 10
-"""Frames that a doubtful one keeps from the ends of a middle."""
+def sequences(ranges: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return ranges as the network looks at them: those near each other in one, those that are long in parts."""
+    found: list[tuple[int, int]] = []
+    for first, end in ranges:
+        if found and first - found[-1][1] < 2 * AROUND and end - found[-1][0] <= LONGEST:
+            found[-1] = (found[-1][0], end)
+        else:
+            found += [(at, min(at + LONGEST, end)) for at in range(first, end, LONGEST)]
+    return found
 
 
-def _window(times: npt.NDArray[np.float64], pictures: Mapping[float, bytes], start: int) -> transnet.Window:
-    """Return the frames of a window; beyond the ends of a source its first and its last frame go on."""
-    first = start - transnet.MIDDLE.start
-    at = np.clip(np.arange(first, first + transnet.WINDOW), 0, len(times) - 1)
-    return np.stack([_rgb(pictures[time]) for time in times[at].tolist()])
+def _frames(time_s: npt.NDArray[np.float64], pictures: Mapping[float, bytes], first: int, end: int) -> transnet.Frames:
+    """Return the pictures of a range of frames; beyond the ends of a source its first and its last frame go on."""
+    at = np.clip(np.arange(first, end), 0, len(time_s) - 1)
+    return np.stack([_rgb(pictures[time]) for time in time_s[at].tolist()])
 
 
 def _rgb(jpeg: bytes) -> npt.NDArray[np.uint8]:
@@ -94,6 +101,6 @@ def _rgb(jpeg: bytes) -> npt.NDArray[np.uint8]:
     return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
 
 
-def _rows(source_id: str, times: npt.NDArray[np.float64], start: int, said: npt.NDArray[np.float32]) -> Iterator[Row]:
-    for time, (cut, part) in zip(times[start : start + len(said)].tolist(), said.tolist(), strict=False):
+def _rows(source_id: str, time_s: npt.NDArray[np.float64], said: npt.NDArray[np.float32]) -> Iterator[Row]:
+    for time, (cut, part) in zip(time_s.tolist(), said.tolist(), strict=True):
         yield {"source_id": source_id, "time_s": time, "cut": cut, "part": part}

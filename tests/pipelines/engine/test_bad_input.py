@@ -17,7 +17,7 @@ from rushes.pipelines.media import footage
 from rushes.pipelines.stages.encode import encode
 from rushes.pipelines.stages.scan.scan import scan_span
 from rushes.pipelines.stages.shots.shots import joined, shots_of
-from rushes.pipelines.stages.witness.witness import doubts
+from rushes.pipelines.stages.witness.witness import asked
 
 SCAN = ScanConfig()
 SCENE = cv2.resize(np.random.default_rng(0).integers(0, 255, (30, 60, 3), np.uint8), (960, 540))
@@ -63,7 +63,7 @@ def looked_at(path: Path) -> tuple[dict[str, Any], dict[str, Any], list[dict[str
     """
     source = {**footage.probe(str(path), SCAN), "wave": 0, "unit": "u"}
     row, _, errors, _ = scan_span(source, 0, 0.0, math.inf, SCAN)
-    assert all(0 <= at < row["frames"] for at in doubts(joined([row])))
+    assert all(0 <= first < end <= row["frames"] for first, end in asked(joined([row]), ShotsConfig()))
     clips, trims = shots_of(source, [row], ShotsConfig(), SCAN)
     total = sum(part["end_s"] - part["start_s"] for part in [*clips, *trims])
     assert total == pytest.approx(row["covered_s"], abs=1e-6)
