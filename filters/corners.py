@@ -7,6 +7,8 @@ find.
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +25,11 @@ PATCH = 4
 """Pixels from the middle of a patch to its edge."""
 ALIKE = 0.75
 """Correlation of the patches round a corner and where it is found, at least."""
-REACH = {"winSize": (13, 13), "maxLevel": 3, "criteria": (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 12, 0.05)}
+REACH: dict[str, Any] = {
+    "winSize": (13, 13),
+    "maxLevel": 3,
+    "criteria": (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 12, 0.05),
+}
 
 Luma = npt.NDArray[np.uint8]
 
@@ -35,15 +41,19 @@ def found_again(before: Luma, after: Luma) -> float:
     and Kanade, 1981, on pyramids). Black bars, whose corners never go, are left out.
     """
     size = (WIDTH_PX, max(8, round(before.shape[0] * WIDTH_PX / before.shape[1])))
-    a, b = _inside(*(cv2.resize(luma, size, interpolation=cv2.INTER_AREA) for luma in (before, after)))
+    a, b = _inside(_shrunk(before, size), _shrunk(after, size))
     corners = cv2.goodFeaturesToTrack(a, CORNERS, QUALITY, APART_PX) if min(a.shape) >= LEAST_PX else None
     if corners is None or len(corners) < LEAST:
         return float("nan")
     moved, _, _ = cv2.calcOpticalFlowPyrLK(a, b, corners, None, **REACH)
-    here, there = corners[:, 0], moved[:, 0]
+    here, there = np.asarray(corners[:, 0], np.float32), np.asarray(moved[:, 0], np.float32)
     own = _patches(a, here)
     alike = np.maximum(_likeness(own, _patches(b, here)), _likeness(own, _patches(b, there)))
     return float((alike >= ALIKE).mean())
+
+
+def _shrunk(luma: Luma, size: tuple[int, int]) -> Luma:
+    return np.asarray(cv2.resize(luma, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def _inside(a: Luma, b: Luma) -> tuple[Luma, Luma]:

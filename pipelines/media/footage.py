@@ -172,7 +172,7 @@ def probe(uri: str, scan: ScanConfig) -> dict[str, Any]:
     """
     if not storage.is_local(uri):
         fetched.afresh(uri)
-    facts = dict.fromkeys(clocks.COLUMNS) | _facts(uri, scan)
+    facts: dict[str, Any] = dict.fromkeys(clocks.COLUMNS) | _facts(uri, scan)
     digest = _digest(uri)
     if facts["container"] in clocks.DISCONTINUOUS:
         pieces = _pieces(uri, digest.size_bytes)

@@ -84,7 +84,7 @@ def noted(rows: Sequence[Row], entries: Iterable[Entry], since: str) -> list[Row
 
 def _row(entry: Entry, since: str) -> Row:
     kind = kind_of(entry.named)
-    row = {"named": entry.named, "kind": kind, "reason": entry.reason, "since": since, "until": None, "uri": None,
+    row: Row = {"named": entry.named, "kind": kind, "reason": entry.reason, "since": since, "until": None, "uri": None,
            "source_id": None, "key": None, "start_s": None, "end_s": None, "resembles": None, "dropped": True,
            "applied": False}  # fmt: skip
     if kind in ("clip", "source"):
@@ -169,7 +169,7 @@ class Down:
     """Footage that is left out: sources as a whole, and stretches of others."""
 
     sources: frozenset[str] = frozenset()
-    stretches: Mapping[str, tuple[tuple[float, float], ...]] = field(default_factory=dict)
+    stretches: Mapping[str, Sequence[Sequence[float]]] = field(default_factory=dict)
     """By source, from and to in seconds, for the clips that are named by themselves."""
 
     def __bool__(self) -> bool:

@@ -44,8 +44,8 @@ def left(ledger: Ledger) -> Iterator[Left]:
 
 def _in_tables(ledger: Ledger, down: Down) -> Iterator[Left]:
     for table in BY_KEY:
-        keys = (key for batch in ledger.batches(table, ["key"]) for key in _keys(batch["key"], down))
-        yield from _named(f"{ledger.root}/{table}", keys, _again(ledger))
+        every = (key for batch in ledger.batches(table, ["key"]) for key in _keys(batch["key"], down))
+        yield from _named(f"{ledger.root}/{table}", every, _again(ledger))
     for table in BY_SELECTION:
         for part in ledger.parts(table):
             keys = _keys(flat(ledger.read_part(part, table, ["key"])["key"]), down)
