@@ -45,7 +45,7 @@ def found_again(before: Luma, after: Luma) -> float:
     corners = cv2.goodFeaturesToTrack(a, CORNERS, QUALITY, APART_PX) if min(a.shape) >= LEAST_PX else None
     if corners is None or len(corners) < LEAST:
         return float("nan")
-    moved, _, _ = cv2.calcOpticalFlowPyrLK(a, b, corners, None, **REACH)
+    moved, _, _ = cv2.calcOpticalFlowPyrLK(a, b, corners, np.empty_like(corners), **REACH)
     here, there = np.asarray(corners[:, 0], np.float32), np.asarray(moved[:, 0], np.float32)
     own = _patches(a, here)
     alike = np.maximum(_likeness(own, _patches(b, here)), _likeness(own, _patches(b, there)))

@@ -8,6 +8,7 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from fractions import Fraction
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -51,11 +52,26 @@ class Scanned:
         self.signals = joined([row])
         self.said = network()([row], {picture["time_s"]: picture["jpeg"] for picture in small})
         self.frames = len(self.signals["time_s"])
+        self.height = min(source["width"], source["height"])
 
     def boundaries(self, asks: bool = True) -> list[Boundary]:
         """Return what the decision finds, with the witness or without."""
         said = witnessed(self.signals["time_s"], self.said if asks else [])
         return boundaries({**self.signals, **said}, ShotsConfig())
+
+    def counted(self, label: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a label in frames of the stream that is the footage, where it counts those of another one."""
+        probe = label["probe"]
+        if min(probe["w"], probe["h"]) == self.height or not label["cuts_exhaustive"]:
+            return dict(label)
+        rate = float(Fraction(probe["avg"]))
+        ours = lambda frames: [self.frame(frame / rate) for frame in frames]  # noqa: E731
+        return {
+            **label,
+            "cuts": [{**cut, "frame": ours([cut["frame"]])[0]} for cut in label.get("cuts") or []],
+            "transitions": [{**one, "frames": ours(one["frames"])} for one in label.get("transitions") or []],
+            "uncertain": [ours(one) for one in label.get("uncertain") or []],
+        }
 
     def frame(self, time_s: float) -> int:
         """Return the number of the frame at a time."""
@@ -88,7 +104,7 @@ def theirs(path: Path, alone: bool = True) -> dict[str, list[int]]:
     found: dict[str, list[int]] = {type(detector).__name__: [] for detector in detectors}
     small: list[np.ndarray] = []
     with av.open(str(path)) as container:
-        stream = container.streams.video[0]
+        stream = room.video_stream(container)
         fps = float(stream.average_rate or 25)
         code = FrameTimecode(0, fps=fps)
         for number, frame in enumerate(container.decode(stream)):
@@ -206,7 +222,7 @@ def test_cuts_against_the_detectors_of_scenedetect_and_transnet(footage: Path, l
     raw: dict[str, Any] = {}
     looked = frames = edited = 0
     for name, film in labelled.items():
-        label = labels(footage)[name]
+        label = film.counted(labels(footage)[name])
         looked, frames = looked + len(film.said), frames + film.frames
         truth = [cut["frame"] for cut in label.get("cuts", [])]
         edited += bool(truth)
@@ -272,7 +288,7 @@ def test_gradual_transitions_are_found_as_ranges(
     raw: dict[str, Any] = {}
     kept_inside = 0
     for name, film in labelled.items():
-        for truth in labels(footage)[name].get("transitions") or []:
+        for truth in film.counted(labels(footage)[name]).get("transitions") or []:
             found["labelled"].append(_overlaps(truth["frames"], film.ranges()))
             kept_inside += film.keeps(truth["frames"])
             raw[f"{name} {truth['type']} {truth['frames']}"] = [found["labelled"][-1], film.ranges()]

@@ -35,7 +35,7 @@ class Scan:
                 frames.extend(found[1])
                 errors.extend({**where, **row} for row in found[2])
                 windows.extend(found[3])
-            if math.isinf(job["end_s"]):
+            if math.isinf(job["end_s"]) and source["uri"] in sound:
                 with guard(errors, **{**where, "start_s": source["duration_s"]}, seconds=0.0):
                     boxes.check_alone(source)
         unit.write_errors(errors)

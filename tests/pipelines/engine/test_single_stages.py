@@ -29,7 +29,9 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str], str, CurateC
 
     calls: list[tuple[list[str], str, CurateConfig, str]] = []
 
-    def record(inputs: list[str], run: str, config: CurateConfig, *, through: str, retry_failed: bool) -> str:
+    def record(
+        inputs: list[str], run: str, config: CurateConfig, *, through: str, retry_failed: bool, takedown: Any
+    ) -> str:
         calls.append((list(inputs), run, config, through))
         return "as it is"
 
