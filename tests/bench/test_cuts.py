@@ -59,19 +59,13 @@ class Scanned:
         said = witnessed(self.signals["time_s"], self.said if asks else [])
         return boundaries({**self.signals, **said}, ShotsConfig())
 
-    def counted(self, label: Mapping[str, Any]) -> dict[str, Any]:
-        """Return a label in frames of the stream that is the footage, where it counts those of another one."""
+    def as_labelled(self, label: Mapping[str, Any], frames: Iterable[int]) -> list[int]:
+        """Return frames as a label counts them, which may be those of another stream than the footage."""
         probe = label["probe"]
-        if min(probe["w"], probe["h"]) == self.height or not label["cuts_exhaustive"]:
-            return dict(label)
+        if min(probe["w"], probe["h"]) == self.height:
+            return list(frames)
         rate = float(Fraction(probe["avg"]))
-        ours = lambda frames: [self.frame(frame / rate) for frame in frames]  # noqa: E731
-        return {
-            **label,
-            "cuts": [{**cut, "frame": ours([cut["frame"]])[0]} for cut in label.get("cuts") or []],
-            "transitions": [{**one, "frames": ours(one["frames"])} for one in label.get("transitions") or []],
-            "uncertain": [ours(one) for one in label.get("uncertain") or []],
-        }
+        return [round(float(self.signals["time_s"][min(at, self.frames - 1)]) * rate) for at in frames]
 
     def frame(self, time_s: float) -> int:
         """Return the number of the frame at a time."""
@@ -222,14 +216,14 @@ def test_cuts_against_the_detectors_of_scenedetect_and_transnet(footage: Path, l
     raw: dict[str, Any] = {}
     looked = frames = edited = 0
     for name, film in labelled.items():
-        label = film.counted(labels(footage)[name])
+        label = labels(footage)[name]
         looked, frames = looked + len(film.said), frames + film.frames
         truth = [cut["frame"] for cut in label.get("cuts", [])]
         edited += bool(truth)
         unscored = [*(label.get("uncertain") or []), *(t["frames"] for t in label.get("transitions") or [])]
         beside = theirs(footage / name, alone=bool(truth))
         for detector, cuts in {OURS: film.cuts(), ALONE: film.cuts(asks=False), **beside}.items():
-            count, lists = scored(cuts, truth, unscored)
+            count, lists = scored(film.as_labelled(label, cuts), truth, unscored)
             totals[detector].update(count)
             if any(lists.values()):
                 raw.setdefault(name, {})[detector] = lists
@@ -288,10 +282,13 @@ def test_gradual_transitions_are_found_as_ranges(
     raw: dict[str, Any] = {}
     kept_inside = 0
     for name, film in labelled.items():
-        for truth in film.counted(labels(footage)[name]).get("transitions") or []:
-            found["labelled"].append(_overlaps(truth["frames"], film.ranges()))
-            kept_inside += film.keeps(truth["frames"])
-            raw[f"{name} {truth['type']} {truth['frames']}"] = [found["labelled"][-1], film.ranges()]
+        label = labels(footage)[name]
+        ranges = [(kind, *film.as_labelled(label, ends)) for kind, *ends in film.ranges()]
+        counted = film.as_labelled(label, range(film.frames))
+        for truth in label.get("transitions") or []:
+            found["labelled"].append(_overlaps(truth["frames"], ranges))
+            kept_inside += film.keeps(np.searchsorted(counted, truth["frames"]))
+            raw[f"{name} {truth['type']} {truth['frames']}"] = [found["labelled"][-1], ranges]
     for made in gradual.made(footage, jump_cuts.takes(footage)):
         path = gradual.write(made, tmp_path)
         ranges = Scanned(path).ranges()
