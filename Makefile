@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 DEMO ?= demo
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo test lint format bench clean
+.PHONY: help setup demo test slow lint format bench clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -25,6 +25,9 @@ demo: setup ## the whole job on real footage: curate, shards, tokenizer, latents
 
 test: setup ## run the tests
 	$(BIN)/pytest -q --durations=12 -n 2 --dist loadfile --no-loadscope-reorder
+
+slow: setup ## run the tests that take minutes: trainings by several processes
+	$(BIN)/pytest -q -m slow --durations=5 tests
 
 # mypy wants to find the folders under the names they are imported by.
 lint: setup ## check format, style and types

@@ -14,7 +14,7 @@ import s3fs
 from tests.bench.requests import Log, served
 
 REPO = Path(__file__).parents[1]
-LONG = {"test_killed.py", "test_readme.py", "test_train_apart.py"}
+LONG = {"test_killed.py", "test_readme.py"}
 """Files of minutes: they go first, so that no worker is left alone with one at the end."""
 os.environ.setdefault("RAY_worker_niceness", "0")  # else Ray's workers give way to every test in the other process
 

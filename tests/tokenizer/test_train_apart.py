@@ -27,6 +27,7 @@ from rushes.tokenizer.module import TokenizerModule
 from rushes.tokenizer.sharding import whole
 from rushes.tokenizer.train import Trained, train
 
+pytestmark = pytest.mark.slow
 MODEL = TokenizerConfig(rates=(4, 8))
 SMALL = TrainConfig(batch=1, frames=17, side=32, feature=0, save_every=2, log_every=1, shuffle=4, warmup=2)
 
