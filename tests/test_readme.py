@@ -38,6 +38,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory, bikes: Path) -> Iterator[Pa
     (root / "footage").mkdir()
     car = bikes.parent / "carphone_pristine.mp4"
     (root / "footage" / "car.mp4").write_bytes(excerpt(car, 0, frames=60, width=176, height=144))
+    (root / "footage" / "unwanted.mp4").write_bytes(excerpt(bikes, 60, frames=40, width=96, height=48))
+    (root / "list.txt").write_text("footage/unwanted.mp4\n")
     (root / "held").mkdir()
     (root / "held" / "street.mp4").write_bytes(excerpt(bikes, 0, frames=20, width=96, height=48))
     with contextlib.chdir(root):
@@ -64,6 +66,8 @@ def typed(command: str) -> None:
 def test_every_command_runs(folder: Path):
     for made in ("run/report/index.html", "run/tokenizer/reconstruction.mp4", "run/dit/sample.mp4", "street.mp4"):
         assert (folder / made).stat().st_size > 0, made
+    sources = {key[:16] for (key,) in duckdb.sql("select key from 'run/ledger/clips/*.parquet'").fetchall()}
+    assert len(sources) == 1, "what list.txt names is gone"
     assert all(any(line.startswith(one) for line in commands()) for one in APART)
 
 
