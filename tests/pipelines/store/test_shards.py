@@ -158,7 +158,7 @@ def test_a_full_disk_leaves_the_shards_before_and_no_part_of_the_next(tmp_path: 
         }
         assert len(list(shards.read_shard(f"{tmp_path}/{info.path}", ("mp4", "json", "txt")))) == 1
     finally:
-        subprocess.run(["umount", str(tmp_path)], check=True)
+        subprocess.run(["umount", "--lazy", str(tmp_path)], check=True)
 
 
 def test_memory_is_bounded_by_a_sample_in_writing_and_reading(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def tmpfs(tmp_path: Path) -> Iterator[Path]:
     ):
         pytest.skip("mounting a tmpfs is not permitted here")
     yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 def test_bytes_come_back_as_they_were_written(root: str) -> None:
