@@ -26,7 +26,7 @@ demo: setup ## the whole job on real footage: curate, shards, tokenizer, latents
 test: setup ## run the tests
 	$(BIN)/pytest -q --durations=12 -n 2 --dist loadfile --no-loadscope-reorder
 
-slow: setup ## run the tests that take minutes: trainings by several processes
+slow: setup ## run the tests that take minutes: trainings by several processes, runs killed in every stage
 	$(BIN)/pytest -q -m slow --durations=5 tests
 
 # mypy wants to find the folders under the names they are imported by.

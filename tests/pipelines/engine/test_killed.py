@@ -91,6 +91,7 @@ def killed_at(moments: dict[str, str], films: Path, run: Path, hold: held.Hold) 
     assert last.wait() == 3, run.with_suffix(".log").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stages", [tuple(FINDING)[:2], tuple(FINDING)[2:]])
 def test_a_run_killed_in_every_stage_that_finds_clips_ends_in_the_same_bytes(
     alone: str, films: Path, hold: held.Hold, tmp_path: Path, stages: tuple[str, ...]
@@ -100,6 +101,7 @@ def test_a_run_killed_in_every_stage_that_finds_clips_ends_in_the_same_bytes(
     assert content(run, *ALL) == content(alone, *ALL)
 
 
+@pytest.mark.slow
 def test_a_run_killed_in_every_stage_that_makes_shards_ends_in_the_same_bytes(
     alone: str, films: Path, hold: held.Hold, tmp_path: Path
 ) -> None:
