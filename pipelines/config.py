@@ -166,7 +166,7 @@ class PackConfig:
     copied, which is exact to the bit and far cheaper; never: every clip is encoded, so that all have one GOP length."""
     copy_codecs: list[Literal["h264", "hevc", "av1", "vp9"]] = field(default_factory=list)
     """Codecs that may be copied besides `codec`, such as [vp9, hevc]; by default shards hold one codec alone."""
-    crf: int = 20
+    crf: int = 21
     """Constant rate factor of the encoder."""
     max_side_px: int = 0
     """Clips are shrunk so that their shorter side is at most this; 0 keeps the size."""
