@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,6 @@ import pytest
 
 from rushes.pipelines.cli.main import main
 from rushes.pipelines.config import CaptionConfig, CurateConfig, PackConfig, ScanConfig, ScoreConfig
-from rushes.pipelines.engine import cluster
 from rushes.pipelines.report import accounting, page, summary
 from rushes.pipelines.store import runfile
 from rushes.pipelines.store.ledger import Ledger
@@ -133,14 +131,8 @@ def test_inputs_of_earlier_commands_stay_in_the_saved_configuration(run: str) ->
     assert [line for line in lines if "# input" in line] == ["# input: s3://bucket/films", "# input: more/"]
 
 
-@pytest.fixture
-def ray_stops() -> Iterator[None]:
-    yield
-    cluster.stop()
-
-
 def test_scoring_alone_reads_no_video_again_and_changes_no_earlier_table(
-    bikes: Path, tmp_path: Path, ray_stops: None, capsys: pytest.CaptureFixture[str]
+    bikes: Path, tmp_path: Path, one_process: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     film, run = tmp_path / "car.mp4", str(tmp_path / "run")
     shutil.copy(bikes.with_name("carphone_pristine.mp4"), film)

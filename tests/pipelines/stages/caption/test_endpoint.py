@@ -19,7 +19,7 @@ import pytest
 
 from rushes.filters.caption import FIELDS
 from rushes.pipelines.config import CaptionConfig, CurateConfig, PackConfig, ScoreConfig, SelectConfig, ShotsConfig
-from rushes.pipelines.engine import cluster, curate
+from rushes.pipelines.engine import curate
 from rushes.pipelines.progress import Reporter
 from rushes.pipelines.stages.caption import caption, endpoint, prompt, stage
 from rushes.pipelines.stages.caption.endpoint import EndpointCaptioner
@@ -371,7 +371,7 @@ def _third(picture: str, nth: int) -> Answer | None:
 
 
 def test_a_server_that_fails_a_third_of_the_calls_captions_every_clip_once_and_its_own(
-    server: Server, bikes: Path, tmp_path: Path, monkeypatch: Any
+    server: Server, bikes: Path, tmp_path: Path, monkeypatch: Any, one_process: None
 ) -> None:
     monkeypatch.setenv("RUSHES_API_KEY", "sk-very-secret")
     faults = 0
@@ -414,7 +414,6 @@ def test_a_server_that_fails_a_third_of_the_calls_captions_every_clip_once_and_i
     assert named == {rows[0]["key"], rows[1]["key"]}
     with pytest.raises(pack.PackError, match=rows[1]["key"]):
         pack.join(ledger, [rows[0]["key"]])
-    cluster.stop()
     written = b"".join(file.read_bytes() for file in Path(run).rglob("*") if file.is_file())
     assert b"sk-very-secret" not in written and set(server.keys) == {"Bearer sk-very-secret"}
 
