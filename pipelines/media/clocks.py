@@ -19,6 +19,8 @@ import av.error
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
+from rushes.pipelines.store.objects import Seekable
+
 DISCONTINUOUS = frozenset({"mpegts", "mpeg"})
 """Formats whose clock may start again in the middle, and of which each piece can be opened by itself."""
 AHEAD_S = 10.0  # a jump ahead of more is no time that passed: the limit of FFmpeg's players for these formats
@@ -190,39 +192,24 @@ def _joined(known: Sequence[_Clock], size_bytes: int) -> list[Piece]:
     return found
 
 
-class Window(io.RawIOBase):
+class Window(Seekable):
     """A stretch of a file as a file of its own."""
 
     def __init__(self, file: BinaryIO | io.RawIOBase, within: Range):
         super().__init__()
-        self._file, self._within, self._at = file, within, 0
+        self._file, self._within = file, within
 
-    def readable(self) -> bool:
-        """Return True."""
-        return True
-
-    def seekable(self) -> bool:
-        """Return True."""
-        return True
-
-    def tell(self) -> int:
-        """Return the place of the next byte in the stretch."""
-        return self._at
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Go to a place, from the beginning, from here or from the end of the stretch; return it."""
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at}.get(whence, self._within[1] - self._within[0])
-        self._at = max(0, base + offset)
-        return self._at
+    def length(self) -> int:
+        """Return how many bytes the stretch has."""
+        return self._within[1] - self._within[0]
 
     def read(self, size: int = -1) -> bytes:
         """Return this many bytes, all that are left for -1; fewer only at the end."""
-        first, end = self._within
-        left = max(0, end - first - self._at)
+        left = max(0, self.length() - self._at)
         size = left if size is None or size < 0 else min(size, left)
         if not size:
             return b""
-        self._file.seek(first + self._at)
+        self._file.seek(self._within[0] + self._at)
         data = self._file.read(size) or b""
         self._at += len(data)
         return data

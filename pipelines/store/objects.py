@@ -239,13 +239,14 @@ class Pieces:
             del self._held[next(filter(None, older), 0)]
 
 
-class Reader(io.RawIOBase):
-    """An object as a file to read from, each with its own place in bytes that may be shared."""
+class Seekable(io.RawIOBase):
+    """A file to read from that knows its place; whoever derives from it says how long it is, and reads."""
 
-    def __init__(self, pieces: Pieces, holds: bool = True):
-        """Read these bytes; without `holds` every read fetches what it returns and no more."""
-        super().__init__()
-        self._pieces, self._read, self._at = pieces, pieces.read if holds else pieces.sample, 0
+    _at = 0
+
+    def length(self) -> int:
+        """Return how many bytes there are."""
+        raise NotImplementedError
 
     def readable(self) -> bool:
         """Return True."""
@@ -262,8 +263,21 @@ class Reader(io.RawIOBase):
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         """Go to a place, from the beginning, from here or from the end; return it."""
         base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at}.get(whence)
-        self._at = max(0, (self._pieces.size() if base is None else base) + offset)
+        self._at = max(0, (self.length() if base is None else base) + offset)
         return self._at
+
+
+class Reader(Seekable):
+    """An object as a file to read from, each with its own place in bytes that may be shared."""
+
+    def __init__(self, pieces: Pieces, holds: bool = True):
+        """Read these bytes; without `holds` every read fetches what it returns and no more."""
+        super().__init__()
+        self._pieces, self._read = pieces, pieces.read if holds else pieces.sample
+
+    def length(self) -> int:
+        """Return the size of the object."""
+        return self._pieces.size()
 
     def read(self, size: int = -1) -> bytes:
         """Return this many bytes, all that are left for -1; fewer only at the end."""
