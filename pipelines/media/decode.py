@@ -22,7 +22,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from rushes.pipelines.colour import light, picture, space, tags
-from rushes.pipelines.media import clocks, footage
+from rushes.pipelines.media import clocks, footage, streams
 
 MAX_BAD_PACKETS = 25
 PREROLLS_S = (0.0, 2.0, 10.0, 60.0)  # how much further back to seek, try after try, before decoding from the beginning
@@ -270,7 +270,7 @@ class _Reader:
                 return
             now_s = before_s if packet.pts is None else float(packet.pts * packet.time_base)
             try:
-                yield from cast("list[av.VideoFrame]", packet.decode())
+                yield from streams.decoded(self.container, self.stream, packet)
             except av.error.FFmpegError as error:
                 self._give_up()
                 self._broken(max(before_s, now_s), error)  # the decoder may have held the packet before back

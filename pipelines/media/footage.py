@@ -300,7 +300,7 @@ def _beginning(uri: str, container: InputContainer, stream: VideoStream) -> tupl
             if packet.pts is not None:
                 times.append(float(packet.pts * packet.time_base))
             if picture is None:
-                picture = next(iter(cast("list[av.VideoFrame]", packet.decode())), None)
+                picture = next(iter(streams.decoded(container, stream, packet)), None)
         except av.error.FFmpegError as error:
             reason = f"not one picture in it can be decoded ({(error.strerror or str(error)).lower()})"
     if picture is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, cast
 
 import av
 import numpy as np
@@ -84,6 +84,19 @@ def _length_s(stream: VideoStream) -> float:
         return 3600 * int(hours) + 60 * int(minutes) + float(seconds_)
     except ValueError:
         return 0.0
+
+
+def decoded(container: InputContainer, stream: VideoStream, packet: av.Packet) -> list[av.VideoFrame]:
+    """Return what a packet brings out of the decoder, each picture with the time at which it is shown.
+
+    AVI holds no such times. What FFmpeg derives is wrong where DivX or XviD packed two pictures into one packet and an
+    empty one after it; but their decoder gives a picture for each packet, in the order in which they are shown.
+    """
+    frames = cast("list[av.VideoFrame]", packet.decode())
+    if container.format.name == "avi" and stream.codec_context.name == "mpeg4":
+        for frame in frames:
+            frame.pts = frame.dts  # of the packet with which it came
+    return frames
 
 
 @dataclass(frozen=True, kw_only=True)

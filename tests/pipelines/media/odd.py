@@ -220,6 +220,33 @@ def _with_data(path: Path) -> None:
         out.mux(video.encode(None))
 
 
+def packed(path: Path) -> None:
+    """Write MPEG-4 as DivX and XviD put B-frames into AVI: each beside the picture before it, and then an empty one."""
+    encoder: Any = av.CodecContext.create("mpeg4", "w")
+    encoder.width, encoder.height, encoder.pix_fmt = *SIZE, "yuv420p"
+    encoder.time_base, encoder.framerate, encoder.max_b_frames, encoder.thread_count = Fraction(1, 25), 25, 1, 1
+    shown = list(frames(50, "yuv420p", SIZE))
+    for number, frame in enumerate(shown):
+        frame.pts, frame.time_base = number, Fraction(1, 25)
+    parts = [bytes(packet) for frame in [*shown, None] for packet in encoder.encode(frame)]
+    whole = list[bytes]()
+    for part in parts:
+        begins = part.index(VOP)
+        if part[begins + 4] >> 6 == 2:  # a B-frame
+            whole[-1] += part
+            whole.append(EMPTY)
+        else:
+            whole.append(part[:begins] + (DIVX if b"\0\0\1\0" in part[:begins] else b"") + part[begins:])
+    with av.open(str(path), "w") as out:
+        video = add(out, "mpeg4", "yuv420p", SIZE, 25)
+        for number, part in enumerate(whole):
+            packet = av.Packet(part)
+            packet.pts = packet.dts = number
+            packet.time_base, packet.stream = Fraction(1, 25), video
+            packet.is_keyframe = part[part.index(VOP) + 4] >> 6 == 0
+            out.mux(packet)
+
+
 def _tagged(**tags: int) -> Callable[[Any], None]:
     def tune(video: Any) -> None:
         for name, value in tags.items():
@@ -247,6 +274,8 @@ DASH = (
     'mediaPresentationDuration="PT2S"><Period><AdaptationSet mimeType="video/mp4"><Representation id="1" '
     'bandwidth="1"><BaseURL>/etc/hostname</BaseURL></Representation></AdaptationSet></Period></MPD>\n'
 )
+VOP, DIVX, EMPTY = b"\0\0\1\xb6", b"\0\0\1\xb2DivX503b1393p", b"\0\0\1\xb6\x51\xf4\x9f"
+"""How a picture of MPEG-4 begins, what says that B-frames are packed, and a picture that is not coded."""
 WRAP_S = 2**33 / 90_000
 PQ = {"color_range": 1, "colorspace": 9, "color_trc": 16, "color_primaries": 9}
 TS = {"container": "mpegts", "video_codec": "h264"}
@@ -271,6 +300,8 @@ ODD: list[Odd] = [
     Odd(name="interlaced.mp4", make=of(flags="+ildct+ilme", **{"x264-params": "tff=1"})),
     Odd(name="1 fps.mp4", make=of(6, rate=1), frames=6, duration_s=6.0, fps=1.0),
     Odd(name="no index.avi", make=_without_index, facts={"container": "avi"}),
+    Odd(name="b frames.avi", make=of(codec="mpeg4", bf="2"), facts={"container": "avi", "video_codec": "mpeg4"}),
+    Odd(name="packed.avi", make=packed, facts={"container": "avi", "video_codec": "mpeg4"}),
     Odd(name="edit list.mp4", make=_early(), frames=38, duration_s=1.52),
     Odd(name="negative.ts", make=_early(avoid_negative_ts="disabled"), facts={"start_s": -0.48}),
     Odd(name="one key frame.mp4", make=of(480, rate=10, g="10000", **{"x264-params": "scenecut=0"}),
