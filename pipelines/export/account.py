@@ -2,6 +2,7 @@
 
     DIR/export.jsonl                        the account, written when all shards are done
     DIR/.rushes/<bucket>/NAME-000000.jsonl  its rows while they come, a line for each clip that is done
+    DIR/.rushes/finished.json               the digest of the account that everything else in the folder agrees with
 
 A line stands in a journal only when all pieces of its clip stand under their names. A killed export goes on behind the
 last whole line; clips that failed have no line, so that the same command tries them again.
@@ -9,20 +10,25 @@ last whole line; clips that failed have no line, so that the same command tries 
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from rushes.pipelines.store import storage
 
 ACCOUNT, JOURNALS = "export.jsonl", ".rushes"
+FINISHED = f"{JOURNALS}/finished.json"
+PARTLY = 0.9
+"""A video that shows less than this share of its clip is counted: its caption may tell of what it does not show."""
 NAMED = 50
 """Clips that were refused or failed and are named on the terminal; the account has all."""
 Row = dict[str, Any]
+Thing = TypeVar("Thing")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,21 +79,26 @@ class Shapes:
         return max(((w, h) for w, h, _ in self.counts), key=lambda size: (size[0] * size[1], size), default=(0, 0))
 
     @property
-    def commonest(self) -> tuple[int, int]:
-        """The width and height that most have."""
-        sizes: Counter[tuple[int, int]] = Counter()
-        for (width, height, _), count in self.counts.items():
-            sizes[width, height] += count
-        return max(sizes, key=lambda size: (sizes[size], size), default=(0, 0))
-
-    @property
     def rate(self) -> float:
         """The frame rate that most have."""
         return max(self.fps, key=lambda fps: (self.fps[fps], fps), default=0.0)
 
-    def lengths(self, most: int = 8) -> list[int]:
-        """Return numbers of frames, rising, `most` at most, the shortest and the longest among them."""
-        there = sorted({frames for _, _, frames in self.counts})
+    def every_length(self) -> list[int]:
+        """Return the numbers of frames that there are, rising."""
+        return sorted({frames for _, _, frames in self.counts})
+
+    def every_size(self) -> list[tuple[int, int]]:
+        """Return the widths and heights that there are, rising."""
+        return sorted({(width, height) for width, height, _ in self.counts})
+
+    def lengths(self, most: int = 8, size: tuple[int, int] | None = None) -> list[int]:
+        """Return numbers of frames, rising, `most` at most, the shortest and the longest among them.
+
+        Args:
+            most: How many.
+            size: Width and height of those videos that count, all if not given.
+        """
+        there = sorted({frames for *of, frames in self.counts if size is None or tuple(of) == size})
         if len(there) <= most:
             return there
         return sorted({there[round(place * (len(there) - 1) / (most - 1))] for place in range(most)})
@@ -121,8 +132,28 @@ def items(folder: str) -> Iterator[Item]:
         yield from items_of(row)
 
 
-def batches(found: Iterator[Item], size: int) -> Iterator[list[Item]]:
-    """Yield lists of so many videos, the last perhaps of fewer."""
+def digest(folder: str) -> str:
+    """Return the digest of an export's account, empty where there is none."""
+    path = Path(folder) / ACCOUNT
+    if not path.exists():
+        return ""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def finish(folder: str) -> None:
+    """Note that all lists, the card and what was removed agree with the account, which no killed export does."""
+    storage.write_bytes(f"{folder}/{FINISHED}", (json.dumps({"account": digest(folder)}) + "\n").encode())
+
+
+def is_finished(folder: str) -> bool:
+    """Whether the last export into a folder came to its end."""
+    told = storage.read_if_there(f"{folder}/{FINISHED}")
+    return told is not None and json.loads(told) == {"account": digest(folder)}
+
+
+def batches(found: Iterator[Thing], size: int) -> Iterator[list[Thing]]:
+    """Yield lists of so many things, the last perhaps of fewer."""
     while batch := list(itertools.islice(found, size)):
         yield batch
 
@@ -167,6 +198,8 @@ class Totals:
     """Videos by how they were made."""
     videos: int = 0
     video_s: float = 0.0
+    partly: int = 0
+    """Videos that show only a part of their clip, and have the caption of all of it."""
     named: list[Row] = field(default_factory=list)
     """The first of those that were refused or failed."""
 
@@ -177,6 +210,7 @@ class Totals:
         if row["fate"] == "exported":
             self.videos += len(row["pieces"])
             self.video_s += sum(piece["seconds"] for piece in row["pieces"])
+            self.partly += sum(piece["shown"] < PARTLY for piece in row["pieces"])
             self.made.update(piece["how"] for piece in row["pieces"])
             return
         if row["fate"] == "refused":
@@ -194,6 +228,7 @@ class Totals:
             "seconds": {fate: round(self.seconds[fate], 3) for fate in fates},
             "videos": self.videos,
             "video_s": round(self.video_s, 3),
+            "partly": self.partly,
             "trimmed_s": round(self.seconds["exported"] - self.video_s, 3),
             "made": dict(sorted(self.made.items())),
             "refused": dict(sorted(self.rules.items())),
@@ -210,6 +245,11 @@ def lines(found: Mapping[str, Any]) -> list[str]:
     ]
     if found["trimmed_s"]:
         text.append(f"{found['trimmed_s']:.1f} s of these clips are beyond what the rules allow and were trimmed")
+    if found["partly"]:
+        text.append(
+            f"{found['partly']} videos show less than {PARTLY:.0%} of their clip and have the caption of all of it "
+            f"(`shown` in {ACCOUNT}; --min_shown refuses them)"
+        )
     if clips["refused"]:
         rules = ", ".join(f"{count} by {rule}" for rule, count in found["refused"].items())
         text.append(f"{clips['refused']} clips refused, {seconds['refused']:.1f} s ({rules}):")
@@ -222,4 +262,4 @@ def lines(found: Mapping[str, Any]) -> list[str]:
     left = clips["refused"] + clips["failed"] - len(found["named"])
     if left > 0:
         text.append(f"  … and {left} more, in {found['folder']}/{ACCOUNT}")
-    return text + [f"{problem}" for problem in found["problems"]]
+    return text + found["notes"] + [f"{problem}" for problem in found["problems"]]

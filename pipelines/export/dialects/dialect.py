@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import shlex
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO
 
 from rushes.pipelines.export import account
 from rushes.pipelines.export.account import Item, Shapes
@@ -34,6 +36,31 @@ class Export:
 def flat(piece: Piece, key: str) -> str:
     """Return the path of a piece where all videos stand in one folder, away from every other file."""
     return f"videos/{piece.name(key)}.mp4"
+
+
+def by_length(piece: Piece, key: str) -> str:
+    """Return the path of a piece where each length has a folder: a trainer is told of one length for each."""
+    return f"videos/{piece.frames:04d}f/{piece.name(key)}.mp4"
+
+
+def by_size(piece: Piece, key: str) -> str:
+    """Return the path of a piece where each size has a folder: a trainer is told of one size for each."""
+    return f"{of_size(piece.width, piece.height)}/{piece.name(key)}.mp4"
+
+
+def by_shape(piece: Piece, key: str) -> str:
+    """Return the path of a piece where each size and length has a folder."""
+    return f"{of_shape(piece.width, piece.height, piece.frames)}/{piece.name(key)}.mp4"
+
+
+def of_size(width: int, height: int) -> str:
+    """Return the folder of the videos of a size."""
+    return f"videos/{width:04d}x{height:04d}"
+
+
+def of_shape(width: int, height: int, frames: int) -> str:
+    """Return the folder of the videos of a size and a length."""
+    return f"{of_size(width, height)}x{frames:04d}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,29 +101,46 @@ def write_jsonl(export: Export, name: str, record: Callable[[Item], Mapping[str,
     write_lines(export, name, (_json(record(item)) + "\n" for item in export.items()))
 
 
+class JsonList:
+    """One JSON list in a file that grows, an object a line."""
+
+    def __init__(self, file: BinaryIO):
+        self.file, self.before = file, "["
+
+    def add(self, record: Mapping[str, Any]) -> None:
+        """Write one object."""
+        self.file.write(f"{self.before}\n{_json(record)}".encode())
+        self.before = ","
+
+    def end(self) -> None:
+        """Close the list."""
+        self.file.write(b"[]\n" if self.before == "[" else b"\n]\n")
+
+
 def write_json_list(export: Export, name: str, record: Callable[[Item], Mapping[str, Any]]) -> None:
     """Write one JSON list with an object for each video, a line each."""
-
-    def lines() -> Iterator[str]:
-        before = "["
+    with storage.open_write(f"{export.folder}/{name}") as file:
+        one = JsonList(file)
         for item in export.items():
-            yield f"{before}\n{_json(record(item))}"
-            before = ","
-        yield "[]\n" if before == "[" else "\n]\n"
-
-    write_lines(export, name, lines())
+            one.add(record(item))
+        one.end()
 
 
-def write_csv(export: Export, name: str, record: Callable[[Item], Mapping[str, Any]]) -> None:
+def write_arguments(export: Export, told: Mapping[str, object]) -> None:
+    """Write `arguments.txt`, arguments of a training script a line each, quoted: `xargs -a arguments.txt COMMAND`."""
+    lines = (f"--{name} {shlex.quote(str(value))}\n" for name, value in told.items())
+    write_lines(export, "arguments.txt", lines)
+
+
+def write_csv(
+    export: Export, name: str, columns: Sequence[str], record: Callable[[Item], Sequence[object]]
+) -> None:  # fmt: skip
     """Write a CSV with a header, everything in quotes that may be taken for something else."""
 
     def lines() -> Iterator[str]:
-        for number, item in enumerate(export.items()):
-            row, text = record(item), io.StringIO()
-            writer = csv.DictWriter(text, list(row), quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
-            if number == 0:
-                writer.writeheader()
-            writer.writerow(row)
+        for row in itertools.chain([columns], map(record, export.items())):
+            text = io.StringIO()
+            csv.writer(text, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n").writerow(row)
             yield text.getvalue()
 
     write_lines(export, name, lines())

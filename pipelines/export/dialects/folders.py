@@ -5,61 +5,56 @@ from __future__ import annotations
 import json
 import math
 
-from rushes.pipelines.export.dialects.dialect import Dialect, Export, write_lines
-from rushes.pipelines.export.rules import Piece
+from rushes.pipelines.export.dialects.dialect import Dialect, Export, by_length, by_shape, of_shape, write_lines
 
 
 def _nothing(export: Export) -> None:
     """Write nothing: the folder says it all."""
 
 
-def _by_length(piece: Piece, key: str) -> str:
-    return f"videos/{piece.frames:04d}f/{piece.name(key)}.mp4"
-
-
-def _side(export: Export) -> int:
-    """Return the side of a square that has as many pixels as the largest video, on a grid of 16."""
-    width, height = export.shapes.largest
-    return max(16, round(math.sqrt(width * height) / 16) * 16)
+def _side(width: int, height: int) -> int:
+    """Return the side of the smallest square with at least as many pixels: a smaller one would scale them down."""
+    return math.isqrt(max(width * height - 1, 0)) + 1
 
 
 def _ai_toolkit(export: Export) -> None:
     """Write `datasets.yaml`, the part of a job's configuration that names the data: an entry for each length."""
     lines = ["# goes under config.process[0] of a job of ai-toolkit\n", "datasets:\n"]
-    for frames in sorted({frames for _, _, frames in export.shapes.counts}):
+    for frames in export.shapes.every_length():
         lines += [
             f"  - folder_path: {json.dumps(f'{export.folder}/videos/{frames:04d}f')}\n",
             '    caption_ext: "txt"\n',
             f"    num_frames: {frames}\n",
             f"    fps: {export.shapes.rate:g}\n",
             "    shrink_video_to_frames: true\n",
-            f"    resolution: [{_side(export)}]\n",
+            f"    resolution: [{_side(*export.shapes.largest)}]\n",
         ]
     write_lines(export, "datasets.yaml", lines)
 
 
 def _simpletuner(export: Export) -> None:
-    """Write `multidatabackend.json`: a video dataset for each length and a cache for the embedded captions."""
-    lengths = sorted({frames for _, _, frames in export.shapes.counts})
-    videos = [
-        {
-            "id": f"rushes-{frames:04d}f",
-            "type": "local",
-            "dataset_type": "video",
-            "instance_data_dir": f"{export.folder}/videos/{frames:04d}f",
-            "caption_strategy": "textfile",
-            "disable_multiline_split": True,
-            "metadata_backend": "discovery",
-            "crop": False,
-            "resolution": _side(export),
-            "resolution_type": "pixel_area",
-            "minimum_image_size": 0,
-            "cache_dir_vae": f"{export.folder}/cache/vae/{frames:04d}f",
-            "repeats": 0,
-            "video": {"num_frames": frames, "min_frames": frames, "max_frames": frames},
-        }
-        for frames in lengths
-    ]
+    """Write `multidatabackend.json`: a video dataset for each shape and a cache for the embedded captions."""
+    videos = []
+    for width, height, frames in sorted(export.shapes.counts):
+        name = of_shape(width, height, frames).rpartition("/")[2]
+        videos.append(
+            {
+                "id": f"rushes-{name}",
+                "type": "local",
+                "dataset_type": "video",
+                "instance_data_dir": f"{export.folder}/{of_shape(width, height, frames)}",
+                "caption_strategy": "textfile",
+                "disable_multiline_split": True,
+                "metadata_backend": "discovery",
+                "crop": False,
+                "resolution": _side(width, height),
+                "resolution_type": "pixel_area",
+                "minimum_image_size": 0,
+                "cache_dir_vae": f"{export.folder}/cache/vae/{name}",
+                "repeats": 0,
+                "video": {"num_frames": frames, "min_frames": frames, "max_frames": frames},
+            }
+        )
     texts = {
         "id": "text-embeds",
         "type": "local",
@@ -82,25 +77,30 @@ FOLDER = Dialect(
 AI_TOOLKIT = Dialect(
     name="ai-toolkit",
     trainer="https://github.com/ostris/ai-toolkit",
-    version="commit 01c9f83, config/examples/train_lora_wan22_14b_24gb.yaml and its data loader's settings",
+    version="commit 01c9f83, config/examples/train_lora_wan22_14b_24gb.yaml, and toolkit/dataloader_mixins.py and "
+    "toolkit/buckets.py of 2026",
     reads="videos/0081f/KEY.mp4 and KEY.txt; datasets.yaml has an entry for each length",
     drops="num_frames are spread over the whole clip whatever its rate, which makes slow motion of a short clip and "
-    "a hyperlapse of a long one: so each length has a folder and an entry of its own",
+    "a hyperlapse of a long one: so each length has a folder and an entry of its own. Nothing is scaled up, and what "
+    "has more pixels than the square of `resolution` is scaled down: that is the square above the largest of these",
     write=_ai_toolkit,
     txt=True,
-    place=_by_length,
+    place=by_length,
 )
 SIMPLETUNER = Dialect(
     name="simpletuner",
     trainer="https://github.com/bghira/SimpleTuner",
-    version="3.1.6, helpers/data_backend/config, and commit 04265fc, documentation/DATALOADER.md",
-    reads="videos/0081f/KEY.mp4 and KEY.txt; multidatabackend.json, for --data_backend_config, has a dataset for each "
-    "length",
+    version="3.1.6, helpers/data_backend/config, helpers/metadata/backends and helpers/multiaspect, and commit "
+    "04265fc, documentation/DATALOADER.md",
+    reads="videos/0832x0480x0081/KEY.mp4 and KEY.txt; multidatabackend.json, for --data_backend_config, has a dataset "
+    "for each shape",
     drops="a video shorter than min_frames is skipped, and min_frames may not be less than num_frames, which is five "
-    "seconds where it is not set: so each length has a folder and a dataset of its own, and none is skipped or cut. "
+    "seconds where it is not set; all videos of a dataset are brought to its area. So each shape has a folder and a "
+    "dataset of its own, and none is skipped, cut or blown up; sides are rounded as the model's alignment wants it. "
     "(One dataset with buckets of lengths would be rounded down to multiples of frame_interval: 4 makes 64 of 65 "
-    "frames, then 61.) Each line of a text is a caption of its own: each has one",
+    "frames, then 61.) A bucket with fewer videos than a batch is removed with a line in the log, or stops the "
+    "training: give train_batch_size 1, or repeats. Each line of a text is a caption of its own: each has one",
     write=_simpletuner,
     txt=True,
-    place=_by_length,
+    place=by_shape,
 )

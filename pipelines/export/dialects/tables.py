@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Iterator
@@ -12,7 +11,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rushes.pipelines.export.account import ACCOUNT, Item, batches
+from rushes.pipelines.export import account
+from rushes.pipelines.export.account import Item, batches
 from rushes.pipelines.export.dialects.dialect import Dialect, Export
 from rushes.pipelines.store import storage
 
@@ -58,8 +58,7 @@ def _lance(export: Export) -> None:
     except ImportError as error:
         raise ValueError("the dialect lance needs its package: pip install 'rushes[lance]'") from error
     folder = Path(export.folder)
-    with (folder / ACCOUNT).open("rb") as file:
-        made_of = {"account": hashlib.file_digest(file, "sha256").hexdigest()}
+    made_of = {"account": account.digest(export.folder)}
     told = storage.read_if_there(str(folder / LANCE_OF))
     if told is not None and json.loads(told) == made_of and (folder / LANCE).is_dir():
         return

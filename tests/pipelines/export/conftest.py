@@ -21,7 +21,7 @@ LONG = "A street, “busy”, with bikes. The camera stands;\nit is day."
 CLIPS = {
     # name: first picture, pictures, size, caption
     "exact": (0, 65, (96, 64), LONG),
-    "long": (0, 180, (100, 60), "Bikes, then more bikes! And a car."),
+    "long": (0, 180, (100, 60), "Bikes, then \"more\" bikes;\r\n'a' car: #1, 50 %, {x} \\ [y]!"),
     "short": (100, 5, (96, 64), "Too short to learn from."),
     "mute": (60, 50, (64, 96), "A portrait of a street."),
     "wordless": (60, 50, (96, 64), ""),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from pathlib import Path
 import av
 import cv2
 import imageio.v3
+import numpy as np
 import pandas as pd
 import yaml
 
@@ -42,47 +44,71 @@ def folder(out: Path) -> Taken:
 
 
 def musubi(out: Path) -> Taken:
-    """`full`: all frames, cut to max_frames and to 4n+1; a bucket that upscales nothing rounds sides down to 16."""
+    """`full`: all frames, cut to max_frames and to 4n+1, brought to a bucket.
+
+    Which bucket is twofold: until September 2026 videos went to the nearest of the area of `resolution` whatever the
+    file said, since then `bucket_no_upscale` counts. What stands here is right for both.
+    """
     told = tomllib.loads((out / "dataset.toml").read_text())
-    general, (dataset,) = told["general"], told["datasets"]
-    assert general["enable_bucket"] and general["bucket_no_upscale"] and dataset["frame_extraction"] == "full"
-    area, taken = math.prod(general["resolution"]), {}
-    for line in Path(dataset["video_jsonl_file"]).read_text().splitlines():
-        record = json.loads(line)
-        sizes = by_pyav(Path(record["video_path"]))
-        frames = min(len(sizes), dataset["max_frames"])
-        assert math.prod(sizes[0]) <= area and all(side % 16 == 0 for side in sizes[0])
-        taken[Path(record["video_path"]).stem] = record["caption"], (frames - 1) // 4 * 4 + 1
+    general, taken = told["general"], {}
+    assert general["enable_bucket"] and general["bucket_no_upscale"]
+    assert len({one["cache_directory"] for one in told["datasets"]}) == len(told["datasets"]) > 0
+    for dataset in told["datasets"]:
+        assert dataset["frame_extraction"] == "full"
+        for path in Path(dataset["video_directory"]).glob("*.mp4"):
+            sizes = by_pyav(path)
+            assert _musubi_bucket(*dataset["resolution"], sizes[0]) == sizes[0] == _no_upscale(*sizes[0])
+            assert math.prod(sizes[0]) <= math.prod(dataset["resolution"])
+            frames = (min(len(sizes), dataset["max_frames"]) - 1) // 4 * 4 + 1
+            taken[path.stem] = path.with_suffix(general["caption_extension"]).read_text().strip(), frames
     return taken
 
 
+def _musubi_bucket(width: int, height: int, size: tuple[int, int]) -> tuple[int, int]:
+    area, side = width * height, int(math.sqrt(width * height))
+    buckets: set[tuple[int, int]] = set()
+    for short in range(side // 2 // 16 * 16, side + 16, 16):
+        buckets |= {(short, area // short // 16 * 16), (area // short // 16 * 16, short)}
+    return min(sorted(buckets), key=lambda bucket: abs(bucket[0] / bucket[1] - size[0] / size[1]))
+
+
+def _no_upscale(width: int, height: int) -> tuple[int, int]:
+    return width // 16 * 16, height // 16 * 16
+
+
 def diffusion_pipe(out: Path, framerate: int = 16) -> Taken:
-    """Every file of the folder; frames counted by imageio, taken again at the model's rate, cut to a frame bucket."""
+    """Every file of a folder goes to the bucket nearest in aspect, of those the longest that it is long enough for.
+
+    Frames are counted by imageio, taken again at the model's rate, and cut to those of the bucket.
+    """
     told = tomllib.loads((out / "dataset.toml").read_text())
     taken: Taken = {}
-    for path in sorted(Path(told["directory"][0]["path"]).glob("*")):
-        if path.suffix in (".txt", ".npz", ".json", ".parquet"):
-            continue
-        frames = sum(1 for _ in imageio.v3.imiter(path, plugin="pyav"))
-        buckets = [bucket for bucket in told["frame_buckets"] if 1 < bucket <= frames]
-        if not path.with_suffix(".txt").exists() or not buckets:
-            continue
-        width, height = by_pyav(path)[0]
-        ratios = [w / h for w, h in told["ar_buckets"]]
-        assert min(abs(math.log(width / height / ratio)) for ratio in ratios) < 0.01
-        with av.open(str(path)) as container:
-            again = int(frames * framerate / float(container.streams.video[0].average_rate))
-        taken[path.stem] = path.with_suffix(".txt").read_text().strip(), min(again, max(buckets))
+    for directory in told["directory"]:
+        buckets = sorted(directory["size_buckets"], key=lambda bucket: bucket[-1], reverse=True)
+        for path in sorted(Path(directory["path"]).glob("*")):
+            if path.suffix in (".txt", ".npz", ".json", ".parquet"):
+                continue
+            frames, (width, height) = sum(1 for _ in imageio.v3.imiter(path, plugin="pyav")), by_pyav(path)[0]
+            nearest = sorted(buckets, key=lambda bucket: abs(math.log(width / height * bucket[1] / bucket[0])))
+            fit = [bucket for bucket in nearest if 1 < bucket[-1] <= frames]
+            if not path.with_suffix(".txt").exists() or not fit:
+                continue
+            assert tuple(fit[0][:2]) == (width, height) and width % 16 == height % 16 == 0
+            with av.open(str(path)) as container:
+                again = int(frames * framerate / float(container.streams.video[0].average_rate))
+            taken[path.stem] = path.with_suffix(".txt").read_text().strip(), min(again, fit[0][-1])
     return taken
 
 
 def ai_toolkit(out: Path) -> Taken:
-    """num_frames spread evenly over the whole clip: as many as it has leave it as it is."""
+    """num_frames spread evenly over the whole clip: as many as it has leave it as it is. More pixels than the square of
+    `resolution` are scaled down, fewer are left alone."""
     taken: Taken = {}
     for dataset in yaml.safe_load((out / "datasets.yaml").read_text())["datasets"]:
         for path in Path(dataset["folder_path"]).glob("*.mp4"):
             frames, rate = by_opencv(path)
             assert frames == dataset["num_frames"] and rate == dataset["fps"]
+            assert math.prod(by_pyav(path)[0]) <= dataset["resolution"][0] ** 2
             taken[path.stem] = path.with_suffix(f".{dataset['caption_ext']}").read_text(), frames
     return taken
 
@@ -96,11 +122,19 @@ def simpletuner(out: Path) -> Taken:
     for dataset in videos:
         video = dataset["video"]
         assert dataset["dataset_type"] == "video" and video["min_frames"] >= video["num_frames"]
+        assert dataset["resolution_type"] == "pixel_area" and isinstance(dataset["resolution"], int)
         for path in Path(dataset["instance_data_dir"]).glob("*.mp4"):
             (caption,) = path.with_suffix(".txt").read_text().splitlines()
             if video["min_frames"] <= by_opencv(path)[0] <= video["max_frames"]:
+                assert _simpletuner_size(dataset["resolution"], *by_pyav(path)[0]) == by_pyav(path)[0]
                 taken[path.stem] = caption, video["num_frames"]
     return taken
+
+
+def _simpletuner_size(side: int, width: int, height: int, align: int = 16) -> tuple[int, int]:
+    """The area is that of the square, the aspect is rounded to two digits, the sides to the model's alignment."""
+    edge, aspect = round(side / align) * align, math.sqrt(round(width / height, 2))
+    return round(edge * aspect / align) * align, round(edge / aspect / align) * align
 
 
 def ltx(out: Path) -> Taken:
@@ -122,14 +156,21 @@ def ltx(out: Path) -> Taken:
     return taken
 
 
+def arguments(out: Path) -> dict[str, str]:
+    """As xargs takes them from the file."""
+    words = shlex.split((out / "arguments.txt").read_text())
+    return dict(zip(words[::2], words[1::2], strict=True))
+
+
 def diffsynth(out: Path) -> Taken:
-    """All frames up to num_frames, else as many as are 4n+1."""
-    words = (out / "arguments.txt").read_text().split()
-    told = dict(zip(words[::2], words[1::2], strict=True))
+    """All frames up to num_frames, else as many as are 4n+1; what has more than max_pixels is scaled down."""
+    told = arguments(out)
     taken: Taken = {}
-    for row in pd.read_csv(told["--dataset_metadata_path"]).to_dict("records"):
-        frames = len(by_pyav(Path(told["--dataset_base_path"]) / row[told["--data_file_keys"]]))
-        frames = min(frames, int(told["--num_frames"]))
+    for line in Path(told["--dataset_metadata_path"]).read_text().splitlines():
+        row = json.loads(line)
+        sizes = by_pyav(Path(told["--dataset_base_path"]) / row[told["--data_file_keys"]])
+        assert math.prod(sizes[0]) <= int(told["--max_pixels"])
+        frames = min(len(sizes), int(told["--num_frames"]))
         while frames % 4 != 1:
             frames -= 1
         taken[Path(row["video"]).stem] = row["prompt"], frames
@@ -137,22 +178,31 @@ def diffsynth(out: Path) -> Taken:
 
 
 def videox_fun(out: Path) -> Taken:
-    records = json.loads((out / "metadata.json").read_text())
+    """Every stride-th frame, as many as are asked for at most."""
+    told = arguments(out)
+    records = json.loads(Path(told["--train_data_meta"]).read_text())
     assert all(record["type"] == "video" for record in records)
-    return {Path(r["file_path"]).stem: (r["text"], by_opencv(out / r["file_path"])[0]) for r in records}
+    stride, most = int(told["--video_sample_stride"]), int(told["--video_sample_n_frames"])
+    paths = {Path(told["--train_data_dir"]) / record["file_path"]: record["text"] for record in records}
+    return {path.stem: (text, min(most, by_opencv(path)[0] // stride)) for path, text in paths.items()}
 
 
 def fastvideo(out: Path) -> Taken:
-    """Lengths within the tolerance; frames counted as seconds × rate, rounded up."""
-    told = yaml.safe_load((out / "preprocess_t2v.yaml").read_text())["preprocess"]
+    """In each folder what is not too long or too short, cropped to one size and cut to one length."""
     taken: Taken = {}
-    for record in json.loads((out / "videos2caption.json").read_text()):
-        frames = math.ceil(record["fps"] * record["duration"])
-        assert frames == record["num_frames"] == by_opencv(out / "videos" / record["path"])[0]
-        longest_s = told["video_length_tolerance_range"] * told["num_frames"] / told["train_fps"]
-        long_enough = math.ceil(frames / (record["fps"] / told["train_fps"])) >= told["num_frames"]
-        if frames / record["fps"] <= longest_s and long_enough:
-            taken[Path(record["path"]).stem] = record["cap"][0], frames
+    for config in out.glob("videos/*/preprocess_t2v.yaml"):
+        told = yaml.safe_load(config.read_text())["preprocess"]
+        root = Path(told["dataset_path"])
+        records = json.loads((root / "videos2caption.json").read_text())
+        assert len(records) == len(list((root / "videos").iterdir())) > 0
+        for record in records:
+            path = root / "videos" / record["path"]
+            frames = math.ceil(record["fps"] * record["duration"])
+            assert frames == record["num_frames"] == by_opencv(path)[0]
+            indices = np.arange(0, frames, record["fps"] / told["train_fps"]).astype(int)[: told["num_frames"]]
+            if frames / record["fps"] <= 2 * told["num_frames"] / told["train_fps"] and told["drop_short_ratio"] == 0:
+                assert by_pyav(path)[0] == (told["max_width"], told["max_height"])
+                taken[path.stem] = record["cap"][0], len(indices)
     return taken
 
 

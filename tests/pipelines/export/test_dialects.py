@@ -37,10 +37,10 @@ def told(out: Path) -> Taken:
 def test_a_trainer_takes_every_video_whole_and_with_its_caption(
     shot: str, tmp_path: Path, to: str, split: bool
 ) -> None:
-    preset = "ltx" if to == "ltx" else "wan"
-    found = made(shot, tmp_path / "out", to, preset=preset, split=split)
-    taken = READERS[to](tmp_path / "out")
-    assert taken == told(tmp_path / "out") and len(taken) == found["videos"] > 0
+    preset, out = "ltx" if to == "ltx" else "wan", tmp_path / "it's 100 %, #1: “out” ünd [a]"
+    found = made(shot, out, to, preset=preset, split=split)
+    taken = READERS[to](out)
+    assert taken == told(out) and len(taken) == found["videos"] > 0
     assert all(caption and "\n" not in caption for caption, _ in taken.values())
 
 
