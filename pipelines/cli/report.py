@@ -35,12 +35,23 @@ def _report(options: Namespace) -> int:
 
 def _verify_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("run", type=str, help="a run with shards")
+    parser.add_argument(
+        "--export", type=str, default="", metavar="DIR",
+        help="check an export of the run instead: its videos against its account, and that what was taken down left it",
+    )  # fmt: skip
     parser.add_argument("--full", action="store_true", help="decode every clip, not a few of each shard")
     selection(parser, "which one to check")
     parser.add_argument("--json", action="store_true", help="print the problems as JSON")
 
 
 def _verify(options: Namespace) -> int:
+    if options.export:
+        from rushes.pipelines.export import verify as exported
+
+        found = exported.of_run(options.run, options.export)
+        well = "the export agrees with its account, and nothing that was taken down is left in it"
+        show(found, options.json, found or [well])
+        return FAILED if found else DONE
     from rushes.pipelines.stages.pack import verify
 
     problems = verify.verify(options.run, full=options.full, selection=options.selection, reporter=Reporter())

@@ -59,7 +59,7 @@ def _export_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--for", type=Preset, default="",
         help="the model that is trained: sets fps, frames, multiple and max_frames (wan 16, 4n+1, 16, 81; hunyuan 24, "
-        "4n+1, 16, 129; ltx 25, 8n+1, 32, 121; cosmos 16, 4n+1, 16, 93)",
+        "4n+1, 16, 129; ltx 24, 8n+1, 32, 121; cosmos 16, 4n+1, 16, 93)",
     )  # fmt: skip
     selection(parser, "whose shards to export")
     configured(parser, ExportConfig, FLAGS)

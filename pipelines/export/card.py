@@ -1,12 +1,16 @@
 """The data card of an export, `README.md`: what is in it, where it comes from, what was done, and what is not known.
 
 The front matter is what Hugging Face reads. The last part follows the European Commission's template for the public
-summary of training content (Article 53(1)(d) of Regulation (EU) 2024/1689, 24 July 2025): what a run knows is filled
-in, what only the provider of a model can say is left to be filled in, and said so.
+summary of training content (Article 53(1)(d) of Regulation (EU) 2024/1689; 24 July 2025, adopted as C(2025) 8311 on
+5 December 2025), section by section: what a run knows is filled in, what only the provider of a model can say is left
+to be filled in, and said so.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,21 +18,28 @@ from typing import Any
 import duckdb
 import yaml
 
-from rushes.pipelines.export.account import ACCOUNT
+from rushes.pipelines.export.account import ACCOUNT, JOURNALS, PARTLY
 from rushes.pipelines.export.dialects.dialect import Dialect
 from rushes.pipelines.export.settings import ExportConfig
 from rushes.pipelines.report import accounting, facts, measures, summary
 from rushes.pipelines.store import storage
 from rushes.pipelines.store.ledger import Ledger
 
-CARD = "README.md"
+CARD, ANEW, WROTE = "README.md", "README.new.md", f"{JOURNALS}/card.json"
+"""The card; where it goes if the card was edited by hand; the digest of the card that was written last."""
+HUGGING_FACE = frozenset(
+    {"cc", "cc0-1.0", "cc-by-3.0", "cc-by-4.0", "cc-by-nc-4.0", "cc-by-nc-nd-4.0", "cc-by-nc-sa-4.0", "cc-by-nd-4.0",
+     "cc-by-sa-3.0", "cc-by-sa-4.0", "cc-by-nc-2.0", "cc-by-nc-3.0", "cc-by-2.0", "cc-by-2.5", "cc-by-nc-sa-2.0",
+     "cc-by-nc-sa-3.0", "mit", "apache-2.0", "pddl", "odbl", "odc-by", "unlicense", "wtfpl"}
+)  # fmt: skip
+"""Licences that Hugging Face knows by name; of any other it wants `other` and a name of our own."""
 SOURCES = 20
 """Folders of sources that are listed; the others are summed."""
 OPEN = "*to be filled in by the provider*"
 _VIDEOS = """
 create view clips as select * from read_json('{path}', format='newline_delimited', columns={{
     key: 'VARCHAR', fate: 'VARCHAR', rule: 'VARCHAR', licence: 'VARCHAR', rights: 'VARCHAR', uri: 'VARCHAR',
-    seconds: 'DOUBLE', pieces: 'STRUCT(seconds DOUBLE, size_bytes BIGINT, has_audio BOOLEAN)[]'}});
+    seconds: 'DOUBLE', pieces: 'STRUCT(seconds DOUBLE, shown DOUBLE, size_bytes BIGINT, has_audio BOOLEAN)[]'}});
 create view videos as
 select *, list_sum(list_transform(pieces, lambda p: p.seconds)) as kept_s,
        list_sum(list_transform(pieces, lambda p: p.size_bytes)) as kept_bytes,
@@ -37,8 +48,10 @@ from clips where fate = 'exported';
 """
 
 
-def write(run: str, folder: str, dialect: Dialect, config: ExportConfig, found: Mapping[str, Any]) -> None:
-    """Write the card of an export.
+def write(run: str, folder: str, dialect: Dialect, config: ExportConfig, found: Mapping[str, Any]) -> list[str]:
+    """Write the card of an export; return what to know of it.
+
+    What a provider filled in by hand is kept: then the card of now stands beside it, as `ANEW`.
 
     Args:
         run: The run; where it has a ledger, the card tells of the whole way from the footage.
@@ -52,7 +65,21 @@ def write(run: str, folder: str, dialect: Dialect, config: ExportConfig, found: 
         connection.execute(_VIDEOS.format(path=path))
         card = _Card(run, dialect, config, found, connection)
         lines = ["---", yaml.safe_dump(card.front(), sort_keys=False, allow_unicode=True) + "---", "", *card.body()]
-    storage.write_bytes(f"{folder}/{CARD}", ("\n".join(lines) + "\n").encode())
+    data = ("\n".join(lines) + "\n").encode()
+    there, told = storage.read_if_there(f"{folder}/{CARD}"), storage.read_if_there(f"{folder}/{WROTE}")
+    ours = json.loads(told) if told else []
+    if there not in (None, data) and ours and _digest(there or b"") not in ours:
+        storage.write_bytes(f"{folder}/{ANEW}", data)
+        return [f"{folder}/{CARD} was edited by hand and is kept; the card of now is {folder}/{ANEW}"]
+    for known in ([*ours[-1:], _digest(data)], [_digest(data)]):  # both, for it may be killed between card and note
+        storage.write_bytes(f"{folder}/{WROTE}", (json.dumps(known) + "\n").encode())
+        storage.write_bytes(f"{folder}/{CARD}", data)
+    storage.remove(f"{folder}/{ANEW}")
+    return []
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 class _Card:
@@ -77,13 +104,13 @@ class _Card:
         """Return the front matter."""
         names = [name for name, _, _ in self.licences]
         told: dict[str, Any] = {
-            "license": names[0].lower() if len(names) == 1 and names[0] != "unknown" else "other",
+            "license": names[0].lower() if len(names) == 1 and names[0].lower() in HUGGING_FACE else "other",
             "task_categories": ["text-to-video"],
             "size_categories": [_size_category(self.found["videos"])],
             "tags": ["video", "video-generation", "rushes", self.dialect.name],
         }
         if "license" in told and told["license"] == "other":
-            told["license_name"] = "mixed-or-unknown" if len(names) != 1 else names[0]
+            told["license_name"] = "mixed-or-unknown" if len(names) != 1 else _slug(names[0])
         if self._captioners() == {"tags"}:
             told["language"] = ["en"]
         if self.dialect.name == "hf":
@@ -211,15 +238,22 @@ class _Card:
     def _limits(self) -> Iterator[str]:
         yield from ("## Known limits", "")
         yield "* Cuts between shots are found by measurements and a network; some are missed, and some are false."
+        ((partly, least),) = self._ask(
+            "select count(*) filter (p.shown < 0.9995), coalesce(min(p.shown), 1) from (select unnest(pieces) as p "
+            "from videos)"
+        )
         yield "* Captions describe a whole clip; where a video is a trimmed or split part of it, they may tell of what"
-        yield "  is not in it, and a length that they name is the clip's."
+        yield f"  is not in it, and a length that they name is the clip's: so it is with {partly} of"
+        yield f"  {self.found['videos']} videos, {self.found['partly']} of which show less than {PARTLY:.0%} of their"
+        yield f"  clip and the least {least:.1%}; `shown` in the account tells of each."
         yield "* Scores that dropped clips have biases of their own; nothing here measures whom or what footage shows."
         yield from ("* People in the footage were not asked, as far as this tool knows.", "")
 
     def _removal(self) -> Iterator[str]:
         yield from ("## How to ask for removal", "")
         yield f"Write to {self.config.contact or OPEN}, naming the source or the clip's key (its video's name)."
-        yield "A source or clip that is taken out of the selection leaves this folder when the same export runs again."
+        yield "A source or clip that is taken down in the run leaves this folder when the same export runs again;"
+        yield "`rushes verify RUN --export FOLDER` proves it. What a trainer has made of it before does not."
         yield ""
 
     def _union(self) -> Iterator[str]:
@@ -228,24 +262,28 @@ class _Card:
         band = next((name for limit, name in bands if self.hours < limit), "more than 1 million hours")
         licences = ", ".join(name for name, _, _ in self.licences) or "none"
         fields = (
-            ("1.1 Provider: name, contact, authorised representative", OPEN),
-            ("1.2 Model: versioned name, dependencies, date of placement on the market", OPEN),
+            ("1.1 Provider identification: name, contact, authorised representative", OPEN),
+            ("1.2 Model identification: versioned name, dependencies, date of placement on the Union market", OPEN),
             ("1.3 Modalities", "video with text" + (" and sound" if self.found["audio"] else "")),
-            ("1.3 Size of the training data, video", f"{band}: {self.hours:.3f} hours, {self.found['videos']} videos"),
+            ("1.3 Overall training data size, video", f"{band}: {self.hours:.3f} hours, {self.found['videos']} videos"),
             ("1.3 Latest date of data acquisition; whether it goes on", OPEN),
             ("1.3 Linguistic, regional, demographic characteristics", "not measured; see *Captions and languages*"),
             ("2.1 Publicly available datasets", OPEN),
-            ("2.2 Private datasets obtained from third parties", f"{OPEN}; licences that the inputs named: {licences}"),
+            (
+                "2.2 Private non-publicly available datasets obtained from third parties (2.2.1 licensed by rights "
+                "holders, 2.2.2 others)",
+                f"{OPEN}; licences that the inputs named: {licences}",
+            ),
             (
                 "2.3 Data crawled and scraped from online sources",
                 f"none by Rushes, which reads what it is given; {OPEN}",
             ),
             ("2.4 User data", OPEN),
             ("2.5 Synthetic data", "captions, by source: " + (", ".join(sorted(self._captioners())) or "unknown")),
-            ("2.6 Other sources", "see *Where it comes from*"),
-            ("3.1 Reservations of rights (Article 4(3) of Directive (EU) 2019/790)", OPEN),
+            ("2.6 Other sources of data", "see *Where it comes from*"),
+            ("3.1 Respect of reservation of rights from text and data mining exception or limitation", OPEN),
             ("3.2 Removal of illegal content", f"rules of the policy `{self.found['selection']}`, see above; {OPEN}"),
-            ("3.3 Other information on data processing", "see *What every video obeys*"),
+            ("3.3 Other information (optional)", "see *What every video obeys*"),
         )
         yield from ("## Public summary of training content (EU template)", "")
         yield from _table(("field", "content"), fields)
@@ -256,7 +294,12 @@ def _table(head: Sequence[str], rows: Any) -> Iterator[str]:
     yield f"| {' | '.join(head)} |"
     yield f"|{'---|' * len(head)}"
     for row in rows:
-        yield f"| {' | '.join(str(cell).replace('|', '/') for cell in row)} |"
+        yield f"| {' | '.join(' '.join(str(cell).replace('|', '/').split()) for cell in row)} |"
+
+
+def _slug(name: str) -> str:
+    """Return a name as Hugging Face takes it."""
+    return re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-") or "unknown"
 
 
 def _size_category(count: int) -> str:

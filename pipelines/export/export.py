@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from rushes.pipelines.export import account, card, clips, verify
 from rushes.pipelines.export.account import ACCOUNT, Journal, Row, Shapes, Totals
@@ -63,16 +65,17 @@ def run(
     dialect, folder = DIALECTS[to], storage.absolute(out)
     rules = _rules(dialect, config, preset)
     root = selections.folder(run, "shards", selection)
-    made = record(to, root.rsplit("/", 1)[-1], rules, config)
+    made = record(run, to, root.rsplit("/", 1)[-1], rules, config)
     with storage.alone(folder):
         claim(folder, made)
         storage.sweep(folder)
         exporter = _Exporter(folder, root, dialect, rules, config)
         totals = exporter.all(reporter or Reporter())
         dialect.write(Export(folder=folder, shapes=exporter.shapes, shards=root))
-        exporter.prune()
+        notes = exporter.prune()
         found = {"folder": out, **made, **totals.record()}
-        card.write(run, folder, dialect, config, found)
+        found["notes"] = notes + card.write(run, folder, dialect, config, found)
+        account.finish(folder)
         found["problems"] = verify.problems(folder, dialect, rules)
     return found
 
@@ -90,9 +93,11 @@ def _rules(dialect: Dialect, config: ExportConfig, preset: str) -> Rules:
 
 OWN = {"videos": (".mp4", ".txt"), "shards": (".tar", ".json"), account.JOURNALS: (".jsonl",)}
 """What an export puts into which folder. Trainers put their caches beside it."""
-
-
 KEY_LENGTH = len(clip_key("0" * 16, 0.0))
+LISTED = re.compile(
+    r"clips\.lance/.*|videos/[^/]*/(videos2caption\.json|preprocess_t2v\.yaml)|\.rushes/(finished|card)\.json"
+)
+"""What a dialect, or the account, has in a folder besides, and keeps in order by itself."""
 
 
 class _Exporter:
@@ -217,7 +222,7 @@ class _Exporter:
         return {
             "file": file, "frames": piece.frames, "width": piece.width, "height": piece.height, "fps": float(piece.fps),
             "start_s": round(piece.start_s, 6), "seconds": round(piece.seconds, 6), "how": how,
-            "size_bytes": size_bytes, "has_audio": has_audio,
+            "shown": piece.shown, "size_bytes": size_bytes, "has_audio": has_audio,
         }  # fmt: skip
 
     def _write_texts(self, row: Row) -> None:
@@ -227,28 +232,53 @@ class _Exporter:
             if storage.read_if_there(uri) != text:
                 storage.write_bytes(uri, text)
 
-    def prune(self) -> None:
-        """Remove the videos, texts and shards of clips that left the selection, or that are refused or failed now."""
-        kept = np.fromiter((_hash(item.file) for item in account.items(str(self.folder))), np.uint64)
-        kept.sort()
+    def prune(self) -> list[str]:
+        """Remove what is left of clips that left the selection, or that are refused or failed now; return what to know.
+
+        That is their videos, texts and shards, and whatever else bears their key: what a trainer has cached of them.
+        """
+        items = _sorted(_hash(item.file) for item in account.items(str(self.folder)))
+        keys = _sorted(_hash(row["key"]) for row in account.rows(str(self.folder)) if row["pieces"])
+        stands = self._stands_now()
+        gone = others = 0
+        for path in (path for path in self.folder.rglob("*") if path.is_file() or path.is_symlink()):
+            file = path.relative_to(self.folder)
+            keyed = is_key(path.name[:KEY_LENGTH]) and not path.name[KEY_LENGTH : KEY_LENGTH + 1].isdigit()
+            if path.suffix in OWN.get(file.parts[0], ()) and (keyed or file.parts[0] != "videos"):
+                stays = file.as_posix() in stands or _holds(items, _hash(file.with_suffix(".mp4").as_posix()))
+            else:
+                stays = not keyed or _holds(keys, _hash(path.name[:KEY_LENGTH]))
+                others += len(file.parts) > 1 and not keyed and not LISTED.fullmatch(file.as_posix())
+            if not stays:
+                path.unlink()
+                gone += 1
+        if gone and others:
+            return [
+                f"{gone} files of clips that are no longer exported were removed; {others} files that others keep in "
+                f"{self.folder} bear no clip's key and may hold them still, as caches do: remove those"
+            ]
+        return []
+
+    def _stands_now(self) -> set[str]:
+        """Return the shards, indexes and journals that there should be."""
         listed = {info.path for info in self.manifest.shards}
         stands = {f"{account.JOURNALS}/{path.removesuffix('.tar')}.jsonl" for path in listed}
         if self.dialect.whole_shards is not None:
             places = {self.dialect.whole_shards(path) for path in listed}
             stands |= places | {f"{place.removesuffix('.tar')}.json" for place in places}
-        for path in (path for top, kinds in OWN.items() for path in _files(self.folder / top, kinds)):
-            file = path.relative_to(self.folder)
-            if file.parts[0] == "videos" and not is_key(path.stem[:KEY_LENGTH]):
-                continue
-            hashed = _hash(file.with_suffix(".mp4").as_posix())
-            place = int(np.searchsorted(kept, hashed))
-            if file.as_posix() not in stands and not (place < len(kept) and kept[place] == hashed):
-                path.unlink()
+        return stands
 
 
-def _files(folder: Path, suffixes: tuple[str, ...]) -> Iterator[Path]:
-    """Yield the files of some kinds below a folder, none where it is missing."""
-    yield from (path for path in folder.rglob("*") if path.suffix in suffixes and path.is_file())
+def _sorted(hashes: Iterator[np.uint64]) -> npt.NDArray[np.uint64]:
+    """Return hashes, sorted, to be looked for with `_holds`."""
+    found = np.fromiter(hashes, np.uint64)
+    found.sort()
+    return found
+
+
+def _holds(hashes: npt.NDArray[np.uint64], one: np.uint64) -> bool:
+    place = int(np.searchsorted(hashes, one))
+    return place < len(hashes) and bool(hashes[place] == one)
 
 
 def _size(path: Path) -> int:

@@ -77,6 +77,8 @@ class Rules:
     """More are trimmed or split; 0 is no limit."""
     split: bool = False
     """Whether what is too long becomes several pieces."""
+    min_shown: float = 0.0
+    """Pieces that show less than this share of their clip are refused: its caption tells of the whole."""
     audio: bool = False
     """Whether sound is kept."""
 
@@ -96,6 +98,8 @@ class Rules:
         """Raise ValueError where no clip could obey."""
         if self.fps is not None and not Fraction(1) <= self.fps <= 240:
             raise ValueError(f"fps is {float(self.fps):g}; it must be from 1 to 240")
+        if not 0 <= self.min_shown <= 1:
+            raise ValueError(f"min_shown is {self.min_shown:g}; it is a share, from 0 to 1")
         if self.multiple < 1 or (self.multiple > 1 and self.multiple % 2):
             raise ValueError(f"multiple is {self.multiple}; it must be even, such as 16 or 32")
         if (self.max_frames or not self.frames.step) and self.most < self.least:
@@ -107,16 +111,16 @@ class Rules:
 
 
 PRESETS: dict[str, Rules] = {
-    # Wan 2.1 and 2.2: VAE 4×8×8, patches of 2, 81 frames at 16 fps.
+    # Wan 2.1 and 2.2: VAE 4×8×8, patches of 2, 81 frames at 16 fps (the 5B of 2.2: VAE 4×16×16, 121 frames at 24 fps).
     "wan": Rules(fps=Fraction(16), frames=Frames(4, 1), multiple=16, max_frames=81),
     # HunyuanVideo: VAE 4×8×8, patches of 2, 129 frames at 24 fps.
     "hunyuan": Rules(fps=Fraction(24), frames=Frames(4, 1), multiple=16, max_frames=129),
-    # LTX-Video and LTX-2: VAE 8×32×32; 25 fps, 121 frames; the only ones here that learn sound.
-    "ltx": Rules(fps=Fraction(25), frames=Frames(8, 1), multiple=32, max_frames=121, audio=True),
-    # Cosmos-Predict2 and 2.5: the VAE of Wan, 93 frames at 16 fps.
+    # LTX-2: VAE 8×32×32; 121 frames at 24 fps; the only ones here that learn sound. LTX-Video before it: 25 fps.
+    "ltx": Rules(fps=Fraction(24), frames=Frames(8, 1), multiple=32, max_frames=121, audio=True),
+    # Cosmos-Predict2 and 2.5: the VAE of Wan, 24 latents of 93 frames at 16 fps.
     "cosmos": Rules(fps=Fraction(16), frames=Frames(4, 1), multiple=16, max_frames=93),
 }
-"""What models take, by the names of `--for`."""
+"""What models take, by the names of `--for`: the defaults of their pipelines in diffusers, and of their trainers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,6 +143,8 @@ class Piece:
     height: int
     whole: bool
     """Whether it is the clip as it is, unless its time is uneven."""
+    shown: float = 1.0
+    """Which share of its clip it shows, which has one caption for all of it."""
 
     @property
     def seconds(self) -> float:
@@ -186,11 +192,18 @@ def plan(facts: Mapping[str, Any], rules: Rules) -> list[Piece] | Refusal:
         )  # fmt: skip
     fps = rules.fps or Fraction(facts["fps"]).limit_denominator(1001)
     held = int(facts["duration_s"] * float(rules.fps) + 0.5) if rules.fps else int(facts["frames"])
-    lengths = list(_lengths(held, rules))
-    if not lengths:
+    allowed = list(_lengths(held, rules))
+    if not allowed:
         return Refusal(
             rule="frames", value=held, limit=rules.least,
             reason=f"{held} frames at {float(fps):g} fps, at least {_least(rules)} are needed",
+        )  # fmt: skip
+    lengths = [frames for frames in allowed if frames >= rules.min_shown * held]
+    if not lengths:
+        share = round(allowed[0] / held, 3)
+        return Refusal(
+            rule="shown", value=share, limit=rules.min_shown,
+            reason=f"its longest piece shows {share:.1%} of it, at least {rules.min_shown:.1%} are asked for",
         )  # fmt: skip
     crop = (width - kept[0]) // 4 * 2, (height - kept[1]) // 4 * 2
     same_rate = rules.fps is None or abs(facts["fps"] - float(rules.fps)) < 1e-3
@@ -198,7 +211,7 @@ def plan(facts: Mapping[str, Any], rules: Rules) -> list[Piece] | Refusal:
     return [
         Piece(
             number=number, of=len(lengths), first=sum(lengths[:number]), frames=frames, fps=fps, crop=crop,
-            width=kept[0], height=kept[1], whole=whole,
+            width=kept[0], height=kept[1], whole=whole, shown=round(frames / held, 6),
         )
         for number, frames in enumerate(lengths)
     ]  # fmt: skip

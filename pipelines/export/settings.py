@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
 from fractions import Fraction
 from typing import Any, Literal
 
@@ -35,6 +36,8 @@ class ExportConfig:
     """Clips with fewer frames are refused; 0 means the least that the rule allows (5 for 4n+1)."""
     max_frames: int = 0
     """Longest piece; 0 takes that of --for, else there is no limit."""
+    min_shown: float = 0.0
+    """Refuse pieces that show less than this share of their clip, whose caption tells of the whole; 0 refuses none."""
     caption: Style = "long"
     """short: the first sentence. long: the whole caption. json: an object of the caption and its known parts."""
     crf: int = 16
@@ -70,6 +73,7 @@ def rules_of(config: ExportConfig, preset: str, audio: bool) -> Rules:
         min_frames=config.min_frames or rules.min_frames,
         max_frames=config.max_frames or rules.max_frames,
         split=config.split,
+        min_shown=config.min_shown,
         audio=rules.audio and audio,
     )
     rules.check()
@@ -80,9 +84,10 @@ def rules_of(config: ExportConfig, preset: str, audio: bool) -> Rules:
     return rules
 
 
-def record(dialect: str, selection: str, rules: Rules, config: ExportConfig) -> dict[str, Any]:
+def record(run: str, dialect: str, selection: str, rules: Rules, config: ExportConfig) -> dict[str, Any]:
     """Return what decides the files of an export, as plain values."""
     return {
+        "run": storage.redact(storage.absolute(run)),
         "dialect": dialect,
         "selection": selection,
         **asdict(rules),
@@ -96,20 +101,34 @@ def record(dialect: str, selection: str, rules: Rules, config: ExportConfig) -> 
 def claim(folder: str, wanted: dict[str, Any]) -> None:
     """Write how an export is made into its folder. Raises ExportError where another export, or anything else, is there.
 
-    Files made by other settings would be taken for finished ones of these, and nobody wants to lose an export by a
-    slip of the hand: so it is refused.
+    Files made by other settings would be taken for finished ones of these, clips of another run for such as left this
+    one, and nobody wants to lose an export by a slip of the hand: so it is refused.
     """
-    uri = f"{folder}/{SETTINGS}"
-    data = storage.read_if_there(uri)
-    if data is None and any(not path.name.startswith(".") for path in storage.local_path(folder).iterdir()):
-        raise ExportError(f"{folder} holds other things and no export; choose an empty folder as --out")
-    try:
-        there = wanted if data is None else json.loads(data)["settings"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ExportError(f"{uri} is damaged ({error!r}); remove {folder}, or choose another --out") from error
-    if there != wanted:
+    there = read(folder)
+    if there is None:
+        if any(not path.name.startswith(".") for path in storage.local_path(folder).iterdir()):
+            raise ExportError(f"{folder} holds other things and no export; choose an empty folder as --out")
+        text = json.dumps({"rushes_export": 1, "settings": wanted}, indent=1) + "\n"
+        storage.write_bytes(f"{folder}/{SETTINGS}", text.encode())
+    elif there != wanted:
         names = sorted(name for name in {*there, *wanted} if there.get(name) != wanted.get(name))
         said = ", ".join(f"{name} {there.get(name)!r}, not {wanted.get(name)!r}" for name in names)
-        raise ExportError(f"{folder} holds an export by other settings ({said}); choose another --out, or remove it")
-    if data is None:
-        storage.write_bytes(uri, (json.dumps({"rushes_export": 1, "settings": wanted}, indent=1) + "\n").encode())
+        what = "of another run" if "run" in names else "by other settings"
+        raise ExportError(f"{folder} holds an export {what} ({said}); choose another --out, or remove it")
+
+
+def read(folder: str) -> dict[str, Any] | None:
+    """Return how an export was made, None where there is none. Raises ExportError where that cannot be told."""
+    uri = f"{folder}/{SETTINGS}"
+    data = storage.read_if_there(uri)
+    try:
+        return None if data is None else dict(json.loads(data)["settings"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ExportError(f"{uri} is damaged ({error!r}); remove {folder}, or choose another --out") from error
+
+
+def rules_in(there: Mapping[str, Any]) -> Rules:
+    """Return the rules of an export, from the settings that `read` returns."""
+    own = {field.name: there[field.name] for field in fields(Rules) if field.name in there}
+    frames, fps = frames_of(there["frames"]), there["fps"]
+    return Rules(**own | {"fps": Fraction(fps) if fps else None, "frames": frames})

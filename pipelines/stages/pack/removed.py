@@ -78,12 +78,12 @@ def _in_tars(ledger: Ledger, down: Down) -> Iterator[Left]:
     for uri in storage.list_files(root):
         if uri not in live or live[uri] in named:
             try:
-                yield from _named(uri, _keys(_members(uri), down), _again(ledger))
+                yield from _named(uri, _keys(members(uri), down), _again(ledger))
             except archive.ArchiveError as error:
                 yield uri, f"cannot be searched for what was taken down: {error}", f"remove it and {_again(ledger)}"
 
 
-def _members(uri: str) -> pa.Array:
+def members(uri: str) -> pa.Array:
     """Return the keys in a tar; only headers are read."""
     keys: list[str] = []
 

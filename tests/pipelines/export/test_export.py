@@ -21,7 +21,7 @@ from tests.pipelines.export.conftest import CLIPS, KEYS, key_of, write
 from tests.pipelines.small_run import content
 
 
-def made(run: str, out: Path, to: str = "diffusion-pipe", preset: str = "wan", **settings) -> dict:
+def made(run: str, out: Path, to: str = "folder", preset: str = "wan", **settings) -> dict:
     return export.run(
         run, str(out), to, ExportConfig(**settings), preset=preset, reporter=Reporter(live=False)
     )  # fmt: skip
@@ -85,11 +85,11 @@ def test_a_killed_export_goes_on_and_ends_in_the_same_bytes(
 
     with monkeypatch.context() as patched, pytest.raises(Killed):
         patched.setattr(storage, "write_bytes", kill)
-        made(shot, out, workers=1)
+        made(shot, out, "diffusion-pipe", workers=1)
     assert not (out / account.ACCOUNT).exists()
-    made(shot, out)
+    made(shot, out, "diffusion-pipe")
     monkeypatch.chdir(tmp_path)
-    made(shot, other)
+    made(shot, other, "diffusion-pipe")
     first, second = content(out, "."), content(other, ".")
     assert {name for name in first if first[name] != second[name]} == {"dataset.toml"}  # which holds the folder's path
     assert set(first) == set(second)
@@ -119,6 +119,9 @@ def test_other_settings_into_the_same_folder_are_refused(shot: str, tmp_path: Pa
     made(shot, tmp_path / "out")
     with pytest.raises(ExportError, match=r"by other settings \(fps '16', not '24'"):
         made(shot, tmp_path / "out", preset="hunyuan")
+    shutil.copytree(shot, tmp_path / "another")
+    with pytest.raises(ExportError, match=r"of another run \(run '.*shot.*', not '.*another'"):
+        made(str(tmp_path / "another"), tmp_path / "out")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("two years")
     with pytest.raises(ExportError, match="holds other things"):
@@ -142,14 +145,65 @@ def test_what_left_the_selection_leaves_the_export_and_what_came_comes(
 
 def test_what_a_trainer_keeps_beside_the_videos_stays(shot: str, tmp_path: Path) -> None:
     made(shot, tmp_path / "out")
-    caches = [tmp_path / "out" / name for name in ("videos/cache/wan/a.txt", "videos/b.txt", "cache/c.mp4")]
-    for cache in caches:
-        cache.parent.mkdir(parents=True, exist_ok=True)
-        cache.write_text("hours of work")
-    stale = tmp_path / "out" / "videos" / f"{key_of(99)}.mp4"
-    stale.write_text("of a clip that is gone")
-    made(shot, tmp_path / "out")
-    assert all(cache.exists() for cache in caches) and not stale.exists()
+    own = [f"cache/{KEYS['exact']}_00000-041_0096x0064_wan.safetensors", f"videos/cache/{KEYS['long']}.pt"]
+    names = ("videos/cache/wan/a.txt", "videos/b.txt", "cache/c.mp4", f"cache/{KEYS['exact']}7.pt", *own)
+    caches = [tmp_path / "out" / name for name in names]
+    gone = [
+        tmp_path / "out" / f"{place}/{key_of(99)}{end}" for place, end in (("videos", ".mp4"), ("cache", "_wan.pt"))
+    ]
+    for file in [*caches, *gone]:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("hours of work")
+    (note,) = made(shot, tmp_path / "out")["notes"]
+    assert all(cache.exists() for cache in caches) and not any(file.exists() for file in gone)
+    assert note.startswith("2 files of clips that are no longer exported were removed; 4 files that others keep")
+    assert made(shot, tmp_path / "out")["notes"] == []
+
+
+def test_a_card_that_was_filled_in_by_hand_is_kept(shot: str, tmp_path: Path) -> None:
+    assert made(shot, tmp_path / "out")["notes"] == []
+    card, anew = tmp_path / "out" / "README.md", tmp_path / "out" / "README.new.md"
+    written = card.read_text()
+    card.write_text(filled := written.replace("*to be filled in by the provider*", "Rushes Ltd"))
+    (note,) = made(shot, tmp_path / "out")["notes"]
+    assert card.read_text() == filled and anew.read_text() == written and str(anew) in note
+    card.write_text(written)
+    assert made(shot, tmp_path / "out")["notes"] == [] and not anew.exists()
+
+
+def test_pieces_that_show_too_little_of_their_clip_are_counted_and_refused_where_that_is_asked(
+    shot: str, tmp_path: Path
+) -> None:
+    found = made(shot, tmp_path / "a", split=True)
+    shown = {Path(p["file"]).stem: p["shown"] for row in account.rows(str(tmp_path / "a")) for p in row["pieces"]}
+    assert shown[f"{KEYS['long']}-00"] == round(81 / 115, 6) and shown[f"{KEYS['long']}-01"] == round(33 / 115, 6)
+    assert shown[KEYS["exact"]] == round(41 / 42, 6) and found["partly"] == 2
+    assert "2 videos show less than 90% of their clip" in "\n".join(account.lines(found))
+    assert "4 of\n  4 videos, 2 of which show less than 90% of their" in (tmp_path / "a" / "README.md").read_text()
+    found = made(shot, tmp_path / "b", split=True, min_shown=0.5)
+    assert found["videos"] == 3 and found["refused"] == {"frames": 1, "caption": 1}
+    found = made(shot, tmp_path / "c", split=True, min_shown=0.9)
+    assert found["refused"] == {"frames": 1, "caption": 1, "shown": 1} and found["videos"] == 2
+    (named,) = (row for row in found["named"] if row["rule"] == "shown")
+    assert (named["key"], named["value"], named["limit"]) == (KEYS["long"], 0.704, 0.9)
+
+
+@pytest.mark.parametrize("to", sorted(DIALECTS))
+def test_an_export_from_which_all_was_taken_is_empty(samples: dict[str, Sample], tmp_path: Path, to: str) -> None:
+    if to == "lance":
+        pytest.importorskip("lance")
+    run, preset = tmp_path / "run", "" if to == "webshart" else "wan"
+    write(run, [samples["exact"], samples["mute"]])
+    made(str(run), tmp_path / "out", to, preset=preset)
+    shutil.rmtree(run)
+    shards.write_manifest(str(run / "shards" / "day"), [], kind="clips", fingerprint="abc")
+    found = made(str(run), tmp_path / "out", to, preset=preset)
+    assert found["clips"] == {"exported": 0, "refused": 0, "failed": 0} and found["problems"] == []
+    texts = {str(path): path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    assert not [
+        path for path, text in texts.items() if any(key in path or key.encode() in text for key in KEYS.values())
+    ]
+    assert not [path for path, text in texts.items() if b"A portrait of a street." in text]
 
 
 def test_a_new_caption_is_written_and_no_video_is_made_again(
@@ -217,7 +271,7 @@ def test_what_is_changed_afterwards_is_named(
     shot: str, tmp_path: Path, spoil: Callable[[Path], object], told: str
 ) -> None:
     made(shot, tmp_path / "out")
-    out, dialect = str(tmp_path / "out"), DIALECTS["diffusion-pipe"]
+    out, dialect = str(tmp_path / "out"), DIALECTS["folder"]
     rules = export._rules(dialect, ExportConfig(), "wan")
     assert export.verify.problems(out, dialect, rules) == []
     video = tmp_path / "out" / "videos" / f"{KEYS['long']}.mp4"

@@ -104,7 +104,7 @@ def test_a_refusal_names_rule_value_and_limit() -> None:
 def test_the_presets_are_what_the_models_take() -> None:
     told = {name: (float(r.fps), str(r.frames), r.multiple, r.max_frames) for name, r in PRESETS.items() if r.fps}
     assert told == {
-        "wan": (16, "4n+1", 16, 81), "hunyuan": (24, "4n+1", 16, 129), "ltx": (25, "8n+1", 32, 121),
+        "wan": (16, "4n+1", 16, 81), "hunyuan": (24, "4n+1", 16, 129), "ltx": (24, "8n+1", 32, 121),
         "cosmos": (16, "4n+1", 16, 93),
     }  # fmt: skip
     assert all(rules.frames.allows(rules.max_frames) for rules in PRESETS.values())
