@@ -247,8 +247,8 @@ def lines(found: Mapping[str, Any]) -> list[str]:
         text.append(f"{found['trimmed_s']:.1f} s of these clips are beyond what the rules allow and were trimmed")
     if found["partly"]:
         text.append(
-            f"{found['partly']} videos show less than {PARTLY:.0%} of their clip and have the caption of all of it "
-            f"(`shown` in {ACCOUNT}; --min_shown refuses them)"
+            f"{found['partly']} of the videos have the caption of their whole clip and show less than {PARTLY:.0%} "
+            f"of it (`shown` in {ACCOUNT}; --min_shown refuses them)"
         )
     if clips["refused"]:
         rules = ", ".join(f"{count} by {rule}" for rule, count in found["refused"].items())

@@ -68,7 +68,7 @@ def _keyed(folder: Path) -> Iterator[tuple[str, str]]:
     if (folder / account.ACCOUNT).exists():
         yield from ((account.ACCOUNT, row["key"]) for row in account.rows(str(folder)))
     for path in (path for path in folder.rglob("*") if path.is_file()):
-        keys = removed.members(str(path)).to_pylist() if path.suffix == ".tar" else [path.name]
+        keys = dict.fromkeys(removed.members(str(path)).to_pylist()) if path.suffix == ".tar" else [path.name]
         names = (name[: len(clip_key("0" * 16, 0.0))] for name in keys)
         yield from ((path.relative_to(folder).as_posix(), name) for name in names if is_key(name))
 

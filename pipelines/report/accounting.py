@@ -20,7 +20,7 @@ from typing import Literal
 import duckdb
 
 from rushes.filters.policy import TAKEDOWN
-from rushes.pipelines.stages.select.selections import choose
+from rushes.pipelines.stages.select.selections import choose, names
 from rushes.pipelines.store import storage
 from rushes.pipelines.store.ledger import Ledger
 from rushes.pipelines.store.tables import TABLES
@@ -147,7 +147,7 @@ def open_books(run: str, policy: str | None = None) -> Books:
     try:
         connection = tables(ledger, *TABLES)
         found = connection.execute("select distinct policy from selection order by 1").fetchall()
-        policies = [name for (name,) in found]
+        policies = [name for (name,) in found] or names(ledger)  # where no clip is left, selections have no rows
         chosen = choose(run, policies, policy)
         connection.execute("set variable policy = ?", [chosen or ""])
         connection.execute(_LINES)

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import pyarrow as pa
+
 from rushes.pipelines.report.accounting import Books
 from rushes.pipelines.report.markup import Html, count, el, number, seconds, share
 from rushes.pipelines.report.sections import section
 from rushes.pipelines.store import takedowns
 from rushes.pipelines.store.storage import redact
+from rushes.pipelines.store.takedowns import Down
 
 LICENCES = 50
 """Licences that are told apart, those of most footage; all others are one row."""
@@ -21,7 +24,10 @@ Row = dict[str, Any]
 
 def of(books: Books) -> Row:
     """Return what there is to tell of rights, as plain values: `licences` and `takedowns`."""
-    return {"licences": licences(books), "takedowns": taken(takedowns.read(books.ledger))}
+    found = taken(takedowns.read(books.ledger))
+    for one in found["similar"]:
+        one["kept"] = bool(books.connection.execute(_KEPT, [one["key"]]).fetchall())
+    return {"licences": licences(books), "takedowns": found}
 
 
 def licences(books: Books) -> list[Row]:
@@ -56,14 +62,21 @@ from ranked_ group by 1 order by bool_and(licence is null), min(place)
 """
 
 
+_KEPT = "select key from selection where policy = getvariable('policy') and kept and key = ?"
+
+
 def taken(rows: Sequence[Mapping[str, Any]]) -> Row:
-    """Return what was taken down: how much of what was named is here, what is not, and which clips resemble it."""
+    """Return what was taken down: how much of what was named is here, what is not, and which clips resemble it.
+
+    Of the latter those that stay: such as are taken down by another name do not.
+    """
     live = [row for row in rows if row["until"] is None]
     named = [row for row in live if row["kind"] != "similar"]
     here = [row for row in named if row["uri"] and (not row["key"] or row["end_s"] is not None)]
     absent = sorted({row["named"] for row in named} - {row["named"] for row in here})
     similar = sorted((row for row in live if row["kind"] == "similar"), key=lambda row: str(row["key"]))
-    open_ = [row for row in similar if not row["dropped"]]
+    gone = takedowns.now(rows).keys(pa.array([row["key"] for row in similar], pa.string())).to_pylist()
+    open_ = [row for row, is_gone in zip(similar, gone, strict=True) if not is_gone]
     return {
         "names": len({row["named"] for row in named}),
         "sources": len({row["source_id"] for row in here if not row["key"]}),
@@ -71,7 +84,7 @@ def taken(rows: Sequence[Mapping[str, Any]]) -> Row:
         "withdrawn": len({(row["named"], row["until"]) for row in rows if row["until"] is not None}),
         "matched_nothing": [redact(name) for name in absent[:NAMED]],
         "matched_nothing_names": len(absent),
-        "similar_dropped": len({row["key"] for row in similar if row["dropped"]}),
+        "similar_dropped": len({row["key"] for row in similar} - {row["key"] for row in open_}),
         "similar": [{"key": row["key"], "uri": redact(row["uri"] or ""), "resembles": row["resembles"]}
                     for row in open_[:NAMED]],
         "similar_clips": len(open_),
@@ -106,11 +119,14 @@ def taken_lines(found: Mapping[str, Any]) -> list[str]:
     if (more := found["matched_nothing_names"] - len(found["matched_nothing"])) > 0:
         text += [f"  … nor {more} more, in the table `takedowns`"]
     for one in found["similar"]:
-        text += [f"  {one['key']} of {one['uri']} resembles {one['resembles']}, which is taken down, and stays"]
+        stays = "and is kept, perhaps in its place" if one["kept"] else "and stays in the ledger, not kept"
+        text += [f"  {one['key']} of {one['uri']} resembles {one['resembles']}, which is taken down, {stays}"]
     if (more := found["similar_clips"] - len(found["similar"])) > 0:
         text += [f"  … and so do {more} more, in the table `takedowns`"]
     if found["similar"]:
         text += ["  --takedown-similar leaves out what resembles, too"]
+    if found["sources"] or found["clips"]:
+        text += ["  exports lose it when they are made again; `rushes verify RUN --export DIR` proves it"]
     return text
 
 
@@ -148,11 +164,12 @@ def _licences(rows: Sequence[Mapping[str, Any]]) -> Html:
 def _takedowns(rows: Sequence[Mapping[str, Any]]) -> Html:
     if not rows:
         return Html("")
+    down = takedowns.now(rows)
     shown = sorted(rows, key=lambda row: (str(row["since"]), str(row["named"]), str(row["key"])), reverse=True)[:NAMED]
     lines = [
         el("tr", el("td", redact(row["named"]), row["resembles"] and el("small", f"resembles {row['resembles']}")),
            el("td", row["reason"] or "–"),
-           el("td", row["since"], row["until"] and el("small", f"until {row['until']}")), el("td", _meant(row)))
+           el("td", row["since"], row["until"] and el("small", f"until {row['until']}")), el("td", _meant(row, down)))
         for row in shown
     ]  # fmt: skip
     more = "" if len(shown) == len(rows) else f" The latest {number(len(shown))} of {number(len(rows))} are shown."
@@ -164,10 +181,10 @@ def _takedowns(rows: Sequence[Mapping[str, Any]]) -> Html:
     )  # fmt: skip
 
 
-def _meant(row: Mapping[str, Any]) -> str:
+def _meant(row: Mapping[str, Any], down: Down) -> str:
     if row["until"] is not None:
         return "withdrawn"
-    if not row["dropped"]:
+    if not row["dropped"] and not down.keys(pa.array([row["key"]]))[0].as_py():
         return f"clip {row['key']} is like it, and stays"
     what = f"clip {row['key']} of " if row["key"] else ""
     return f"{what}{redact(row['uri'])}" if row["uri"] else "nothing here so far; it binds what comes in later"

@@ -11,6 +11,7 @@ from pathlib import Path
 import s3fs
 
 from rushes.pipelines.cli.main import main
+from rushes.pipelines.export import verify as exported
 from rushes.pipelines.report import accounting
 from rushes.pipelines.stages.pack import verify
 from rushes.pipelines.store import shards
@@ -19,7 +20,7 @@ from rushes.pipelines.store.ledger import Ledger
 REPO = Path(__file__).parents[3]
 
 
-def test_a_run_from_bucket_to_bucket(s3: str, bikes: Path, one_process: None):
+def test_a_run_from_bucket_to_bucket(s3: str, bikes: Path, tmp_path: Path, one_process: None):
     store = s3fs.S3FileSystem()
     store.put(str(bikes), f"{s3}/footage/deep/bikes.mp4")
     store.pipe(f"{s3}/footage/notes.mp4", b"no video at all\n" * 50)
@@ -45,3 +46,19 @@ def test_a_run_from_bucket_to_bucket(s3: str, bikes: Path, one_process: None):
     assert main(command[3:]) == 3
     store.invalidate_cache()
     assert {name: store.info(name)["LastModified"] for name in names} == before
+    _loses_a_clip_everywhere(run, tmp_path, sorted(kept)[0], f"{s3}/footage/deep/bikes.mp4")
+
+
+def _loses_a_clip_everywhere(run: str, folder: Path, key: str, uri: str) -> None:
+    """What is taken down leaves the bucket and, when they are made again, the exports of it."""
+    out = folder / "train"
+    export = ["export", run, "--to", "folder", "--for", "wan", "--multiple", "2", "--out", str(out)]
+    (folder / "list.csv").write_text(f'key,reason\n{key},"asked for, by ""letter"""\n')
+    assert main(export) == 0 and (out / "videos" / f"{key}.mp4").exists()
+    assert main(["curate", "--takedown", str(folder / "list.csv"), "--out", run]) == 3
+    assert verify.verify(run) == [] and key not in {one["__key__"] for one in shards.pipeline(f"{run}/shards")}
+    assert any(key in problem for problem in exported.of_run(run, str(out)))
+    assert main(export) == 0 and exported.of_run(run, str(out)) == []
+    assert not [path for path in out.rglob("*") if key in path.name]
+    (row,) = Ledger(run).read("takedowns").to_pylist()
+    assert (row["named"], row["reason"], row["uri"]) == (key, 'asked for, by "letter"', uri) and row["since"]

@@ -15,6 +15,8 @@ from rushes.pipelines.cli.main import main
 from rushes.pipelines.config import InputConfig, LatentsConfig, SelectConfig
 from rushes.pipelines.engine import curate, encode_latents
 from rushes.pipelines.engine.removal import Takedown
+from rushes.pipelines.export import account, export
+from rushes.pipelines.export.settings import ExportConfig
 from rushes.pipelines.progress import Reporter
 from rushes.pipelines.report import accounting, summary
 from rushes.pipelines.stages.pack import verify
@@ -70,6 +72,13 @@ def packed(run: Path, kind: str = "shards") -> set[str]:
     root = f"{run}/{kind}/default"
     tables = [shards.read_sidecar(root, info) for info in shards.read_manifest(root).shards]
     return {key for table in tables for key in table["key"].to_pylist()}
+
+
+def exported(run: Path, to: str, out: Path) -> set[str]:
+    """Export and return the clips that are in it then, proved by `rushes verify`."""
+    export.run(str(run), str(out), to, ExportConfig(link=True), reporter=Reporter(live=False))
+    assert main(["verify", str(run), "--export", str(out)]) == 0
+    return {row["key"] for row in account.rows(str(out)) if row["pieces"]}
 
 
 def told(run: Path) -> dict[tuple[str, str], tuple[float, int, int]]:
@@ -162,7 +171,8 @@ def test_clips_that_resemble_are_named_and_go_where_that_is_asked(copy: Path, in
     names = listed(tmp_path, inputs / "car.mp4")
     go(copy, listed=names)
     found = summary.of(str(copy))["takedowns"]
-    assert found["similar"] == [{"key": distorted, "uri": str(inputs / "car_distorted.mp4"), "resembles": pristine}]
+    uri = str(inputs / "car_distorted.mp4")
+    assert found["similar"] == [{"key": distorted, "uri": uri, "resembles": pristine, "kept": True}]
     assert distorted in packed(copy), "nobody asked for it"
     go(copy, similar=True)
     assert distorted not in packed(copy) and not clips(copy, "car_distorted.mp4")
@@ -236,19 +246,28 @@ def test_the_latents_follow_their_shards_and_nothing_stays_where_nothing_is_left
     copy: Path, inputs: Path, tmp_path: Path
 ) -> None:
     model.save(model.Tokenizer(TokenizerConfig(rates=(4, 8))), str(copy / "tokenizer" / "model"))
+    exports = {to: tmp_path / to for to in ("webshart", "fastvideo")}
 
     def encode() -> None:
         encode_latents.run(str(copy), str(copy / "tokenizer" / "model"), LatentsConfig(side_px=32, share=0.0),
                            TOGETHER.ray, Reporter(live=False))  # fmt: skip
 
     encode()
-    assert packed(copy, "latents") == packed(copy)
+    for to, out in exports.items():
+        assert exported(copy, to, out) == packed(copy) == packed(copy, "latents")
     go(copy, listed=listed(tmp_path, inputs / "bikes.mp4"))
     assert any("latents" in problem.where for problem in verify.verify(str(copy)))
     encode()
     assert packed(copy, "latents") == packed(copy) and verify.verify(str(copy)) == []
+    for to, out in exports.items():
+        assert any(".tar" in one or ".mp4" in one for one in export.verify.of_run(str(copy), str(out)))
+        assert exported(copy, to, out) == packed(copy)
     go(copy, listed=listed(tmp_path, inputs / "car.mp4", inputs / "car_distorted.mp4"))
+    assert summary.of(str(copy))["takedowns"]["similar"] == [], "it is taken down itself"
+    assert summary.of(str(copy))["policy"] == "default", "which kept nothing"
     encode()
+    for to, out in exports.items():
+        assert exported(copy, to, out) == set() and not [*out.rglob("*.tar"), *out.rglob("*.mp4")]
     assert packed(copy, "latents") == packed(copy) == set() and verify.verify(str(copy)) == []
     assert not list((copy / "latents").rglob("*.tar")) and not list((copy / "shards").rglob("*.tar"))
 

@@ -95,6 +95,24 @@ def test_a_killed_export_goes_on_and_ends_in_the_same_bytes(
     assert set(first) == set(second)
 
 
+def test_what_is_no_finished_export_of_the_run_is_not_proved_to_be_one(
+    undisturbed: str, shot: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, prove = str(tmp_path / "out"), export.verify.of_run
+    with pytest.raises(ExportError, match="holds no export"):
+        prove(undisturbed, out)
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(export.card, "write", lambda *_: (_ for _ in ()).throw(Killed))
+        made(undisturbed, tmp_path / "out", multiple=2)
+    assert [problem.rpartition(" was left")[0] for problem in prove(undisturbed, out)] == [out]
+    made(undisturbed, tmp_path / "out", multiple=2)
+    assert prove(undisturbed, out) == []
+    next((tmp_path / "out" / "videos").glob("*.txt")).write_text("another")
+    assert len(prove(undisturbed, out)) == 1
+    with pytest.raises(ExportError, match=r"holds an export of .*, not of "):
+        prove(shot, out)
+
+
 def test_a_line_that_a_kill_cut_short_is_no_row(shot: str, tmp_path: Path) -> None:
     made(shot, tmp_path / "out")
     before, journal = content(tmp_path / "out", "."), tmp_path / "out" / account.JOURNALS / "b" / "clips-000000.jsonl"
@@ -178,7 +196,9 @@ def test_pieces_that_show_too_little_of_their_clip_are_counted_and_refused_where
     shown = {Path(p["file"]).stem: p["shown"] for row in account.rows(str(tmp_path / "a")) for p in row["pieces"]}
     assert shown[f"{KEYS['long']}-00"] == round(81 / 115, 6) and shown[f"{KEYS['long']}-01"] == round(33 / 115, 6)
     assert shown[KEYS["exact"]] == round(41 / 42, 6) and found["partly"] == 2
-    assert "2 videos show less than 90% of their clip" in "\n".join(account.lines(found))
+    assert "2 of the videos have the caption of their whole clip and show less than 90% of it" in "\n".join(
+        account.lines(found)
+    )
     assert "4 of\n  4 videos, 2 of which show less than 90% of their" in (tmp_path / "a" / "README.md").read_text()
     found = made(shot, tmp_path / "b", split=True, min_shown=0.5)
     assert found["videos"] == 3 and found["refused"] == {"frames": 1, "caption": 1}
