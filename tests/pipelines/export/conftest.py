@@ -58,14 +58,19 @@ def write(run: Path, samples: list[Sample]) -> None:
     shards.write_manifest(root, infos, kind="clips", fingerprint="abc")
 
 
-@pytest.fixture(scope="session")
-def samples(tmp_path_factory: pytest.TempPathFactory, bikes: Path) -> dict[str, Sample]:
-    folder, made = tmp_path_factory.mktemp("films"), {}
+def clips(folder: Path, bikes: Path) -> dict[str, Sample]:
+    """Cut the clips into a folder and return a sample of each."""
+    made = {}
     for name, (first, frames, size, caption) in CLIPS.items():
         film = folder / f"{name}.mp4"
         film.write_bytes(excerpt(bikes, first, frames, *size))
         made[name] = sample(name, film, caption)
     return made
+
+
+@pytest.fixture(scope="session")
+def samples(tmp_path_factory: pytest.TempPathFactory, bikes: Path) -> dict[str, Sample]:
+    return clips(tmp_path_factory.mktemp("films"), bikes)
 
 
 @pytest.fixture(scope="session")

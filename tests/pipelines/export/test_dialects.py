@@ -20,6 +20,9 @@ from tests.pipelines.export.conftest import KEYS, write
 from tests.pipelines.export.readers import READERS, Taken
 
 
+REPO = Path(__file__).parents[3]
+
+
 def made(run: str, out: Path, to: str, **settings) -> dict:
     preset = settings.pop("preset", "")
     found = export.run(run, str(out), to, ExportConfig(**settings), preset=preset, reporter=Reporter(live=False))
@@ -130,6 +133,7 @@ def test_every_dialect_names_its_trainer_the_version_that_was_read_and_what_is_d
     dialect = DIALECTS[to]
     assert dialect.trainer and dialect.version and dialect.reads and dialect.drops
     assert to == "folder" or "https://github.com/" in dialect.trainer
+    assert f"| {to} | {dialect.version} |" in (REPO / "pipelines" / "README.md").read_text()
 
 
 def test_buckets_are_bounded_and_reach_down_to_the_shortest() -> None:

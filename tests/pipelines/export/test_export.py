@@ -70,7 +70,7 @@ class Killed(BaseException):
     """As a signal would: nothing catches it."""
 
 
-@pytest.mark.parametrize("after", [0, 1, 2, 4, 6])
+@pytest.mark.parametrize("after", [0, 1, 2, 4, 6, 7, 9, 11])
 def test_a_killed_export_goes_on_and_ends_in_the_same_bytes(
     shot: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
 ) -> None:
@@ -86,8 +86,9 @@ def test_a_killed_export_goes_on_and_ends_in_the_same_bytes(
     with monkeypatch.context() as patched, pytest.raises(Killed):
         patched.setattr(storage, "write_bytes", kill)
         made(shot, out, "diffusion-pipe", workers=1)
-    assert not (out / account.ACCOUNT).exists()
+    assert (out / account.ACCOUNT).exists() is (after > 6) and not account.is_finished(str(out))
     made(shot, out, "diffusion-pipe")
+    assert account.is_finished(str(out))
     monkeypatch.chdir(tmp_path)
     made(shot, other, "diffusion-pipe")
     first, second = content(out, "."), content(other, ".")
