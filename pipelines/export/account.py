@@ -25,6 +25,8 @@ ACCOUNT, JOURNALS = "export.jsonl", ".rushes"
 FINISHED = f"{JOURNALS}/finished.json"
 PARTLY = 0.9
 """A video that shows less than this share of its clip is counted: its caption may tell of what it does not show."""
+OWN = {"videos": (".mp4", ".txt"), "shards": (".tar", ".json"), JOURNALS: (".jsonl",)}
+"""What an export puts into which folder. Trainers put their caches beside it."""
 NAMED = 50
 """Clips that were refused or failed and are named on the terminal; the account has all."""
 Row = dict[str, Any]
@@ -130,6 +132,15 @@ def items(folder: str) -> Iterator[Item]:
     """Yield the videos of an export in the order of its account."""
     for row in rows(folder):
         yield from items_of(row)
+
+
+def files(folder: Path) -> Iterator[Path]:
+    """Yield the files of an export and of trainers in it; of folders that lead elsewhere only its own are entered."""
+    for top in folder.iterdir():
+        if top.is_dir() and (top.name in OWN or not top.is_symlink()):
+            yield from (path for path in top.rglob("*") if path.is_file())
+        elif top.is_file():
+            yield top
 
 
 def digest(folder: str) -> str:

@@ -22,6 +22,7 @@ from rushes.pipelines.export.account import ACCOUNT, JOURNALS, PARTLY
 from rushes.pipelines.export.dialects.dialect import Dialect
 from rushes.pipelines.export.settings import ExportConfig
 from rushes.pipelines.report import accounting, facts, measures, summary
+from rushes.pipelines.stages.select import selections
 from rushes.pipelines.store import storage
 from rushes.pipelines.store.ledger import Ledger
 
@@ -88,7 +89,7 @@ class _Card:
         connection: duckdb.DuckDBPyConnection,
     ):  # fmt: skip
         self.run, self.dialect, self.config, self.found, self.connection = run, dialect, config, found, connection
-        known = Ledger(run).check()
+        known = Ledger(run).check() and found["selection"] in selections.names(Ledger(run))
         self.books = accounting.open_books(run, found["selection"]) if known else None
         self.summary = summary.of(run, books=self.books) if self.books else None
         self.licences = self._ask(
@@ -163,6 +164,7 @@ class _Card:
             else "trimmed at their end"
             if found["max_frames"]
             else "kept whole",
+            "share of its clip": f"at least {found['min_shown']:.0%}" if found["min_shown"] else "any",
             "sound": "kept" if found["audio"] else "dropped",
             "caption": found["caption"],
         }

@@ -35,10 +35,13 @@ from rushes.pipelines.export.settings import ExportConfig, ExportError, claim, r
 from rushes.pipelines.progress import Reporter
 from rushes.pipelines.stages.select import selections
 from rushes.pipelines.stages.unit import guard
-from rushes.pipelines.store import shards, storage
+from rushes.pipelines.store import shards, storage, takedowns
 from rushes.pipelines.store.clip import clip_key, is_key
+from rushes.pipelines.store.columns import flat
+from rushes.pipelines.store.ledger import Ledger
 from rushes.pipelines.store.shards import Manifest, ShardInfo
 from rushes.pipelines.store.storage import redact
+from rushes.pipelines.store.takedowns import Down
 
 
 def run(
@@ -57,7 +60,7 @@ def run(
         reporter: Where progress is shown.
 
     Raises:
-        ExportError: If the folder holds something else.
+        ExportError: If the folder holds something else, or a whole shard what was taken down.
         ShardError: If there are no such shards.
     """
     if not storage.is_local(out):
@@ -69,15 +72,27 @@ def run(
     with storage.alone(folder):
         claim(folder, made)
         storage.sweep(folder)
-        exporter = _Exporter(folder, root, dialect, rules, config)
+        down = takedowns.now(takedowns.read(Ledger(storage.absolute(run))))
+        exporter = _Exporter(folder, root, dialect, rules, config, down)
         totals = exporter.all(reporter or Reporter())
         dialect.write(Export(folder=folder, shapes=exporter.shapes, shards=root))
-        notes = exporter.prune()
+        notes = [*exporter.prune(), *_rate(dialect, rules, exporter.shapes)]
         found = {"folder": out, **made, **totals.record()}
         found["notes"] = notes + card.write(run, folder, dialect, config, found)
         account.finish(folder)
         found["problems"] = verify.problems(folder, dialect, rules)
     return found
+
+
+def _rate(dialect: Dialect, rules: Rules, shapes: Shapes) -> list[str]:
+    """Return what to know where a trainer would take videos of any rate for such of the model's."""
+    if dialect.any_rate or rules.fps is not None or not shapes.fps:
+        return []
+    rates = ", ".join(f"{fps:g}" for fps in sorted(shapes.fps)[:RATES])
+    return [
+        f"the videos keep the rates of their clips ({rates}{', …' * (len(shapes.fps) > RATES)} fps), and "
+        f"{dialect.name} takes each for the model's own, so that motion is too slow or too fast: give --for or --fps"
+    ]
 
 
 def _rules(dialect: Dialect, config: ExportConfig, preset: str) -> Rules:
@@ -91,8 +106,8 @@ def _rules(dialect: Dialect, config: ExportConfig, preset: str) -> Rules:
     return rules
 
 
-OWN = {"videos": (".mp4", ".txt"), "shards": (".tar", ".json"), account.JOURNALS: (".jsonl",)}
-"""What an export puts into which folder. Trainers put their caches beside it."""
+RATES = 5
+"""Frame rates that are named."""
 KEY_LENGTH = len(clip_key("0" * 16, 0.0))
 LISTED = re.compile(
     r"clips\.lance/.*|videos/[^/]*/(videos2caption\.json|preprocess_t2v\.yaml)|\.rushes/(finished|card)\.json"
@@ -103,8 +118,9 @@ LISTED = re.compile(
 class _Exporter:
     """One export at work."""
 
-    def __init__(self, folder: str, root: str, dialect: Dialect, rules: Rules, config: ExportConfig):
+    def __init__(self, folder: str, root: str, dialect: Dialect, rules: Rules, config: ExportConfig, down: Down):
         self.folder, self.root, self.dialect, self.rules, self.config = Path(folder), root, dialect, rules, config
+        self.down = down
         self.manifest: Manifest = shards.read_manifest(root)
         self.shapes = Shapes()
 
@@ -131,11 +147,15 @@ class _Exporter:
 
     def _shard(self, info: ShardInfo) -> Iterator[Row]:
         """Yield the rows of a shard's clips in their order; several clips are worked on at once."""
+        table = shards.read_sidecar(self.root, info)
+        gone = flat(table["key"]).filter(self.down.keys(flat(table["key"]))).to_pylist() if self.down else []
         if self.dialect.whole_shards is not None:
+            if gone:
+                raise ExportError(f"{self.root}/{info.path} holds {gone[0]}, which was taken down; pack the run again")
             self._take(info, self.folder / self.dialect.whole_shards(info.path))
         journal = Journal(str(self.folder), info.path)
         done = journal.done()
-        facts = shards.read_sidecar(self.root, info).to_pylist()
+        facts = [row | {"gone": row["key"] in gone} for row in table.to_pylist()]
         pool = ThreadPoolExecutor(self.config.workers or os.cpu_count() or 1)
         try:
             for row in pool.map(lambda one: self._clip(info, one, done.get(one["key"])), facts):
@@ -169,6 +189,9 @@ class _Exporter:
             "rights": facts.get("rights") or "", "fate": "exported", "pieces": [], "rule": "", "value": None,
             "limit": None, "reason": "", "remedy": "",
         }  # fmt: skip
+        if facts["gone"]:  # by a command that has not packed yet
+            row |= {"rule": "takedown", "reason": "it was taken down", "remedy": "pack the run again"}
+            return {**row, "fate": "refused", "caption": ""}
         errors: list[Row] = []
         with guard(errors, key=facts["key"]):
             planned = self._planned(caption, facts)
@@ -241,10 +264,10 @@ class _Exporter:
         keys = _sorted(_hash(row["key"]) for row in account.rows(str(self.folder)) if row["pieces"])
         stands = self._stands_now()
         gone = others = 0
-        for path in (path for path in self.folder.rglob("*") if path.is_file() or path.is_symlink()):
+        for path in account.files(self.folder):
             file = path.relative_to(self.folder)
             keyed = is_key(path.name[:KEY_LENGTH]) and not path.name[KEY_LENGTH : KEY_LENGTH + 1].isdigit()
-            if path.suffix in OWN.get(file.parts[0], ()) and (keyed or file.parts[0] != "videos"):
+            if path.suffix in account.OWN.get(file.parts[0], ()) and (keyed or file.parts[0] != "videos"):
                 stays = file.as_posix() in stands or _holds(items, _hash(file.with_suffix(".mp4").as_posix()))
             else:
                 stays = not keyed or _holds(keys, _hash(path.name[:KEY_LENGTH]))

@@ -66,8 +66,8 @@ def _left(folder: Path, down: Down) -> Iterator[str]:
 def _keyed(folder: Path) -> Iterator[tuple[str, str]]:
     """Yield what bears or names the key of a clip, and the key."""
     if (folder / account.ACCOUNT).exists():
-        yield from ((account.ACCOUNT, row["key"]) for row in account.rows(str(folder)))
-    for path in (path for path in folder.rglob("*") if path.is_file()):
+        yield from ((account.ACCOUNT, row["key"]) for row in account.rows(str(folder)) if row["pieces"])
+    for path in account.files(folder):
         keys = dict.fromkeys(removed.members(str(path)).to_pylist()) if path.suffix == ".tar" else [path.name]
         names = (name[: len(clip_key("0" * 16, 0.0))] for name in keys)
         yield from ((path.relative_to(folder).as_posix(), name) for name in names if is_key(name))

@@ -81,6 +81,8 @@ class Dialect:
     """Writes the lists and the trainer's own configuration."""
     txt: bool = False
     """Whether each video has its caption beside it, `KEY.txt`."""
+    any_rate: bool = True
+    """Whether the trainer reads the frame rate of each video, rather than taking it for that of its model."""
     audio: bool = True
     """Whether the trainer reads sound."""
     place: Callable[[Piece, str], str] = flat

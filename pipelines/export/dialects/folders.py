@@ -84,6 +84,7 @@ AI_TOOLKIT = Dialect(
     "a hyperlapse of a long one: so each length has a folder and an entry of its own. Nothing is scaled up, and what "
     "has more pixels than the square of `resolution` is scaled down: that is the square above the largest of these",
     write=_ai_toolkit,
+    any_rate=False,
     txt=True,
     place=by_length,
 )
@@ -101,6 +102,7 @@ SIMPLETUNER = Dialect(
     "frames, then 61.) A bucket with fewer videos than a batch is removed with a line in the log, or stops the "
     "training: give train_batch_size 1, or repeats. Each line of a text is a caption of its own: each has one",
     write=_simpletuner,
+    any_rate=False,
     txt=True,
     place=by_shape,
 )

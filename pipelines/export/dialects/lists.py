@@ -110,6 +110,7 @@ VIDEOX_FUN = Dialect(
     "--video_sample_n_frames a stretch is drawn: that is the longest of these. 1 caption of 10 is left out, as "
     "--text_drop_ratio says",
     write=_videox_fun,
+    any_rate=False,
     audio=False,
 )
 FASTVIDEO = Dialect(

@@ -75,6 +75,7 @@ DIFFSYNTH = Dialect(
     "LTX-2 frames are counted as the seconds, rounded to hundredths, times 24: 25, 49, 97 and 121 frames become 17, "
     "41, 89 and 113",
     write=_diffsynth,
+    any_rate=False,
 )
 OPEN_SORA = Dialect(
     name="open-sora",

@@ -67,6 +67,7 @@ MUSUBI = Dialect(
     "bucket_no_upscale said: each size has an entry, whose area is its own. source_fps would drop frames: it is not "
     "set, since the rate is right. It trains on whatever stands in its cache: what leaves an export leaves that, too",
     write=_musubi,
+    any_rate=False,
     txt=True,
     place=by_size,
 )

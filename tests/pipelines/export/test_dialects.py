@@ -19,7 +19,6 @@ from rushes.pipelines.store.shards import Sample
 from tests.pipelines.export.conftest import KEYS, write
 from tests.pipelines.export.readers import READERS, Taken
 
-
 REPO = Path(__file__).parents[3]
 
 

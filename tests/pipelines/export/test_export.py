@@ -15,7 +15,8 @@ from rushes.pipelines.export import account, export
 from rushes.pipelines.export.dialects.registry import DIALECTS
 from rushes.pipelines.export.settings import ExportConfig, ExportError
 from rushes.pipelines.progress import Reporter
-from rushes.pipelines.store import shards, storage
+from rushes.pipelines.store import shards, storage, takedowns
+from rushes.pipelines.store.ledger import Ledger
 from rushes.pipelines.store.shards import Sample, ShardError
 from tests.pipelines.export.conftest import CLIPS, KEYS, key_of, write
 from tests.pipelines.small_run import content
@@ -177,6 +178,48 @@ def test_what_a_trainer_keeps_beside_the_videos_stays(shot: str, tmp_path: Path)
     assert all(cache.exists() for cache in caches) and not any(file.exists() for file in gone)
     assert note.startswith("2 files of clips that are no longer exported were removed; 4 files that others keep")
     assert made(shot, tmp_path / "out")["notes"] == []
+
+
+def test_a_folder_that_leads_elsewhere_is_left_alone_unless_it_is_the_exports_own(shot: str, tmp_path: Path) -> None:
+    made(shot, out := tmp_path / "out")
+    for name in ("videos", "cache"):
+        (tmp_path / name).mkdir(exist_ok=True)
+        (tmp_path / name / f"{key_of(99)}.mp4").write_text("of a clip that is gone")
+    shutil.copytree(out / "videos", tmp_path / "videos", dirs_exist_ok=True)
+    shutil.rmtree(out / "videos")
+    for name in ("videos", "cache"):
+        (out / name).symlink_to(tmp_path / name)
+    made(shot, out)
+    assert (tmp_path / "cache" / f"{key_of(99)}.mp4").exists()
+    assert {path.stem for path in (tmp_path / "videos").iterdir()} == {KEYS[name] for name in ("exact", "long", "mute")}
+
+
+def test_what_was_taken_down_and_is_in_a_shard_still_is_refused(shot: str, tmp_path: Path) -> None:
+    run, out = tmp_path / "run", tmp_path / "out"
+    shutil.copytree(shot, run)
+    ledger = Ledger(str(run))
+    ledger.create()
+    rows = takedowns.resolved(ledger, takedowns.noted([], [takedowns.Entry(named=KEYS["long"])], "2026-11-29"))
+    takedowns.write(ledger, rows)
+    found = made(str(run), out)
+    assert found["refused"] == {"caption": 1, "frames": 1, "takedown": 1}
+    assert export.verify.of_run(str(run), str(out)) == []
+    assert not [path for path in out.rglob("*") if path.is_file() and b"bikes;" in path.read_bytes()]
+    with pytest.raises(ExportError, match=f"holds {KEYS['long']}, which was taken down; pack the run again"):
+        made(str(run), tmp_path / "webshart", "webshart", "")
+
+
+@pytest.mark.parametrize(("to", "preset", "told"), [("musubi", "", 1), ("musubi", "wan", 0), ("hf", "", 0)])
+def test_rates_that_a_trainer_takes_for_the_models_are_told(
+    shot: str, tmp_path: Path, to: str, preset: str, told: int
+) -> None:
+    notes = made(shot, tmp_path / "out", to, preset)["notes"]
+    assert len([note for note in notes if "(25 fps), and musubi takes each for the model's own" in note]) == told
+
+
+def test_one_export_at_a_time_works_in_a_folder(shot: str, tmp_path: Path) -> None:
+    with storage.alone(str(tmp_path / "out")), pytest.raises(storage.StorageError, match="out"):
+        made(shot, tmp_path / "out")
 
 
 def test_a_card_that_was_filled_in_by_hand_is_kept(shot: str, tmp_path: Path) -> None:
