@@ -173,7 +173,7 @@ class _Card:
         yield from (f"* how they were made: {made}", "")
         clips, seconds = found["clips"], found["seconds"]
         told = ", ".join(f"{clips[fate]} {fate} ({seconds[fate]:.1f} s)" for fate in ("exported", "refused", "failed"))
-        yield f"`{ACCOUNT}` has every clip of the selection once: {told}."
+        yield f"`{ACCOUNT}` has every clip of the selection's shards once: {told}."
         yield f"Of the exported clips {found['trimmed_s']:.1f} s were trimmed."
         if found["refused"]:
             yield from ("", *_table(("refused by", "clips"), found["refused"].items()))

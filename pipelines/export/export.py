@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow.compute as pc
 
 from rushes.pipelines.export import account, card, clips, verify
 from rushes.pipelines.export.account import ACCOUNT, Journal, Row, Shapes, Totals
@@ -77,6 +78,7 @@ def run(
         totals = exporter.all(reporter or Reporter())
         dialect.write(Export(folder=folder, shapes=exporter.shapes, shards=root))
         notes = [*exporter.prune(), *_rate(dialect, rules, exporter.shapes)]
+        notes += _unpacked(run, made["selection"], exporter.manifest)
         found = {"folder": out, **made, **totals.record()}
         found["notes"] = notes + card.write(run, folder, dialect, config, found)
         account.finish(folder)
@@ -93,6 +95,18 @@ def _rate(dialect: Dialect, rules: Rules, shapes: Shapes) -> list[str]:
         f"the videos keep the rates of their clips ({rates}{', …' * (len(shapes.fps) > RATES)} fps), and "
         f"{dialect.name} takes each for the model's own, so that motion is too slow or too fast: give --for or --fps"
     ]
+
+
+def _unpacked(run: str, selection: str, manifest: Manifest) -> list[str]:
+    """Return what to know of clips that the selection keeps and no shard holds: they never come here."""
+    kept = Ledger(storage.absolute(run)).dataset("selection")
+    if kept is None:
+        return []
+    lacking = kept.count_rows(filter=(pc.field("policy") == selection) & pc.field("kept")) - manifest.samples
+    return [
+        f"{lacking} clips that the selection keeps are in no shard, so not here: describing or cutting them failed, or "
+        f"packing has not finished; `rushes report {run} --selection {selection}` says which"
+    ] * (lacking > 0)
 
 
 def _rules(dialect: Dialect, config: ExportConfig, preset: str) -> Rules:

@@ -209,6 +209,17 @@ def test_what_was_taken_down_and_is_in_a_shard_still_is_refused(shot: str, tmp_p
         made(str(run), tmp_path / "webshart", "webshart", "")
 
 
+def test_clips_that_are_kept_and_were_never_packed_are_told(shot: str, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(shot, run)
+    ledger = Ledger(str(run))
+    ledger.create()
+    verdicts = [{"policy": "day", "key": key_of(number), "kept": number != 6} for number in range(8)]
+    ledger.write("selection", "day", verdicts, "0" * 12)
+    (note,) = made(str(run), tmp_path / "out")["notes"]
+    assert note.startswith("2 clips that the selection keeps are in no shard")
+
+
 @pytest.mark.parametrize(("to", "preset", "told"), [("musubi", "", 1), ("musubi", "wan", 0), ("hf", "", 0)])
 def test_rates_that_a_trainer_takes_for_the_models_are_told(
     shot: str, tmp_path: Path, to: str, preset: str, told: int
