@@ -48,7 +48,8 @@ def _verify(options: Namespace) -> int:
     if options.export:
         from rushes.pipelines.export import verify as exported
 
-        found = exported.of_run(options.run, options.export)
+        with Reporter().work("verify"):
+            found = exported.of_run(options.run, options.export)
         well = "the export agrees with its account, and nothing that was taken down is left in it"
         show(found, options.json, found or [well])
         return FAILED if found else DONE

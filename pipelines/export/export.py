@@ -75,14 +75,17 @@ def run(
         storage.sweep(folder)
         down = takedowns.now(takedowns.read(Ledger(storage.absolute(run))))
         exporter = _Exporter(folder, root, dialect, rules, config, down)
-        totals = exporter.all(reporter or Reporter())
-        dialect.write(Export(folder=folder, shapes=exporter.shapes, shards=root))
-        notes = [*exporter.prune(), *_rate(dialect, rules, exporter.shapes)]
-        notes += _unpacked(run, made["selection"], exporter.manifest)
-        found = {"folder": out, **made, **totals.record()}
-        found["notes"] = notes + card.write(run, folder, dialect, config, found)
-        account.finish(folder)
-        found["problems"] = verify.problems(folder, dialect, rules)
+        reporter = reporter or Reporter()
+        totals = exporter.all(reporter)
+        with reporter.work("lists"):
+            dialect.write(Export(folder=folder, shapes=exporter.shapes, shards=root))
+            notes = [*exporter.prune(), *_rate(dialect, rules, exporter.shapes)]
+            notes += _unpacked(run, made["selection"], exporter.manifest)
+            found = {"folder": out, **made, **totals.record()}
+            found["notes"] = notes + card.write(run, folder, dialect, config, found)
+            account.finish(folder)
+        with reporter.work("verify"):
+            found["problems"] = verify.problems(folder, dialect, rules)
     return found
 
 
