@@ -93,9 +93,9 @@ def _rate(dialect: Dialect, rules: Rules, shapes: Shapes) -> list[str]:
     """Return what to know where a trainer would take videos of any rate for such of the model's."""
     if dialect.any_rate or rules.fps is not None or not shapes.fps:
         return []
-    rates = ", ".join(f"{fps:g}" for fps in sorted(shapes.fps)[:RATES])
+    rates = ", ".join(f"{fps:g}" for fps in sorted(shapes.fps)[:NAMED])
     return [
-        f"the videos keep the rates of their clips ({rates}{', …' * (len(shapes.fps) > RATES)} fps), and "
+        f"the videos keep the rates of their clips ({rates}{', …' * (len(shapes.fps) > NAMED)} fps), and "
         f"{dialect.name} takes each for the model's own, so that motion is too slow or too fast: give --for or --fps"
     ]
 
@@ -123,8 +123,8 @@ def _rules(dialect: Dialect, config: ExportConfig, preset: str) -> Rules:
     return rules
 
 
-RATES = 5
-"""Frame rates that are named."""
+NAMED = 5
+"""Frame rates, or files of others, that are named."""
 KEY_LENGTH = len(clip_key("0" * 16, 0.0))
 LISTED = re.compile(
     r"clips\.lance/.*|videos/[^/]*/(videos2caption\.json|preprocess_t2v\.yaml)|\.rushes/(finished|card)\.json"
@@ -281,6 +281,7 @@ class _Exporter:
         keys = _sorted(_hash(row["key"]) for row in account.rows(str(self.folder)) if row["pieces"])
         stands = self._stands_now()
         gone = others = 0
+        foreign: list[str] = []
         for path in account.files(self.folder):
             file = path.relative_to(self.folder)
             keyed = is_key(path.name[:KEY_LENGTH]) and not path.name[KEY_LENGTH : KEY_LENGTH + 1].isdigit()
@@ -289,15 +290,22 @@ class _Exporter:
             else:
                 stays = not keyed or _holds(keys, _hash(path.name[:KEY_LENGTH]))
                 others += len(file.parts) > 1 and not keyed and not LISTED.fullmatch(file.as_posix())
+                if file.parts[0] == "videos" and path.suffix == ".mp4" and not keyed:
+                    foreign = sorted([*foreign, file.as_posix()])[:NAMED]
             if not stays:
                 path.unlink()
                 gone += 1
+        notes = []
+        if foreign:
+            notes.append(
+                f"{', '.join(foreign)} in {self.folder}: of no clip here, but a trainer will read it with them"
+            )
         if gone and others:
-            return [
+            notes.append(
                 f"{gone} files of clips that are no longer exported were removed; {others} files that others keep in "
                 f"{self.folder} bear no clip's key and may hold them still, as caches do: remove those"
-            ]
-        return []
+            )
+        return notes
 
     def _stands_now(self) -> set[str]:
         """Return the shards, indexes and journals that there should be."""

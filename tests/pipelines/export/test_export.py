@@ -178,6 +178,9 @@ def test_what_a_trainer_keeps_beside_the_videos_stays(shot: str, tmp_path: Path)
     assert all(cache.exists() for cache in caches) and not any(file.exists() for file in gone)
     assert note.startswith("2 files of clips that are no longer exported were removed; 4 files that others keep")
     assert made(shot, tmp_path / "out")["notes"] == []
+    (tmp_path / "out" / "videos" / "holiday.mp4").write_text("of somebody else")
+    (note,) = made(shot, tmp_path / "out")["notes"]
+    assert note.startswith("videos/holiday.mp4 in ") and (tmp_path / "out" / "videos" / "holiday.mp4").exists()
 
 
 def test_a_folder_that_leads_elsewhere_is_left_alone_unless_it_is_the_exports_own(shot: str, tmp_path: Path) -> None:
