@@ -218,14 +218,20 @@ def _agreement(before: Luma, luma: Luma, camera: Vector, weight: Image, grid: Gr
     height, width = before.shape
     shift_x, shift_y, zoom, roll = (float(number) for number in camera)
     grow, middle_x, middle_y = 1 + zoom, (width - 1) / 2, (height - 1) / 2
-    back = _back(luma, camera)
-    off = cv2.blur(cv2.absdiff(back, before), (3, 3))[::2, ::2].astype(np.float32)
-    agree = 1 / (1 + (off / np.float32(AGREE_LUMA)) ** 2)
-    seen = (np.abs(grow * grid.across - roll * grid.down + shift_x) < middle_x) & (
-        np.abs(grow * grid.down + roll * grid.across + shift_y) < middle_y
-    )
+    off = cv2.blur(cv2.absdiff(_back(luma, camera), before), (3, 3))[::2, ::2]
+    x, y = grid.across * np.float32(grow), grid.down * np.float32(grow)
+    if roll:
+        x, y = x - np.float32(roll) * grid.down, y + np.float32(roll) * grid.across
+    seen = (np.abs(x + np.float32(shift_x)) < middle_x) & (np.abs(y + np.float32(shift_y)) < middle_y)
     # What has left the picture counts a little, lest a shift that leaves nothing to compare should win.
-    return float((weight * np.where(seen, agree, np.float32(0.3))).sum() / weight.sum())
+    agree = np.where(seen, _agreeing()[off], np.float32(0.3))
+    return float(np.vdot(weight, agree)) / float(weight.sum())
+
+
+@lru_cache(maxsize=1)
+def _agreeing() -> Image:
+    """Return by how much pictures agree where they differ by 0, 1, 2 … levels."""
+    return 1 / (1 + (np.arange(256, dtype=np.float32) / np.float32(AGREE_LUMA)) ** 2)
 
 
 def _shift(before: Luma, luma: Luma) -> tuple[float, float] | None:

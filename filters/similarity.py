@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple, cast
 
@@ -10,6 +11,8 @@ import numpy.typing as npt
 
 Vector = npt.NDArray[np.float64]
 Image = npt.NDArray[np.float32]
+Camera = tuple[float, float, float, float]
+"""Shift x, shift y, zoom and roll."""
 
 GRID_PX = 4
 """Spacing of the grid on which the camera's motion is fitted."""
@@ -19,6 +22,8 @@ SETTLED_PX = 0.002
 """Change of the shift in a round, at the last scale, after which no further one is made."""
 SCALE_PX = 0.35
 """Residual at which a grid point loses half its weight: about the noise of the flow."""
+WIDE = (8.0, 3.0)
+"""By how much wider the scale is at first, from the typical shift and from a standing camera; halved in each round."""
 EDGE_SAY = 6.0
 """Say of the left, right and upper edge in the camera's motion, against 1 in the middle, where the subject is."""
 
@@ -28,6 +33,8 @@ class Grid(NamedTuple):
 
     dx: Vector
     dy: Vector
+    far: Vector
+    """Squared distance from the middle."""
     effects: Vector
     """`[4, 2n]`: what shift x, shift y, zoom and roll do to u, then to v, of each point."""
     say: Vector
@@ -46,7 +53,7 @@ def grid_of(height: int, width: int) -> Grid:
     one, none = np.ones_like(dx), np.zeros_like(dx)
     effects = np.stack([np.r_[one, none], np.r_[none, one], np.r_[dx, dy], np.r_[-dy, dx]])
     return Grid(
-        dx, dy, effects, _say(x, y, height, width).ravel(),
+        dx, dy, dx * dx + dy * dy, effects, _say(x, y, height, width).ravel(),
         (columns - middle_x).astype(np.float32), (rows - middle_y).astype(np.float32),
         _say(columns, rows, height, width).astype(np.float32),
     )  # fmt: skip
@@ -71,20 +78,55 @@ def fits(grid: Grid, moved: Vector, say: Vector) -> tuple[Vector, Vector]:
         say: weight of each point.
     """
     u, v = moved.reshape(2, -1)
-    dx, dy = grid.dx, grid.dy
-    order = np.stack([np.ones_like(u), dx, dy, u, v, dx * dx + dy * dy, dx * u + dy * v, dx * v - dy * u]).T
-    cameras = np.zeros((4, 2))
-    cameras[:2, 0] = quantile(u, say), quantile(v, say)
-    scales = SCALE_PX * np.array([[8.0], [3.0]])
-    for _ in range(ROUNDS):
-        weight = say / (1 + squared(grid, moved, cameras) / scales**2) ** 2
-        cameras, last = np.array([_solved(*sums) for sums in (weight @ order).tolist()]).T, cameras
-        if scales.max() == SCALE_PX and np.abs(cameras - last)[:2].max() < SETTLED_PX:
+    order = _ordered(grid, u, v)
+    sums, narrow = order[:-1].T, SCALE_PX**2
+    cameras = [(quantile(u, say), quantile(v, say), 0.0, 0.0), (0.0, 0.0, 0.0, 0.0)]
+    for number in range(ROUNDS):
+        scales = np.maximum(1, np.array(WIDE) / 2**number) ** 2 * narrow
+        weight = _left(order, cameras)
+        weight /= scales[:, None]
+        weight += 1
+        weight *= weight
+        np.divide(say, weight, out=weight)
+        last, cameras = cameras, [_solved(*found) for found in (weight @ sums).tolist()]
+        if max(WIDE) <= 2**number and _apart(cameras, last) < SETTLED_PX:
             break
-        scales = np.maximum(SCALE_PX, scales / 2)
-    explained = (say / (1 + squared(grid, moved, cameras) / SCALE_PX**2)).sum(axis=1)
-    typical, standing = cameras.T
+    explained = (say / (1 + _left(order, cameras) / narrow)).sum(axis=1)
+    typical, standing = np.array(cameras)
     return (standing if explained[1] > explained[0] else typical), standing
+
+
+def _ordered(grid: Grid, u: Vector, v: Vector) -> Vector:
+    """Return of each point 1, x, y, u, v, x² + y², x·u + y·v, x·v − y·u and u² + v²: `[9, n]`.
+
+    Weighted sums of all but the last give the best camera; all of them, what a camera leaves over.
+    """
+    order = np.empty((9, len(u)))
+    order[0], order[1], order[2], order[3], order[4], order[5] = 1, grid.dx, grid.dy, u, v, grid.far
+    order[6] = grid.dx * u + grid.dy * v
+    order[7] = grid.dx * v - grid.dy * u
+    order[8] = u * u + v * v
+    return order
+
+
+def _left(order: Vector, cameras: Sequence[Camera]) -> Vector:
+    """Return the squared distance of each point's motion from what cameras give it, `[k, n]`, multiplied out.
+
+    So it takes one product of small matrices for each round; `squared` takes the differences first, which is exact to
+    the last digit where almost nothing is left.
+    """
+    parts = [
+        (x * x + y * y, 2 * (x * zoom + y * roll), 2 * (y * zoom - x * roll), -2 * x, -2 * y,
+         zoom * zoom + roll * roll, -2 * zoom, -2 * roll, 1.0)
+        for x, y, zoom, roll in cameras
+    ]  # fmt: skip
+    return cast(Vector, np.array(parts) @ order)
+
+
+def _apart(cameras: Sequence[Camera], others: Sequence[Camera]) -> float:
+    """Return by how many pixels the shifts of cameras differ at most."""
+    pairs = zip(cameras, others, strict=True)
+    return max(abs(here - there) for a, b in pairs for here, there in zip(a[:2], b[:2], strict=True))
 
 
 def squared(grid: Grid, moved: Vector, cameras: Vector) -> Vector:

@@ -32,10 +32,12 @@ PER_FRAME = (
 PER_TICK = (
     "tick_s", *motion.Motion._fields, *(f"bar_{side}" for side in frames.Bars._fields), "dark", "bright",
 )  # fmt: skip
-BATCH = 16
-"""Frames that are shrunk before they are measured together: the processor's caches then hold one thing at a time."""
+HELD = 16
+"""Decoded frames that are held before these are shrunk: the processor's caches then hold one thing at a time …"""
 HELD_PX = 7_000_000
-"""Pixels of decoded frames that are held before these are shrunk, for the same reason; more leave the caches again."""
+"""… and fewer where they have more pixels than this together, which leave the caches again."""
+MEASURED = 64
+"""Frames that are shrunk before they are measured together, for the same reason."""
 MAX_THREADS = 4
 """More give little to films of common sizes and hold more frames in memory."""
 WARM_S = (1.0, 8.0, math.inf)
@@ -193,27 +195,28 @@ class _Meter:
         self._held.append(_Held(picture, self._last, counts, ticks, shows))
         self.settled |= ticks
         self._last = picture
-        if len(self._held) == BATCH or len(self._held) * picture.frame.width * picture.frame.height >= HELD_PX:
+        if len(self._held) == HELD or len(self._held) * picture.frame.width * picture.frame.height >= HELD_PX:
             self._shrink()
 
     def _shrink(self) -> None:
         """Shrink what is held, and measure it when there is enough."""
-        for held in self._held:
-            self._batch.append(self._shrunk(held))
-            if len(self._batch) == BATCH:
-                self._send()
+        small = [decode.small(held.picture.frame, self.scan.width_px, self.source) for held in self._held]
+        for held, (luma, bgr) in zip(self._held, small, strict=True):
+            picture, frame = held.picture, held.picture.frame
+            detail = self._shown(held, luma) if held.shows else NO_DETAIL
+            self._batch.append(
+                _Small(picture.time_s, picture.duration_s, luma, bgr, frame.key_frame, held.counts, held.ticks, detail)
+            )
         self._held.clear()
+        if len(self._batch) >= MEASURED:
+            self._send()
 
-    def _shrunk(self, held: _Held) -> _Small:
-        """Shrink one picture and keep it as JPEG if it is a candidate."""
-        picture, frame = held.picture, held.picture.frame
-        luma, bgr = decode.small(frame, self.scan.width_px, self.source)
-        detail = NO_DETAIL
-        if held.shows:
-            detail = _detail(frame, held.before, luma)
-            jpeg = decode.jpeg(decode.rgb(frame, self.source, self.scan.candidate_side_px))
-            self.candidates.append({"source_id": self.source["source_id"], "time_s": picture.time_s, "jpeg": jpeg})
-        return _Small(picture.time_s, picture.duration_s, luma, bgr, frame.key_frame, held.counts, held.ticks, detail)
+    def _shown(self, held: _Held, luma: frames.Luma) -> Mapping[str, float]:
+        """Keep a candidate as JPEG and return its measures."""
+        picture = held.picture
+        jpeg = decode.jpeg(decode.rgb(picture.frame, self.source, self.scan.candidate_side_px))
+        self.candidates.append({"source_id": self.source["source_id"], "time_s": picture.time_s, "jpeg": jpeg})
+        return _detail(picture.frame, held.before, luma)
 
     def _steps(self, time_s: float, rate_hz: float) -> bool:
         """Whether this is the first frame at or after a multiple of 1/rate."""
@@ -231,28 +234,34 @@ class _Meter:
         self._measured = self._pool.submit(self._measure, batch)
 
     def _measure(self, batch: Sequence[_Small]) -> None:
+        """Measure some frames, measure by measure: each then finds its code and its tables in the caches."""
         if not batch:
             return
         cells = np.stack([changes.cells(small.luma) for small in batch])
         doubtful = self._cells.push([small.time_s for small in batch], cells).tolist()
-        for small, light, doubt in zip(batch, cells, doubtful, strict=True):
-            content = self._content.push(small.luma, small.bgr)
-            corners = self._places.push(small.luma, content["content"])
-            if small.counts:
-                self._note({**content, "corners": corners, "doubt": float(doubt), **self._frame(small)})
-                self._light += light.tobytes()
-                self._windows.push(small.time_s, small.bgr, doubt)
+        contents = [self._content.push(small.luma, small.bgr) for small in batch]
+        corners = [
+            self._places.push(small.luma, content["content"]) for small, content in zip(batch, contents, strict=True)
+        ]
+        lights = [self._frame(small) for small in batch]
+        counted = [at for at, small in enumerate(batch) if small.counts]
+        for at in counted:
+            self._note({**contents[at], "corners": corners[at], "doubt": float(doubtful[at]), **lights[at]})
+            self._light += cells[at].tobytes()
+        for at in counted:
+            self._windows.push(batch[at].time_s, batch[at].bgr, doubtful[at])
+        for small in batch:
             if small.ticks:
                 self._on_tick(small)
-            self._before = small.luma
 
     def _frame(self, small: _Small) -> dict[str, float]:
         mean, std = frames.light(small.luma)
+        before, self._before = self._before, small.luma
         return {
             "time_s": small.time_s,
             "duration_s": small.duration_s,
             "key": float(small.key),
-            "change": 0.0 if self._before is None else frames.change(self._before, small.luma),
+            "change": 0.0 if before is None else frames.change(before, small.luma),
             "luma_mean": mean,
             "luma_std": std,
             **small.detail,
