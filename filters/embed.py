@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
@@ -22,14 +23,96 @@ RGB = UInt8[np.ndarray, "h w 3"]
 
 LITE0_SIDE_PX = 224
 LITE0_WIDTH = 1280
+LITE0_BLOCKS = 16
+LITE0_EPSILON = 1e-3
+"""What batch normalization adds to the variance."""
+_HALVING = {f"_blocks.{number}." for number in (1, 3, 5, 11)}
+"""The blocks that halve height and width."""
 
 
-def load_lite0(weights: Path, device: str = "cpu") -> nn.Module:
+class Lite0(nn.Module):
+    """EfficientNet-Lite0 (arXiv 1905.11946, without squeeze and excitation) up to its pooled features and its classes.
+
+    Its layers are those of the package `efficientnet-lite-pytorch`, laid out for a processor: channels stand last, so
+    that a convolution of single pixels is a product of matrices, and each normalization is folded into the convolution
+    before it. The sums are the same but for rounding, in a third of the time.
+    """
+
+    def __init__(self, weights: Mapping[str, Tensor]):
+        """Take the package's weights. Raises KeyError where some are missing."""
+        super().__init__()
+        self.stem = _Spatial(*_folded(weights, "_conv_stem", "_bn0"), stride=2)
+        self.blocks = nn.ModuleList(_Block(weights, f"_blocks.{number}.") for number in range(LITE0_BLOCKS))
+        self.head = _Pointwise(*_folded(weights, "_conv_head", "_bn1"))
+        self.classes = _Pointwise(weights["_fc.weight"], weights["_fc.bias"])
+
+    def forward(self, views: Float[Tensor, "n 224 224 3"]) -> tuple[Float[Tensor, "n 1280"], Float[Tensor, "n 1000"]]:
+        """Return pooled features and what the classes get, before their softmax."""
+        x = self.stem(views).clamp_(0, 6)
+        for block in self.blocks:
+            x = block(x)
+        pooled = self.head(x).clamp_(0, 6).mean(dim=(1, 2))
+        return pooled, self.classes(pooled)
+
+
+class _Block(nn.Module):
+    """Channels are multiplied, seen in space each by itself, and brought down again."""
+
+    def __init__(self, weights: Mapping[str, Tensor], name: str):
+        super().__init__()
+        wide = f"{name}_expand_conv.weight" in weights
+        self.expand = _Pointwise(*_folded(weights, f"{name}_expand_conv", f"{name}_bn0")) if wide else None
+        stride = 2 if name in _HALVING else 1
+        self.space = _Spatial(*_folded(weights, f"{name}_depthwise_conv", f"{name}_bn1"), stride=stride)
+        self.project = _Pointwise(*_folded(weights, f"{name}_project_conv", f"{name}_bn2"))
+
+    def forward(self, x: Float[Tensor, "n h w c"]) -> Float[Tensor, "n h2 w2 c2"]:
+        inside = x if self.expand is None else self.expand(x).clamp_(0, 6)
+        found = self.project(self.space(inside).clamp_(0, 6))
+        return found.add_(x) if found.shape == x.shape else found
+
+
+class _Pointwise(nn.Module):
+    def __init__(self, weight: Tensor, bias: Tensor):
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(weight.flatten(1)), nn.Parameter(bias)
+
+    def forward(self, x: Float[Tensor, "... c"]) -> Float[Tensor, "... c2"]:
+        return F.linear(x, self.weight, self.bias)
+
+
+class _Spatial(nn.Module):
+    """A convolution in space.
+
+    At stride 2 TensorFlow pads more below and to the right. Here the kernel gets a row and a column of zeros above and
+    to the left instead, which costs less than a padded copy of what it sees.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor, stride: int):
+        super().__init__()
+        weight = F.pad(weight, (1, 0, 1, 0)) if stride == 2 else weight
+        self.weight, self.bias = nn.Parameter(weight.contiguous(memory_format=torch.channels_last)), nn.Parameter(bias)
+        self.stride, self.groups = stride, len(weight) if weight.shape[1] == 1 else 1
+
+    def forward(self, x: Float[Tensor, "n h w c"]) -> Float[Tensor, "n h2 w2 c2"]:
+        reach = (self.weight.shape[-1] - 1) // 2
+        found = F.conv2d(x.permute(0, 3, 1, 2), self.weight, self.bias, self.stride, reach, groups=self.groups)
+        return found.permute(0, 2, 3, 1)
+
+
+def _folded(weights: Mapping[str, Tensor], layer: str, norm: str) -> tuple[Tensor, Tensor]:
+    """Return weight and bias of a convolution with the normalization that follows it."""
+    gain = weights[f"{norm}.weight"] / torch.sqrt(weights[f"{norm}.running_var"] + LITE0_EPSILON)
+    offset = weights[f"{norm}.bias"] - weights[f"{norm}.running_mean"] * gain
+    return weights[f"{layer}.weight"] * gain[:, None, None, None], offset
+
+
+def load_lite0(weights: Path, device: str = "cpu") -> Lite0:
     """Return EfficientNet-Lite0 with ImageNet weights, ready to look. Raises ValueError where they are unreadable."""
-    from efficientnet_lite_pytorch import EfficientNet
-
-    model = EfficientNet.from_name("efficientnet-lite0")
-    model.load_state_dict(tensors(weights))
+    try:
+        model = Lite0(tensors(weights))
+    except KeyError as error:
+        raise ValueError(f"weights {weights} are not EfficientNet-Lite0's: {error} is missing") from error
     return model.eval().requires_grad_(False).to(device)
 
 
@@ -51,12 +134,13 @@ def tensors(path: Path) -> dict[str, Tensor]:
     return found.get("state_dict", found)
 
 
-def prepare_lite0(images: Sequence[RGB]) -> Float[Tensor, "n 3 224 224"]:
+def prepare_lite0(images: Sequence[RGB]) -> Float[Tensor, "n 224 224 3"]:
     """Return pictures squeezed to a square and scaled as the network was trained to see them."""
     side = (LITE0_SIDE_PX, LITE0_SIDE_PX)
     squares = np.stack([cv2.resize(image, side, interpolation=_kind(image)) for image in images])
-    pixels = torch.from_numpy(squares).permute(0, 3, 1, 2).float()
-    return (pixels - 127) / 128  # the Lite models' own scaling, not ImageNet's mean and deviation
+    return (
+        torch.from_numpy(squares).float() - 127
+    ) / 128  # the Lite models' own scaling, not ImageNet's mean and deviation
 
 
 def _kind(image: RGB) -> int:
@@ -64,17 +148,15 @@ def _kind(image: RGB) -> int:
 
 
 @torch.inference_mode()
-def look_lite0(model: Any, images: Sequence[RGB]) -> tuple[Float[np.ndarray, "n 1280"], Float[np.ndarray, "n 1000"]]:
+def look_lite0(model: Lite0, images: Sequence[RGB]) -> tuple[Float[np.ndarray, "n 1280"], Float[np.ndarray, "n 1000"]]:
     """Return pooled features and ImageNet class probabilities of pictures, each the mean of two views.
 
     One view is the whole picture squeezed to a square, the other the square in its middle: together they were right
     where either alone was not (things at the edge; things drawn out of shape).
     """
-    device = next(model.parameters()).device
     views = prepare_lite0([*images, *(middle(image) for image in images)])
-    pooled = model.extract_features(views.to(device)).mean(dim=(2, 3))
-    probabilities = model._fc(pooled).softmax(dim=-1)
-    both = [found.unflatten(0, (2, len(images))).mean(dim=0).cpu().numpy() for found in (pooled, probabilities)]
+    pooled, said = model(views.to(model.classes.bias.device))
+    both = [found.unflatten(0, (2, len(images))).mean(dim=0).cpu().numpy() for found in (pooled, said.softmax(dim=-1))]
     return both[0], both[1]
 
 

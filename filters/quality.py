@@ -128,13 +128,15 @@ def asymmetric_fit(values: Float[np.ndarray, ...]) -> tuple[float, float, float,
 
     Moments are matched as in Lasmar et al. 2009. Raises FlatPicture where one side has no values.
     """
-    below, above = values[values < 0], values[values >= 0]
-    left = float(np.mean(below**2)) if below.size else 0.0
-    right = float(np.mean(above**2)) if above.size else 0.0
-    if left == 0 or right == 0:
+    below = cv2.min(values, 0.0)
+    count = np.count_nonzero(below)
+    squares, squares_below = float(np.vdot(values, values)), float(np.vdot(below, below))
+    left = squares_below / count if count else 0.0
+    right = (squares - squares_below) / (values.size - count) if count < values.size else 0.0
+    if left == 0 or right <= 0:
         raise FlatPicture("the picture has no texture, so its quality is not defined; drop it by its luma_std")
     skew = np.sqrt(left / right)
-    ratio = np.mean(np.abs(values)) ** 2 / np.mean(values**2)
+    ratio = (cv2.norm(values, cv2.NORM_L1) / values.size) ** 2 / (squares / values.size)
     target = ratio * (skew**3 + 1) * (skew + 1) / (skew**2 + 1) ** 2
     ratios, shapes = _shape_table()
     alpha = float(np.interp(target, ratios, shapes))

