@@ -37,6 +37,13 @@ OBJECT_SPEED = 0.035
 """Speed against the camera, widths per second, at which a point counts half as moving by itself."""
 OBJECT_SHARE = 0.2
 """How much this speed grows with the camera's: the flow's error does."""
+PROOF_LUMA = (2.0, 4.0)
+"""Levels of luma by which a point's own motion must explain the picture better than the camera's does, to count little
+or fully as moving by itself: where a moving camera meets blur and coding noise, the flow goes astray …"""
+PROOF_PX = 3.0
+"""… before a camera that moves as much as this between two pictures; before one that stands, it is believed."""
+PROOF_SIDE = 5
+"""Side of the square that is compared, in pixels."""
 LEAST_PX = 16
 """DIS reads past its buffers in smaller pictures."""
 
@@ -58,6 +65,17 @@ class Motion(NamedTuple):
     """Share of the textured picture that moves besides the camera."""
     residual: float
     """What the camera's motion leaves over in nine tenths of the textured picture at most: share of the width."""
+
+
+class _Flow(NamedTuple):
+    """How each point moved."""
+
+    moved: Vector
+    """`[2n]`: u, then v, of the points of the grid."""
+    field: Float[np.ndarray, "h w 2"]
+    """The flow that it was read from …"""
+    later: Luma
+    """… to this picture: the later one, or that one brought back by a camera's motion."""
 
 
 STILL = Motion(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
@@ -85,8 +103,9 @@ def between(before: Luma, luma: Luma, dt_s: float, bars: Bars = _NO_BARS) -> Mot
     trust = texture(before)
     if trust.sum() < 1e-3 * trust.size:
         return STILL
-    camera, moved, grid = _camera(before, luma, trust)
-    found = _summed(camera, moved, grid, trust, width_px * dt_s, dt_s)
+    grid = grid_of(*before.shape)
+    camera, flowed = _camera(before, luma, trust, grid)
+    found = _summed(before, luma, camera, flowed, grid, trust, width_px * dt_s, dt_s)
     # Rounded to far below what can be measured, but above the rounding of sums, which may depend on how an array lies
     # in memory: the same two pictures must give the same numbers wherever a span begins.
     return Motion(*(round(float(number), 6) + 0.0 for number in found))
@@ -147,13 +166,12 @@ def texture(luma: Luma) -> Float[np.ndarray, "h w"]:
     return energy / (energy + 12.0)
 
 
-def _camera(before: Luma, luma: Luma, trust: Image) -> tuple[Vector, Vector, Grid]:
-    """Return (shift x, shift y, zoom, roll), the flow at the grid as `[2n]`, u then v, and the grid."""
-    grid = grid_of(*before.shape)
+def _camera(before: Luma, luma: Luma, trust: Image, grid: Grid) -> tuple[Vector, _Flow]:
+    """Return (shift x, shift y, zoom, roll) and the flow."""
     level, weight = _levelled(before, luma), trust[::2, ::2] * grid.say_pixels
-    moved = _at_grid(flow(before, luma))
+    flowed = _flowed(before, luma)
     say = grid.say * _thinned(trust)
-    camera, standing = fits(grid, moved, say)
+    camera, standing = fits(grid, flowed.moved, say)
     agreement = _agreement(before, level, camera, weight, grid)
     if np.abs(camera[:2]).max() > DIFFER_PX:
         rest = standing if np.abs(standing[:2]).max() < 0.5 else np.zeros(4)
@@ -162,19 +180,20 @@ def _camera(before: Luma, luma: Luma, trust: Image) -> tuple[Vector, Vector, Gri
             camera, agreement = rest, stands
     shift = _shift(before, luma) if agreement < LOST else None
     if shift is not None and np.hypot(*(camera[:2] - shift)) > NEAR_PX:
-        again = _at_grid(flow(before, luma, shift))
-        other, _ = fits(grid, again, say)
+        again = _flowed(before, luma, shift)
+        other, _ = fits(grid, again.moved, say)
         if _agreement(before, level, other, weight, grid) > BETTER * agreement:
-            camera, moved = other, again
-    return *_turned(before, luma, camera, moved, say, grid), grid
+            camera, flowed = other, again
+    return _turned(before, luma, camera, flowed, say, grid)
+
+
+def _flowed(before: Luma, later: Luma, start: tuple[float, float] = (0.0, 0.0)) -> _Flow:
+    field = flow(before, later, start)
+    return _Flow(np.concatenate([_thinned(field[..., 0]), _thinned(field[..., 1])]), field, later)
 
 
 def _thinned(pixels: npt.NDArray) -> Vector:
     return pixels[GRID_PX // 2 :: GRID_PX, GRID_PX // 2 :: GRID_PX].ravel().astype(np.float64)
-
-
-def _at_grid(field: Float[np.ndarray, "h w 2"]) -> Vector:
-    return np.concatenate([_thinned(field[..., 0]), _thinned(field[..., 1])])
 
 
 def _levelled(before: Luma, luma: Luma) -> Luma:
@@ -202,15 +221,16 @@ def _back(luma: Luma, camera: Vector) -> Luma:
     return cast(Luma, cv2.warpAffine(luma, to, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE))
 
 
-def _turned(before: Luma, luma: Luma, camera: Vector, moved: Vector, say: Vector, grid: Grid) -> tuple[Vector, Vector]:
+def _turned(before: Luma, luma: Luma, camera: Vector, flowed: _Flow, say: Vector, grid: Grid) -> tuple[Vector, _Flow]:
     """Return camera and flow measured again on the picture brought back, if it turns or grows.
 
     DIS takes each patch to shift only, and so finds a zoom or roll about a tenth too small.
     """
-    if np.hypot(camera[2], camera[3]) * np.sqrt(np.mean(grid.dx**2 + grid.dy**2)) < TURN_PX:
-        return camera, moved
-    moved = _at_grid(flow(before, _back(luma, camera))) + camera @ grid.effects
-    return fits(grid, moved, say)[0], moved
+    if np.hypot(camera[2], camera[3]) * grid.spread_px < TURN_PX:
+        return camera, flowed
+    again = _flowed(before, _back(luma, camera))
+    again = again._replace(moved=again.moved + camera @ grid.effects)
+    return fits(grid, again.moved, say)[0], again
 
 
 def _agreement(before: Luma, luma: Luma, camera: Vector, weight: Image, grid: Grid) -> float:
@@ -252,16 +272,19 @@ def _window(width: int, height: int) -> Image:
 
 
 def _summed(
-    camera: Vector, moved: Vector, grid: Grid, trust: Image, width_s: float, dt_s: float
+    before: Luma, luma: Luma, camera: Vector, flowed: _Flow, grid: Grid, trust: Image, width_s: float, dt_s: float
 ) -> tuple[float, float, float, float, float, float, float]:
     """Return the numbers of `Motion` from pixels; `width_s` is one width in pixels times the time."""
     shift_x, shift_y, zoom, roll = (float(number) for number in camera)
     share = _thinned(trust)
     share /= share.sum()
-    residual = np.sqrt(squared(grid, moved, camera[:, None])[0])
-    own = float(np.sqrt(shift_x**2 + shift_y**2 + (zoom**2 + roll**2) * np.mean(grid.dx**2 + grid.dy**2)))
+    residual = np.sqrt(squared(grid, flowed.moved, camera[:, None])[0])
+    own = float(np.hypot(np.hypot(shift_x, shift_y), np.hypot(zoom, roll) * grid.spread_px))
     limit = OBJECT_SPEED * width_s + OBJECT_SHARE * own
     moving = share * np.clip(residual / limit - 0.5, 0, 1)  # no step, which noise could push a point over
+    asked = min(1.0, own / PROOF_PX)
+    if asked and moving.any():
+        moving *= 1 - asked * (1 - _proof(before, luma, camera, flowed))
     area = float(moving.sum())
     speed = float((moving * residual).sum()) / area / width_s if area > 0 else 0.0
     # The picture moves against the camera.
@@ -269,3 +292,27 @@ def _summed(
         -shift_x / width_s, shift_y / width_s, zoom / dt_s, roll / dt_s, speed, area,
         quantile(residual, share, 0.9) / width_s * dt_s,
     )  # fmt: skip
+
+
+def _proof(before: Luma, luma: Luma, camera: Vector, flowed: _Flow) -> Vector:
+    """Return of each point how surely the pictures say that it does not move with the camera: 0 to 1."""
+    height, width = before.shape
+    across, down = _places(height, width)
+    field = flowed.field
+    own = cv2.remap(flowed.later, across + field[..., 0], down + field[..., 1], cv2.INTER_LINEAR,
+                    borderMode=cv2.BORDER_REPLICATE)  # fmt: skip
+    with_camera, by_itself = (
+        _thinned(
+            cv2.boxFilter(cv2.absdiff(_levelled(before, cast(Luma, picture)), before), cv2.CV_32F, (PROOF_SIDE,) * 2)
+        )
+        for picture in (_back(luma, camera), own)
+    )
+    least, most = PROOF_LUMA
+    return np.clip((with_camera - by_itself - least) / (most - least), 0, 1)
+
+
+@lru_cache(maxsize=8)
+def _places(height: int, width: int) -> tuple[Image, Image]:
+    """Return of every pixel how far right and down it lies."""
+    down, across = np.mgrid[0:height, 0:width].astype(np.float32)
+    return across, down

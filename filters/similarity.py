@@ -34,7 +34,9 @@ class Grid(NamedTuple):
     dx: Vector
     dy: Vector
     far: Vector
-    """Squared distance from the middle."""
+    """Squared distance from the middle …"""
+    spread_px: float
+    """… and the root of its mean."""
     effects: Vector
     """`[4, 2n]`: what shift x, shift y, zoom and roll do to u, then to v, of each point."""
     say: Vector
@@ -52,8 +54,9 @@ def grid_of(height: int, width: int) -> Grid:
     dx, dy = (x - middle_x).ravel(), (y - middle_y).ravel()
     one, none = np.ones_like(dx), np.zeros_like(dx)
     effects = np.stack([np.r_[one, none], np.r_[none, one], np.r_[dx, dy], np.r_[-dy, dx]])
+    far = dx * dx + dy * dy
     return Grid(
-        dx, dy, dx * dx + dy * dy, effects, _say(x, y, height, width).ravel(),
+        dx, dy, far, float(np.sqrt(far.mean())), effects, _say(x, y, height, width).ravel(),
         (columns - middle_x).astype(np.float32), (rows - middle_y).astype(np.float32),
         _say(columns, rows, height, width).astype(np.float32),
     )  # fmt: skip

@@ -26,6 +26,9 @@ STILL_OBJECTS = 0.0035
 """Area × speed of objects, widths per second, that coding noise and grain make of a photograph."""
 STILL_SPEED = 0.004
 """Camera speed, widths per second, that a slow zoom over a photograph has and a tripod's wobble does not add up to."""
+TOLD_SPEED = 0.4
+"""Camera speed, widths per second, above which nobody can tell what moves besides: blur and what enters the picture
+lead the flow astray, and the same pan coded twice gave a quarter more or less."""
 STILL_SHAKE = 0.2
 """Change of the camera's speed from tick to tick, a share of its mean, that no hand keeps below."""
 
@@ -144,11 +147,13 @@ def _movement(own: Arrays, aspect: float) -> Row:
     moved = mean(ticks["object_area"] * ticks["object_speed"], lasting_s)
     residual = float(np.quantile(ticks["residual"], 0.9)) if len(lasting_s) else 0.0
     frozen = frames.frozen_share(own["change"], own["duration_s"]) > 0.95
+    told = found.speed <= TOLD_SPEED
     return {
         "motion": found.speed + moved,
         "camera_speed": found.speed, "camera": found.label, "shake": found.shake,
         "pan": found.pan, "tilt": found.tilt, "zoom": found.zoom, "roll": found.roll,
-        "object_speed": moved / area if area > 0 else 0.0, "object_area": area, "residual": residual,
+        "object_speed": (moved / area if area > 0 else 0.0) if told else None, "object_area": area if told else None,
+        "residual": residual,
         "still_picture": bool(frozen or _is_moved_photograph(found, residual, moved)),
     }  # fmt: skip
 

@@ -5,8 +5,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from rushes.filters import caption
+from rushes.filters.policy import Rule
 from rushes.pipelines.config import ScanConfig, ShotsConfig
-from rushes.pipelines.stages.shots.shots import shots_of, stretches, strip, strip_times
+from rushes.pipelines.stages.shots.shots import TOLD_SPEED, shots_of, stretches, strip, strip_times
+from rushes.pipelines.store import ledger
 from rushes.pipelines.store.clip import is_key
 from rushes.pipelines.store.tables import TABLES
 
@@ -120,6 +123,22 @@ def test_a_crop_that_moves_over_a_still_picture_is_told_from_footage() -> None:
     clip = shots_of(SOURCE, [row], SHOTS, SCAN)[0][0]
     assert not clip["still_picture"] and clip["camera"] == "pan"
     assert clip["motion"] == pytest.approx(0.1 + 0.06) and clip["object_speed"] == pytest.approx(0.3)
+
+
+def test_what_moves_before_a_camera_too_fast_to_tell_is_null_and_no_number() -> None:
+    row = signals(10)
+    row["object_area"], row["object_speed"] = np.full(60, 0.2), np.full(60, 0.3)
+    row["pan"] = np.full(60, TOLD_SPEED - 0.01)
+    told = shots_of(SOURCE, [row], SHOTS, SCAN)[0]
+    row["pan"] = np.full(60, TOLD_SPEED + 0.01)
+    untold = shots_of(SOURCE, [row], SHOTS, SCAN)[0]
+    assert [clip["object_speed"] for clip in told] == pytest.approx([0.3] * len(told))
+    assert {(clip["object_speed"], clip["object_area"]) for clip in untold} == {(None, None)}
+    assert all(clip["motion"] == pytest.approx(TOLD_SPEED + 0.01 + 0.06) for clip in untold)
+    stored = ledger.to_table("clips", untold).to_pylist()
+    assert stored[0]["object_speed"] is None
+    assert Rule(name="r", measure="object_speed", min=0.0).passes(None) is False
+    assert caption.action(stored[0]) == ""
 
 
 def test_a_slow_zoom_over_a_photograph_is_told_from_a_wobbling_tripod_and_a_hand() -> None:
