@@ -251,7 +251,7 @@ def _agreement(before: Luma, luma: Luma, camera: Vector, weight: Image, grid: Gr
 @lru_cache(maxsize=1)
 def _agreeing() -> Image:
     """Return by how much pictures agree where they differ by 0, 1, 2 … levels."""
-    return 1 / (1 + (np.arange(256, dtype=np.float32) / np.float32(AGREE_LUMA)) ** 2)
+    return np.asarray(1 / (1 + (np.arange(256) / AGREE_LUMA) ** 2), np.float32)
 
 
 def _shift(before: Luma, luma: Luma) -> tuple[float, float] | None:
@@ -296,11 +296,9 @@ def _summed(
 
 def _proof(before: Luma, luma: Luma, camera: Vector, flowed: _Flow) -> Vector:
     """Return of each point how surely the pictures say that it does not move with the camera: 0 to 1."""
-    height, width = before.shape
-    across, down = _places(height, width)
-    field = flowed.field
-    own = cv2.remap(flowed.later, across + field[..., 0], down + field[..., 1], cv2.INTER_LINEAR,
-                    borderMode=cv2.BORDER_REPLICATE)  # fmt: skip
+    # The flow says where each point went, so what lies there is brought to where the point was.
+    to = _places(*before.shape) + flowed.field
+    own = cv2.remap(flowed.later, to, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)  # type: ignore[call-overload]
     with_camera, by_itself = (
         _thinned(
             cv2.boxFilter(cv2.absdiff(_levelled(before, cast(Luma, picture)), before), cv2.CV_32F, (PROOF_SIDE,) * 2)
@@ -312,7 +310,7 @@ def _proof(before: Luma, luma: Luma, camera: Vector, flowed: _Flow) -> Vector:
 
 
 @lru_cache(maxsize=8)
-def _places(height: int, width: int) -> tuple[Image, Image]:
+def _places(height: int, width: int) -> Float[np.ndarray, "h w 2"]:
     """Return of every pixel how far right and down it lies."""
     down, across = np.mgrid[0:height, 0:width].astype(np.float32)
-    return across, down
+    return np.dstack([across, down])

@@ -128,7 +128,7 @@ def asymmetric_fit(values: Float[np.ndarray, ...]) -> tuple[float, float, float,
 
     Moments are matched as in Lasmar et al. 2009. Raises FlatPicture where one side has no values.
     """
-    below = cv2.min(values, 0.0)
+    below = np.minimum(values, 0.0)
     count = np.count_nonzero(below)
     squares, squares_below = float(np.vdot(values, values)), float(np.vdot(below, below))
     left = squares_below / count if count else 0.0
