@@ -22,7 +22,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from rushes.pipelines.colour import light, picture, space, tags
-from rushes.pipelines.media import clocks, footage, streams
+from rushes.pipelines.media import clocks, footage, spared, streams
 
 MAX_BAD_PACKETS = 25
 PREROLLS_S = (0.0, 2.0, 10.0, 60.0)  # how much further back to seek, try after try, before decoding from the beginning
@@ -44,6 +44,8 @@ class Picture:
     """Until the next one is shown."""
     frame: av.VideoFrame
     """As the decoder gave it: not yet rotated, in the decoder's own pixel format."""
+    whole: bool = True
+    """Whether the decoder did all of its work on it."""
 
 
 class Unsound(Exception):
@@ -84,6 +86,7 @@ def pictures(
     end_s: float = math.inf,
     warm_s: float = 1.0,
     threads: int = 1,
+    spares: bool = False,
 ) -> Iterator[Picture]:
     """Yield the pictures with `start_s - warm_s <= time < end_s` in the order in which they are shown.
 
@@ -97,6 +100,8 @@ def pictures(
         end_s: Half-open end; infinity reads to the end of the source.
         warm_s: Seconds before `start_s` that are yielded as well.
         threads: Of the decoder. What a broken packet spoils depends on their number, so several give up there.
+        spares: Whether pictures that no other refers to may come without their loop filter, which saves a tenth of the
+            time (`media/spared.py`); such a picture is not `whole`.
 
     Raises:
         Unsound: If several threads met a broken packet; what was yielded may differ from what one thread yields.
@@ -107,7 +112,7 @@ def pictures(
     errors = list[DecodeError]()
     for piece in clocks.between(source, since_s, end_s):
         try:
-            yield from _of_piece(uri, source, piece, (since_s, start_s, end_s), threads)
+            yield from _of_piece(uri, source, piece, (since_s, start_s, end_s), threads, spares)
         except DecodeError as error:
             errors.append(error)
         except footage.FootageError as error:
@@ -120,13 +125,18 @@ def pictures(
 
 
 def _of_piece(
-    uri: str, source: Mapping[str, Any], piece: clocks.Piece, times: tuple[float, float, float], threads: int
+    uri: str,
+    source: Mapping[str, Any],
+    piece: clocks.Piece,
+    times: tuple[float, float, float],
+    threads: int,
+    spares: bool,
 ) -> Iterator[Picture]:
     """Yield the pictures of one piece."""
     since_s, start_s, end_s = max(times[0], piece.offset_s), *times[1:]
     for preroll_s in (*PREROLLS_S, math.inf) if since_s > piece.offset_s else (math.inf,):
         with footage.open_container(uri, piece.within) as container:
-            reader = _Reader(container, piece, source["fps"], threads)
+            reader = _Reader(container, piece, source["fps"], threads, spares)
             if reader.start(since_s, preroll_s):
                 yield from reader.read(since_s, end_s)
                 reader.report(start_s, end_s)
@@ -146,11 +156,14 @@ def _together(errors: Sequence[DecodeError]) -> DecodeError:
 class _Reader:
     """One pass over an open container."""
 
-    def __init__(self, container: InputContainer, piece: clocks.Piece, fps: float, threads: int):
+    def __init__(self, container: InputContainer, piece: clocks.Piece, fps: float, threads: int, spares: bool):
         self.container, self.threads, self.is_last = container, threads, piece.last
         self.stream: VideoStream = footage.video_stream(container)
         self.stream.thread_type = "AUTO"
         self.stream.codec_context.thread_count = threads
+        self.spared = spared.spared(container, self.stream) if spares else None
+        if self.spared is not None:
+            self.stream.codec_context.options = {**self.stream.codec_context.options, **spared.OPTIONS}
         self.begin_s, self.end_s = piece.offset_s, piece.offset_s + piece.duration_s
         self.origin_s = piece.start_s - piece.offset_s  # what is 0 s of the source on the clock of this piece
         self.tick_s = float(self.stream.time_base or 0)
@@ -202,13 +215,16 @@ class _Reader:
         for time_s, frame in self.frames:
             gap, self.dropped = self.dropped and self._lost_between(held, time_s), False
             if since_s <= held[0] < end_s:
-                yield Picture(held[0], self._nominal_s(held[1]) if gap else time_s - held[0], held[1])
+                yield self._picture(held, self._nominal_s(held[1]) if gap else time_s - held[0])
             held = time_s, frame
             if time_s >= end_s:
                 return
         if since_s <= held[0] < end_s:
-            yield Picture(held[0], self._last_s(held), held[1])
+            yield self._picture(held, self._last_s(held))
         self.reached_s = held[0] + self._last_s(held)
+
+    def _picture(self, held: tuple[float, av.VideoFrame], duration_s: float) -> Picture:
+        return Picture(held[0], duration_s, held[1], self.spared is None or self.spared.is_whole(held[1]))
 
     def _last_s(self, held: tuple[float, av.VideoFrame]) -> float:
         """Return how long the last picture is shown: where another piece follows, until it begins."""
@@ -268,6 +284,8 @@ class _Reader:
                 self._give_up()
                 self.fatal, self.reason = True, self.reason or _text(error)
                 return
+            if self.spared is not None:
+                self.spared.note(packet)
             now_s = before_s if packet.pts is None else float(packet.pts * packet.time_base)
             try:
                 yield from streams.decoded(self.container, self.stream, packet)

@@ -44,7 +44,7 @@ def scanned(source: dict[str, Any], cuts: list[float]) -> tuple[list[dict[str, A
     signals, frames, _, _ = scan_span(source, 0, 0.0, math.inf, ScanConfig())
     if not signals["frames"]:
         return [], {}
-    whole = {**shots.joined([signals]), "candidate": shots.candidates(signals["time_s"], ScanConfig().candidate_hz)}
+    whole = shots.joined([signals])
     end_s = float(signals["time_s"][-1] + signals["duration_s"][-1])
     clips = [
         shots._clip(source, Shot(start_s=a, end_s=b, opens_with="cut", closes_with="cut", score=0.0), whole,

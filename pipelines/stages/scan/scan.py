@@ -42,6 +42,8 @@ MAX_THREADS = 4
 """More give little to films of common sizes and hold more frames in memory."""
 WARM_S = (1.0, 8.0, math.inf)
 """How much before a span is decoded to know the tick before it; more only where a picture is shown that long."""
+WAIT_S = 0.25
+"""How long a candidate frame may be waited for that the decoder did all of its work on."""
 NO_DETAIL = dict.fromkeys(PER_CANDIDATE, math.nan)
 
 Row = dict[str, Any]
@@ -91,7 +93,7 @@ def _scanned(
 
 def _read(meter: _Meter, source: Mapping[str, Any], start_s: float, end_s: float, warm_s: float, threads: int) -> bool:
     """Measure the pictures of a span; return False where it must be read again from further back."""
-    found = decode.pictures(source["uri"], source, start_s, end_s, warm_s, threads)
+    found = decode.pictures(source["uri"], source, start_s, end_s, warm_s, threads, True)
     with closing(cast("Generator[decode.Picture, None, None]", found)) as pictures:
         for picture in pictures:
             if picture.time_s >= start_s and not meter.settled and math.isfinite(warm_s):
@@ -155,10 +157,11 @@ class _Meter:
 
     def __init__(self, scan: ScanConfig, source: Mapping[str, Any], start_s: float, beside: bool = False):
         self.scan, self.source, self.start_s = scan, source, start_s
-        self.settled = start_s <= 0
-        """Whether the tick before the span is known."""
+        self._ticked = start_s <= 0
         self.candidates: list[Row] = []
+        self._first_s = math.inf
         self._last: decode.Picture | None = None
+        self._whole_s = -math.inf
         self._held: list[_Held] = []
         self._batch: list[_Small] = []
         self._pool = ThreadPoolExecutor(1) if beside else None
@@ -189,12 +192,13 @@ class _Meter:
         Pictures are held until there are some: decoding and measuring by turns, frame by frame, each would find the
         processor's caches full of what the other works with.
         """
-        time_s, counts = picture.time_s, picture.time_s >= self.start_s
-        ticks = self._steps(time_s, self.scan.tick_hz)
-        shows = counts and self._steps(time_s, self.scan.candidate_hz)
+        counts, ticks = picture.time_s >= self.start_s, self._steps(picture, self.scan.tick_hz)
+        shows = counts and self._shows(picture)
         self._held.append(_Held(picture, self._last, counts, ticks, shows))
-        self.settled |= ticks
+        self._ticked |= ticks
+        self._first_s = min(self._first_s, picture.time_s)
         self._last = picture
+        self._whole_s = picture.time_s if picture.whole else self._whole_s
         if len(self._held) == HELD or len(self._held) * picture.frame.width * picture.frame.height >= HELD_PX:
             self._shrink()
 
@@ -218,11 +222,28 @@ class _Meter:
         self.candidates.append({"source_id": self.source["source_id"], "time_s": picture.time_s, "jpeg": jpeg})
         return _detail(picture.frame, held.before, luma)
 
-    def _steps(self, time_s: float, rate_hz: float) -> bool:
+    @property
+    def settled(self) -> bool:
+        """Whether the tick before the span is known, and the last whole picture if it is near enough to matter."""
+        known = math.isfinite(self._whole_s) or (self._last is not None and self._first_s <= self._last.time_s - WAIT_S)
+        return self._ticked and (known or self.start_s <= 0)
+
+    def _steps(self, picture: decode.Picture, rate_hz: float) -> bool:
         """Whether this is the first frame at or after a multiple of 1/rate."""
         if self._last is None:
-            return time_s <= 0  # the first of the source; of any other the frame before is not known
-        return is_step(self._last.time_s, time_s, rate_hz)
+            return picture.time_s <= 0  # the first of the source; of any other the frame before is not known
+        return is_step(self._last.time_s, picture.time_s, rate_hz)
+
+    def _shows(self, picture: decode.Picture) -> bool:
+        """Whether this is a candidate: the first whole frame at or after a multiple of 1/rate.
+
+        Where none comes within `WAIT_S`, it is the first frame after that. Only the frame before, whatever it is, and
+        the last whole one need to be known for it.
+        """
+        if self._last is None:
+            return picture.time_s <= 0
+        since_s = max(self._whole_s, self._last.time_s - WAIT_S)
+        return is_step(since_s, picture.time_s - (0.0 if picture.whole else WAIT_S), self.scan.candidate_hz)
 
     def _send(self) -> None:
         batch, self._batch = self._batch, []

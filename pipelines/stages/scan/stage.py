@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from rushes.pipelines.config import CurateConfig, ScanConfig
@@ -12,6 +13,9 @@ from rushes.pipelines.stages.stage import Stage
 from rushes.pipelines.stages.unit import Tally, Unit, guard
 
 Row = dict[str, Any]
+
+MEASURES = 2
+"""Another number where other numbers are measured of the same footage, so that it is scanned again."""
 
 
 class Scan:
@@ -74,7 +78,7 @@ STAGE = Stage(
     reads=("sources",),
     writes=("frames", "windows", "signals"),
     follows="sources",
-    settings=lambda config: config.scan,
+    settings=lambda config: (asdict(config.scan), MEASURES),
     where=lambda config: "cpu",
     worker=Scan,
 )

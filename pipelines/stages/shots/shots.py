@@ -15,7 +15,7 @@ from rushes.filters import coding, frames, motion
 from rushes.filters.camera import Camera, camera, mean
 from rushes.filters.shots import Shot, boundaries, clips
 from rushes.pipelines.config import ScanConfig, ShotsConfig
-from rushes.pipelines.media.signals import SLACK_S, Arrays, joined, stretches
+from rushes.pipelines.media.signals import Arrays, joined, stretches
 from rushes.pipelines.store.clip import clip_key
 
 FLAT_STD = 6.0
@@ -54,7 +54,6 @@ def shots_of(
         witness: rows of the table `witness`; none to decide without it.
     """
     whole = joined(signals)
-    whole["candidate"] = candidates(whole["time_s"], scan.candidate_hz)
     whole |= witnessed(whole["time_s"], witness)
     found: list[Row] = []
     trimmed: list[Row] = []
@@ -195,18 +194,13 @@ def _mean(values: npt.NDArray[np.floating]) -> float | None:
     return float(values.mean(dtype=np.float64)) if len(values) else None
 
 
-def candidates(time_s: npt.NDArray[np.float64], rate_hz: float) -> npt.NDArray[np.bool_]:
-    """Return which frames of a source, all of them from its first on, the scan kept as candidates."""
-    step = np.floor((time_s + SLACK_S) * rate_hz)
-    return np.concatenate([time_s[:1] <= 0, np.diff(step) > 0])
-
-
 def _representatives(own: Arrays, shot: Shot, count: int) -> list[float]:
     """Return the times of the sharpest candidate in each of `count` equal parts of a shot.
 
     Parts without a candidate give none: a clip shorter than the distance of candidates has fewer.
     """
-    times, sharpness = own["time_s"][own["candidate"]], own["sharpness"][own["candidate"]]
+    shown = np.isfinite(own["sharpness"])  # it is measured of candidates alone
+    times, sharpness = own["time_s"][shown], own["sharpness"][shown]
     part = np.minimum((times - shot.start_s) / (shot.end_s - shot.start_s) * count, count - 1).astype(int)
     best = [np.flatnonzero(part == k) for k in range(count)]
     return [float(times[of[np.argmax(sharpness[of])]]) for of in best if len(of)]

@@ -33,6 +33,7 @@ def signals(seconds: float = 30.0, cuts: tuple[float, ...] = ()) -> dict[str, An
     row: dict[str, Any] = {name: np.full(count, 2.0) for name in FRAME}
     row |= {"luma_mean": np.full(count, 120.0), "luma_std": np.full(count, 50.0), "time_s": times}
     row["duration_s"] = np.full(count, 1 / FPS, np.float32)
+    row["sharpness"][np.arange(count) % round(FPS / SCAN.candidate_hz) > 0] = np.nan  # of candidates alone
     for cut in cuts:
         at = round(cut * FPS)
         row["content"][at], row["histogram"][at] = 60.0, 0.8
