@@ -1,9 +1,9 @@
 """Steps that are no cuts: the place stays, and something in it pops in, goes on after a freeze or is lit.
 
 Drawings that are held and replaced, windows and titles that open, captures that stutter and lamps change a picture at
-one moment as a cut does. What tells them: corners of the picture are found again; what was there before is seen again
-after a while; the cells that change stand still before and after, as nothing that a camera sees does; the step comes
-after repeated frames of a film that moves; or others follow at once.
+one moment as a cut does. What tells them: corners of the picture are found again; what is light divides by what was as
+smoothly as a lamp shines; what was there before is seen again after a while; the cells that change stand still before
+and after, as nothing that a camera sees does, or change in such steps alone; or others follow at once.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from rushes.filters.changes import CELLS
 
 FOUND, FOUND_ALL, FOUND_LEAST = 0.35, 0.9, 0.2
 """Share of corners that are found again in the same place at least; where whatever else changed is light; and with less
@@ -33,17 +35,28 @@ AROUND = 12
 """Frames before and after a step in which it is seen whether its cells are alive …"""
 ALIVE = 0.18
 """… which they are if they change by a level or more in this share of the frames, at least."""
-STILL, FREEZE_FRAMES = 0.1, 2
-"""Mean change (0–255) below which a frame repeats the one before, and how many of them are a freeze …"""
-MOVES = 5.0
-"""… before and after which the frames of a film that moves, those that repeat none, change so many times as much …"""
-MOTION_FRAMES = 36
-"""… on average of so many frames."""
-BACK_S, BACK, ALIKE = 5.0, 0.5, 0.85
+BACK_S, BACK, ALIKE = 5.0, 0.5, 0.93
 """Seconds within which a step is undone by another; how large that is at least, by the step, and how much like it."""
 POPS, ALL_ALIVE = 0.2, 0.3
 """Cells that change by this share of the most at least are those that pop; how alive the others are at least where all
 of the picture moves."""
+LIT, LAMP, TELLING, BURNT = 0.75, 0.7, 40, 250
+"""How alike the light of cells is (correlation of logarithms) when what a lamp may do is taken away, at least; the
+share of a step that a lamp can do, at least; both of so many cells at least, which are in no bar and not burnt."""
+DARK, FLAT = 8.0, 0.02
+"""Levels added to light before its logarithm is taken, coding noise of the dark; and the spread of logarithms of a
+picture that tells something, at least."""
+SURE_TONES, MAY_DIFFER = 0.3, 0.45
+"""Distance of histograms from which on a picture without the corners of the one before is surely another, and share of
+corners found again up to which it may be."""
+HABIT_FRAMES = 36
+"""Frames before and after a step in which others like it are looked for."""
+BESIDE, STILL, STILLS = 6, 0.1, 0.25
+"""Frames before and after it in which the cells that change most stand still, changing by so few levels on average, and
+the share of such frames from which on the film holds its pictures by habit …"""
+FEW, FEW_MAKE, LARGE = 6, 0.35, 0.3
+"""… or makes so large a part of the change of those cells by so few steps, the largest of them at least so large by
+the one that is looked at."""
 BURST_S = 0.6
 """Jumps nearer to each other than that belong to what moves: a clip between them would be of no use."""
 
@@ -53,11 +66,11 @@ Signals = Mapping[str, npt.NDArray[Any]]
 def is_same_place(signals: Signals, at: int) -> bool:
     """Return whether a frame shows the place of the frame before, whatever changed in it."""
     histogram = float(signals["histogram"][at])
-    found = float(signals["corners"][at]) if "corners" in signals else float("nan")
+    found = _corners(signals, at)
     lit = signals["luma"][at] >= signals["hue"][at] + signals["saturation"][at]
     if found >= FOUND_ALL or (found >= FOUND and (lit or histogram < OTHER_TONES)):
         return True
-    if found >= FOUND and _is_undone(signals, at):  # lamps of two colours
+    if (lit or _is_undone(signals, at)) and _is_lit(signals["cell_light"][at - 1], signals["cell_light"][at]):
         return True
     share, spread = _kept(signals["cell_light"][at - 1], signals["cell_light"][at])
     tones = [(2.0, KEPT_MOST), (SAME_TONES, KEPT), (EQUAL_TONES, KEPT_EQUAL)]
@@ -71,16 +84,91 @@ def _kept(before: npt.NDArray[np.uint8], after: npt.NDArray[np.uint8]) -> tuple[
     return (float(kept.sum() / inside.sum()), float(before[kept].std())) if kept.any() else (0.0, 0.0)
 
 
+def _is_lit(before: npt.NDArray[np.uint8], after: npt.NDArray[np.uint8]) -> bool:
+    """Return whether the same picture, `[9, 16]`, is in other light.
+
+    A lamp multiplies light by what varies smoothly over the picture. So the logarithms of two pictures of a place are
+    alike when the quadratic that fits each best is taken away, and those of two places are not.
+    """
+    told = _told(before, after)
+    old, new = (_log(cells, told) - _smooth(_log(cells, told), told) for cells in (before, after))
+    if told.sum() < TELLING or min(old.std(), new.std()) < FLAT:
+        return False
+    return bool((old * new).mean() >= LIT * old.std() * new.std())
+
+
+def _lamp_makes(before: npt.NDArray[np.uint8], after: npt.NDArray[np.uint8]) -> float:
+    """Return which share of what changes between two pictures, `[9, 16]`, a lamp can do."""
+    told = _told(before, after)
+    step = _log(after, told) - _log(before, told)
+    power = float((step**2).sum())
+    return float((_smooth(step, told) ** 2).sum()) / power if told.sum() >= TELLING and power else 0.0
+
+
+def _told(before: npt.NDArray[np.uint8], after: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
+    """Return which cells are in no bar and not burnt."""
+    most = np.maximum(before, after)
+    return np.asarray((most > BAR) & (most < BURNT))
+
+
+def _log(light: npt.NDArray[np.uint8], told: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
+    return np.asarray(np.log(light[told] + DARK), np.float64)
+
+
+def _smooth(values: npt.NDArray[np.float64], told: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
+    """Return the quadratic over the picture that fits values of some cells best, at these cells."""
+    axes, _ = np.linalg.qr(QUADRATIC[told])
+    return np.asarray(axes @ (axes.T @ values), np.float64)
+
+
+def _quadratic() -> npt.NDArray[np.float64]:
+    y, x = np.meshgrid(*(np.linspace(-1, 1, side) for side in CELLS), indexing="ij")
+    return np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=-1)
+
+
+QUADRATIC = _quadratic()
+"""The terms of a quadratic over the cells, `[9, 16, 6]`."""
+
+
+def has_other_tones(signals: Signals, at: int) -> bool:
+    """Return whether a frame has other tones than the frame before and hardly a corner of it."""
+    return bool(signals["histogram"][at] >= SURE_TONES and _corners(signals, at) < FOUND_LEAST)
+
+
+def may_differ(signals: Signals, at: int) -> bool:
+    """Return whether so few corners of the frame before are found again that it may be another view."""
+    return _corners(signals, at) < MAY_DIFFER
+
+
+def _corners(signals: Signals, at: int) -> float:
+    return float(signals["corners"][at])
+
+
 def is_pop(signals: Signals, at: int) -> bool:
-    """Return whether what changes in parts of the picture at a frame pops in or out there, and is no jump in time."""
-    found = float(signals["corners"][at]) if "corners" in signals else float("nan")
-    if found >= FOUND_ALL or _thaws(signals["change"], at) or not _is_alive(signals["cell_light"], at):
+    """Return whether what changes in a picture at a frame pops in or out or is lit, and is no jump in time."""
+    light = signals["cell_light"]
+    return not _is_alive(light, at) or _lamp_makes(light[at - 1], light[at]) >= LAMP or _is_undone(signals, at)
+
+
+def is_habit(signals: Signals, at: int) -> bool:
+    """Return whether steps such as one at a frame are what the film is made of, and no jump in time.
+
+    What a camera sees moves on from frame to frame. Drawings that are held, captures that stutter and windows of a
+    screen stand still, or change by a few steps, of which the one that stands out is but the largest.
+    """
+    light, first = signals["cell_light"], max(1, at - HABIT_FRAMES)
+    step = np.abs(np.diff(light[first - 1 : at + HABIT_FRAMES + 1].astype(np.int16), axis=0)).reshape(-1, light[0].size)
+    own = at - first
+    top = np.argsort(-step[own], kind="stable")[:TOP]
+    others = np.delete(step[:, top].mean(axis=1), own)
+    if (others[max(0, own - BESIDE) : own + BESIDE] < STILL).mean() >= STILLS:
         return True
-    return not _is_other_place(signals, at) and _is_undone(signals, at)
+    few = np.sort(others)[-FEW:].sum() >= FEW_MAKE * others.sum()
+    return bool(few and others.max() >= LARGE * step[own, top].mean())
 
 
 def _is_other_place(signals: Signals, at: int) -> bool:
-    found = float(signals["corners"][at]) if "corners" in signals else float("nan")
+    found = _corners(signals, at)
     return found < FOUND_LEAST and not is_same_place(signals, at)
 
 
@@ -100,23 +188,6 @@ def _life(light: npt.NDArray[np.uint8], at: int) -> npt.NDArray[np.float64]:
 def _step(light: npt.NDArray[np.uint8], at: int) -> npt.NDArray[np.float32]:
     """Return by how much each cell changes at a frame, `[144]`."""
     return (light[at].astype(np.float32) - light[at - 1].astype(np.float32)).ravel()
-
-
-def _thaws(change: npt.NDArray[np.floating], at: int) -> bool:
-    """Return whether a film that moves goes on after a freeze: it moves before and after it, and not between."""
-    after = _moving(change[at + 1 : at + 1 + MOTION_FRAMES], STILL)
-    still = max(STILL, float(np.median(after)) / MOVES) if len(after) else np.inf
-    freeze = at
-    while freeze > 1 and change[freeze - 1] < still:
-        freeze -= 1
-    before = _moving(change[max(1, freeze - MOTION_FRAMES) : freeze], STILL)
-    if (change[freeze:at] < STILL).sum() < FREEZE_FRAMES or min(len(before), len(after)) < FREEZE_FRAMES:
-        return False
-    return bool(min(np.median(before), np.median(after)) >= MOVES * STILL)
-
-
-def _moving(change: npt.NDArray[np.floating], still: float) -> npt.NDArray[np.floating]:
-    return change[change >= still]
 
 
 def _is_undone(signals: Signals, at: int) -> bool:

@@ -25,8 +25,6 @@ def measured(cells: np.ndarray, corners: dict[int, float] | None = None, **at: d
         for frame, value in values.items():
             signals[name][frame] = value
     signals |= {"luma_mean": light.mean(axis=(1, 2)), "luma_std": light.std(axis=(1, 2)) + 20}
-    signals |= {"tick_s": np.arange(0, len(light), 4) / FPS}
-    signals["phash"] = np.random.default_rng(1).integers(0, 2**63, len(signals["tick_s"]), np.uint64)
     return signals
 
 
