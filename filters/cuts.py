@@ -73,14 +73,15 @@ def _found(signals: Mapping[str, npt.NDArray], rules: Rules, shares: Series, sai
         said: what the witness says of each, 0–1; NaN where it was not asked.
     """
     hard = _stand_out(signals, rules, said)
-    steps = hard | ((shares >= rules.jump_share) & _peaks(shares))
+    jumps = (shares >= rules.jump_share) & _peaks(shares)
+    steps = hard | jumps
     alone = without_bursts(signals, steps)
     for at in np.flatnonzero(steps).tolist():
         seen = said[at] >= rules.witness_cut
         told = not said[at] < rules.witness_cut or _surely(signals, at, rules)
         steps[at] = hard[at] and told and _is_other(signals, at, rules)
         if not steps[at] and alone[at] and not is_pop(signals, at):
-            steps[at] = (seen and may_differ(signals, at)) or not is_habit(signals, at)
+            steps[at] = (seen and may_differ(signals, at)) or not is_habit(signals, at, bool(jumps[at]))
     return steps
 
 

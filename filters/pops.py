@@ -46,17 +46,17 @@ share of a step that a lamp can do, at least; both of so many cells at least, wh
 DARK, FLAT = 8.0, 0.02
 """Levels added to light before its logarithm is taken, coding noise of the dark; and the spread of logarithms of a
 picture that tells something, at least."""
-SURE_TONES, MAY_DIFFER = 0.3, 0.45
+SURE_TONES, MAY_DIFFER = 0.3, 0.3
 """Distance of histograms from which on a picture without the corners of the one before is surely another, and share of
 corners found again up to which it may be."""
-HABIT_FRAMES = 36
-"""Frames before and after a step in which others like it are looked for."""
+HABIT_FRAMES, STEPS, LARGE = 36, 3, 0.3
+"""Frames before and after a step in which others are looked for that stand alone; how many of them are a habit; and how
+large they are, by the one that is looked at …"""
+FEW, FEW_MAKE, SAME_VIEW = 6, 0.35, 0.75
+"""… or which part of the change of the cells that change most so few steps make, one of them as large; and the share of
+corners found again up to which that is not looked at where parts of the picture change as never around it …"""
 BESIDE, STILL, STILLS = 6, 0.1, 0.25
-"""Frames before and after it in which the cells that change most stand still, changing by so few levels on average, and
-the share of such frames from which on the film holds its pictures by habit …"""
-FEW, FEW_MAKE, LARGE = 6, 0.35, 0.3
-"""… or makes so large a part of the change of those cells by so few steps, the largest of them at least so large by
-the one that is looked at."""
+"""… or in which share of the frames beside it those cells stand still, changing by so few levels on average."""
 BURST_S = 0.6
 """Jumps nearer to each other than that belong to what moves: a clip between them would be of no use."""
 
@@ -150,21 +150,37 @@ def is_pop(signals: Signals, at: int) -> bool:
     return not _is_alive(light, at) or _lamp_makes(light[at - 1], light[at]) >= LAMP or _is_undone(signals, at)
 
 
-def is_habit(signals: Signals, at: int) -> bool:
+def is_habit(signals: Signals, at: int, in_parts: bool) -> bool:
     """Return whether steps such as one at a frame are what the film is made of, and no jump in time.
 
     What a camera sees moves on from frame to frame. Drawings that are held, captures that stutter and windows of a
-    screen stand still, or change by a few steps, of which the one that stands out is but the largest.
+    screen stand still, or go on by steps. And what comes before a place, or over it, changes the cells that change most
+    by a few steps, of which the one that stands out is but the largest.
+
+    Args:
+        signals: as `rushes.filters.shots.boundaries` takes them.
+        at: the frame.
+        in_parts: whether parts of the picture change there as they never do around it.
     """
     light, first = signals["cell_light"], max(1, at - HABIT_FRAMES)
     step = np.abs(np.diff(light[first - 1 : at + HABIT_FRAMES + 1].astype(np.int16), axis=0)).reshape(-1, light[0].size)
     own = at - first
     top = np.argsort(-step[own], kind="stable")[:TOP]
-    others = np.delete(step[:, top].mean(axis=1), own)
-    if (others[max(0, own - BESIDE) : own + BESIDE] < STILL).mean() >= STILLS:
+    size, others = float(step[own, top].mean()), np.delete(step, own, axis=0)
+    here = others[:, top].mean(axis=1)
+    if (here[max(0, own - BESIDE) : own + BESIDE] < STILL).mean() >= STILLS:
         return True
-    few = np.sort(others)[-FEW:].sum() >= FEW_MAKE * others.sum()
-    return bool(few and others.max() >= LARGE * step[own, top].mean())
+    if _alone(np.sort(others, axis=1)[:, -TOP:].mean(axis=1), LARGE * size) >= STEPS:
+        return True
+    if in_parts and _corners(signals, at) < SAME_VIEW:
+        return False
+    return bool(np.sort(here)[-FEW:].sum() >= FEW_MAKE * here.sum() and here.max() >= LARGE * size)
+
+
+def _alone(change: npt.NDArray[np.float64], least: float) -> int:
+    """Return in how many frames change is at least so large and twice as large as in those beside it."""
+    beside = np.pad(change, 1)
+    return int(((change >= least) & (change >= 2 * np.maximum(beside[:-2], beside[2:]))).sum())
 
 
 def _is_other_place(signals: Signals, at: int) -> bool:

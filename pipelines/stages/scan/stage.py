@@ -11,6 +11,9 @@ from rushes.pipelines.media import boxes, footage
 from rushes.pipelines.stages.stage import Stage
 from rushes.pipelines.stages.unit import Tally, Unit, guard
 
+MEASURES = 2
+"""Raised when other numbers come out of the same pictures: what was scanned before is then scanned again."""
+
 Row = dict[str, Any]
 
 
@@ -74,7 +77,7 @@ STAGE = Stage(
     reads=("sources",),
     writes=("frames", "windows", "signals"),
     follows="sources",
-    settings=lambda config: config.scan,
+    settings=lambda config: (config.scan, MEASURES),
     where=lambda config: "cpu",
     worker=Scan,
 )
