@@ -72,13 +72,14 @@ def _found(signals: Mapping[str, npt.NDArray], rules: Rules, shares: Series, sai
         shares: what `outstanding` says of each frame.
         said: what the witness says of each, 0–1; NaN where it was not asked.
     """
-    hard = _stand_out(signals, rules, said)
+    hard, ratio = _stand_out(signals, rules, said), _ratio(signals)
     jumps = (shares >= rules.jump_share) & _peaks(shares)
     steps = hard | jumps
     alone = without_bursts(signals, steps)
     for at in np.flatnonzero(steps).tolist():
         seen = said[at] >= rules.witness_cut
-        told = not said[at] < rules.witness_cut or _surely(signals, at, rules)
+        sure = _surely(signals, at, rules) or (ratio[at] >= rules.cut_ratio and has_other_tones(signals, at))
+        told = sure or not said[at] < rules.witness_cut
         steps[at] = hard[at] and told and _is_other(signals, at, rules)
         if not steps[at] and alone[at] and not is_pop(signals, at):
             steps[at] = (seen and may_differ(signals, at)) or not is_habit(signals, at, bool(jumps[at]))
@@ -114,7 +115,7 @@ def _is_other(signals: Mapping[str, npt.NDArray], at: int, rules: Rules) -> bool
 
 def _surely(signals: Mapping[str, npt.NDArray], at: int, rules: Rules) -> bool:
     """Return whether a frame is so unlike the one before that nobody need be asked."""
-    if signals["content"][at] >= SURE * rules.cut_content or has_other_tones(signals, at):
+    if signals["content"][at] >= SURE * rules.cut_content:
         return True
     unlike, usual = _unlikeness(signals["cell_light"], at)
     return unlike >= OTHER[0] and unlike >= OTHER[1] * usual

@@ -35,7 +35,7 @@ AROUND = 12
 """Frames before and after a step in which it is seen whether its cells are alive …"""
 ALIVE = 0.18
 """… which they are if they change by a level or more in this share of the frames, at least."""
-BACK_S, BACK, ALIKE = 5.0, 0.5, 0.93
+BACK_S, BACK, ALIKE = 5.0, 0.5, 0.9
 """Seconds within which a step is undone by another; how large that is at least, by the step, and how much like it."""
 POPS, ALL_ALIVE = 0.2, 0.3
 """Cells that change by this share of the most at least are those that pop; how alive the others are at least where all
