@@ -26,7 +26,7 @@ KEPT_LEVELS, KEPT_MOST = 3, (0.4, 25.0)
 """Levels within which a cell outside of bars is kept; share of them, and the spread of light among them (levels), with
 which the same background stands behind what changed …"""
 KEPT, KEPT_EQUAL = (0.2, 12.0), (0.15, 4.0)
-"""… less of both where tones are the same, and still less where they are equal."""
+"""… less of both where tones are the same or nothing moves before or after, and still less where tones are equal."""
 BAR = 20
 """Light of cells in bars at most."""
 TOP = 14
@@ -43,6 +43,8 @@ of the picture moves."""
 LIT, LAMP, TELLING, BURNT = 0.75, 0.7, 40, 250
 """How alike the light of cells is (correlation of logarithms) when what a lamp may do is taken away, at least; the
 share of a step that a lamp can do, at least; both of so many cells at least, which are in no bar and not burnt."""
+LIT_CORNERS = 0.1
+"""Share of corners found again with less of which it is another place, however alike the light."""
 DARK, FLAT = 8.0, 0.02
 """Levels added to light before its logarithm is taken, coding noise of the dark; and the spread of logarithms of a
 picture that tells something, at least."""
@@ -70,10 +72,12 @@ def is_same_place(signals: Signals, at: int) -> bool:
     lit = signals["luma"][at] >= signals["hue"][at] + signals["saturation"][at]
     if found >= FOUND_ALL or (found >= FOUND and (lit or histogram < OTHER_TONES)):
         return True
-    if (lit or _is_undone(signals, at)) and _is_lit(signals["cell_light"][at - 1], signals["cell_light"][at]):
+    before, after = signals["cell_light"][at - 1 : at + 1]
+    if (lit or _is_undone(signals, at)) and not found < LIT_CORNERS and _is_lit(before, after):
         return True
-    share, spread = _kept(signals["cell_light"][at - 1], signals["cell_light"][at])
-    tones = [(2.0, KEPT_MOST), (SAME_TONES, KEPT), (EQUAL_TONES, KEPT_EQUAL)]
+    share, spread = _kept(before, after)
+    most = KEPT_MOST if _is_alive(signals["cell_light"], at) else KEPT
+    tones = [(2.0, most), (SAME_TONES, KEPT), (EQUAL_TONES, KEPT_EQUAL)]
     return any(histogram <= most and share >= least[0] and spread >= least[1] for most, least in tones)
 
 
