@@ -54,11 +54,12 @@ corners found again up to which it may be."""
 HABIT_FRAMES, STEPS, LARGE = 36, 3, 0.3
 """Frames before and after a step in which others are looked for that stand alone; how many of them are a habit; and how
 large they are, by the one that is looked at …"""
-FEW, FEW_MAKE, SAME_VIEW = 6, 0.35, 0.75
-"""… or which part of the change of the cells that change most so few steps make, one of them as large; and the share of
-corners found again up to which that is not looked at where parts of the picture change as never around it …"""
-BESIDE, STILL, STILLS = 6, 0.1, 0.25
-"""… or in which share of the frames beside it those cells stand still, changing by so few levels on average."""
+FEW, FEW_MAKE, FEWER, SAME_VIEW = 6, 0.35, 1.2, 0.75
+"""… or which part of the change of the cells that change most so few steps make, one of them as large, and by how much
+more that is than of the cells that move in each frame; and the share of corners found again up to which that is not
+looked at where parts of the picture change as never around it …"""
+BESIDE, STILL, STILLS = 6, 0.15, 0.4
+"""… or in which share of the frames beside it the film stands still, changing less than that by the upper quartile."""
 BURST_S = 0.6
 """Jumps nearer to each other than that belong to what moves: a clip between them would be of no use."""
 
@@ -167,18 +168,24 @@ def is_habit(signals: Signals, at: int, in_parts: bool) -> bool:
         in_parts: whether parts of the picture change there as they never do around it.
     """
     light, first = signals["cell_light"], max(1, at - HABIT_FRAMES)
+    change = np.delete(signals["change"][first : at + HABIT_FRAMES + 1], at - first)
+    beside = change[max(0, at - first - BESIDE) : at - first + BESIDE]
+    if (beside < STILL * np.quantile(change, 0.75)).mean() >= STILLS:
+        return True
     step = np.abs(np.diff(light[first - 1 : at + HABIT_FRAMES + 1].astype(np.int16), axis=0)).reshape(-1, light[0].size)
-    own = at - first
-    top = np.argsort(-step[own], kind="stable")[:TOP]
-    size, others = float(step[own, top].mean()), np.delete(step, own, axis=0)
-    here = others[:, top].mean(axis=1)
-    if (here[max(0, own - BESIDE) : own + BESIDE] < STILL).mean() >= STILLS:
+    top = np.argsort(-step[at - first], kind="stable")[:TOP]
+    size, others = LARGE * float(step[at - first, top].mean()), np.delete(step, at - first, axis=0)
+    here, moving = others[:, top].mean(axis=1), np.sort(others, axis=1)[:, -TOP:].mean(axis=1)
+    if _alone(moving, size) >= STEPS:
         return True
-    if _alone(np.sort(others, axis=1)[:, -TOP:].mean(axis=1), LARGE * size) >= STEPS:
-        return True
-    if in_parts and _corners(signals, at) < SAME_VIEW:
+    if (in_parts and _corners(signals, at) < SAME_VIEW) or here.max() < size:
         return False
-    return bool(np.sort(here)[-FEW:].sum() >= FEW_MAKE * here.sum() and here.max() >= LARGE * size)
+    return _in_few(here) >= max(FEW_MAKE, FEWER * _in_few(moving))
+
+
+def _in_few(change: npt.NDArray[np.float64]) -> float:
+    """Return which part of all change the few largest steps make."""
+    return float(np.sort(change)[-FEW:].sum() / max(change.sum(), 1e-9))
 
 
 def _alone(change: npt.NDArray[np.float64], least: float) -> int:
