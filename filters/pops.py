@@ -169,6 +169,8 @@ def is_habit(signals: Signals, at: int, in_parts: bool) -> bool:
     """
     light, first = signals["cell_light"], max(1, at - HABIT_FRAMES)
     change = np.delete(signals["change"][first : at + HABIT_FRAMES + 1], at - first)
+    if not len(change):
+        return False
     beside = change[max(0, at - first - BESIDE) : at - first + BESIDE]
     if (beside < STILL * np.quantile(change, 0.75)).mean() >= STILLS:
         return True

@@ -96,3 +96,15 @@ def test_colours_that_pop_at_a_key_frame_are_no_cut_but_those_of_footage_all_in_
     signals["content"][24], signals["hue"][24], signals["key"][[0, 24]] = 40.0, 110.0, 1
     assert not cuts(signals, ShotsConfig())
     assert [round(cut.start_s * 25) for cut in cuts({**signals, "key": np.ones(count)}, ShotsConfig())] == [24]
+
+
+def test_the_witness_is_asked_of_a_clear_cut_that_keeps_tones_or_corners_and_of_no_other() -> None:
+    for histogram, corners, asks in ((0.8, 0.05, False), (0.1, 0.05, True), (0.8, 0.25, True)):
+        signals = moving()
+        for name in ("content", "hue", "saturation", "luma", "change"):
+            signals[name][:] = 1.0
+        signals["content"][30], signals["histogram"][30], signals["corners"][30] = 40.0, histogram, corners
+        cells = np.repeat(PLACE[None], 60, axis=0)
+        cells[30:] = RNG.integers(60, 180, (9, 16)) + 0.6 * (PLACE - PLACE.mean())  # not so unlike that it is sure
+        signals["cell_light"] = np.clip(cells, 0, 255).astype(np.uint8)
+        assert doubts(signals, ShotsConfig()).tolist() == ([30] if asks else [])
