@@ -37,8 +37,9 @@ STILL_LIGHT, CADENCE_FRAMES = 0.5, 12
 """Added to usual steps (levels), and frames on either side in which the cadence of steps is looked at."""
 BESIDE = 2
 """Frames before a cut, and from it on, at which the witness may see it."""
-BACK = 0.4
-"""How far the picture may be from the one that comes back, as a share of the step away from it."""
+BACK, SAME, TOLD = 0.4, 0.5, 3.0
+"""How far the picture may be from the one that comes back, as a share of the step away from it; how alike both are
+(correlation of cells) at least, where their light spreads by so many levels."""
 
 Series = npt.NDArray[np.floating]
 
@@ -281,13 +282,24 @@ def _comes_back(signals: Mapping[str, npt.NDArray], at: int, rules: Rules) -> bo
     step = _far(light[at], light[at - 1])
     last = int(np.searchsorted(time_s, time_s[at] + rules.flash_s, side="right"))
     first = int(np.searchsorted(time_s, time_s[at] - rules.flash_s))
-    later = [_far(light[k], light[at - 1]) for k in range(at + 1, last)]
-    sooner = [_far(light[k], light[at]) for k in range(first, at - 1)]
-    return min([*later, *sooner], default=step) < BACK * step
+    pairs = [*((k, at - 1) for k in range(at + 1, last)), *((k, at) for k in range(first, at - 1))]
+    near = (k for k in pairs if _far(light[k[0]], light[k[1]]) < BACK * step)
+    return any(_is_alike(light[a], light[b]) for a, b in near)
 
 
 def _far(a: npt.NDArray[np.uint8], b: npt.NDArray[np.uint8]) -> float:
     return float(np.abs(a.astype(np.int16) - b).mean())
+
+
+def _is_alike(a: npt.NDArray[np.uint8], b: npt.NDArray[np.uint8]) -> bool:
+    """Whether two pictures, `[9, 16]`, are light and dark in the same places, which any two that follow black are not.
+
+    Of a picture in one tone nothing can be told, and it is taken to be.
+    """
+    (a_, b_), (spread_a, spread_b) = ([x - x.mean() for x in (a, b)], [float(x.std()) for x in (a, b)])
+    if min(spread_a, spread_b) < TOLD:
+        return True
+    return float((a_ * b_).mean()) >= SAME * spread_a * spread_b
 
 
 def _surroundings(values: Series) -> Series:

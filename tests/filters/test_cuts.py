@@ -108,3 +108,19 @@ def test_the_witness_is_asked_of_a_clear_cut_that_keeps_tones_or_corners_and_of_
         cells[30:] = RNG.integers(60, 180, (9, 16)) + 0.6 * (PLACE - PLACE.mean())  # not so unlike that it is sure
         signals["cell_light"] = np.clip(cells, 0, 255).astype(np.uint8)
         assert doubts(signals, ShotsConfig()).tolist() == ([30] if asks else [])
+
+
+@pytest.mark.parametrize("is_cut", [True, False])
+def test_a_picture_that_comes_back_after_a_black_frame_is_no_cut_and_another_one_is(is_cut: bool) -> None:
+    count = 60
+    signals = {name: np.full(count, 1.0) for name in ("content", "hue", "saturation", "luma", "change")}
+    signals |= {"time_s": np.arange(count) / 25, "histogram": np.zeros(count), "key": np.zeros(count)}
+    signals |= {"luma_mean": np.full(count, 120.0), "luma_std": np.full(count, 40.0), "corners": np.full(count, np.nan)}
+    cells = np.repeat(PLACE[None], count, axis=0)
+    cells[31:] = RNG.permutation(PLACE.ravel()).reshape(PLACE.shape) if is_cut else PLACE
+    cells[30] = 0
+    signals["cell_light"] = cells.astype(np.uint8)
+    for at, change in ((30, 95.0), (31, 90.0)):
+        signals["content"][at], signals["luma"][at], signals["histogram"][at] = change, 120.0, 1.0
+    found = [round(cut.start_s * 25) for cut in cuts(signals, ShotsConfig())]
+    assert found == ([30] if is_cut else [])
