@@ -45,8 +45,6 @@ class Rules(Protocol):
     @property
     def flash_s(self) -> float: ...  # noqa: D102
     @property
-    def same_bits(self) -> int: ...  # noqa: D102
-    @property
     def fade_luma(self) -> float: ...  # noqa: D102
     @property
     def fade_max_s(self) -> float: ...  # noqa: D102

@@ -18,6 +18,8 @@ CELLS = (9, 16)
 """Rows and columns of cells into which every picture is divided, whatever its shape."""
 LOOK_BACK_S = 0.6
 """How far back a picture is compared to find what changes gradually."""
+COLOURLESS = (1.0, 2.5)
+"""Colourfulness (0–255) up to which a picture has no colour, its chroma being noise, and from which on it has."""
 PLACE_CONTENT, PLACE_RISES = 8.0, 1.25
 """Content change from which on corners are looked for again, and by that of the frame before."""
 DOUBT_FRAMES = 4
@@ -53,20 +55,42 @@ class _Colour(ContentDetector):
     """scenedetect's content detector without edges and with OpenCV's sums: the same numbers in a fifth of the time."""
 
     _hsv: cv2.typing.MatLike | None = None
+    _colour = 0.0
 
     def _calculate_frame_score(self, timecode: FrameTimecode, frame_img: npt.NDArray[np.uint8]) -> float:
-        """Return the weighted change of hue, saturation and value; sums of bytes are exact, whoever takes them."""
+        """Return the weighted change of hue, saturation and value; sums of bytes are exact, whoever takes them.
+
+        Of pictures without colour hue and saturation tell nothing, or the noise of their coding: there value has the
+        weight of all three.
+        """
         hsv = cv2.cvtColor(frame_img, cv2.COLOR_BGR2HSV)
         before, self._hsv = self._hsv, hsv
+        colour_before, self._colour = self._colour, _colourfulness(hsv)
         if before is None:
             return 0.0
         pixels = before.shape[0] * before.shape[1]
         hue, sat, lum, _ = (total / pixels for total in cv2.sumElems(cv2.absdiff(before, hsv)))
-        parts, weights = self.Components(hue, sat, lum, 0.0), self._weights
+        parts, share = self.Components(hue, sat, lum, 0.0), _share_of_colour(max(colour_before, self._colour))
+        usual = self._weights
+        weights = self.Components(
+            share * usual.delta_hue, share * usual.delta_sat,
+            usual.delta_lum + (1 - share) * (usual.delta_hue + usual.delta_sat), usual.delta_edges,
+        )  # fmt: skip
         score = sum(part * weight for part, weight in zip(parts, weights, strict=True)) / sum(map(abs, weights))
         if self.stats_manager is not None:
             self.stats_manager.set_metrics(timecode, {self.FRAME_SCORE_KEY: score, **parts._asdict()})
         return score
+
+
+def _colourfulness(hsv: cv2.typing.MatLike) -> float:
+    """Return by how much the strongest of red, green and blue exceeds the weakest, on average of a picture, 0–255."""
+    saturation, value = (np.ascontiguousarray(hsv[..., part]) for part in (1, 2))
+    return float(cv2.mean(cv2.multiply(saturation, value, scale=1 / 255))[0])
+
+
+def _share_of_colour(colourfulness: float) -> float:
+    least, enough = COLOURLESS
+    return min(max((colourfulness - least) / (enough - least), 0.0), 1.0)
 
 
 class ContentScorer:

@@ -25,6 +25,16 @@ PATCH = 4
 """Pixels from the middle of a patch to its edge."""
 ALIKE = 0.75
 """Correlation of the patches round a corner and where it is found, at least."""
+ENOUGH = 0.9
+"""With that share of the corners of one picture found those of the other need not be looked for."""
+LEAST_MOVED = 4
+"""Corners that agree on a motion at least, which any two do."""
+CONSENSUS: dict[str, Any] = {
+    "method": cv2.RANSAC,
+    "ransacReprojThreshold": 2.0,
+    "maxIters": 100,
+    "confidence": 0.95,
+}
 REACH: dict[str, Any] = {
     "winSize": (13, 13),
     "maxLevel": 3,
@@ -37,19 +47,35 @@ Luma = npt.NDArray[np.uint8]
 def found_again(before: Luma, after: Luma) -> float:
     """Return the share of corners of a picture `[h, w]` that another shows as well, 0–1; NaN where it has too few.
 
-    Each is looked for where it was, which a lamp that goes on leaves alike, and where the picture has moved to (Lucas
-    and Kanade, 1981, on pyramids). Black bars, whose corners never go, are left out.
+    Those of either picture are looked for in the other, and the larger share counts: what comes before a place hides
+    its corners, and has few of its own. Black bars, whose corners never go, are left out.
     """
     size = (WIDTH_PX, max(8, round(before.shape[0] * WIDTH_PX / before.shape[1])))
     a, b = _inside(_shrunk(before, size), _shrunk(after, size))
-    corners = cv2.goodFeaturesToTrack(a, CORNERS, QUALITY, APART_PX) if min(a.shape) >= LEAST_PX else None
+    if min(a.shape) < LEAST_PX:
+        return float("nan")
+    found = _found(a, b)
+    return found if found >= ENOUGH else float(np.fmax(found, _found(b, a)))
+
+
+def _found(a: Luma, b: Luma) -> float:
+    """Return the share of corners of a picture that another shows; NaN where it has too few.
+
+    Each is looked for where it was, which a lamp that goes on leaves alike, and where the picture has moved to (Lucas
+    and Kanade, 1981, on pyramids): of those that are alike there, the ones count that one motion of a camera explains.
+    """
+    corners = cv2.goodFeaturesToTrack(a, CORNERS, QUALITY, APART_PX)
     if corners is None or len(corners) < LEAST:
         return float("nan")
     moved, _, _ = cv2.calcOpticalFlowPyrLK(a, b, corners, np.empty_like(corners), **REACH)
     here, there = np.asarray(corners[:, 0], np.float32), np.asarray(moved[:, 0], np.float32)
     own = _patches(a, here)
-    alike = np.maximum(_likeness(own, _patches(b, here)), _likeness(own, _patches(b, there)))
-    return float((alike >= ALIKE).mean())
+    stays, moves = (_likeness(own, _patches(b, at)) >= ALIKE for at in (here, there))
+    if moves.sum() >= LEAST_MOVED:
+        _, agree = cv2.estimateAffinePartial2D(here[moves], there[moves], **CONSENSUS)
+        moves[moves] = agree[:, 0] > 0 if agree is not None else False
+        stays |= moves
+    return float(stays.mean())
 
 
 def _shrunk(luma: Luma, size: tuple[int, int]) -> Luma:

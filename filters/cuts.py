@@ -8,15 +8,12 @@ import numpy as np
 import numpy.typing as npt
 
 from rushes.filters.boundary import Boundary, Rules
-from rushes.filters.hashes import hamming
-from rushes.filters.pops import is_pop, is_same_place, without_bursts
+from rushes.filters.pops import has_other_tones, is_habit, is_pop, is_same_place, may_differ, without_bursts
 
 SIDE_FRAMES = 4
 """Frames on either side that a cut must stand out from."""
 FLOOR = 2.0
 """Added to the content of the surroundings, so that the ratio means something in a still picture."""
-FLASH_LUMA = 6.0
-"""Jump of mean luma that a flash has at least."""
 CHUNK_FRAMES = 4096
 """Frames whose cells stand in memory as floats."""
 JUMP_RATIO, JUMP_STEP = 1.25, 2.0
@@ -40,20 +37,54 @@ STILL_LIGHT, CADENCE_FRAMES = 0.5, 12
 """Added to usual steps (levels), and frames on either side in which the cadence of steps is looked at."""
 BESIDE = 2
 """Frames before a cut, and from it on, at which the witness may see it."""
-BACK = 0.4
-"""How far the picture may be from the one that comes back, as a share of the step away from it."""
+BACK, SAME, TOLD = 0.4, 0.5, 3.0
+"""How far the picture may be from the one that comes back, as a share of the step away from it; how alike both are
+(correlation of cells) at least, where their light spreads by so many levels."""
 
 Series = npt.NDArray[np.floating]
 
 
 def cuts(signals: Mapping[str, npt.NDArray], rules: Rules) -> list[Boundary]:
     """Return the cuts in the order of time; `rushes.filters.shots.boundaries` says how they are found."""
-    time_s = signals["time_s"]
-    ratio = _ratio(signals)
+    time_s, ratio = signals["time_s"], _ratio(signals)
     return [
         Boundary(start_s=float(time_s[at]), end_s=float(time_s[at]), kind="cut", score=float(ratio[at]))
-        for at in np.flatnonzero(_hard(signals, rules) | _jumps(signals, rules)).tolist()
+        for at in np.flatnonzero(_found(signals, rules, _shares(signals), asked(signals))).tolist()
     ]
+
+
+def doubts(signals: Mapping[str, npt.NDArray], rules: Rules) -> npt.NDArray[np.intp]:
+    """Return the frames at which there is a cut if the witness sees one there, and none if it sees none."""
+    shares, count = _shares(signals), len(signals["time_s"])
+    seen, denied = (_found(signals, rules, shares, np.full(count, said)) for said in (1.0, 0.0))
+    return np.flatnonzero(seen & ~denied)
+
+
+def _found(signals: Mapping[str, npt.NDArray], rules: Rules, shares: Series, said: Series) -> npt.NDArray[np.bool_]:
+    """Return which frames begin a shot.
+
+    They show another picture than the one before, or the same place a while later: then parts of it change as they
+    never do around it. Where they do that again and again, the witness must see a cut; of jumps in the same view it
+    knows little.
+
+    Args:
+        signals: as `rushes.filters.shots.boundaries` takes them.
+        rules: the limits.
+        shares: what `outstanding` says of each frame.
+        said: what the witness says of each, 0–1; NaN where it was not asked.
+    """
+    hard, ratio = _stand_out(signals, rules, said), _ratio(signals)
+    jumps = (shares >= rules.jump_share) & _peaks(shares)
+    steps = hard | jumps
+    alone = without_bursts(signals, steps)
+    for at in np.flatnonzero(steps).tolist():
+        seen = said[at] >= rules.witness_cut
+        sure = _surely(signals, at, rules) or (ratio[at] >= rules.cut_ratio and has_other_tones(signals, at))
+        told = sure or not said[at] < rules.witness_cut
+        steps[at] = hard[at] and told and _is_other(signals, at, rules)
+        if not steps[at] and alone[at] and not is_pop(signals, at):
+            steps[at] = (seen and may_differ(signals, at)) or not is_habit(signals, at, bool(jumps[at]))
+    return steps
 
 
 def _ratio(signals: Mapping[str, npt.NDArray]) -> Series:
@@ -62,28 +93,33 @@ def _ratio(signals: Mapping[str, npt.NDArray]) -> Series:
     return content / (_surroundings(content) * (1 + _held(signals["change"])) + FLOOR)
 
 
-def _hard(signals: Mapping[str, npt.NDArray], rules: Rules) -> npt.NDArray[np.bool_]:
-    """Return which frames show another picture than the one before."""
+def _stand_out(signals: Mapping[str, npt.NDArray], rules: Rules, said: Series) -> npt.NDArray[np.bool_]:
+    """Return which frames change the whole picture more than those around them."""
     content, ratio = np.asarray(signals["content"], np.float64), _ratio(signals)
     clear = (content >= rules.cut_content_calm) & (ratio >= rules.cut_ratio)
     clear &= ~_colour_pops(signals, content, rules)
     full = content / _picture_share(signals["cell_light"])
     busy = (full >= rules.cut_content) & (ratio >= rules.cut_ratio_busy)
     busy &= signals["histogram"] >= rules.cut_histogram
-    said = asked(signals)
     for at in np.flatnonzero(busy & ~clear & _peaks(content)).tolist():
         unlike, usual = _unlikeness(signals["cell_light"], at)
-        other = unlike >= OTHER[0] and unlike >= OTHER[1] * usual
-        sure = other or content[at] >= SURE * rules.cut_content or said[at] >= 2 * rules.witness_cut
-        busy[at] = sure or (not said[at] < rules.witness_cut and unlike >= UNLIKE * usual)
+        busy[at] = unlike >= UNLIKE * usual or said[at] >= rules.witness_cut or _surely(signals, at, rules)
     level = np.asarray(signals["luma_mean"], np.float64) + signals["luma_std"]
     light = np.maximum(level, np.concatenate([level[:1], level[:-1]])) >= rules.fade_luma
-    found = np.zeros(len(content), np.bool_)
-    for at in np.flatnonzero((clear | busy) & light & _peaks(content)).tolist():
-        flash = _same_picture(signals, at, rules) or _flash(signals, at, rules) or _comes_back(signals, at, rules)
-        flash = flash or is_same_place(signals, at)
-        found[at] = not flash and bool(clear[at] or not _jumps_back(signals, at, rules))
-    return found
+    return (clear | busy) & light & _peaks(content)
+
+
+def _is_other(signals: Mapping[str, npt.NDArray], at: int, rules: Rules) -> bool:
+    """Return whether a frame shows another place than the one before, and not for a moment."""
+    return not is_same_place(signals, at) and not _comes_back(signals, at, rules)
+
+
+def _surely(signals: Mapping[str, npt.NDArray], at: int, rules: Rules) -> bool:
+    """Return whether a frame is so unlike the one before that nobody need be asked."""
+    if signals["content"][at] >= SURE * rules.cut_content:
+        return True
+    unlike, usual = _unlikeness(signals["cell_light"], at)
+    return unlike >= OTHER[0] and unlike >= OTHER[1] * usual
 
 
 def _colour_pops(signals: Mapping[str, npt.NDArray], content: Series, rules: Rules) -> npt.NDArray[np.bool_]:
@@ -129,22 +165,10 @@ def asked(signals: Mapping[str, npt.NDArray]) -> Series:
     return near.max(axis=1) + np.where(np.isnan(said), np.nan, 0)
 
 
-def doubts(signals: Mapping[str, npt.NDArray], rules: Rules) -> npt.NDArray[np.intp]:
-    """Return the frames at which there is a cut if the witness sees one there, and none if it sees none."""
-    count = len(signals["time_s"])
-    seen, denied = (_hard({**signals, "witness_cut": np.full(count, said)}, rules) for said in (1.0, 0.0))
-    return np.flatnonzero(seen & ~denied & ~_jumps(signals, rules))
-
-
-def _jumps(signals: Mapping[str, npt.NDArray], rules: Rules) -> npt.NDArray[np.bool_]:
-    """Return which frames show the same place a while later: parts of the picture change as they never do around it."""
+def _shares(signals: Mapping[str, npt.NDArray]) -> Series:
     share = outstanding(signals["cell_light"], signals["key"], signals["change"])
     share[-1:] = 0.0  # of the last frame it is not known how things go on
-    jumps = (share >= rules.jump_share) & _peaks(share)
-    found = without_bursts(signals, jumps)
-    for at in np.flatnonzero(found).tolist():
-        found[at] = not _comes_back(signals, at, rules) and not is_pop(signals, at)
-    return found
+    return share
 
 
 def outstanding(light: npt.NDArray[np.uint8], key: Series, change: Series) -> npt.NDArray[np.float64]:
@@ -258,13 +282,24 @@ def _comes_back(signals: Mapping[str, npt.NDArray], at: int, rules: Rules) -> bo
     step = _far(light[at], light[at - 1])
     last = int(np.searchsorted(time_s, time_s[at] + rules.flash_s, side="right"))
     first = int(np.searchsorted(time_s, time_s[at] - rules.flash_s))
-    later = [_far(light[k], light[at - 1]) for k in range(at + 1, last)]
-    sooner = [_far(light[k], light[at]) for k in range(first, at - 1)]
-    return min([*later, *sooner], default=step) < BACK * step
+    pairs = [*((k, at - 1) for k in range(at + 1, last)), *((k, at) for k in range(first, at - 1))]
+    near = (k for k in pairs if _far(light[k[0]], light[k[1]]) < BACK * step)
+    return any(_is_alike(light[a], light[b]) for a, b in near)
 
 
 def _far(a: npt.NDArray[np.uint8], b: npt.NDArray[np.uint8]) -> float:
     return float(np.abs(a.astype(np.int16) - b).mean())
+
+
+def _is_alike(a: npt.NDArray[np.uint8], b: npt.NDArray[np.uint8]) -> bool:
+    """Whether two pictures, `[9, 16]`, are light and dark in the same places, which any two that follow black are not.
+
+    Of a picture in one tone nothing can be told, and it is taken to be.
+    """
+    (a_, b_), (spread_a, spread_b) = ([x - x.mean() for x in (a, b)], [float(x.std()) for x in (a, b)])
+    if min(spread_a, spread_b) < TOLD:
+        return True
+    return float((a_ * b_).mean()) >= SAME * spread_a * spread_b
 
 
 def _surroundings(values: Series) -> Series:
@@ -283,49 +318,3 @@ def _peaks(values: Series) -> npt.NDArray[np.bool_]:
     peaks = (values >= padded[:-4]) & (values >= padded[1:-3]) & (values > padded[3:-1]) & (values > padded[4:])
     peaks[0] = False
     return peaks
-
-
-def _same_picture(signals: Mapping[str, npt.NDArray], at: int, rules: Rules) -> bool:
-    """Whether only the light changed: mostly luma, and the hashes before and after agree."""
-    if signals["luma"][at] < signals["hue"][at] + signals["saturation"][at]:
-        return False
-    return _agree(signals, at, at, 3, rules)
-
-
-def _flash(signals: Mapping[str, npt.NDArray], at: int, rules: Rules) -> bool:
-    """Whether a frame begins or ends a flash: a jump that another one undoes, with the same picture on either side."""
-    return any(_agree(signals, on, at, 1, rules) for on in _jumps_back(signals, at, rules)) or any(
-        _agree(signals, at, off, 1, rules) for off in _jumps_undone(signals, at, rules)
-    )
-
-
-def _jumps_back(signals: Mapping[str, npt.NDArray], at: int, rules: Rules) -> list[int]:
-    """Return the jumps a moment ago before which it was as bright as it is now."""
-    time_s, mean, change = signals["time_s"], signals["luma_mean"], signals["change"]
-    first = max(1, int(np.searchsorted(time_s, time_s[at] - rules.flash_s)))
-    jumps = np.arange(first, at)[change[first:at] > 0.5 * change[at]]
-    return jumps[abs(mean[jumps - 1] - mean[at]) < _near(mean, at)].tolist()
-
-
-def _jumps_undone(signals: Mapping[str, npt.NDArray], at: int, rules: Rules) -> list[int]:
-    """Return the jumps a moment later after which it is as bright as before this one."""
-    time_s, mean, change = signals["time_s"], signals["luma_mean"], signals["change"]
-    end = int(np.searchsorted(time_s, time_s[at] + rules.flash_s, side="right"))
-    jumps = np.arange(at + 1, end)[change[at + 1 : end] > 0.5 * change[at]]
-    return jumps[abs(mean[jumps] - mean[at - 1]) < _near(mean, at)].tolist()
-
-
-def _near(mean: Series, at: int) -> float:
-    """Return how near brightness must come back for a flash; never near enough where it hardly changed."""
-    step = abs(float(mean[at]) - float(mean[at - 1]))
-    return 0.35 * step if step >= FLASH_LUMA else 0.0
-
-
-def _agree(signals: Mapping[str, npt.NDArray], before: int, after: int, ticks: int, rules: Rules) -> bool:
-    """Whether the hash of the last tick before one frame and one of the first ticks from another frame on agree."""
-    first = int(np.searchsorted(signals["tick_s"], signals["time_s"][before])) - 1
-    last = int(np.searchsorted(signals["tick_s"], signals["time_s"][after]))
-    later = signals["phash"][last : last + ticks]
-    if first < 0 or not len(later):
-        return False
-    return bool(hamming(signals["phash"][first], later).min() <= rules.same_bits)

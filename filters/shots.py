@@ -44,15 +44,15 @@ def boundaries(signals: Mapping[str, npt.NDArray], rules: Rules) -> list[Boundar
     """Return cuts and gradual transitions in the order of time.
 
     A frame is a cut if it changes more than the frames before *and* those after: fast motion and shaking change many
-    frames in a row. Standing out clearly is enough; amid fast motion, where it stands out less, the histograms must
-    differ too, and the witness, where it was asked, must not deny it. Where the picture stays the same on the whole,
-    a jump cut changes parts of it as nothing does around it. Flashes are taken out by what follows them: the same
-    picture, or the brightness of before.
+    frames in a row. Standing out is enough where it shows other tones and no corner of the frame before; else the
+    witness, where it was asked, must not deny it. It is none where it shows the same place: in other light, behind what
+    pops in, or a moment ago. Where the picture stays the same on the whole, a jump cut changes parts of it as nothing
+    does around it, in a film that moves on from frame to frame.
 
     Args:
         signals: arrays of one number per frame (`time_s`, `content`, `hue`, `saturation`, `luma`, `histogram`,
-            `change`, `luma_mean`, `luma_std`, `key`), the cells `cell_light` `[n, 9, 16]`, and per tick (`tick_s`,
-            `phash`), without gaps in time; optionally `witness_cut`, NaN where the witness was not asked.
+            `change`, `luma_mean`, `luma_std`, `key`, `corners`) and the cells `cell_light` `[n, 9, 16]`, without gaps
+            in time; optionally `witness_cut`, NaN where the witness was not asked.
         rules: the limits.
     """
     if len(signals["time_s"]) < 2:

@@ -49,6 +49,9 @@ USUAL_FRAMES = 12
 """Frames before and after a range, at most, from which it is known how much they change."""
 NOISE, ROUNDING = 2.0, 0.25
 """Levels added to changes over some frames, and over one, that others are compared with."""
+BACK_S, BACK = 3.0, 0.4
+"""Seconds within which a picture comes back that no wipe but something passing has covered, and how far it may be from
+what it was, by the change."""
 SOFT = 0.05
 """Share of a range by which its ends are moved apart: a front with a soft edge begins and ends outside the picture."""
 
@@ -90,12 +93,21 @@ def wipes(light: npt.NDArray[np.uint8], time_s: npt.NDArray[np.float64]) -> list
         return []
     frame_s, plain = float(np.median(np.diff(time_s))), is_plain(light)
     cells = light.reshape(len(light), -1)
-    return apart([
+    found = apart([
         blend
         for length in lengths(LENGTHS_S, frame_s)
         for first in ranges(light, plain, length, frame_s, _goes_over(cells, length))
         if (blend := _wiped(cells, first, length))
     ])  # fmt: skip
+    return [blend for blend in found if not _passes(cells, blend, round(BACK_S / frame_s))]
+
+
+def _passes(cells: npt.NDArray[np.uint8], blend: Blend, reach: int) -> bool:
+    """Return whether the picture before a range is seen again some frames later, or the one after it some before."""
+    old, new = (cells[at].astype(np.int16) for at in (blend.first, blend.last))
+    later, sooner = cells[blend.last : blend.last + reach], cells[max(0, blend.first - reach) : blend.first + 1]
+    least = min(float(np.abs(part - one).mean(axis=1).min()) for part, one in ((later, old), (sooner, new)))
+    return least < BACK * float(np.abs(new - old).mean())
 
 
 def _goes_over(cells: npt.NDArray[np.uint8], length: int) -> Fits:

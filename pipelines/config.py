@@ -71,12 +71,10 @@ class ShotsConfig:
     """… by this factor against the frames before and those after."""
     jump_share: float = 0.05
     """Share of the picture whose light must change as it never does around it in space and time, for a jump cut."""
-    witness_cut: float = 0.25
-    """How likely the witness must find a cut amid fast motion, where it is asked."""
+    witness_cut: float = 0.4
+    """How likely the witness must find a cut where it is asked."""
     flash_s: float = 0.35
     """Brightness that comes back within this time was a flash, not a cut."""
-    same_bits: int = 12
-    """Hashes of the pictures before and after that differ in at most this many of 64 bits show the same shot."""
     fade_luma: float = 24.0
     """Mean + standard deviation of luma (0–255) below which a picture counts as black in a fade; white likewise."""
     fade_max_s: float = 3.0

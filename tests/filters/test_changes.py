@@ -1,7 +1,8 @@
 import cv2
 import numpy as np
+import pytest
 
-from rushes.filters.changes import CELLS, KEEP_FRAMES, Cells, Windows, cells
+from rushes.filters.changes import CELLS, KEEP_FRAMES, Cells, ContentScorer, Windows, cells
 
 
 def test_cells_hold_mean_light() -> None:
@@ -50,3 +51,19 @@ def test_doubt_depends_on_the_last_moments_alone() -> None:
     for batch, first in ((1, 0), (7, 0), (60, 0), (16, 20), (5, 21)):
         again = doubt(lights, batch, first)
         assert (told[first + 16 :] == again[16:]).all()
+
+
+def test_hue_and_saturation_count_by_the_colour_that_there_is() -> None:
+    """Noise of chroma around grey turns hue about, and says nothing of the picture."""
+    rng = np.random.default_rng(0)
+    luma = rng.integers(40, 200, (2, 36, 64), dtype=np.uint8)
+    grey = np.repeat(luma[..., None], 3, axis=3)
+    noisy = np.clip(grey.astype(np.int16) + rng.integers(0, 2, grey.shape), 0, 255).astype(np.uint8)
+    for bgr in (grey, noisy):
+        scorer = ContentScorer()
+        found = [scorer.push(picture, picture_bgr) for picture, picture_bgr in zip(luma, bgr, strict=True)][1]
+        assert found["content"] == pytest.approx(found["luma"], abs=0.5)
+    colour = rng.integers(0, 255, (2, 36, 64, 3), dtype=np.uint8)
+    scorer = ContentScorer()
+    found = [scorer.push(picture, bgr) for picture, bgr in zip(luma, colour, strict=True)][1]
+    assert found["content"] == pytest.approx((found["hue"] + found["saturation"] + found["luma"]) / 3)

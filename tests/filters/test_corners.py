@@ -36,8 +36,21 @@ def test_a_lamp_leaves_corners_where_they_are(gain: float) -> None:
 
 def test_what_stands_before_the_place_hides_its_part_alone() -> None:
     covered = frame(A).copy()
-    covered[:, 100:220] = 200
+    covered[:, 100:220] = frame(B)[:, 100:220]
     assert 0.35 < found_again(frame(A), covered) < 0.9
+
+
+def test_what_is_plain_hides_corners_but_has_none_that_would_be_new() -> None:
+    covered = frame(A).copy()
+    covered[:, 40:280] = 200
+    assert found_again(frame(A), covered) == found_again(covered, frame(A)) > 0.7
+
+
+def test_patches_that_are_alike_by_chance_agree_on_no_motion() -> None:
+    rng = np.random.default_rng(3)
+    soft = [np.asarray(cv2.resize(rng.integers(20, 235, (9, 16), np.uint8), (320, 180), interpolation=2)) for _ in "ab"]
+    assert found_again(soft[0], soft[1]) < FOUND
+    assert found_again(soft[0], np.roll(soft[0], 9, axis=1)) > 0.7
 
 
 def test_bars_tell_nothing() -> None:
@@ -48,5 +61,6 @@ def test_bars_tell_nothing() -> None:
 
 
 def test_of_a_plain_picture_it_cannot_be_told() -> None:
-    assert np.isnan(found_again(np.full((180, 320), 90, np.uint8), frame(A)))
+    assert np.isnan(found_again(np.full((180, 320), 90, np.uint8), np.full((180, 320), 60, np.uint8)))
+    assert found_again(np.full((180, 320), 90, np.uint8), frame(A)) == 0, "but in the other one"
     assert np.isnan(found_again(np.zeros((180, 320), np.uint8), np.zeros((180, 320), np.uint8)))

@@ -65,7 +65,7 @@ def moving(frames: int = 60) -> dict[str, np.ndarray]:
     signals = {name: np.full(frames, 20.0) for name in ("content", "hue", "saturation", "luma", "change")}
     signals |= {"time_s": np.arange(frames) / 25, "histogram": np.full(frames, 0.2), "key": np.zeros(frames)}
     signals |= {"luma_mean": np.full(frames, 90.0), "luma_std": np.full(frames, 40.0), "cell_light": cells}
-    return signals | {"tick_s": np.arange(10) * 0.24, "phash": RNG.integers(0, 2**63, 10, np.uint64)}
+    return signals | {"corners": np.full(frames, np.nan)}
 
 
 def test_the_witness_is_asked_of_a_frame_that_stands_out_a_little_amid_motion_and_decides_it() -> None:
@@ -91,9 +91,36 @@ def test_colours_that_pop_at_a_key_frame_are_no_cut_but_those_of_footage_all_in_
     count = 60
     signals = {name: np.full(count, 1.0) for name in ("content", "hue", "saturation", "luma", "change")}
     signals |= {"time_s": np.arange(count) / 25, "histogram": np.zeros(count), "key": np.zeros(count)}
-    signals |= {"luma_mean": np.full(count, 90.0), "luma_std": np.full(count, 40.0)}
-    signals |= {"cell_light": np.full((count, 9, 16), 90, np.uint8), "tick_s": np.arange(10) * 0.24}
-    signals["phash"] = np.random.default_rng(0).integers(0, 2**63, 10, np.uint64)
+    signals |= {"luma_mean": np.full(count, 90.0), "luma_std": np.full(count, 40.0), "corners": np.full(count, np.nan)}
+    signals["cell_light"] = np.full((count, 9, 16), 90, np.uint8)
     signals["content"][24], signals["hue"][24], signals["key"][[0, 24]] = 40.0, 110.0, 1
     assert not cuts(signals, ShotsConfig())
     assert [round(cut.start_s * 25) for cut in cuts({**signals, "key": np.ones(count)}, ShotsConfig())] == [24]
+
+
+def test_the_witness_is_asked_of_a_clear_cut_that_keeps_tones_or_corners_and_of_no_other() -> None:
+    for histogram, corners, asks in ((0.8, 0.05, False), (0.1, 0.05, True), (0.8, 0.25, True)):
+        signals = moving()
+        for name in ("content", "hue", "saturation", "luma", "change"):
+            signals[name][:] = 1.0
+        signals["content"][30], signals["histogram"][30], signals["corners"][30] = 40.0, histogram, corners
+        cells = np.repeat(PLACE[None], 60, axis=0)
+        cells[30:] = RNG.integers(60, 180, (9, 16)) + 0.6 * (PLACE - PLACE.mean())  # not so unlike that it is sure
+        signals["cell_light"] = np.clip(cells, 0, 255).astype(np.uint8)
+        assert doubts(signals, ShotsConfig()).tolist() == ([30] if asks else [])
+
+
+@pytest.mark.parametrize("is_cut", [True, False])
+def test_a_picture_that_comes_back_after_a_black_frame_is_no_cut_and_another_one_is(is_cut: bool) -> None:
+    count = 60
+    signals = {name: np.full(count, 1.0) for name in ("content", "hue", "saturation", "luma", "change")}
+    signals |= {"time_s": np.arange(count) / 25, "histogram": np.zeros(count), "key": np.zeros(count)}
+    signals |= {"luma_mean": np.full(count, 120.0), "luma_std": np.full(count, 40.0), "corners": np.full(count, np.nan)}
+    cells = np.repeat(PLACE[None], count, axis=0)
+    cells[31:] = RNG.permutation(PLACE.ravel()).reshape(PLACE.shape) if is_cut else PLACE
+    cells[30] = 0
+    signals["cell_light"] = cells.astype(np.uint8)
+    for at, change in ((30, 95.0), (31, 90.0)):
+        signals["content"][at], signals["luma"][at], signals["histogram"][at] = change, 120.0, 1.0
+    found = [round(cut.start_s * 25) for cut in cuts(signals, ShotsConfig())]
+    assert found == ([30] if is_cut else [])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from rushes.filters.cuts import cuts
-from rushes.filters.pops import is_pop, is_same_place, without_bursts
+from rushes.filters.pops import is_habit, is_pop, is_same_place, without_bursts
 from rushes.pipelines.config import ShotsConfig
 
 FPS = 24
@@ -25,8 +25,6 @@ def measured(cells: np.ndarray, corners: dict[int, float] | None = None, **at: d
         for frame, value in values.items():
             signals[name][frame] = value
     signals |= {"luma_mean": light.mean(axis=(1, 2)), "luma_std": light.std(axis=(1, 2)) + 20}
-    signals |= {"tick_s": np.arange(0, len(light), 4) / FPS}
-    signals["phash"] = np.random.default_rng(1).integers(0, 2**63, len(signals["tick_s"]), np.uint64)
     return signals
 
 
@@ -86,6 +84,71 @@ def test_corners_tell_a_place_unless_it_is_in_other_colours(
     cells = np.concatenate([held(40), np.repeat(OTHER[None], 40, axis=0)])
     signals = measured(cells, {40: corners}, histogram={40: histogram}, hue={40: hue})
     assert is_same_place(signals, 40) is same
+
+
+def lamp(cells: np.ndarray, at: int, gain: float) -> np.ndarray:
+    """The same place in the light of a lamp at its left, from a frame on."""
+    lit = cells.copy()
+    lit[at:] *= 1 + (gain - 1) * np.linspace(1, 0.2, 16) ** 2
+    return lit
+
+
+@pytest.mark.parametrize("gain", [0.3, 0.6, 1.3])
+def test_a_place_in_the_light_of_a_lamp_is_the_same_however_few_corners_are_left(gain: float) -> None:
+    cells = lamp(PLACE + WANDER[:100], 40, gain)
+    signals = measured(cells, {40: 0.15}, histogram={40: 0.9})
+    assert is_same_place(signals, 40) and is_pop(signals, 40)
+    cells[40:] = lamp(OTHER + WANDER[:100], 40, gain)[40:]
+    signals = measured(cells, {40: 0.15}, histogram={40: 0.9})
+    assert not is_same_place(signals, 40) and not is_pop(signals, 40)
+
+
+def test_without_a_corner_in_common_the_same_layout_is_no_lamp() -> None:
+    cells = lamp(PLACE + WANDER[:100], 40, 0.6)
+    assert not is_same_place(measured(cells, {40: 0.05}, histogram={40: 0.9}), 40)
+
+
+def test_a_step_of_many_is_a_habit_and_one_alone_is_a_jump() -> None:
+    cells = PLACE + WANDER[:120]
+    cells[60:, 2:7, 3:9] += 40
+    assert not is_habit(measured(cells), 60, True)
+    for at in (40, 48, 72, 80):
+        cells[at:, 3:8, 8:14] += 30 if at % 16 else -30
+    assert is_habit(measured(cells), 60, True)
+
+
+def test_a_step_out_of_a_freeze_is_a_habit_and_one_in_a_still_film_is_not() -> None:
+    cells = PLACE + 3 * WANDER[:120]
+    cells[52:60] = cells[51]
+    cells[60:, 2:7, 3:9] += 40
+    assert is_habit(measured(cells), 60, True)
+    quiet = PLACE + 0.2 * WANDER[:120]
+    quiet[60:, 2:7, 3:9] += 40
+    assert not is_habit(measured(quiet), 60, True)
+
+
+def test_what_comes_over_a_moving_place_by_a_few_steps_is_a_habit_unless_the_view_changed() -> None:
+    cells = PLACE + 0.4 * WANDER[:160]
+    for at, up in ((60, 60), (80, 45)):
+        cells[at:, 3:6, 2:7] += up
+    for frame in range(160):
+        cells[frame, :, 9:] += 25 * np.sin(frame / 3 + np.arange(7))
+    signals = measured(cells, {60: 0.9})
+    assert is_habit(signals, 60, True) and not is_habit(measured(cells, {60: 0.5}), 60, True)
+    assert is_habit(measured(cells, {60: 0.5}), 60, False)
+
+
+def test_of_a_film_of_two_frames_no_habit_is_known() -> None:
+    assert not is_habit(measured(np.stack([PLACE, OTHER])), 1, True)
+
+
+def test_where_nothing_moves_a_part_of_the_background_tells_the_place() -> None:
+    cells = held()
+    cells[40:, :, 5:] = OTHER[:, 5:]
+    assert is_same_place(measured(cells, histogram={40: 0.6}), 40)
+    moving = PLACE + WANDER[:100]
+    moving[40:, :, 5:] = OTHER[:, 5:] + WANDER[40:100, :, 5:]
+    assert not is_same_place(measured(moving, histogram={40: 0.6}), 40)
 
 
 def test_jumps_that_follow_at_once_belong_to_what_moves_unless_they_show_another_place() -> None:

@@ -8,9 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scenedetect import ContentDetector, FrameTimecode, HistogramDetector, StatsManager
 
-from rushes.filters.changes import BINS, ContentScorer, cells, histogram
+from rushes.filters.changes import BINS, ContentScorer, Places, cells, histogram
 from rushes.filters.frames import change, light
-from rushes.filters.hashes import phash
 from rushes.filters.shots import Boundary, boundaries, clips
 from rushes.pipelines.config import ShotsConfig
 
@@ -24,7 +23,7 @@ def picture(seed: int, low: int = 20, high: int = 235) -> np.ndarray:
 
 
 def measured(film: list[np.ndarray]) -> dict[str, Any]:
-    scorer, rows, ticks, before = ContentScorer(), [], [], None
+    scorer, places, rows, before = ContentScorer(), Places(), [], None
     seen = []
     for at, bgr in enumerate(film):
         luma = cv2.cvtColor(bgr, cv2.COLOR_BGR2GRAY)
@@ -32,16 +31,12 @@ def measured(film: list[np.ndarray]) -> dict[str, Any]:
         moved = 0.0 if before is None else change(before, luma)
         before = luma
         seen.append(cells(luma))
-        rows.append(
-            {**scorer.push(luma, bgr), "change": moved, "luma_mean": mean, "luma_std": std, "key": at % 12 == 0}
-        )
-        if at % 4 == 0:
-            ticks.append((at / FPS, phash(luma)))
+        changed = scorer.push(luma, bgr)
+        rows.append({**changed, "corners": places.push(luma, changed["content"]), "change": moved})
+        rows[-1] |= {"luma_mean": mean, "luma_std": std, "key": at % 12 == 0}
     signals: dict[str, Any] = {name: np.array([row[name] for row in rows]) for name in rows[0]}
     signals["cell_light"] = np.stack(seen)
     signals["time_s"] = np.arange(len(film)) / FPS
-    signals["tick_s"] = np.array([tick for tick, _ in ticks])
-    signals["phash"] = np.array([code for _, code in ticks], np.uint64)
     return signals
 
 

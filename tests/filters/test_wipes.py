@@ -53,5 +53,11 @@ def test_a_thing_that_crosses_the_picture_is_no_wipe() -> None:
     assert found(film) == []
 
 
+def test_a_thing_that_covers_the_picture_and_goes_again_is_no_wipe_and_what_stays_is() -> None:
+    comes = wiped(FRONTS["down"], 12, [A] * 72, [B] * 72)
+    assert found([*comes, *comes[::-1]]) == []
+    assert len(found([*comes, *[B] * 60, *comes[::-1]])) == 2, "a scene of its own between two wipes"
+
+
 def test_too_few_frames_have_no_wipe() -> None:
     assert FPS and found([A] * 3) == []

@@ -12,10 +12,10 @@ from rushes.pipelines.media import boxes, footage
 from rushes.pipelines.stages.stage import Stage
 from rushes.pipelines.stages.unit import Tally, Unit, guard
 
-Row = dict[str, Any]
-
 MEASURES = 2
-"""Another number where other numbers are measured of the same footage, so that it is scanned again."""
+"""Raised when other numbers come out of the same pictures: what was scanned before is then scanned again."""
+
+Row = dict[str, Any]
 
 
 class Scan:

@@ -23,7 +23,7 @@ LONGEST = 100
 """Frames that it is asked about at once, at most: memory must not grow with the length of a question."""
 NAMES = (
     "time_s", "duration_s", "content", "hue", "saturation", "luma", "histogram", "doubt", "key", "change",
-    "luma_mean", "luma_std", "tick_s", "phash", "cell_light",
+    "luma_mean", "luma_std", "corners", "cell_light",
 )  # fmt: skip
 """Columns of `signals` that say where there is doubt."""
 
