@@ -40,6 +40,9 @@ BACK_S, BACK, ALIKE = 5.0, 0.5, 0.9
 POPS, ALL_ALIVE = 0.2, 0.3
 """Cells that change by this share of the most at least are those that pop; how alive the others are at least where all
 of the picture moves."""
+REST, AS_EVER, ROUNDING = 10, 1.4, 0.3
+"""So many other cells at least tell whether the film goes on: they change up to so many times as much as in the frames
+beside, to which a part of a level is added."""
 LIT, LAMP, TELLING, BURNT = 0.75, 0.7, 40, 250
 """How alike the light of cells is (correlation of logarithms) when what a lamp may do is taken away, at least; the
 share of a step that a lamp can do, at least; both of so many cells at least, which are in no bar and not burnt."""
@@ -152,7 +155,23 @@ def _corners(signals: Signals, at: int) -> float:
 def is_pop(signals: Signals, at: int) -> bool:
     """Return whether what changes in a picture at a frame pops in or out or is lit, and is no jump in time."""
     light = signals["cell_light"]
-    return not _is_alive(light, at) or _lamp_makes(light[at - 1], light[at]) >= LAMP or _is_undone(signals, at)
+    lit = _lamp_makes(light[at - 1], light[at]) >= LAMP
+    return lit or not _is_alive(light, at) or _goes_on(light, at) or _is_undone(signals, at)
+
+
+def _goes_on(light: npt.NDArray[np.uint8], at: int) -> bool:
+    """Return whether what does not pop at a frame moves, and moves on there as it does around it.
+
+    A jump in time is one for all that moves; over what pops in, the film goes on.
+    """
+    first = max(1, at - BESIDE)
+    step = np.abs(np.diff(light[first - 1 : at + BESIDE + 1].astype(np.int16), axis=0)).reshape(-1, light[0].size)
+    own = step[at - first]
+    rest = own < POPS * own.max()
+    if len(step) < 2 or rest.sum() < REST or _life(light, at)[rest].mean() < ALL_ALIVE:
+        return False
+    usual = float(np.delete(step, at - first, axis=0)[:, rest].mean())
+    return bool(own[rest].mean() <= AS_EVER * (usual + ROUNDING))
 
 
 def is_habit(signals: Signals, at: int, in_parts: bool) -> bool:

@@ -64,14 +64,25 @@ def test_a_title_that_goes_again_is_no_jump_and_what_stays_is_one() -> None:
     cells[60:100, 5:7] += 50
     assert is_pop(measured(cells), 60) and is_pop(measured(cells), 100)
     cells[100:, 5:7] += 50
+    cells[60:] += np.random.default_rng(5).normal(0, 8, (9, 16))
     assert not is_pop(measured(cells), 60)
+
+
+def test_what_stays_over_a_film_that_goes_on_is_a_pop_and_where_all_jumps_it_is_none() -> None:
+    moving = PLACE + np.cumsum(WANDER, axis=0).clip(-15, 15)
+    titled = moving.copy()
+    titled[60:, 6:8, 2:12] += 60
+    assert is_pop(measured(titled), 60)
+    titled[60:] += np.random.default_rng(5).normal(0, 8, (9, 16))
+    assert not is_pop(measured(titled), 60)
 
 
 def test_cells_that_are_still_before_and_after_pop() -> None:
     cells = held()
     pose(cells, 40, seed=3)
     assert is_pop(measured(cells), 40)
-    assert not is_pop(measured(cells + WANDER[:100]), 40)
+    alive = WANDER[:100] * (np.abs(np.arange(16) - 7.5) < 4)  # a character, before a place without noise
+    assert not is_pop(measured(cells + alive), 40)
 
 
 @pytest.mark.parametrize(("corners", "histogram", "hue", "same"), [
