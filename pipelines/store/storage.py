@@ -26,6 +26,7 @@ from rushes.pipelines.store import objects
 from rushes.pipelines.store.objects import Entry
 
 WRITE_BYTES = 2**20  # small writes are gathered up to here
+FLOW_BYTES = 2**24  # the disk is told to begin with what has been written
 PUT_BYTES = 64 * 2**20  # up to here an object is put in one request
 _CREDENTIALS = re.compile(
     r"(?<=://)[^/@:\s]+:(?!\d+(?:/|\s|$))[^@\s]*@"  # a secret key may hold slashes; a port is no secret
@@ -281,7 +282,7 @@ def _local_write(path: Path) -> Iterator[BinaryIO]:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
     try:
-        with os.fdopen(handle, "wb", WRITE_BYTES) as file:
+        with io.BufferedWriter(_Flowing(handle, "wb"), WRITE_BYTES) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -290,6 +291,25 @@ def _local_write(path: Path) -> Iterator[BinaryIO]:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+class _Flowing(io.FileIO):
+    """A file of which the disk begins to take what is written at once, and not only when it is synced at the end.
+
+    So writing takes as long as the disk or as whoever makes the bytes, whichever is slower, and not both together.
+    """
+
+    _written = _sent = 0
+
+    def write(self, data: Any) -> int:
+        """Write bytes; return how many."""
+        count = super().write(data)
+        self._written += count
+        if self._written - self._sent >= FLOW_BYTES and hasattr(os, "posix_fadvise"):
+            # Linux then writes what is dirty in the range, without waiting for it.
+            os.posix_fadvise(self.fileno(), self._sent, self._written - self._sent, os.POSIX_FADV_DONTNEED)
+            self._sent = self._written
+        return count
 
 
 @contextmanager
