@@ -51,9 +51,9 @@ LIT_CORNERS = 0.1
 DARK, FLAT = 8.0, 0.02
 """Levels added to light before its logarithm is taken, coding noise of the dark; and the spread of logarithms of a
 picture that tells something, at least."""
-SURE_TONES, MAY_DIFFER = 0.3, 0.3
-"""Distance of histograms from which on a picture without the corners of the one before is surely another, and share of
-corners found again up to which it may be."""
+SURE_OTHER, MAY_DIFFER = ((0.3, 0.2), (0.1, 0.1)), 0.3
+"""Distance of histograms from which on a picture with less than a share of the corners of the one before is surely
+another, and share of corners found again up to which it may be."""
 HABIT_FRAMES, STEPS, LARGE = 36, 3, 0.3
 """Frames before and after a step in which others are looked for that stand alone; how many of them are a habit; and how
 large they are, by the one that is looked at …"""
@@ -140,7 +140,7 @@ QUADRATIC = _quadratic()
 
 def has_other_tones(signals: Signals, at: int) -> bool:
     """Return whether a frame has other tones than the frame before and hardly a corner of it."""
-    return bool(signals["histogram"][at] >= SURE_TONES and _corners(signals, at) < FOUND_LEAST)
+    return any(bool(signals["histogram"][at] >= tones) and _corners(signals, at) < most for tones, most in SURE_OTHER)
 
 
 def may_differ(signals: Signals, at: int) -> bool:
