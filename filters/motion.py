@@ -245,7 +245,7 @@ def _agreement(before: Luma, luma: Luma, camera: Vector, weight: Image, grid: Gr
     seen = (np.abs(x + np.float32(shift_x)) < middle_x) & (np.abs(y + np.float32(shift_y)) < middle_y)
     # What has left the picture counts a little, lest a shift that leaves nothing to compare should win.
     agree = np.where(seen, _agreeing()[off], np.float32(0.3))
-    return float(np.vdot(weight, agree)) / float(weight.sum())
+    return float((weight * agree).sum()) / float(weight.sum())
 
 
 @lru_cache(maxsize=1)

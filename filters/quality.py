@@ -130,7 +130,8 @@ def asymmetric_fit(values: Float[np.ndarray, ...]) -> tuple[float, float, float,
     """
     below = np.minimum(values, 0.0)
     count = np.count_nonzero(below)
-    squares, squares_below = float(np.vdot(values, values)), float(np.vdot(below, below))
+    # OpenCV's sums, since those of BLAS depend on the number of threads.
+    squares, squares_below = (cv2.norm(each, cv2.NORM_L2SQR) for each in (values, below))
     left = squares_below / count if count else 0.0
     right = (squares - squares_below) / (values.size - count) if count < values.size else 0.0
     if left == 0 or right <= 0:
