@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import io
+from abc import abstractmethod
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -244,9 +245,9 @@ class Seekable(io.RawIOBase):
 
     _at = 0
 
+    @abstractmethod
     def length(self) -> int:
         """Return how many bytes there are."""
-        raise NotImplementedError
 
     def readable(self) -> bool:
         """Return True."""
