@@ -181,7 +181,7 @@ def test_a_model_with_one_more_rate_goes_on_from_one_with_fewer(clip_shards, tmp
     _, video = next(segments(clip_bytes, 37))
     a, b = (load(done.model).posterior(video, (4, 4, 4))[0] for done in (small, large))
     assert torch.equal(a, b)
-    with pytest.raises(ValueError, match="only rates may be added"):
+    with pytest.raises(ValueError, match="only higher rates may be added"):
         train(clip_shards, str(tmp_path / "other"), TokenizerConfig(rates=(4, 8), channels=8), still, start=small.model)
 
 
