@@ -1,9 +1,9 @@
 """Segments coded jointly: the latents of a segment describe it together, the first what stays, later ones what changes.
 
-Training starts from a linear code: the cosine transform of a segment over its frames and over the pixels of each cell.
-Its coefficients have ranks, by one rule for all footage, and latent j of a segment holds those of the ranks j·channels
-and up. So a coarser rate holds a prefix of what a finer one holds. The network corrects the coefficients, from features
-that are transformed over time likewise, and corrects the video that they give.
+There is a linear code: the cosine transform of a segment over its frames and over the pixels of each cell. Its
+coefficients have ranks, by one rule for all footage, and latent j of a segment holds those of the ranks j·channels and
+up. So a coarser rate holds a prefix of what a finer one holds. The network corrects the coefficients, from features
+transformed over time likewise, and corrects the video that they give. The code itself is not trained.
 
 Legend: b batch, s segment, f frame of a segment, k frequency, n latent of a segment; t = s·f. A segment that a cut or
 the end makes short has fewer frequencies, which take the places of the nearest ones of a whole segment.
@@ -12,12 +12,13 @@ the end makes short has fewer frequencies, which take the places of the nearest 
 from __future__ import annotations
 
 from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from rushes.tokenizer.config import PATCH, TokenizerConfig
@@ -93,61 +94,73 @@ def split(config: TokenizerConfig, frames: int) -> tuple[int, int]:
     return count, frames // count
 
 
-class Coefficients(nn.Module):
-    """The linear code, one way: a row of weights for each rank, over the bands of its frequency."""
+class CoarseIn(nn.Module):
+    """The linear code, from video to coefficients of about unit variance each; nothing in it is learned."""
 
     def __init__(self, config: TokenizerConfig):
         super().__init__()
-        self.config, ranks = config, ranks_of(config)
-        self.frequencies, bands = ranking(config.segment, config.space, ranks)
-        self.weight = nn.Parameter(torch.zeros(ranks, 3 * config.space**2, 1))
-        with torch.no_grad():
-            self.weight[range(len(bands)), bands] = 1
-
-    def std(self, frames: int) -> Float[Tensor, "k bands 1 1"]:
-        """Return the spread of each coefficient of a segment of so many frames."""
-        return _std(self.config.segment, self.config.space, frames)
-
-    def rows(self, frequency: int) -> list[int]:
-        """Return the ranks of a frequency."""
-        return [rank for rank, one in enumerate(self.frequencies) if one == frequency]
-
-
-class CoarseIn(Coefficients):
-    """From video to its coefficients, each of about unit variance."""
+        self.config = config
 
     def forward(self, x: Float[Tensor, "b s f c h w"]) -> Segments:
         """Return the coefficients of segments, a channel for each rank; 0 where a short one lacks the frequency."""
         b, s, frames = x.shape[:3]
-        bands = F.conv2d(x.flatten(0, 2), _cells(self.config.space).to(x), stride=self.config.space)
-        bands = torch.einsum("kf,nfcij->nkcij", _waves(frames).to(x) / frames, bands.unflatten(0, (b * s, frames)))
-        bands = bands / self.std(frames).to(x)
-        out = x.new_zeros(b * s, len(self.weight), *bands.shape[-2:])
-        for k, place in enumerate(places(frames, self.config.segment)):
-            if rows := self.rows(place):
-                out[:, rows] = F.conv2d(bands[:, k], self.weight[rows][..., None])
-        return out.unflatten(0, (b, s))
+        code = _code(self.config, frames, x.device)
+        bands = F.conv2d(x.flatten(0, 2), code.cells, stride=self.config.space).unflatten(0, (b * s, frames))
+        found = torch.einsum("kf,nfcij->nkcij", code.waves / frames, bands) / code.std
+        empty = x.new_zeros(b * s, ranks_of(self.config), *found.shape[-2:])
+        return empty.index_copy(1, code.ranks, found.flatten(1, 2)[:, code.places]).unflatten(0, (b, s))
 
 
-class CoarseOut(Coefficients):
-    """From coefficients back to video."""
+class CoarseOut(nn.Module):
+    """The linear code, from coefficients back to video."""
+
+    def __init__(self, config: TokenizerConfig):
+        super().__init__()
+        self.config = config
 
     def forward(self, z: Segments, frames: int) -> Float[Tensor, "b t c h w"]:
         """Return the video of the coefficients of segments of so many frames, in whole cells."""
-        (b, s, _, h, w), cells = z.shape, _cells(self.config.space).to(z)
-        bands = [
-            F.conv2d(z.flatten(0, 1)[:, rows], self.weight[rows].permute(1, 0, 2)[..., None])
-            if (rows := self.rows(place))
-            else z.new_zeros(b * s, len(cells), h, w)
-            for place in places(frames, self.config.segment)
-        ]
-        seen = torch.einsum("kf,nkcij->nfcij", _waves(frames).to(z), torch.stack(bands, dim=1) * self.std(frames).to(z))
-        pixels = torch.bmm(cells.flatten(1).T.expand(b * s * frames, -1, -1), seen.flatten(0, 1).flatten(2))
+        (b, s, _, h, w), code = z.shape, _code(self.config, frames, z.device)
+        empty = z.new_zeros(b * s, frames * len(code.cells), h, w)
+        known = empty.index_copy(1, code.places, z.flatten(0, 1)[:, code.ranks]).unflatten(1, (frames, -1))
+        bands = torch.einsum("kf,nkcij->nfcij", code.waves, known * code.std).flatten(0, 1).flatten(2)
+        pixels = torch.bmm(code.cells.flatten(1).T.expand(len(bands), -1, -1), bands)
         return F.pixel_shuffle(pixels.unflatten(2, (h, w)), self.config.space).unflatten(0, (b, s * frames))
 
 
+class Code(NamedTuple):
+    """What the linear code needs for segments of one length."""
+
+    cells: Float[Tensor, "band c h w"]
+    """What each band that is held at all sees of the pixels of a cell; they are orthonormal."""
+    waves: Float[Tensor, "k f"]
+    """What each frequency sees of the frames."""
+    std: Float[Tensor, "k band 1 1"]
+    ranks: Int[Tensor, " known"]
+    """The ranks that there are, and beside each its place among the coefficients, the band inner."""
+    places: Int[Tensor, " known"]
+
+
+def _code(config: TokenizerConfig, frames: int, device: torch.device) -> Code:
+    return Code(*(one.to(device) for one in _code_on_cpu(config, frames)))
+
+
+@cache
+@torch.inference_mode(False)  # what is made within it could not be used in training later
+def _code_on_cpu(config: TokenizerConfig, frames: int) -> Code:
+    line, there = cosines(config.space) / config.space**0.5, places(frames, config.segment)
+    cells = np.einsum("ph,qw,cd->pqcdhw", line, line, COLOURS).reshape(-1, 3, config.space, config.space)
+    frequencies, bands = ranking(config.segment, config.space, ranks_of(config))
+    used = sorted(set(bands))
+    known = [rank for rank, frequency in enumerate(frequencies) if frequency in there]
+    at = [there.index(frequencies[rank]) * len(used) + used.index(bands[rank]) for rank in known]
+    std = spread(config.segment, config.space)[there][:, used, None, None]
+    floats = (torch.tensor(one, dtype=torch.float32) for one in (cells[used], cosines(frames), std))
+    return Code(*floats, torch.tensor(known), torch.tensor(at))
+
+
 def joint_codec(config: TokenizerConfig) -> tuple[nn.Module, nn.Module]:
-    """Return the linear code from which training starts, there and back."""
+    """Return the linear code that the network corrects, there and back."""
     return CoarseIn(config), CoarseOut(config)
 
 
@@ -155,21 +168,6 @@ def joint_codec(config: TokenizerConfig) -> tuple[nn.Module, nn.Module]:
 @torch.inference_mode(False)  # what is made within it could not be used in training later
 def _waves(frames: int) -> Float[Tensor, "k f"]:
     return torch.tensor(cosines(frames), dtype=torch.float32)
-
-
-@cache
-@torch.inference_mode(False)
-def _cells(space: int) -> Float[Tensor, "bands c h w"]:
-    """Return what each band sees of the pixels of a cell; they are orthonormal."""
-    line = cosines(space) / space**0.5
-    cells = np.einsum("ph,qw,cd->pqcdhw", line, line, COLOURS).reshape(-1, 3, space, space)
-    return torch.tensor(cells, dtype=torch.float32)
-
-
-@cache
-@torch.inference_mode(False)
-def _std(segment: int, space: int, frames: int) -> Float[Tensor, "k bands 1 1"]:
-    return torch.tensor(spread(segment, space)[places(frames, segment)][:, :, None, None], dtype=torch.float32)
 
 
 def shares(channels: int, segment: int) -> list[int]:

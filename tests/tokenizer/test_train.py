@@ -133,7 +133,7 @@ def test_a_stage_reads_its_own_clips_and_trains_its_own_rates(clip_shards, tmp_p
     train(clip_shards, str(tmp_path), settings=replace(RICH, gan=0, passes=3))
     assert [shape for shape, _, _ in seen] == [(1, 32, 32), *[(17, 32, 32)] * 4, (17, 48, 48)]
     assert [higher for _, _, higher in seen] == [False, False, False, True, True, False]  # rate 8, the encoder's
-    assert "encoder" in seen[4][1] and seen[5][1] == {"decoder", "coarse_out"}
+    assert "encoder" in seen[4][1] and seen[5][1] == {"decoder"}
 
 
 @pytest.mark.parametrize(
@@ -308,7 +308,7 @@ def test_a_gradient_that_is_no_number_stops_before_it_reaches_a_weight(clip_shar
 
     def spoilt(module, *args):
         found, again, figures = loss(module, *args)
-        return found + (module.tokenizer.coarse_out.weight.sum() * 0).sqrt(), again, figures  # finite, its slope is not
+        return found + (module.tokenizer.decoder.leave.weight.sum() * 0).sqrt(), again, figures  # finite, its slope is not
 
     monkeypatch.setattr(TokenizerModule, "loss", spoilt)
     with pytest.raises(DivergenceError, match="gradient is nan at step 1; none is saved"):
