@@ -308,7 +308,8 @@ def test_a_gradient_that_is_no_number_stops_before_it_reaches_a_weight(clip_shar
 
     def spoilt(module, *args):
         found, again, figures = loss(module, *args)
-        return found + (module.tokenizer.decoder.leave.weight.sum() * 0).sqrt(), again, figures  # finite, its slope is not
+        last = module.tokenizer.decoder.leave.weight.sum()
+        return found + (last * 0).sqrt(), again, figures  # finite, its slope is not
 
     monkeypatch.setattr(TokenizerModule, "loss", spoilt)
     with pytest.raises(DivergenceError, match="gradient is nan at step 1; none is saved"):
