@@ -266,9 +266,8 @@ class JointDecoder(SpaceDecoder):
         """Return Haar subbands at the full frame rate; `still` is the video of the linear code."""
         numbers, frames = self._ranked(z, doublings)
         x = self.segments(each_frame(self.enter, numbers), rate, before, after)
-        x = self.pictures(
-            self.along_time(x, frames), rate, before, after, each_frame(self.seen, haar(still, self.levels))
-        )
+        seen = each_frame(self.seen, haar(still, self.levels))
+        x = self.pictures(self.along_time(x, frames), rate, before, after, seen)
         return self.subbands(x, rate)
 
     def coarse(self, codec: nn.Module, z: Video, doublings: int) -> Float[Tensor, "b t 3 h w"]:
