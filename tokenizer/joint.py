@@ -155,8 +155,13 @@ def _code_on_cpu(config: TokenizerConfig, frames: int) -> Code:
     known = [rank for rank, frequency in enumerate(frequencies) if frequency in there]
     at = [there.index(frequencies[rank]) * len(used) + used.index(bands[rank]) for rank in known]
     std = spread(config.segment, config.space)[there][:, used, None, None]
-    floats = (torch.tensor(one, dtype=torch.float32) for one in (cells[used], cosines(frames), std))
-    return Code(*floats, torch.tensor(known), torch.tensor(at))
+    return Code(
+        cells=torch.tensor(cells[used], dtype=torch.float32),
+        waves=_waves(frames),
+        std=torch.tensor(std, dtype=torch.float32),
+        ranks=torch.tensor(known),
+        places=torch.tensor(at),
+    )
 
 
 def joint_codec(config: TokenizerConfig) -> tuple[nn.Module, nn.Module]:
