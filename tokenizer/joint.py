@@ -28,6 +28,8 @@ from rushes.tokenizer.trunk import Blocks, SpaceDecoder, SpaceEncoder
 Segments = Float[Tensor, "b s c h w"]
 COLOURS = np.array([[1, 1, 1], [1, 0, -1], [1, -2, 1]]) / np.sqrt([[3], [2], [6]])
 """Light and two differences of colours, of equal energy to red, green and blue."""
+CORRECTION = 0.1
+"""Share of what the last layers say that counts: corrections of the linear code are small, steps of Adam are not."""
 COLOUR_SHARES = (1.0, 0.1, 0.03)
 """Energy of each of the three in real footage, as a share of that of light."""
 
@@ -236,8 +238,8 @@ class JointEncoder(SpaceEncoder):
         segments, frames = split(self.config, x.shape[1])
         x = self.over_time(self.frames(x, rate, before, after), segments)
         x = self.segments(x, rate, before, after)
-        moments = each_frame(self.leave, F.silu(self.norm(x, rate))).chunk(2, dim=2)
-        return torch.cat([self._latents(one, frames, halvings) for one in moments], dim=2)
+        mean, logvar = each_frame(self.leave, F.silu(self.norm(x, rate))).chunk(2, dim=2)
+        return torch.cat([self._latents(one, frames, halvings) for one in (CORRECTION * mean, logvar)], dim=2)
 
     def exits(self) -> list[nn.Conv2d]:
         """Return the convolutions that give moments: half of the channels of each are means, half log variances."""
@@ -273,7 +275,7 @@ class JointDecoder(SpaceDecoder):
         x = self.segments(each_frame(self.enter, numbers), rate, before, after)
         seen = each_frame(self.seen, haar(still, self.levels))
         x = self.pictures(self.along_time(x, frames), rate, before, after, seen)
-        return self.subbands(x, rate)
+        return CORRECTION * self.subbands(x, rate)
 
     def coarse(self, codec: nn.Module, z: Video, doublings: int) -> Float[Tensor, "b t 3 h w"]:
         """Return the video of the linear code."""

@@ -217,20 +217,32 @@ class Unseeing(joint.JointDecoder):
         self.seen.requires_grad_(False)
 
 
+class FullEncoder(joint.JointEncoder):
+    """An encoder whose corrections are all of what its last layer says."""
+
+    def forward(self, *given: Any) -> Tensor:
+        """Return means and log variances."""
+        mean, logvar = super().forward(*given).chunk(2, dim=2)
+        return torch.cat([mean / joint.CORRECTION, logvar], dim=2)
+
+
+class FullDecoder(joint.JointDecoder):
+    """A decoder whose corrections are all of what its last layer says."""
+
+    def subbands(self, x: Tensor, rate: int) -> Tensor:
+        """Return the Haar subbands of features."""
+        return super().subbands(x, rate) / joint.CORRECTION
+
+
 def _system(**parts: Any) -> Callable[[], Any]:
     return lambda: patch.dict(variants.SYSTEMS, {"adaptive": variants.SYSTEMS["adaptive"]._replace(**parts)})
-
-
-def _fixed_code(config: TokenizerConfig) -> tuple[nn.Module, nn.Module]:
-    into, out = joint.joint_codec(config)
-    return into.requires_grad_(False), out.requires_grad_(False)
 
 
 TRUNKS: dict[str, Callable[[], Any]] = {
     "mean pictures": mean_pictures,
     "joint": _system(),
     "joint, decoder does not see the linear video": _system(decoder=Unseeing),
-    "joint, linear code not trained": _system(codec=_fixed_code),
+    "joint, corrections in full": _system(encoder=FullEncoder, decoder=FullDecoder),
 }
 """What is trained by its name: a context in which the tokenizer is made and used."""
 
