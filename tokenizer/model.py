@@ -400,7 +400,12 @@ def load(path: str, expect: str | None = None) -> Tokenizer:
         raise ValueError(f"{root}/config.json describes {about.get('kind', 'something else')}, not a tokenizer")
     tokenizer = Tokenizer(TokenizerConfig(**about["config"]))
     try:
-        tokenizer.load_state_dict(tensors_from(storage.read_bytes(f"{root}/model.safetensors")))
+        weights = tensors_from(storage.read_bytes(f"{root}/model.safetensors"))
+        if "encoder.time_down.0.conv.weight" in weights and tokenizer.config.variant == "adaptive":
+            raise ValueError(
+                f"the tokenizer in {path} was made when segments were not yet coded jointly; train it anew, without --start"
+            )
+        tokenizer.load_state_dict(weights)
     except (RuntimeError, SafetensorError) as error:
         size = tokenizer.config.size
         raise ValueError(f"the weights in {path} are damaged or of another size than {size}: {error}") from error
