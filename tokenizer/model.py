@@ -403,7 +403,7 @@ def load(path: str, expect: str | None = None) -> Tokenizer:
         weights = tensors_from(storage.read_bytes(f"{root}/model.safetensors"))
         if "encoder.time_down.0.conv.weight" in weights and tokenizer.config.variant == "adaptive":
             raise ValueError(
-                f"the tokenizer in {path} was made when segments were not yet coded jointly; train it anew, without --start"
+                f"the tokenizer in {path} was made when segments were not yet coded jointly; train it anew"
             )
         tokenizer.load_state_dict(weights)
     except (RuntimeError, SafetensorError) as error:
