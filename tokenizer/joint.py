@@ -44,8 +44,8 @@ def spread(segment: int, space: int) -> Float[np.ndarray, "segment bands"]:
     """Return the standard deviation that each coefficient is expected to have: frequency over time, band in the cell.
 
     Energy falls with the square of the frequency over time and with the cube of that in the picture: what kept most of
-    the films that tokenizers are trained on here. Films held out lose less by it, 0.2 to 1.7 dB at 1 to 8 latents, than
-    by the order of the energies in those films (tests/bench/test_trunks.py).
+    the films that tokenizers are trained on here. Films held out lose 0.2 to 1.7 dB less by it, at 1 to 8 latents, than
+    by the order of the energies in those films, and varied ones as much (tests/bench/test_trunks.py).
     """
     over_time = (1 + 16 / segment * np.arange(segment)) ** -2.0
     side = 8 / space * np.arange(space)
