@@ -59,22 +59,8 @@ class ShotsConfig:
     """Shorter clips are trimmed away."""
     max_clip_s: float = 20.0
     """Longer shots are divided."""
-    cut_content: float = 27.0
-    """Content change (scenedetect's HSV score) above which a frame may begin a shot amid fast motion …"""
-    cut_ratio_busy: float = 1.33
-    """… if it exceeds the frames before and those after by this factor …"""
-    cut_histogram: float = 0.08
-    """… and the luma histograms differ by this much (1 − correlation)."""
-    cut_content_calm: float = 18.0
-    """Content change above which a frame begins a shot by standing out alone …"""
-    cut_ratio: float = 2.2
-    """… by this factor against the frames before and those after."""
-    jump_share: float = 0.05
-    """Share of the picture whose light must change as it never does around it in space and time, for a jump cut."""
-    witness_cut: float = 0.4
-    """How likely the witness must find a cut where it is asked."""
-    flash_s: float = 0.35
-    """Brightness that comes back within this time was a flash, not a cut."""
+    cut_likely: float = 0.5
+    """How likely a frame must begin a shot to be a cut, 0–1: lower finds more of the jump cuts in the same view."""
     fade_luma: float = 24.0
     """Mean + standard deviation of luma (0–255) below which a picture counts as black in a fade; white likewise."""
     fade_max_s: float = 3.0
