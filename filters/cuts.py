@@ -39,6 +39,8 @@ POP = 2.0
 """How many times as much a key frame that comes by the clock may change as the frames around it."""
 STILL_LIGHT, CADENCE_FRAMES = 0.5, 12
 """Added to usual steps (levels), and frames on either side in which the cadence of steps is looked at."""
+SAME = 0.1
+"""A picture that comes so near again to what it was, by the step away from it, is the same: that was a flash."""
 BESIDE = 2
 """Frames before a cut, and from it on, at which the witness may see it; of cuts so near to each other one counts."""
 
@@ -68,8 +70,10 @@ def doubts(signals: Mapping[str, npt.NDArray], rules: Rules) -> npt.NDArray[np.i
 def _judged(signals: Mapping[str, npt.NDArray], rules: Rules) -> tuple[npt.NDArray[np.intp], Series, Series]:
     """Return the frames that may be cuts, the log odds that each is one, and how much a witness counts there."""
     known = candidates(signals, rules)
-    odds, weight = judge().odds([evidence(signals, at, known) for at in known.steps.tolist()])
-    return known.steps, odds, weight
+    steps = [evidence(signals, at, known) for at in known.steps.tolist()]
+    odds, weight = judge().odds(steps)
+    same = np.array([min(step["back_flash"], step["was_flash"]) < SAME for step in steps], np.bool_)
+    return known.steps, np.where(same, -np.inf, odds), np.where(same, 0.0, weight)
 
 
 def _enough(rules: Rules) -> float:

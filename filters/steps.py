@@ -41,6 +41,8 @@ FLASH_S, WHILE_S = 0.35, 2.0
 """Seconds within which a picture comes back after a flash, and after a thing that passed."""
 BURST_S, SCENE_S = 0.6, 3.0
 """Seconds in which other steps are counted."""
+IN_LIGHT = 0.5
+"""Levels by which a step changes the light, at least, or it is one in colour."""
 SIDE_FRAMES = 4
 """Frames on either side to which the step is compared in how unlike it makes the picture."""
 NOISE = 0.3
@@ -238,14 +240,18 @@ def _likeness(steps: npt.NDArray[np.float32], own: npt.NDArray[np.float32]) -> n
 
 
 def _comes_back(signals: Signals, at: int) -> dict[str, float]:
-    """Say how near the picture before comes back, by the step, and how near this one was seen before."""
-    time_s, light = signals["time_s"], signals["cell_light"]
-    step, found = _far(light[at], light[at - 1]), {}
+    """Say how near the picture before comes back, by the step, and how near this one was seen before; 1 is not at all.
+
+    Of a step in colour alone it cannot be told.
+    """
+    time_s, light, found = signals["time_s"], signals["cell_light"], dict[str, float]()
+    step = _far(light[at], light[at - 1])
     for name, within_s in (("flash", FLASH_S), ("while", WHILE_S)):
         last = int(np.searchsorted(time_s, time_s[at] + within_s, side="right"))
         first = int(np.searchsorted(time_s, time_s[at] - within_s))
         back, was = _nearest(light[at + 1 : last], light[at - 1]), _nearest(light[first : at - 1], light[at])
-        found |= {f"back_{name}": min(back, step) / max(step, 0.5), f"was_{name}": min(was, step) / max(step, 0.5)}
+        for side, near in (("back", back), ("was", was)):
+            found[f"{side}_{name}"] = min(near / step, 1.0) if step >= IN_LIGHT else 1.0
     return found
 
 

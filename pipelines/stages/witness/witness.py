@@ -61,7 +61,7 @@ class Witness:
 
 
 def asked(whole: Arrays, rules: Rules) -> list[tuple[int, int]]:
-    """Return the ranges of frames, half-open and apart, that the witness is asked about: the `questions` it can answer."""
+    """Return the ranges of frames, half-open and apart, that the witness is asked: the `questions` it can answer."""
     return told(whole, questions(whole, rules))
 
 

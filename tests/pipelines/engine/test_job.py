@@ -83,7 +83,7 @@ def test_a_leg_loses_no_step_keeps_their_order_and_has_one_stretch_on_cores(
         ({"scan": ScanConfig(tick_hz=7.0)}, {"scan", "witness", "shots", "score", "caption", "encode", "pack"}),
         ({"scan": ScanConfig(max_side_px=99)}, STAGES),
         ({"shots": ShotsConfig(min_clip_s=2.5)}, {"shots", "score", "caption", "encode", "pack"}),
-        ({"shots": ShotsConfig(cut_ratio=2.0)}, {"witness", "shots", "score", "caption", "encode", "pack"}),
+        ({"shots": ShotsConfig(cut_likely=0.4)}, {"witness", "shots", "score", "caption", "encode", "pack"}),
         ({"score": ScoreConfig(scorers=["quality", "tags"])}, {"score", "caption"}),
         ({"caption": ENDPOINT.caption}, {"caption"}),
         ({"pack": PackConfig(crf=31)}, {"encode", "pack"}),
