@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from rushes.tokenizer.bucket import LeakyBucket, Level
@@ -32,7 +32,7 @@ def plan(
     Args:
         tokenizer: Whose rates are chosen.
         read: Opens the clip at its beginning; segments are on the tokenizer's device.
-        budget: Latents that the clip may have.
+        budget: Latents that the clip may have, or their price.
         scorer: Predicts the distortions of this tokenizer; None measures them.
 
     Raises:
@@ -42,21 +42,41 @@ def plan(
     if not budget.limited:
         lengths = tuple(len(times_s) for times_s, _ in read())
         return (rates[0],) * len(lengths), lengths, read()
+    held: list[UInt8[np.ndarray, "t h w 3"]] = []
+    table, times_s = distortions(tokenizer, read(), scorer, held)
+    chosen = choose(rates, table, budget, duration_s(list(chain.from_iterable(times_s))))
+    lengths = tuple(map(len, times_s))
     if scorer is None:
-        noted: list[list[float]] = []
-        table = measure(tokenizer, _noting(read(), noted))
-        lengths = tuple(map(len, noted))
-        return choose(rates, table, budget, duration_s(list(chain.from_iterable(noted)))), lengths, read()
-    held, rows = [], []
-    for times_s, video in read():
-        held.append((times_s, to_pictures(video)))
-        rows.append(predict(scorer, held[-1][1]))
-    lengths = tuple(len(times_s) for times_s, _ in held)
-    table = RateDistortion(costs=costs(lengths, rates), distortion=np.array(rows).reshape(-1, len(rates)))
-    duration = duration_s([time_s for times_s, _ in held for time_s in times_s])
+        return chosen, lengths, read()
     device = tokenizer.latent_mean.device
-    segments = ((times_s, to_video(pictures).to(device)) for times_s, pictures in held)
-    return choose(rates, table, budget, duration), lengths, segments
+    videos = (to_video(pictures).to(device) for pictures in held)
+    return chosen, lengths, zip(times_s, videos, strict=True)
+
+
+def distortions(
+    tokenizer: Tokenizer, segments: Iterable[Segment], scorer: Scorer | None = None,
+    held: list[UInt8[np.ndarray, "t h w 3"]] | None = None,
+) -> tuple[RateDistortion, list[list[float]]]:  # fmt: skip
+    """Return what each segment of a clip costs and loses at each rate, and the times of its frames in seconds.
+
+    Args:
+        tokenizer: Whose rates they are.
+        segments: The clip, on the tokenizer's device; one segment is in memory at a time.
+        scorer: Predicts the distortions of this tokenizer; None measures them.
+        held: Where given, predicting puts the pictures of all segments there.
+    """
+    noted: list[list[float]] = []
+    if scorer is None:
+        return measure(tokenizer, _noting(segments, noted)), noted
+    rows = []
+    for video in _noting(segments, noted):
+        pictures = to_pictures(video)
+        rows.append(predict(scorer, pictures))
+        if held is not None:
+            held.append(pictures)
+    rates = tokenizer.config.rates
+    found = np.array(rows).reshape(-1, len(rates))
+    return RateDistortion(costs=costs([len(times_s) for times_s in noted], rates), distortion=found), noted
 
 
 def streamed(
@@ -76,7 +96,7 @@ def streamed(
         yield (times_s, video), scorer.rates[option], level
 
 
-def _noting(segments: Iterator[Segment], noted: list[list[float]]) -> Iterator[Tensor]:
+def _noting(segments: Iterable[Segment], noted: list[list[float]]) -> Iterator[Tensor]:
     """Yield the videos of segments and note the times of their frames."""
     for times_s, video in segments:
         noted.append(times_s)

@@ -35,7 +35,7 @@ def _latents_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("run", type=str, help="a run with shards")
     tokenizer(parser)
     selection(parser, "whose shards to encode")
-    configured(parser, LatentsConfig)
+    configured(parser, LatentsConfig, {"per_clip": "the budget holds for each clip by itself, not for all together"})
     parser.add_class_arguments(RayConfig, "ray")
 
 
