@@ -58,7 +58,9 @@ def run(
 
     Raises:
         ValueError: there is no such tokenizer, the run has no shards, or the settings are none.
-        RuntimeError: not one clip could be encoded.
+        BudgetError: the budget is below the minimum of all clips together, which the message names.
+        RuntimeError: not one clip could be encoded, or the shards changed meanwhile.
+        StorageError: another process makes latents of the run.
     """
     _check(config)
     run_ = run_.rstrip("/")
@@ -70,22 +72,10 @@ def run(
         ledger=ledger.snapshot(), root=root, selection=root.rsplit("/", 1)[-1], model=model, config=config,
         tokenizer=print_, scorer=scorer_fingerprint(model, print_, config), ray=ray, reporter=reporter or Reporter(),
     )  # fmt: skip
-    price, rates = work.priced()
-    made_of = {name: work.made_of(name, rates.get(name)) for name in work.shards}
-    work.encode(made_of, rates)
-    for row in failures(run_, work.selection)[:SHOWN]:
-        log.warning("latents   failed: %s %s: %s; %s", row["uri"], row["key"] or "", row["reason"], row["remedy"])
-    where = ds.field("selection") == work.selection
-    made = work.tidy(made_of).read("latents", ["shard"], where=where)["shard"].to_pylist()
-    if work.shards and not made:
-        raise RuntimeError(f"not one clip of {root} could be encoded; run `rushes verify --full {run_}`")
-    manifest = shards.write_manifest(
-        work.out, [shards.read_info(work.out, shard) for shard in made], kind="latents",
-        fingerprint=fingerprint(FORMAT, print_, work.scorer, config),
-        extra={"tokenizer": print_, "selection": work.selection, **price},
-    )  # fmt: skip
-    shards.prune(work.out, manifest)
-    return manifest
+    with storage.alone(f"{run_}/latents"):
+        for folder in ("latents", "ledger/rates", "ledger/latents"):
+            storage.sweep(f"{run_}/{folder}")
+        return work.done()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +101,7 @@ class _Work:
         return f"{self.ledger.run}/latents/{self.selection}"
 
     @cached_property
-    def shards(self) -> dict[str, shards.ShardInfo]:
+    def packed(self) -> dict[str, shards.ShardInfo]:
         """The clip shards by the name of their unit."""
         found = shards.read_manifest(self.root).shards
         return {f"{self.selection}.{shard.path.removesuffix('.tar').replace('/', '-')}": shard for shard in found}
@@ -120,16 +110,36 @@ class _Work:
     def looks(self) -> dict[str, str]:
         """By unit the fingerprint of its part of `rates`."""
         common = (FORMAT, self.tokenizer, self.scorer, self.config.side_px)
-        return {name: fingerprint(*common, shard.sha256) for name, shard in self.shards.items()}
+        return {name: fingerprint(*common, shard.sha256) for name, shard in self.packed.items()}
 
     @cached_property
     def failed(self) -> set[str]:
         """The units of which some clips failed before."""
         return {part.unit.removeprefix("latents-") for part in self.ledger.parts("errors")}
 
+    def done(self) -> shards.Manifest:
+        """Do both passes; return the manifest of the latents."""
+        price, rates = self.priced()
+        made_of = {name: self.made_of(name, rates.get(name)) for name in self.packed}
+        self.encode(made_of, rates)
+        for row in failures(self.ledger.run, self.selection)[:SHOWN]:
+            log.warning("latents   failed: %s %s: %s; %s", row["uri"], row["key"] or "", row["reason"], row["remedy"])
+        where = ds.field("selection") == self.selection
+        made = self.tidy(made_of).read("latents", ["shard"], where=where)["shard"].to_pylist()
+        if self.packed and not made:
+            look = f"rushes verify --full {self.ledger.run}"
+            raise RuntimeError(f"not one clip of {self.root} could be encoded; run `{look}`")
+        manifest = shards.write_manifest(
+            self.out, [shards.read_info(self.out, shard) for shard in made], kind="latents",
+            fingerprint=fingerprint(FORMAT, self.tokenizer, self.scorer, self.config),
+            extra={"tokenizer": self.tokenizer, "selection": self.selection, **price},
+        )  # fmt: skip
+        shards.prune(self.out, manifest)
+        return manifest
+
     def made_of(self, name: str, rates: str | None) -> str:
         """Return the fingerprint of a latent shard: of its clips' rates, where these were chosen over all clips."""
-        common, shard = (FORMAT, self.tokenizer), self.shards[name].sha256
+        common, shard = (FORMAT, self.tokenizer), self.packed[name].sha256
         if rates is not None:
             return fingerprint(*common, self.config.side_px, shard, rates)
         return fingerprint(*common, self.scorer, self.config, shard)
@@ -139,7 +149,7 @@ class _Work:
         if not self.config.together:
             return {} if self.config.lam is None else {"lam": self.config.lam}, {}
         self._look()
-        if shards.read_manifest(self.root).shards != list(self.shards.values()):
+        if shards.read_manifest(self.root).shards != list(self.packed.values()):
             raise RuntimeError(f"the shards of {self.root} changed meanwhile; run the same command again")
         parts = {name: self.ledger.part("rates", name, look) for name, look in self.looks.items()}
         with self.reporter.work("budget"):
@@ -154,7 +164,7 @@ class _Work:
         pending = [
             {"unit": name, "shard": shard.path, "todo": ["rates"], "prints": {"rates": self.looks[name]},
              "stale": self._stale(rates=name)}
-            for name, shard in self.shards.items() if (name, self.looks[name]) not in there or name in self.failed
+            for name, shard in self.packed.items() if (name, self.looks[name]) not in there or name in self.failed
         ]  # fmt: skip
         settings = RatesJob(
             selection=self.selection, model=self.model, side_px=self.config.side_px,
@@ -171,7 +181,7 @@ class _Work:
             {"unit": name, "shard": shard.path, "todo": ["latents"], "remedy": remedy, "rates": rates.get(name),
              "prints": {"rates": self.looks[name], "latents": made_of[name], "errors": {"latents": made_of[name]}},
              "stale": self._stale(latents=name, errors=f"latents-{name}")}
-            for name, shard in self.shards.items()
+            for name, shard in self.packed.items()
             if (name, made_of[name]) not in done or not {shard.path, shard.sidecar} <= held
         ]  # fmt: skip
         if pending:
@@ -185,7 +195,7 @@ class _Work:
         return {table: [vars(part) for part in self.ledger.parts(table, unit)] for table, unit in units.items()}
 
     def _leg(self, name: str, settings: Any, pending: list[Row]) -> None:
-        before = len(self.shards) - len(pending)
+        before = len(self.packed) - len(pending)
         if not pending:
             self.reporter.skipped(name, before)
             return

@@ -9,6 +9,8 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from itertools import islice
@@ -17,6 +19,7 @@ from typing import Any
 
 import av
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
@@ -24,6 +27,7 @@ from rushes.pipelines.cli.main import main
 from rushes.pipelines.stages.latents.latents import encode_clip, unpack
 from rushes.pipelines.store import shards
 from rushes.pipelines.store.ledger import Ledger
+from rushes.pipelines.store.tables import TABLES
 from rushes.tokenizer.config import Budget
 from rushes.tokenizer.data import segments, video_frames
 from rushes.tokenizer.metrics import psnr
@@ -175,9 +179,17 @@ def test_one_budget_against_a_fixed_rate_of_as_many_latents(
         )
         rows.append(_row(rate, "fixed", held[rate][0], quality(held[rate][1]), curves, None))
         raw[f"fixed at rate {rate}"] = held[rate][1]
-    show(f"One budget on {len(FILMS)} films, {FRAMES} frames each, {SIDE_PX} px: PSNR of all pixels, and mean over films",
-         ["latents of rate", "rates", "latents", "PSNR, dB", "over fixed", "mean PSNR, dB", "over fixed", "λ"],
-         rows, raw)  # fmt: skip
+    title = f"One budget on {len(FILMS)} films, {FRAMES} frames each, {SIDE_PX} px"
+    head = [
+        "latents of rate",
+        "rates",
+        "latents",
+        "PSNR of all pixels, dB",
+        "over fixed",
+        "mean over films",
+        "over fixed",
+    ]
+    show(title, [*head, "λ"], rows, raw)
 
 
 def _row(
@@ -205,3 +217,50 @@ def _from_others(
         spent, errors = spent + used, errors | found
         raw[f"λ for {half} at rate {rate}"] = {"lam": lam, "latents": used}
     return spent, quality(errors)
+
+
+@pytest.mark.bench
+def test_what_a_million_clips_take(tmp_path: Path, show: Callable[..., None]) -> None:
+    ledger, dice = Ledger(str(tmp_path)), np.random.default_rng(0)
+    segments_, rates = CLIPS // SHARDS * 10, np.array([2, 4, 8, 16], np.int32)
+    keys = pa.array([f"{i:016x}-000000000" for i in range(CLIPS // SHARDS)]).dictionary_encode()
+    for shard in range(SHARDS):
+        rows = {
+            "key": keys.take(pa.array(np.repeat(np.arange(CLIPS // SHARDS), 40))),
+            "shard": pa.DictionaryArray.from_arrays(np.zeros(4 * segments_, np.int32), [f"b/clips-{shard:06d}.tar"]),
+            "segment": pa.array(np.tile(np.repeat(np.arange(10, dtype=np.int32), 4), CLIPS // SHARDS)),
+            "seconds": pa.array(np.full(4 * segments_, 0.5)),
+            "rate": pa.array(np.tile(rates, segments_)),
+            "latents": pa.array(np.tile(16 // rates, segments_)),
+            "distortion": pa.array(
+                (dice.lognormal(0, 1, (segments_, 1)) * [1, 1.3, 1.8, 2.6]).astype(np.float32).ravel()
+            ),
+        }
+        rows |= {name: pa.nulls(4 * segments_, pa.string()) for name in ("tokenizer", "scorer")}
+        ledger.write("rates", f"a.{shard:06d}", pa.table(rows).cast(TABLES["rates"]), "0" * 12, [])
+    done = subprocess.run([sys.executable, "-c", _SPEND, str(tmp_path)], check=True, capture_output=True, text=True)
+    found = json.loads(done.stdout)
+    size = sum(part.stat().st_size for part in (tmp_path / "ledger" / "rates").iterdir())
+    show(f"One budget over 10⁶ clips of 10 segments in {SHARDS} shards",
+         ["λ found in, s of CPU", "peak memory, GB", "table `rates`, GB", "tasks, MB", "spent of the budget"],
+         [[f"{found['seconds']:.0f}", f"{found['peak_gb']:.2f}", f"{size / 1e9:.2f}", f"{found['tasks'] / 1e6:.1f}",
+           f"{found['latents']} of {found['budget']}"]], found)  # fmt: skip
+
+
+CLIPS, SHARDS = 10**6, 1000
+_SPEND = """
+import json, resource, sys, time
+from rushes.pipelines.config import LatentsConfig
+from rushes.pipelines.stages.latents.spend import spend
+from rushes.pipelines.store.ledger import Ledger
+from rushes.pipelines.store.tables import TABLES
+
+ledger = Ledger(sys.argv[1])
+parts = {part.unit: part for part in ledger.parts("rates")}
+began = time.process_time()
+spent = spend(ledger, parts, LatentsConfig(share=0.4))
+print(json.dumps({
+    "seconds": time.process_time() - began, "latents": spent.latents, "budget": spent.budget, "lam": spent.lam,
+    "peak_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, "tasks": sum(map(len, spent.rates.values())),
+}))
+"""

@@ -276,14 +276,14 @@ def test_the_page_tells_where_the_latents_went_and_shows_who_got_most_and_least(
     for index, clips in enumerate([{f"{A}-000000000": [2, 8], f"{B}-000000000": [16, 16]}, {gone: [4, 16]}]):
         samples = []
         for key, rates in clips.items():
-            facts = {"key": key, "rates": rates, "lengths": [16, 9], "frames": 25, "fps": 25.0}
+            own = {"key": key, "rates": rates, "lengths": [16, 9], "frames": 25, "fps": 25.0}
             samples.append(shards.Sample(key, [("npy", b""), ("json", json.dumps(own).encode()), ("txt", b"")]))
         infos.append(shards.write_shard(root, "16x9", "clips", index, samples))
     price = {"lam": 0.0123456, "budget": 18}
     shards.write_manifest(root, infos, kind="latents", fingerprint="test", extra=price)
     page, checker = _page(run)
     assert "17 latents for 75 frames, of a budget of 18 for all clips together (94" in page and "0.01235 (λ)" in page
-    assert "rate 16" in page and "3 segments, 50" in page and "rate 2<" in page and "1 segment, 16.7" in page
+    assert "rate 16" in page and "3 segments, 50" in page and "rate 2<" in page and "1 segment, 17" in page
     most, least = page.index("Most latents a second"), page.index("Fewest latents a second")
     assert most < page.index("10 latents a second, 10 in all; rates 2 8") < least
     assert page.index("2 latents a second, 2 in all; rates 16 16", least) > least
