@@ -48,7 +48,8 @@ def _latents(options: Namespace) -> int:
             selection=options.selection,
         )  # fmt: skip
     name = manifest.extra["selection"]
-    print(f"{manifest.samples} latents in {len(manifest.shards)} shards below {options.run.rstrip('/')}/latents/{name}")
+    where = f"{options.run.rstrip('/')}/latents/{name}"
+    print(f"latents of {manifest.samples} clips in {len(manifest.shards)} shards below {where}")
     return PARTLY if encode_latents.failures(options.run, name) else DONE
 
 

@@ -109,7 +109,7 @@ def encode_clip(
         chosen, _, chunks = plan(tokenizer, read, budget, scorer)
     caches: Caches = {}
     rates, lengths, times_s, found, shape = [], [], [], [], (0, 0)
-    for (times, video), rate in zip(chunks, chosen, strict=False):  # one rate repeats for ever
+    for rate, (times, video) in zip(chosen, chunks, strict=False):  # one rate repeats for ever
         rates.append(rate)
         moments, caches = tokenizer.encode_chunk(video, rate, caches)
         found.append(tokenizer.normed(moments.chunk(2, dim=2)[0])[0].half().cpu())

@@ -63,12 +63,13 @@ def spend(ledger: Ledger, parts: Mapping[str, Part], config: LatentsConfig) -> S
 
     Raises:
         BudgetError: The budget is below the minimum of all clips together; the message names it.
+        ValueError: A distortion is not finite.
     """
     names, hulls, own = [], [], []
     finest = least = 0
     seconds = 0.0
     for name, part in sorted(parts.items()):
-        rows = ledger.read_part(part, "rates", ["segment", "seconds", "rate", "latents", "distortion"])
+        rows = ledger.read_part(part, "rates", ["seconds", "rate", "latents", "distortion"])
         if not len(rows):
             continue
         rate, latents = (rows[column].to_numpy() for column in ("rate", "latents"))

@@ -17,7 +17,6 @@ from rushes.pipelines.config import Allocation
 from rushes.pipelines.stages.stage import Stage
 from rushes.pipelines.stages.unit import Tally, Unit, guard
 from rushes.pipelines.store import shards
-from rushes.pipelines.store.storage import StopsTheRun
 from rushes.pipelines.store.tables import TABLES
 
 Row = dict[str, Any]
@@ -36,10 +35,6 @@ class RatesJob:
     """Fingerprint of the tokenizer."""
     scorer: str
     """Fingerprint of the scorer that predicts; empty where distortion is measured."""
-
-
-class RatesStop(StopsTheRun, ValueError):
-    """The model or the settings are to be looked at, not the shard."""
 
 
 class Rates:
@@ -80,8 +75,6 @@ class Rates:
             (times_s, video.to(device)) for times_s, video in segments(sample["mp4"], own.segment, self.job.side_px)
         )
         table, times_s = distortions(self.tokenizer, read, self.scorer)
-        if not np.isfinite(table.distortion).all():
-            raise RatesStop(f"distortion of clip {sample['__key__']} holds NaN or infinity; train the tokenizer again")
         frames = np.array([len(one) for one in times_s])
         seconds = duration_s([time_s for one in times_s for time_s in one]) * frames / max(frames.sum(), 1)
         count, options = table.costs.shape
