@@ -42,41 +42,38 @@ def plan(
     if not budget.limited:
         lengths = tuple(len(times_s) for times_s, _ in read())
         return (rates[0],) * len(lengths), lengths, read()
-    held: list[UInt8[np.ndarray, "t h w 3"]] = []
-    table, times_s = distortions(tokenizer, read(), scorer, held)
+    if scorer is None:
+        table, times_s = measured(tokenizer, read())
+    else:
+        held = [(times_s, to_pictures(video)) for times_s, video in read()]
+        table, times_s = predicted(scorer, held)
     chosen = choose(rates, table, budget, duration_s(list(chain.from_iterable(times_s))))
     lengths = tuple(map(len, times_s))
     if scorer is None:
         return chosen, lengths, read()
     device = tokenizer.latent_mean.device
-    videos = (to_video(pictures).to(device) for pictures in held)
-    return chosen, lengths, zip(times_s, videos, strict=True)
+    return chosen, lengths, ((times_s, to_video(pictures).to(device)) for times_s, pictures in held)
 
 
-def distortions(
-    tokenizer: Tokenizer, segments: Iterable[Segment], scorer: Scorer | None = None,
-    held: list[UInt8[np.ndarray, "t h w 3"]] | None = None,
-) -> tuple[RateDistortion, list[list[float]]]:  # fmt: skip
+def measured(tokenizer: Tokenizer, segments: Iterable[Segment]) -> tuple[RateDistortion, list[list[float]]]:
     """Return what each segment of a clip costs and loses at each rate, and the times of its frames in seconds.
 
-    Args:
-        tokenizer: Whose rates they are.
-        segments: The clip, on the tokenizer's device; one segment is in memory at a time.
-        scorer: Predicts the distortions of this tokenizer; None measures them.
-        held: Where given, predicting puts the pictures of all segments there.
+    One segment is in memory at a time, and on the tokenizer's device.
     """
     noted: list[list[float]] = []
-    if scorer is None:
-        return measure(tokenizer, _noting(segments, noted)), noted
-    rows = []
-    for video in _noting(segments, noted):
-        pictures = to_pictures(video)
+    return measure(tokenizer, _noting(segments, noted)), noted
+
+
+def predicted(
+    scorer: Scorer, segments: Iterable[tuple[list[float], UInt8[np.ndarray, "t h w 3"]]]
+) -> tuple[RateDistortion, list[list[float]]]:
+    """Return what `measured` returns as the scorer foresees it from pictures, without coding anything."""
+    noted, rows = [], []
+    for times_s, pictures in segments:
+        noted.append(times_s)
         rows.append(predict(scorer, pictures))
-        if held is not None:
-            held.append(pictures)
-    rates = tokenizer.config.rates
-    found = np.array(rows).reshape(-1, len(rates))
-    return RateDistortion(costs=costs([len(times_s) for times_s in noted], rates), distortion=found), noted
+    found = np.array(rows).reshape(-1, len(scorer.rates))
+    return RateDistortion(costs=costs([len(times_s) for times_s in noted], scorer.rates), distortion=found), noted
 
 
 def streamed(

@@ -9,9 +9,9 @@ from rushes.tokenizer import plan as planning
 from rushes.tokenizer.allocate import BudgetError, lagrangian, lam_for
 from rushes.tokenizer.bucket import LeakyBucket, Level
 from rushes.tokenizer.config import Budget, TokenizerConfig
-from rushes.tokenizer.data import segments
+from rushes.tokenizer.data import pictured, segments
 from rushes.tokenizer.model import Tokenizer, fingerprint
-from rushes.tokenizer.plan import Segment, distortions, duration_s, plan, streamed
+from rushes.tokenizer.plan import Segment, duration_s, measured, plan, predicted, streamed
 from rushes.tokenizer.scorer import Scorer
 
 RATES = (2, 4, 8, 16)
@@ -70,10 +70,13 @@ def test_without_a_limit_every_segment_takes_the_lowest_rate(tokenizer, clip_byt
     assert rates == (2, 2, 2) and len(list(chunks)) == 3
 
 
-@pytest.mark.parametrize("predicted", [False, True])
-def test_at_a_price_each_segment_has_the_rate_that_it_has_by_itself(tokenizer, scorer, clip_bytes, predicted):
-    used = scorer if predicted else None
-    table, times = distortions(tokenizer, segments(clip_bytes, 16, 28), used)
+@pytest.mark.parametrize("asked", [False, True])
+def test_at_a_price_each_segment_has_the_rate_that_it_has_by_itself(tokenizer, scorer, clip_bytes, asked):
+    used = scorer if asked else None
+    found = (
+        predicted(scorer, pictured(clip_bytes, 16, 28)) if used else measured(tokenizer, segments(clip_bytes, 16, 28))
+    )
+    table, times = found
     lam = lam_for(table.distortion, table.costs, 8)
     rates, lengths, _ = plan(tokenizer, Reader(clip_bytes), Budget(lam=lam), used)
     assert rates == tuple(RATES[option] for option in lagrangian(table.distortion, table.costs, lam))
@@ -81,13 +84,6 @@ def test_at_a_price_each_segment_has_the_rate_that_it_has_by_itself(tokenizer, s
     assert lengths == tuple(map(len, times)) == (16, 16, 5)
     dear, _, _ = plan(tokenizer, Reader(clip_bytes), Budget(lam=1e9), used)
     assert dear[:2] == (16, 16), "and of the last 5 frames, which take a latent at 8, too, the better one"
-
-
-def test_predicting_holds_pictures_only_where_they_are_wanted(tokenizer, scorer, clip_bytes):
-    held: list = []
-    wanted, _ = distortions(tokenizer, segments(clip_bytes, 16, 28), scorer, held)
-    found, _ = distortions(tokenizer, segments(clip_bytes, 16, 28), scorer)
-    assert len(held) == 3 and (found.distortion == wanted.distortion).all()
 
 
 @pytest.mark.parametrize("predicted", [False, True])

@@ -67,14 +67,16 @@ class Rates:
 
     def _rows(self, shard: str, sample: Row) -> Iterator[pa.Table]:
         """Yield the rows of a clip: its segments in order, of each its rates in the tokenizer's order."""
-        from rushes.tokenizer.data import segments
-        from rushes.tokenizer.plan import distortions, duration_s
+        from rushes.tokenizer.data import pictured, to_video
+        from rushes.tokenizer.plan import duration_s, measured, predicted
 
-        device, own = self.tokenizer.latent_mean.device, self.tokenizer.config
-        read = (
-            (times_s, video.to(device)) for times_s, video in segments(sample["mp4"], own.segment, self.job.side_px)
-        )
-        table, times_s = distortions(self.tokenizer, read, self.scorer)
+        own, read = self.tokenizer.config, pictured(sample["mp4"], self.tokenizer.config.segment, self.job.side_px)
+        if self.scorer is None:
+            device = self.tokenizer.latent_mean.device
+            videos = ((times_s, to_video(pictures).to(device)) for times_s, pictures in read)
+            table, times_s = measured(self.tokenizer, videos)
+        else:
+            table, times_s = predicted(self.scorer, read)
         frames = np.array([len(one) for one in times_s])
         seconds = duration_s([time_s for one in times_s for time_s in one]) * frames / max(frames.sum(), 1)
         count, options = table.costs.shape
