@@ -109,7 +109,7 @@ def _lead(found: Spent, told: Mapping[str, Any]) -> str:
     if "budget" in told:
         text += f", of a budget of {number(told['budget'])} for all clips together ({share(total, told['budget'])})"
     if "lam" in told:
-        text += f"; each saves a squared error of {told['lam']:.4g} (λ) at least"
+        text += f"; λ, the squared error that a latent must save, is {told['lam']:.4g}"
     return f"{text}. A rate is the number of frames for each latent of a segment."
 
 
