@@ -12,6 +12,7 @@ from typing import Literal
 
 STAGES = ("sources", "scan", "witness", "shots", "score", "match", "select", "caption", "encode", "pack")
 """All stages in the order of the job, as `--through` takes them; `engine/job.py` says which form a leg."""
+Allocation = Literal["auto", "measured", "predicted"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,13 +172,24 @@ class LatentsConfig:
     side_px: int = 256
     """Clips are shrunk so that the shorter side has this many pixels; 0 keeps their size."""
     share: float = 0.4
-    """Latents that a clip may have, as a share of what the lowest rate would take; 0 means no limit, and nothing is
-    measured."""
+    """Latents that all clips of the selection may have together, as a share of what the lowest rate would take; 0 means
+    no limit, and nothing is measured."""
     per_second: float = 0.0
-    """Latents that a clip may have for each of its seconds, with share=0; 0 means no limit."""
-    allocation: Literal["auto", "measured", "predicted"] = "auto"
+    """Latents that they may have for each of their seconds, with share=0; 0 means no limit."""
+    per_clip: bool = False
+    """The budget holds for each clip by itself."""
+    lam: float | None = None
+    """λ in place of a budget: the squared error that one latent must save. Each clip's rates depend on that clip alone,
+    and it is looked at once: for streams and data sets that grow. `rushes tokenizer eval` tells which λ spends which
+    share at which side_px."""
+    allocation: Allocation = "auto"
     """measured: each clip is coded at every rate first; predicted: the model's scorer foresees what each segment loses,
     many times faster; auto: predicted where the model has a scorer."""
+
+    @property
+    def together(self) -> bool:
+        """Whether one budget is shared out over all clips."""
+        return self.lam is None and not self.per_clip and bool(self.share or self.per_second)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -292,7 +292,7 @@ class EvalConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """How many latents a clip may have. Give one; with none every segment takes the lowest rate number."""
+    """How many latents a clip may have, or at what price. Give one, or every segment takes the lowest rate number."""
 
     share: float = 0.0
     """Share of the latents that the lowest rate number would take, such as 0.6; 0 means no limit."""
@@ -300,19 +300,26 @@ class Budget:
     """Latents in all; 0 means no limit."""
     per_second: float = 0.0
     """Latents for each second of the clip; 0 means no limit."""
+    lam: float | None = None
+    """λ in place of a number: the squared error (range [-1, 1], mean over pixels, summed over frames) that one latent
+    must save; `rushes tokenizer eval` tells which λ spends which share. 0 takes all latents that save anything."""
 
     def __post_init__(self):
-        given = sum(map(bool, (self.share, self.latents, self.per_second)))
+        if self.lam is not None and not 0 <= self.lam < math.inf:
+            raise ValueError(
+                f"lam={self.lam} must be an error for a latent, 0 or more; `rushes tokenizer eval` tells some"
+            )
+        given = sum((*map(bool, (self.share, self.latents, self.per_second)), self.lam is not None))
         if not 0 <= self.share <= 1 or self.latents < 0 or not 0 <= self.per_second < math.inf or given > 1:
             raise ValueError(
-                f"{self} is no budget: give one of share between 0 and 1, latents ≥ 1, per_second > 0, and 0 for the "
-                "others"
+                f"{self} is no budget: give one of share between 0 and 1, latents ≥ 1, per_second > 0 or lam, and "
+                "nothing for the others"
             )
 
     @property
     def limited(self) -> bool:
-        """Whether there is a limit at all."""
-        return bool(self.share or self.latents or self.per_second)
+        """Whether there is a limit or a price at all."""
+        return bool(self.share or self.latents or self.per_second or self.lam is not None)
 
 
 @dataclass(frozen=True, kw_only=True)

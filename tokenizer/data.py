@@ -93,6 +93,13 @@ def segments(
     clip: bytes | str, length: int, side_px: int = 0
 ) -> Iterator[tuple[list[float], Float[Tensor, "1 3 t h w"]]]:
     """Yield times and video in [-1, 1] of each segment: at most `length` frames, fewer before a cut and at the end."""
+    return ((times_s, to_video(pictures)) for times_s, pictures in pictured(clip, length, side_px))
+
+
+def pictured(
+    clip: bytes | str, length: int, side_px: int = 0
+) -> Iterator[tuple[list[float], UInt8[np.ndarray, "t h w 3"]]]:
+    """Yield times and 8-bit RGB pictures of each of `segments`."""
     taken: list[tuple[float, np.ndarray]] = []
     cuts = Cuts()
     for time_s, picture in video_frames(clip, side_px):
@@ -104,8 +111,8 @@ def segments(
         yield _segment(taken)
 
 
-def _segment(taken: list[tuple[float, np.ndarray]]) -> tuple[list[float], Float[Tensor, "1 3 t h w"]]:
-    return [time_s for time_s, _ in taken], to_video(np.stack([picture for _, picture in taken]))
+def _segment(taken: list[tuple[float, np.ndarray]]) -> tuple[list[float], UInt8[np.ndarray, "t h w 3"]]:
+    return [time_s for time_s, _ in taken], np.stack([picture for _, picture in taken])
 
 
 def read_video(clip: bytes | str, side_px: int = 0) -> tuple[list[float], Float[Tensor, "1 3 t h w"]]:
@@ -117,7 +124,8 @@ def read_video(clip: bytes | str, side_px: int = 0) -> tuple[list[float], Float[
     taken = list(video_frames(clip, side_px))
     if not taken:
         raise ClipError("the clip has no frames; shards of clips come from `rushes curate`")
-    return _segment(taken)
+    times_s, pictures = _segment(taken)
+    return times_s, to_video(pictures)
 
 
 class Cuts:

@@ -2,7 +2,8 @@
 
     rushes tokenizer eval RUN/tokenizer/model CLIPS… --out RUN/tokenizer/eval
 
-Writes `metrics.json` and `rate-distortion.svg`. Every point of a curve is a clip coded again with the rates chosen, no
+Writes `metrics.json` and `rate-distortion.svg`, and tells the λ that spends a share of the latents on these clips, for
+`rushes latents --lam` at the same `--side_px`. Every point of a curve is a clip coded again with the rates chosen, no
 sum of what was measured at fixed rates. Memory holds one clip at a time.
 """
 
@@ -21,7 +22,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from rushes.pipelines.store import shards, storage
-from rushes.tokenizer.allocate import allocate, monotone
+from rushes.tokenizer.allocate import allocate, lam_for, monotone
 from rushes.tokenizer.baselines import by_motion, by_ssim, by_tuned_ssim, held_ssim, motion
 from rushes.tokenizer.config import EvalConfig, Tell, silent
 from rushes.tokenizer.data import ClipError, segments, to_pictures
@@ -39,6 +40,8 @@ MOTION_LIMITS, SSIM_LIMITS = (0.06, 0.03, 0.015), (0.95, 0.95, 0.95)
 """Thresholds of the baselines for the second and higher rates: ours, for want of published ones."""
 SHARES = (0.15, 0.1875, 0.25, 0.375, 0.5, 0.75, 1.0)
 """Budgets of the curves, as shares of what the lowest rate takes."""
+PRICED = (1 / 8, 3 / 16, 1 / 4, 3 / 8, 1 / 2, 3 / 4, 1.0)
+"""Shares of which λ is told."""
 Segments = list[Float[Tensor, "1 3 t h w"]]
 
 
@@ -237,6 +240,23 @@ def plans(tokenizer: Tokenizer, studies: Sequence[Study]) -> Plan:
     return found
 
 
+def prices(studies: Sequence[Study]) -> dict[str, list[dict[str, float]]]:
+    """Return λ for shares of what the lowest rate takes over all clips, by measured and by predicted distortions.
+
+    A share that is below the minimum has the λ of the minimum.
+    """
+    cost = np.concatenate([one.measured.costs for one in studies])
+    found = {"measured": np.concatenate([one.measured.distortion for one in studies])}
+    predicted = [one.predicted for one in studies if one.predicted is not None]
+    if predicted:
+        found["predicted"] = np.concatenate(predicted)
+    least, most = int(cost.min(axis=1).sum()), int(cost.max(axis=1).sum())
+    return {
+        name: [{"share": share, "lam": lam_for(loss, cost, max(int(share * most + 1e-9), least))} for share in PRICED]
+        for name, loss in found.items()
+    }
+
+
 def _most(studies: Sequence[Study]) -> int:
     return sum(int(one.measured.costs[:, 0].sum()) for one in studies)
 
@@ -264,7 +284,7 @@ def summary(tokenizer: Tokenizer, studies: Sequence[Study], made: Plan, config: 
         )  # fmt: skip
     return {
         "fingerprint": fingerprint(tokenizer), "config": asdict(config), "clips": len(studies), "frames": frames,
-        "by_rate": by_rate, "by_kind": by_kind, "curves": curves,
+        "by_rate": by_rate, "by_kind": by_kind, "curves": curves, "lam": prices(studies),
         "each": [
             {"clip": one.clip.name, "kind": one.clip.kind, "frames": one.frames,
              "by_rate": {str(rate): figures for rate, figures in one.by_rate.items()},
@@ -314,4 +334,7 @@ def lines_of(found: dict[str, Any]) -> list[str]:
     for method, points in found["curves"].items():
         shown = "  ".join(f"{point['share']:.3g}: {point['psnr']:.2f}" for point in points)
         lines.append(f"{method:<22}{shown}")
+    for name, points in found["lam"].items():
+        shown = "  ".join(f"{point['share']:.4g}: {point['lam']:.4g}" for point in points)
+        lines.append(f"{f'λ of a share, {name}':<22}{shown}")
     return lines

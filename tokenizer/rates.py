@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from rushes.tokenizer.allocate import allocate, limit, monotone
+from rushes.tokenizer.allocate import allocate, lagrangian, limit, monotone
 from rushes.tokenizer.config import Budget
 from rushes.tokenizer.layers import Caches
 from rushes.tokenizer.model import Tokenizer
@@ -60,12 +60,14 @@ def costs(lengths: Sequence[int], rates: Sequence[int]) -> Int[np.ndarray, "segm
 
 
 def choose(rates: Sequence[int], table: RateDistortion, budget: Budget, duration_s: float) -> tuple[int, ...]:
-    """Return the best rates of a clip of `duration_s` seconds under a budget.
+    """Return the best rates of a clip of `duration_s` seconds under a budget, or of each segment at its λ.
 
     Raises:
         BudgetError: The budget is below the clip's minimum; the message names it.
         ValueError: A distortion is not finite.
     """
+    if budget.lam is not None:
+        return tuple(rates[option] for option in lagrangian(table.distortion, table.costs, budget.lam))
     picked = allocate(monotone(table.distortion, table.costs), table.costs, limit(budget, table.costs, duration_s))
     return tuple(rates[option] for option in picked)
 
