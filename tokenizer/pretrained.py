@@ -54,7 +54,7 @@ def check_video(video: Tensor, factor_t: int, factor_s: int) -> None:
     if t % factor_t != 1 or h % factor_s or w % factor_s:
         raise ValueError(
             f"{t} frames of {h}×{w} do not fit a VAE that takes 1 + {factor_t}·n frames and sides in multiples of "
-            f"{factor_s}; tokenizer.frozen takes any"
+            f"{factor_s}; what tokenizer.codec loads takes any"
         )
 
 
