@@ -24,11 +24,12 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset
 
 from rushes.dit.config import TrainConfig
-from rushes.dit.data import LatentError, Packed, Round
+from rushes.dit.data import LatentError, Packed, Round, require_same
 from rushes.dit.model import save
 from rushes.dit.module import FlowModule
 from rushes.dit.statistics import Statistics, statistics
 from rushes.pipelines.store import ledger, shards, storage
+from rushes.tokenizer.codec import OURS
 from rushes.tokenizer.config import Tell, silent
 
 FIGURES = ("loss", "probe_loss", "lr", "tokens_per_s")
@@ -75,17 +76,19 @@ def _claim(folder: Path, config: TrainConfig, facts: Statistics, latents: str) -
         k: v for k, v in asdict(config).items() if k not in ("steps", "log_every", "save_every", "workers", "device")
     }
     content = ledger.fingerprint([shard.sha256 for shard in shards.read_manifest(latents).shards])
-    record = json.loads(json.dumps({"train": settings, "tokenizer": facts.fingerprint, "latents": content}))
+    whose = {"tokenizer": facts.fingerprint, "tokenizer_name": facts.tokenizer}
+    record = json.loads(json.dumps({"train": settings, **whose, "latents": content}))
     path = folder / "train.json"
     if path.exists():
         found = json.loads(path.read_text())
+        trained = found.get("tokenizer_name", OURS), found["tokenizer"]
+        require_same(str(folder), trained, (facts.tokenizer, facts.fingerprint), f"{latents} are those of")
         changed = [
             name
             for name in {**record["train"], **found["train"]}
             if record["train"].get(name) != found["train"].get(name)
         ]
-        others = {"tokenizer": "another tokenizer", "latents": "other latents"}
-        changed += [phrase for name, phrase in others.items() if record[name] != found.get(name)]
+        changed += ["other latents"] if record["latents"] != found.get("latents") else []
         if changed:
             raise ValueError(
                 f"{folder} holds a run with other settings ({', '.join(changed)}); "
@@ -214,6 +217,7 @@ class Keeper(L.Callback):
             part.replace(self.folder / "checkpoint.ckpt")
             about = {
                 "tokenizer": self.facts.fingerprint,
+                "tokenizer_name": self.facts.tokenizer,
                 "typical": self.facts.typical,
                 "captioned": self.facts.captioned,
             }

@@ -90,22 +90,27 @@ def _decoded(clip: bytes | str) -> Iterator[tuple[float, VideoFrame]]:
 
 
 def segments(
-    clip: bytes | str, length: int, side_px: int = 0
+    clip: bytes | str, length: int | Iterator[int], side_px: int = 0
 ) -> Iterator[tuple[list[float], Float[Tensor, "1 3 t h w"]]]:
-    """Yield times and video in [-1, 1] of each segment: at most `length` frames, fewer before a cut and at the end."""
+    """Yield times and video in [-1, 1] of each segment: at most `length` frames, fewer before a cut and at the end.
+
+    An iterator gives the frames of each segment in turn, and cuts are not looked for.
+    """
     return ((times_s, to_video(pictures)) for times_s, pictures in pictured(clip, length, side_px))
 
 
 def pictured(
-    clip: bytes | str, length: int, side_px: int = 0
+    clip: bytes | str, length: int | Iterator[int], side_px: int = 0
 ) -> Iterator[tuple[list[float], UInt8[np.ndarray, "t h w 3"]]]:
     """Yield times and 8-bit RGB pictures of each of `segments`."""
     taken: list[tuple[float, np.ndarray]] = []
-    cuts = Cuts()
+    cuts = Cuts() if isinstance(length, int) else None
+    lengths = itertools.repeat(length) if isinstance(length, int) else length
+    most = next(lengths)
     for time_s, picture in video_frames(clip, side_px):
-        if cuts.before(picture) or len(taken) == length:
+        if (cuts is not None and cuts.before(picture)) or len(taken) == most:
             yield _segment(taken)
-            taken = []
+            taken, most = [], next(lengths)
         taken.append((time_s, picture))
     if taken:
         yield _segment(taken)

@@ -24,11 +24,12 @@ from torch import Tensor
 from rushes.pipelines.store import shards, storage
 from rushes.tokenizer.allocate import allocate, lam_for, monotone
 from rushes.tokenizer.baselines import by_motion, by_ssim, by_tuned_ssim, held_ssim, motion
+from rushes.tokenizer.codec import AnyTokenizer, fingerprint, load, segments, stream_again
 from rushes.tokenizer.config import EvalConfig, Tell, silent
-from rushes.tokenizer.data import ClipError, segments, to_pictures
+from rushes.tokenizer.data import ClipError, to_pictures
 from rushes.tokenizer.losses import FeatureDistance
 from rushes.tokenizer.metrics import WINDOW, flicker, psnr, ssim
-from rushes.tokenizer.model import Tokenizer, counts, fingerprint, load, stream_again
+from rushes.tokenizer.model import counts
 from rushes.tokenizer.plots import Line, chart
 from rushes.tokenizer.rates import RateDistortion, costs, measure
 from rushes.tokenizer.scorer import Scorer, predict, scorer_for
@@ -37,7 +38,7 @@ log = logging.getLogger(__name__)
 KINDS = ((0.01, "still"), (0.05, "slow"), (0.2, "moderate"), (float("inf"), "fast"))
 """Kinds of motion by the clip's measured motion, in widths per second, below which they end."""
 MOTION_LIMITS, SSIM_LIMITS = (0.06, 0.03, 0.015), (0.95, 0.95, 0.95)
-"""Thresholds of the baselines for the second and higher rates: ours, for want of published ones."""
+"""Thresholds of the baselines for the highest three rates: ours, for want of published ones."""
 SHARES = (0.15, 0.1875, 0.25, 0.375, 0.5, 0.75, 1.0)
 """Budgets of the curves, as shares of what the lowest rate takes."""
 PRICED = (1 / 8, 3 / 16, 1 / 4, 3 / 8, 1 / 2, 3 / 4, 1.0)
@@ -85,7 +86,7 @@ def evaluate(model: str, sources: Sequence[str], out: str, config: EvalConfig, t
     """Evaluate a tokenizer on clips; return and write what was found.
 
     Args:
-        model: folder of a saved tokenizer, or `shipped`.
+        model: a tokenizer's name, see `codec.load`.
         sources: roots of clip shards, or video files; clips it was not trained on, or the figures say nothing.
         out: folder to write to.
         config: sizes and limits.
@@ -145,9 +146,9 @@ def find(sources: Sequence[str]) -> Iterator[Clip]:
             yield Clip(name=sample["__key__"], data=sample["mp4"], kind=kind)
 
 
-def opened(tokenizer: Tokenizer, clip: Clip, config: EvalConfig) -> Segments:
+def opened(tokenizer: AnyTokenizer, clip: Clip, config: EvalConfig) -> Segments:
     """Return the segments of a clip. Raises ClipError where it has none."""
-    chunks = segments(clip.data, tokenizer.config.segment, config.side_px)
+    chunks = segments(tokenizer, clip.data, config.side_px)
     within = takewhile(lambda chunk: chunk[0][0] < config.max_seconds, chunks)
     found = [video.to(tokenizer.latent_mean.device) for _, video in within]
     if not found:
@@ -156,7 +157,9 @@ def opened(tokenizer: Tokenizer, clip: Clip, config: EvalConfig) -> Segments:
 
 
 @torch.no_grad()
-def study(tokenizer: Tokenizer, feature: FeatureDistance, scorer: Scorer | None, clip: Clip, video: Segments) -> Study:
+def study(
+    tokenizer: AnyTokenizer, feature: FeatureDistance, scorer: Scorer | None, clip: Clip, video: Segments
+) -> Study:
     """Return what a clip costs and loses at each rate."""
     rates = tokenizer.config.rates
     large = min(video[0].shape[-2:]) >= WINDOW
@@ -185,7 +188,7 @@ def study(tokenizer: Tokenizer, feature: FeatureDistance, scorer: Scorer | None,
 
 
 @torch.no_grad()
-def recode(tokenizer: Tokenizer, one: Study, video: Segments, rates: tuple[int, ...]) -> float:
+def recode(tokenizer: AnyTokenizer, one: Study, video: Segments, rates: tuple[int, ...]) -> float:
     """Return the squared error of a clip under some rates, coding it unless that was done."""
     if rates not in one.coded:
         pairs = zip(video, stream_again(tokenizer, zip(video, rates, strict=True)), strict=True)
@@ -197,7 +200,7 @@ Plan = dict[tuple[str, float], list[tuple[int, ...]]]
 """Rates of every clip by method and budget, the budget as a share of what the lowest rate takes."""
 
 
-def plans(tokenizer: Tokenizer, studies: Sequence[Study]) -> Plan:
+def plans(tokenizer: AnyTokenizer, studies: Sequence[Study]) -> Plan:
     """Return what each method chooses under each budget.
 
     `adaptive` has a budget for each clip, as have `motion`, `ssim`, `tuned ssim`, `predicted` (the scorer's) and the
@@ -205,6 +208,7 @@ def plans(tokenizer: Tokenizer, studies: Sequence[Study]) -> Plan:
     one budget out over all of them, and `tuned ssim, all clips` has the one best set of thresholds for all.
     """
     rates = np.array(tokenizer.config.rates)
+    calm, similar = (limits[len(limits) + 1 - len(rates) :] for limits in (MOTION_LIMITS, SSIM_LIMITS))
     found: Plan = {}
     for i, rate in enumerate(tokenizer.config.rates):
         share = sum(one.measured.costs[:, i].sum() for one in studies) / _most(studies)
@@ -217,8 +221,8 @@ def plans(tokenizer: Tokenizer, studies: Sequence[Study]) -> Plan:
             budget = max(round(share * int(cost[:, 0].sum())), int(cost.min(axis=1).sum()))
             ways: dict[str, list[int]] = {
                 "adaptive": allocate(loss, cost, budget),
-                "motion": by_motion(one.motions, cost, MOTION_LIMITS, budget),
-                "ssim": by_ssim(one.similarity, cost, SSIM_LIMITS, budget),
+                "motion": by_motion(one.motions, cost, calm, budget),
+                "ssim": by_ssim(one.similarity, cost, similar, budget),
                 "tuned ssim": by_tuned_ssim(one.similarity, loss, cost, budget)[0],
             }
             if one.predicted is not None:
@@ -261,7 +265,7 @@ def _most(studies: Sequence[Study]) -> int:
     return sum(int(one.measured.costs[:, 0].sum()) for one in studies)
 
 
-def summary(tokenizer: Tokenizer, studies: Sequence[Study], made: Plan, config: EvalConfig) -> dict[str, Any]:
+def summary(tokenizer: AnyTokenizer, studies: Sequence[Study], made: Plan, config: EvalConfig) -> dict[str, Any]:
     """Return the record of an evaluation: means over clips by rate and kind of motion, curves, and every clip."""
     frames = sum(one.frames for one in studies)
     by_rate = {str(rate): _mean([one.by_rate[rate] for one in studies]) for rate in tokenizer.config.rates}

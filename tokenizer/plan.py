@@ -10,9 +10,9 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from rushes.tokenizer.bucket import LeakyBucket, Level
+from rushes.tokenizer.codec import AnyTokenizer
 from rushes.tokenizer.config import Budget
 from rushes.tokenizer.data import to_pictures, to_video
-from rushes.tokenizer.model import Tokenizer
 from rushes.tokenizer.rates import RateDistortion, choose, costs, measure
 from rushes.tokenizer.scorer import Scorer, predict
 
@@ -21,7 +21,7 @@ Segment = tuple[list[float], Float[Tensor, "1 3 t h w"]]
 
 
 def plan(
-    tokenizer: Tokenizer, read: Callable[[], Iterator[Segment]], budget: Budget, scorer: Scorer | None = None
+    tokenizer: AnyTokenizer, read: Callable[[], Iterator[Segment]], budget: Budget, scorer: Scorer | None = None
 ) -> tuple[tuple[int, ...], tuple[int, ...], Iterator[Segment]]:
     """Return the rate of each segment of a clip, the frames of each, and the segments.
 
@@ -55,7 +55,7 @@ def plan(
     return chosen, lengths, ((times_s, to_video(pictures).to(device)) for times_s, pictures in held)
 
 
-def measured(tokenizer: Tokenizer, segments: Iterable[Segment]) -> tuple[RateDistortion, list[list[float]]]:
+def measured(tokenizer: AnyTokenizer, segments: Iterable[Segment]) -> tuple[RateDistortion, list[list[float]]]:
     """Return what each segment of a clip costs and loses at each rate, and the times of its frames in seconds.
 
     One segment is in memory at a time, and on the tokenizer's device.

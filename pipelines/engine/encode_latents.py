@@ -30,7 +30,7 @@ from rushes.pipelines.stages.rates.stage import RatesJob
 from rushes.pipelines.stages.select import selections
 from rushes.pipelines.store import shards, storage
 from rushes.pipelines.store.ledger import Ledger, fingerprint
-from rushes.tokenizer.shipped import folder_of
+from rushes.tokenizer.shipped import folder_of, frozen_kind
 
 log = logging.getLogger("rushes")
 Row = dict[str, Any]
@@ -50,7 +50,7 @@ def run(
 
     Args:
         run_: folder or URI of the run.
-        model: folder of a saved tokenizer that the workers can read, or `shipped`.
+        model: name of a tokenizer that the workers can read, see `tokenizer.codec`.
         config: size and budget.
         ray: where to run.
         reporter: where progress is shown.
@@ -240,11 +240,16 @@ def _check(config: LatentsConfig) -> None:
 
 
 def tokenizer_fingerprint(model: str) -> str:
-    """Return the fingerprint of a saved tokenizer. Raises ValueError where there is none."""
+    """Return the fingerprint of a tokenizer. Raises ValueError where there is none."""
+    if frozen_kind(model)[0]:
+        from rushes.tokenizer import codec
+
+        return codec.fingerprint(codec.load(model))
     uri = f"{folder_of(model)}/config.json"
     if not storage.exists(uri):
         raise ValueError(
-            f"{model} holds no tokenizer; train one with `rushes tokenizer train RUN`, or give --tokenizer shipped"
+            f"{model} holds no tokenizer; train one with `rushes tokenizer train RUN`, or give --tokenizer shipped, "
+            "wan:PATH or hunyuan:PATH"
         )
     return str(json.loads(storage.read_bytes(uri))["fingerprint"])
 
@@ -254,8 +259,10 @@ def scorer_fingerprint(model: str, tokenizer: str, config: LatentsConfig) -> str
 
     Raises ValueError where it is to be predicted and the model has no scorer, or one of another tokenizer.
     """
+    if config.allocation == "measured" or (config.allocation == "auto" and frozen_kind(model)[0]):
+        return ""
     uri = f"{folder_of(model)}/scorer.json"
-    if config.allocation == "measured" or not storage.exists(uri):
+    if not storage.exists(uri):
         if config.allocation == "predicted":
             raise ValueError(f"{model} holds no scorer; train one with `rushes tokenizer scorer RUN`, or measure")
         return ""

@@ -1,8 +1,8 @@
 """Clip shards through the tokenizer's encoder into latent shards, one for one. No Ray here: a shard is a unit of work.
 
 A latent shard has the name and the keys of its clip shard; a sample is `KEY.npy` (float16 `[n, C, h, w]`), `KEY.json`
-with rate and frames of each segment and the time in seconds of each latent beside the clip's own facts, and `KEY.txt`,
-the caption.
+with rate and frames of each segment, the time in seconds of each latent and whose latents they are beside the clip's
+own facts, and `KEY.txt`, the caption.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import chain, repeat
+from itertools import chain, repeat, tee
 from typing import Any
 
 import numpy as np
@@ -18,10 +18,10 @@ import torch
 
 from rushes.pipelines.stages.unit import guard
 from rushes.pipelines.store import shards
+from rushes.tokenizer.codec import AnyTokenizer, fingerprint, load, name_of, segments, stream_encode
 from rushes.tokenizer.config import Allocation, Budget
-from rushes.tokenizer.data import ClipError, segments
-from rushes.tokenizer.layers import Caches
-from rushes.tokenizer.model import Latents, Tokenizer, fingerprint, load
+from rushes.tokenizer.data import ClipError
+from rushes.tokenizer.model import Latents
 from rushes.tokenizer.plan import Segment, plan
 from rushes.tokenizer.rates import latent_times
 from rushes.tokenizer.scorer import Scorer, scorer_for
@@ -47,7 +47,7 @@ def encode_shard(
         root: Root of the clip shards.
         shard: Path of the shard below it, `<bucket>/NAME-000000.tar`.
         out_root: Root of the latent shards.
-        model: Folder of a saved tokenizer, or `shipped`.
+        model: A tokenizer's name, see `codec.load`.
         budget: Latents that each clip may have, or their price; with none every segment takes the lowest rate and
             nothing is measured.
         side_px: Clips are shrunk so that the shorter side has this many pixels; 0 keeps their size.
@@ -84,7 +84,7 @@ def encode_shard(
 
 @torch.no_grad()
 def encode_clip(
-    tokenizer: Tokenizer,
+    tokenizer: AnyTokenizer,
     fingerprint_: str,
     sample: Mapping[str, Any],
     budget: Budget,
@@ -97,22 +97,21 @@ def encode_clip(
     Where its rates are `given`, one for each segment, there is no budget. Raises ClipError where the clip has no
     frames, or not as many segments as rates, and BudgetError where the budget is below the clip's minimum.
     """
-    length = tokenizer.config.segment
     device = tokenizer.latent_mean.device
 
     def read() -> Iterator[Segment]:
-        return ((times, video.to(device)) for times, video in segments(sample["mp4"], length, side_px))
+        return ((times, video.to(device)) for times, video in segments(tokenizer, sample["mp4"], side_px))
 
     chosen: Iterable[int] = repeat(tokenizer.config.rates[0]) if given is None else given
     chunks = read()
     if budget.limited and given is None:
         chosen, _, chunks = plan(tokenizer, read, budget, scorer)
-    caches: Caches = {}
     rates, lengths, times_s, found, shape = [], [], [], [], (0, 0)
-    for rate, (times, video) in zip(chosen, chunks, strict=False):  # one rate repeats for ever
+    shown, coded = tee(zip(chosen, chunks, strict=False))  # one rate repeats for ever
+    latents = stream_encode(tokenizer, ((video, rate) for rate, (_, video) in coded))
+    for (rate, (times, video)), z in zip(shown, latents, strict=True):
         rates.append(rate)
-        moments, caches = tokenizer.encode_chunk(video, rate, caches)
-        found.append(tokenizer.normed(moments.chunk(2, dim=2)[0])[0].half().cpu())
+        found.append(z[0].half().cpu())
         times_s += times
         lengths.append(len(times))
         shape = (video.shape[-2], video.shape[-1])
@@ -129,6 +128,9 @@ def encode_clip(
         "rates": rates,
         "lengths": lengths,
         "times_s": latent_times(times_s, rates, lengths),
+        "tokenizer": name_of(tokenizer),
+        "latents_mean": tokenizer.latent_mean.tolist(),
+        "latents_std": tokenizer.latent_std.tolist(),
         "fingerprint": fingerprint_,
         "caption": sample["txt"].decode(),
     }

@@ -20,7 +20,7 @@ class LatentsJob:
 
     selection: str
     model: str
-    """Folder of a saved tokenizer that the workers can read, or `shipped`."""
+    """Name of a tokenizer that the workers can read, see `tokenizer.codec`."""
     config: LatentsConfig
     tokenizer: str
     """Fingerprint of the tokenizer."""

@@ -28,7 +28,7 @@ class RatesJob:
 
     selection: str
     model: str
-    """Folder of a saved tokenizer that the workers can read, or `shipped`."""
+    """A tokenizer's name that the workers can read, see `codec.load`."""
     side_px: int
     allocation: Allocation
     tokenizer: str
@@ -43,7 +43,7 @@ class Rates:
     def __init__(self, job: RatesJob):
         import torch
 
-        from rushes.tokenizer.model import load
+        from rushes.tokenizer.codec import load
         from rushes.tokenizer.scorer import scorer_for
 
         self.job = job
@@ -67,16 +67,17 @@ class Rates:
 
     def _rows(self, shard: str, sample: Row) -> Iterator[pa.Table]:
         """Yield the rows of a clip: its segments in order, of each its rates in the tokenizer's order."""
-        from rushes.tokenizer.data import pictured, to_video
+        from rushes.tokenizer.codec import segments
+        from rushes.tokenizer.data import pictured
         from rushes.tokenizer.plan import duration_s, measured, predicted
 
-        own, read = self.tokenizer.config, pictured(sample["mp4"], self.tokenizer.config.segment, self.job.side_px)
+        own, side_px = self.tokenizer.config, self.job.side_px
         if self.scorer is None:
             device = self.tokenizer.latent_mean.device
-            videos = ((times_s, to_video(pictures).to(device)) for times_s, pictures in read)
-            table, times_s = measured(self.tokenizer, videos)
+            videos = segments(self.tokenizer, sample["mp4"], side_px)
+            table, times_s = measured(self.tokenizer, ((times_s, video.to(device)) for times_s, video in videos))
         else:
-            table, times_s = predicted(self.scorer, read)
+            table, times_s = predicted(self.scorer, pictured(sample["mp4"], own.segment, side_px))
         frames = np.array([len(one) for one in times_s])
         seconds = duration_s([time_s for one in times_s for time_s in one]) * frames / max(frames.sum(), 1)
         count, options = table.costs.shape
