@@ -168,6 +168,9 @@ class TrainConfig:
     """Side of the random square crop in pixels."""
     shrink: float = 2.0
     """The shorter side is scaled at random between `side` and this many times `side` before the crop."""
+    crops: int = 4
+    """Crops taken from each clip that is decoded, at places of their own in the same frames; they come in different
+    batches, or apart in large ones. 1 decodes for every crop."""
     holdout: float = 0.0
     """Share of the clips, chosen by a hash of their keys, that is never trained on: quality is measured on them."""
     only_new: bool = False
@@ -218,6 +221,8 @@ class TrainConfig:
     def __post_init__(self):
         if not 0 <= self.holdout < 1:
             raise ValueError(f"holdout={self.holdout} is no share of the clips; give 0 or more, and less than 1")
+        if self.crops < 1:
+            raise ValueError(f"crops={self.crops} takes nothing from a clip; give 1 or more")
         if self.gan < 0 or self.gan_from < 0:
             raise ValueError(f"gan={self.gan} and gan_from={self.gan_from} must not be negative")
         names = [name for name, _, _ in self._named()]

@@ -249,7 +249,7 @@ class TokenizerModule(L.LightningModule):
                 f"give devices={len(places)}"
             )
         self.steps_done = checkpoint["rushes"]["steps_done"]
-        self.positions = {int(k): (v[0], v[1]) for k, v in places[self.global_rank].items()}
+        self.positions = {int(k): (*v, 0, 0)[:4] for k, v in places[self.global_rank].items()}  # two were enough once
 
 
 def _means(figures: list[dict[str, float]]) -> dict[str, float]:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import itertools
-import random
 from dataclasses import replace
 
 import av
@@ -11,12 +10,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rushes.tokenizer import data
 from rushes.tokenizer.config import TrainConfig
 from rushes.tokenizer.data import (
     ClipBatches,
     ClipError,
     Cuts,
-    crop,
     fixed_batches,
     is_held,
     loader,
@@ -28,6 +27,7 @@ from rushes.tokenizer.data import (
 )
 
 SMALL = TrainConfig(batch=2, frames=12, side=32, shuffle=4)
+SEVERAL = TrainConfig(batch=3, frames=12, side=32, shuffle=4, crops=2)
 
 
 def test_pictures_survive_the_way_to_video_and_back(clip_bytes):
@@ -81,30 +81,30 @@ def test_what_cannot_be_decoded_is_named(junk):
         next(video_frames(junk))
 
 
-def test_a_crop_depends_on_its_dice_alone_and_short_clips_are_filled(clip_bytes):
-    config = TrainConfig(frames=50, side=48)
-    one, same = (crop(clip_bytes, config, random.Random("7")) for _ in range(2))
-    assert one.shape == (50, 48, 48, 3) and (one == same).all()
-    assert (one[36] == one[49]).all()
-    assert (crop(clip_bytes, config, random.Random("8")) != one).any()
-
-
-def test_a_small_clip_is_enlarged_to_the_crop(clip_bytes):
-    assert crop(clip_bytes, TrainConfig(frames=2, side=100), random.Random(0)).shape == (2, 100, 100, 3)
-
-
-def test_a_reader_that_starts_at_a_position_gives_the_batches_that_follow_it(clip_shards):
-    through = list(itertools.islice(ClipBatches(clip_shards, SMALL), 7))  # five clips: more than two passes
-    for i in range(6):
-        rest = ClipBatches(clip_shards, SMALL, {0: through[i]["position"]})
+@pytest.mark.parametrize("config", [SMALL, SEVERAL, replace(SMALL, crops=1)], ids=["four", "two", "one"])
+def test_a_reader_that_starts_at_a_position_gives_the_batches_that_follow_it(clip_shards, config):
+    through = list(itertools.islice(ClipBatches(clip_shards, config), 12))  # one crop a clip: more than four passes
+    for i in range(11):
+        rest = ClipBatches(clip_shards, config, {0: through[i]["position"]})
         for expected, found in zip(through[i + 1 :], rest, strict=False):
             assert expected["keys"] == found["keys"] and torch.equal(expected["video"], found["video"])
 
 
 def test_every_pass_gives_every_clip_once(clip_shards):
-    config = TrainConfig(batch=5, frames=4, side=32, shuffle=4)
+    config = TrainConfig(batch=5, frames=4, side=32, shuffle=4, crops=1)
     for batch in itertools.islice(ClipBatches(clip_shards, config), 3):
         assert len(set(batch["keys"])) == 5
+
+
+def test_a_clip_is_decoded_once_for_its_crops_which_differ_and_stand_in_different_batches(clip_shards, monkeypatch):
+    decoded, whole = [], data.crops
+    monkeypatch.setattr(data, "crops", lambda *given: decoded.append(1) or whole(*given))
+    config = TrainConfig(batch=2, frames=4, side=32, shuffle=4, crops=3)
+    batches = list(itertools.islice(ClipBatches(clip_shards, config), 16))
+    assert len(decoded) == 12  # 32 crops, and the first two decodes gave one and two
+    assert all(len(set(batch["keys"])) == 2 for batch in batches)
+    crops = [one.numpy().tobytes() for batch in batches for one in batch["video"]]
+    assert len(set(crops)) == len(crops)
 
 
 def test_a_clip_that_cannot_be_decoded_is_passed_over(clip_bytes, write_clips, caplog):
@@ -136,12 +136,6 @@ def test_a_resumed_loader_gives_the_batches_that_follow_across_stages(clip_shard
         for expected, found in zip(through[done:], rest, strict=False):
             assert expected["step"] == found["step"] and expected["keys"] == found["keys"]
             assert torch.equal(expected["video"], found["video"])
-
-
-def test_a_clip_that_is_too_short_is_passed_over(clip_shards, clip_bytes, write_clips, caplog):
-    with pytest.raises(ClipError, match="37 frames, fewer than min_frames=38"):
-        crop(clip_bytes, TrainConfig(min_frames=38), random.Random(0))
-    assert crop(clip_bytes, TrainConfig(min_frames=37, frames=4, side=32), random.Random(0)).shape[0] == 4
 
 
 @settings(max_examples=50, deadline=None)
