@@ -12,6 +12,7 @@ Size = Literal["nano", "tiny", "small", "base"]
 Allocation = Literal["auto", "measured", "predicted"]
 Variant = Literal["adaptive", "fixed-4x8x8", "dual-branch", "grown-16x", "structure-dynamics"]
 Strategy = Literal["ddp", "fsdp"]
+LoggerName = Literal["none", "csv", "tensorboard", "wandb"]
 
 # size: width at 1/8 of the side, blocks for each stage. Half of a nano is five stages of one block of 12·80² weights.
 _DIALS: dict[str, tuple[int, int]] = {"nano": (80, 1), "tiny": (136, 2), "small": (256, 3), "base": (480, 4)}
@@ -195,6 +196,8 @@ class TrainConfig:
     discriminator."""
     gan_from: int = 0
     """Step from which the discriminator takes part; late, when there are details to judge."""
+    gan_lr: float = 0.0
+    """Peak learning rate of the discriminator, with a warm-up of its own; 0 takes that of the tokenizer."""
     ema: float = 0.99
     """Decay of the averaged weights that are saved as the model."""
     grad_clip: float = 1.0
@@ -213,6 +216,9 @@ class TrainConfig:
     """Steps between checkpoints and strips; a kill costs at most this many."""
     log_every: int = 5
     """Steps between lines of metrics.jsonl."""
+    logger: LoggerName = "none"
+    """Where the lines of metrics.jsonl go besides, by Lightning's loggers: csv and tensorboard write to OUT/logs, wandb
+    to Weights & Biases; the packages of the last two are installed apart."""
     checkpointing: bool = False
     """Recompute activations in the backward pass: slower, much less memory."""
     shuffle: int = 64
@@ -223,8 +229,8 @@ class TrainConfig:
             raise ValueError(f"holdout={self.holdout} is no share of the clips; give 0 or more, and less than 1")
         if self.crops < 1:
             raise ValueError(f"crops={self.crops} takes nothing from a clip; give 1 or more")
-        if self.gan < 0 or self.gan_from < 0:
-            raise ValueError(f"gan={self.gan} and gan_from={self.gan_from} must not be negative")
+        if min(self.gan, self.gan_from, self.gan_lr) < 0:
+            raise ValueError(f"gan={self.gan}, gan_from={self.gan_from}, gan_lr={self.gan_lr} must not be negative")
         names = [name for name, _, _ in self._named()]
         if self.only_new and "decoder" in names:
             raise ValueError(f"only_new trains new parts of encoder and decoder; leave decoder out of {self.stages!r}")

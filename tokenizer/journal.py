@@ -97,11 +97,14 @@ class Journal(L.Callback):
             quality = evaluate(average, self.probe)
             line |= {f"held_psnr_rate_{rate}": value for rate, value in quality.items()}
         self._append(json.dumps(line) + "\n")
+        figures = {name: value for name, value in line.items() if name not in ("step", "elapsed_s")}
+        for logger in module.trainer.loggers:
+            logger.log_metrics(figures, module.steps_done)
         if average:
             write_strip(average, self.probe[0], self.folder / "strips" / f"{module.steps_done:06d}.png")
             curves = charts.sheet(charts.series(self.metrics.read_text()))
             storage.write_bytes(str(self.folder / "curves.svg"), curves.encode())
-        return {name: value for name, value in line.items() if name not in ("step", "elapsed_s")}
+        return figures
 
     def _append(self, line: str) -> None:
         try:

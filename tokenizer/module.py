@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 import lightning as L
@@ -90,9 +91,11 @@ class TokenizerModule(L.LightningModule):
         self.figures = _means([figures for *_, figures in passes])
         self.figures |= {f"psnr_rate_{r[0]}": figures["psnr"] for r, _, _, figures in passes if len(set(r)) == 1}
         tokenizer_steps, *judge_steps = self._optimizers()
-        self._step(tokenizer_steps, torch.stack([loss for _, loss, _, _ in passes]).mean())
+        rate = learning_rate(self.steps_done, self.settings)
+        self._step(tokenizer_steps, torch.stack([loss for _, loss, _, _ in passes]).mean(), rate)
         if self.judging:
-            self._step(judge_steps[0], self._judge(video, [again for _, _, again, _ in passes]))
+            loss = self._judge(video, [again for _, _, again, _ in passes])
+            self._step(judge_steps[0], loss, judge_learning_rate(self.steps_done, self.settings))
         self.steps_done += 1
         self._move_average()
 
@@ -166,20 +169,22 @@ class TokenizerModule(L.LightningModule):
         weights = [p for p in self.tokenizer.parameters() if p.ndim > 2]
         others = [p for p in self.tokenizer.parameters() if p.ndim <= 2]
         groups = [{"params": weights, "weight_decay": 1e-3}, {"params": others, "weight_decay": 0.0}]
-        found: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=self.settings.lr, betas=(0.9, 0.95))]
+        # All of a step in one kernel; a scaler of gradients would leave them scaled where they are clipped.
+        fused = self._trainer is None or self.trainer.precision != "16-mixed"
+        adamw = partial(torch.optim.AdamW, lr=self.settings.lr, fused=fused)
+        found: list[torch.optim.Optimizer] = [adamw(groups, betas=(0.9, 0.95))]
         if self.discriminator is not None:
-            judge = self.discriminator.parameters()
-            found.append(torch.optim.AdamW(judge, lr=self.settings.lr, betas=(0.5, 0.9), weight_decay=0.0))
+            found.append(adamw(self.discriminator.parameters(), betas=(0.5, 0.9), weight_decay=0.0))
         return found
 
     def _optimizers(self) -> list[Any]:
         found = self.optimizers()
         return found if isinstance(found, list) else [found]
 
-    def _step(self, optimizer: Any, loss: Tensor) -> None:
+    def _step(self, optimizer: Any, loss: Tensor, rate: float) -> None:
         self._expect_finite("loss", loss.detach())
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(self.steps_done, self.settings)
+            group["lr"] = rate
         optimizer.zero_grad()
         self.manual_backward(loss)
         optimizer.step()
@@ -266,6 +271,15 @@ def learning_rate(step: int, settings: TrainConfig) -> float:
     warm = min(1.0, (step + 1) / max(settings.warmup, 1))
     through = min(1.0, step / max(settings.total, 1))
     return settings.lr * warm * (0.55 + 0.45 * math.cos(math.pi * through))
+
+
+def judge_learning_rate(step: int, settings: TrainConfig) -> float:
+    """Return the learning rate of the discriminator at a step: a warm-up from where it joins, then no decay.
+
+    What it judges moves until the last step.
+    """
+    warm = min(1.0, (step - settings.gan_from + 1) / max(settings.warmup, 1))
+    return (settings.gan_lr or settings.lr) * warm
 
 
 @torch.no_grad()

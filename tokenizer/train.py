@@ -27,9 +27,12 @@ import lightning as L
 import torch
 from jaxtyping import UInt8
 from lightning.fabric.utilities.warnings import PossibleUserWarning
+from lightning.pytorch.loggers import Logger
 from torch import Tensor, nn
 
+from rushes.pipelines import threads
 from rushes.pipelines.store import ledger, shards, storage
+from rushes.tokenizer import loggers
 from rushes.tokenizer.config import Tell, TokenizerConfig, TrainConfig, silent
 from rushes.tokenizer.data import ClipBatches, fixed_batches, loader
 from rushes.tokenizer.growth import grown
@@ -40,6 +43,8 @@ from rushes.tokenizer.sharding import Sharded, whole
 
 log = logging.getLogger(__name__)
 
+FREE = ("log_every", "logger", "checkpointing")
+"""Settings that do not decide the weights, and so may change at a resume."""
 CUDNN_CONV3D = 91_500
 """The first cuDNN with a half-precision Conv3d that torch uses: 9.15."""
 
@@ -90,8 +95,8 @@ def train(
         ResumeError: `out` holds a training with other settings or other shards, or a damaged checkpoint.
         DivergenceError: The loss or a gradient is no number any more.
         StorageError: A file cannot be written, such as on a full disk; the last checkpoint is whole.
-        ValueError: The shards hold no video, `out` is not local, a stage asks for a rate that the model lacks, or the
-            model cannot be sharded on this machine.
+        ValueError: The shards hold no video, `out` is not local, a stage asks for a rate that the model lacks, the
+            logger is not installed, or the model cannot be sharded on this machine.
     """
     begun = time.monotonic()
     model, settings = model or TokenizerConfig(), settings or TrainConfig()
@@ -99,11 +104,12 @@ def train(
         raise ValueError(f"out={out} must be a local folder; copy {out}/model afterwards, or mount the bucket")
     folder = storage.local_path(out)
     settings.plan(model.rates)
+    loggers.require(settings.logger)
     record = _record(shards_root, model, settings, start)
     if not (_resumes(folder, record) and storage.exists(f"{out}/model/config.json")):
         _processes(settings)
         storage.write_bytes(f"{out}/config.json", json.dumps(record, indent=2).encode())
-        _fit(shards_root, folder, model, settings, start, tell)
+        _fit(shards_root, folder, model, settings, start, tell, record)
     done = json.loads((folder / "trained.json").read_text())
     return Trained(**{**done, "model": f"{out}/model", "seconds": time.monotonic() - begun})
 
@@ -136,8 +142,8 @@ def _resumes(folder: Path, record: dict[str, Any]) -> bool:
 
 
 def _settings(record: dict[str, Any]) -> dict[str, Any]:
-    """Return what decides the weights, flat; how often a line is written does not."""
-    train = {name: value for name, value in record["train"].items() if name not in ("log_every", "checkpointing")}
+    """Return what decides the weights, flat."""
+    train = {name: value for name, value in record["train"].items() if name not in FREE}
     model = {f"model.{name}": value for name, value in record["model"].items()}
     return {**model, **train, "start": record["start"], "shards": record["shards"]}
 
@@ -149,14 +155,17 @@ def _fit(
     settings: TrainConfig,
     start: str,
     tell: Tell,
+    record: dict[str, Any],
 ) -> None:
     last = folder / "last.ckpt"
+    threads.warn_of_spinning(torch.get_num_threads())
     L.seed_everything(settings.seed, verbose=False)
     module = TokenizerModule(model, settings, _started(start, model) if start else None)
     probe, held = fixed_batches(root, settings)
     done = _check(last, module)
     journal = Journal(folder, probe, held, tell)
-    trainer = _trainer(settings, journal)
+    run = ledger.fingerprint(_settings(record), str(folder.resolve()))
+    trainer = _trainer(settings, journal, loggers.logger(settings.logger, folder, run, done, record))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PossibleUserWarning)
         warnings.filterwarnings("ignore", message=".*treespec.*")  # Lightning's own use of torch
@@ -216,7 +225,7 @@ def _started(path: str, model: TokenizerConfig) -> Tokenizer:
     return grown(start, model)
 
 
-def _trainer(settings: TrainConfig, journal: Journal) -> L.Trainer:
+def _trainer(settings: TrainConfig, journal: Journal, logger: Logger | None) -> L.Trainer:
     devices = _processes(settings)
     # A pass skips the stages of other rates, which DDP has to be told.
     strategy: Any = Sharded(devices) if settings.strategy == "fsdp" else "ddp_find_unused_parameters_true"
@@ -229,7 +238,7 @@ def _trainer(settings: TrainConfig, journal: Journal) -> L.Trainer:
         max_epochs=1,  # which has no end: the journal stops at the last step
         callbacks=[journal],
         plugins=[DurableIO()],
-        logger=False,
+        logger=logger or False,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
