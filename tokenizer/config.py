@@ -172,8 +172,9 @@ class TrainConfig:
     crops: int = 4
     """Crops taken from each clip that is decoded, at places of their own in the same frames; they come in different
     batches, or apart in large ones. 1 decodes for every crop."""
-    holdout: float = 0.0
-    """Share of the clips, chosen by a hash of their keys, that is never trained on: quality is measured on them."""
+    holdout: float = 0.05
+    """Share of the clips, chosen by a hash of their keys, that is never trained on: quality is measured on them at each
+    save. One at least, where there are two clips; 0 trains on all, and measures on clips that are trained on."""
     only_new: bool = False
     """Train only what growing added (variant grown-16x), at the new rates; the trunk it grew from stays as it is."""
     lr: float = 1e-3
@@ -186,9 +187,13 @@ class TrainConfig:
     l1: float = 1.0
     """Weight of the mean absolute error."""
     feature: float = 0.05
-    """Weight of the distance in EfficientNet-Lite0 features, on a few frames; 0 leaves that network unloaded."""
+    """Weight of a perceptual distance, on a few frames: in EfficientNet-Lite0 features (`feature` in the metrics), or
+    LPIPS; 0 leaves that network unloaded."""
     feature_frames: int = 2
-    """Frames of each clip that the feature distance looks at."""
+    """Frames of each clip that the perceptual distance looks at."""
+    lpips: str = ""
+    """Folder with the weights of LPIPS, which is then the perceptual distance (`lpips_vgg`, `lpips_alex`): a backbone
+    of torchvision and the linear weights of the same net. Usual weights of it are `--feature` 0.1 to 1."""
     kl: float = 1e-6
     """Weight of the Kullback–Leibler divergence, summed over channels, averaged over cells."""
     gan: float = 0.0
@@ -219,6 +224,9 @@ class TrainConfig:
     logger: LoggerName = "none"
     """Where the lines of metrics.jsonl go besides, by Lightning's loggers: csv and tensorboard write to OUT/logs, wandb
     to Weights & Biases; the packages of the last two are installed apart."""
+    compile: bool = False
+    """Compile encoder and decoder by torch.compile: a minute or more for each shape at the start, then faster steps.
+    Numbers differ by rounding. A CPU needs a C++ compiler."""
     checkpointing: bool = False
     """Recompute activations in the backward pass: slower, much less memory."""
     shuffle: int = 64
@@ -231,6 +239,10 @@ class TrainConfig:
             raise ValueError(f"crops={self.crops} takes nothing from a clip; give 1 or more")
         if min(self.gan, self.gan_from, self.gan_lr) < 0:
             raise ValueError(f"gan={self.gan}, gan_from={self.gan_from}, gan_lr={self.gan_lr} must not be negative")
+        if self.lpips and not self.feature:
+            raise ValueError(f"lpips={self.lpips} has no weight; give feature=0.1 or more, or leave lpips out")
+        if self.compile and self.strategy == "fsdp":
+            raise ValueError("compile and strategy=fsdp do not go together yet; leave one of them out")
         names = [name for name, _, _ in self._named()]
         if self.only_new and "decoder" in names:
             raise ValueError(f"only_new trains new parts of encoder and decoder; leave decoder out of {self.stages!r}")

@@ -266,7 +266,22 @@ def shaped(config: TrainConfig, stage: Stage) -> TrainConfig:
 
 def is_held(key: str, share: float) -> bool:
     """Whether a clip belongs to the share that is held out, by a hash of its key and so wherever it lies."""
-    return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=4).digest()) < share * 2**32
+    return _mark(key) < share * 2**32
+
+
+def _mark(key: str) -> int:
+    return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=4).digest())
+
+
+def held_share(root: str, config: TrainConfig) -> float:
+    """Return the share that holds out what `holdout` does, or where that is nothing the clip that comes next.
+
+    0 where nothing is to be held out, or where that would be the only clip.
+    """
+    root = shards.find(root)
+    sidecars = (shards.read_sidecar(root, info) for info in shards.read_manifest(root).shards) if config.holdout else ()
+    marks = sorted(_mark(key) for table in sidecars for key in table["key"].to_pylist())
+    return max(config.holdout, (marks[0] + 1) / 2**32) if len(marks) > 1 else 0.0
 
 
 def fixed_batches(root: str, config: TrainConfig, count: int = 4) -> tuple[list[UInt8[Tensor, "b 3 t h w"]], bool]:

@@ -25,9 +25,14 @@ from rushes.tokenizer.data import Position
 from rushes.tokenizer.discriminator import Discriminator
 from rushes.tokenizer.growth import inherit
 from rushes.tokenizer.losses import FeatureDistance, balance, hinge, kl
+from rushes.tokenizer.lpips import LPIPS
 from rushes.tokenizer.metrics import psnr
 from rushes.tokenizer.model import Latents, Tokenizer, segment_lengths
 from rushes.tokenizer.sharding import full_tensor, rewritten, shard
+
+
+SHAPES = 256
+"""What encoder and decoder may be compiled for."""
 
 
 class DivergenceError(RuntimeError):
@@ -56,8 +61,12 @@ class TokenizerModule(L.LightningModule):
             for name, parameter in self.tokenizer.named_parameters():
                 parameter.requires_grad_(name in new)
         self.average = copy.deepcopy(self.tokenizer).eval().requires_grad_(False)
-        self.feature = FeatureDistance() if train.feature else None
+        self.feature: FeatureDistance | LPIPS | None = None
+        if train.feature:
+            self.feature = LPIPS(train.lpips) if train.lpips else FeatureDistance()
         self.discriminator = Discriminator() if train.gan else None
+        if train.compile:
+            compiled(self.tokenizer)  # the average, a copy, is used too seldom
         self.steps_done = 0
         self.positions: dict[int, Position] = {}
         self.figures: dict[str, float] = {}
@@ -138,12 +147,12 @@ class TokenizerModule(L.LightningModule):
         parts["psnr"] = psnr((again.detach().clamp(-1, 1) - video).square().mean())
         loss = settings.l1 * parts["l1"]
         if self.feature is not None:
-            parts["feature"] = self._feature(again, video, noise)
-            loss = loss + settings.feature * parts["feature"]
+            parts[self.feature.name] = self._feature(again, video, noise)
+            loss = loss + settings.feature * parts[self.feature.name]
         if self.judging:
             assert self.discriminator is not None
             parts["gan"] = -self.discriminator.requires_grad_(False)(again).mean()
-            parts["gan_weight"] = settings.gan * balance(loss, parts["gan"], again)
+            parts["gan_weight"] = settings.gan * joined(self.steps_done, settings) * balance(loss, parts["gan"], again)
             loss = loss + parts["gan_weight"] * parts["gan"]
         parts["loss"] = loss = loss + settings.kl * parts["kl"]
         return loss, again.detach(), {name: float(torch.as_tensor(value).detach()) for name, value in parts.items()}
@@ -257,6 +266,17 @@ class TokenizerModule(L.LightningModule):
         self.positions = {int(k): (*v, 0, 0)[:4] for k, v in places[self.global_rank].items()}  # two were enough once
 
 
+def compiled(tokenizer: Tokenizer) -> None:
+    """Have torch compile encoder and decoder where they are called; their weights keep their names.
+
+    Each is compiled for every rate, run of segments and size of crops that comes, and for a first chunk and later ones.
+    """
+    torch._dynamo.config.recompile_limit = SHAPES  # with more, torch would quietly stop to compile
+    torch._dynamo.config.optimize_ddp = False  # two graphs are enough to send gradients while others are made
+    for part in (tokenizer.encoder, tokenizer.decoder):
+        part.compile(dynamic=False)
+
+
 def _means(figures: list[dict[str, float]]) -> dict[str, float]:
     return {name: sum(one[name] for one in figures) / len(figures) for name in figures[0]}
 
@@ -273,13 +293,14 @@ def learning_rate(step: int, settings: TrainConfig) -> float:
     return settings.lr * warm * (0.55 + 0.45 * math.cos(math.pi * through))
 
 
-def judge_learning_rate(step: int, settings: TrainConfig) -> float:
-    """Return the learning rate of the discriminator at a step: a warm-up from where it joins, then no decay.
+def joined(step: int, settings: TrainConfig) -> float:
+    """Return how far the discriminator has joined: it knows nothing at first, and its word gains weight as it learns."""
+    return min(1.0, (step - settings.gan_from + 1) / max(settings.warmup, 1))
 
-    What it judges moves until the last step.
-    """
-    warm = min(1.0, (step - settings.gan_from + 1) / max(settings.warmup, 1))
-    return (settings.gan_lr or settings.lr) * warm
+
+def judge_learning_rate(step: int, settings: TrainConfig) -> float:
+    """Return the discriminator's learning rate: a warm-up from where it joins, then no decay, for what it judges moves."""
+    return (settings.gan_lr or settings.lr) * joined(step, settings)
 
 
 @torch.no_grad()

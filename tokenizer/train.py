@@ -18,7 +18,7 @@ import logging
 import time
 import warnings
 from collections.abc import Sequence
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, Literal
@@ -34,9 +34,10 @@ from rushes.pipelines import threads
 from rushes.pipelines.store import ledger, shards, storage
 from rushes.tokenizer import loggers
 from rushes.tokenizer.config import Tell, TokenizerConfig, TrainConfig, silent
-from rushes.tokenizer.data import ClipBatches, fixed_batches, loader
+from rushes.tokenizer.data import ClipBatches, fixed_batches, held_share, loader
 from rushes.tokenizer.growth import grown
-from rushes.tokenizer.journal import DurableIO, Journal, evaluate, write_strip
+from rushes.tokenizer.journal import DurableIO, Journal, validate, write_strip
+from rushes.tokenizer.lpips import LPIPS
 from rushes.tokenizer.model import Tokenizer, grow, load, save
 from rushes.tokenizer.module import TokenizerModule, norm_latents, unit
 from rushes.tokenizer.sharding import Sharded, whole
@@ -96,7 +97,8 @@ def train(
         DivergenceError: The loss or a gradient is no number any more.
         StorageError: A file cannot be written, such as on a full disk; the last checkpoint is whole.
         ValueError: The shards hold no video, `out` is not local, a stage asks for a rate that the model lacks, the
-            logger is not installed, or the model cannot be sharded on this machine.
+            logger is not installed, weights of LPIPS are missing or do not fit, or the model cannot be sharded on this
+            machine.
     """
     begun = time.monotonic()
     model, settings = model or TokenizerConfig(), settings or TrainConfig()
@@ -105,6 +107,8 @@ def train(
     folder = storage.local_path(out)
     settings.plan(model.rates)
     loggers.require(settings.logger)
+    if settings.lpips:
+        LPIPS(settings.lpips)  # what is wrong with its weights is said before anything is written
     record = _record(shards_root, model, settings, start)
     if not (_resumes(folder, record) and storage.exists(f"{out}/model/config.json")):
         _processes(settings)
@@ -161,7 +165,8 @@ def _fit(
     threads.warn_of_spinning(torch.get_num_threads())
     L.seed_everything(settings.seed, verbose=False)
     module = TokenizerModule(model, settings, _started(start, model) if start else None)
-    probe, held = fixed_batches(root, settings)
+    clips = replace(settings, holdout=held_share(root, settings))
+    probe, held = fixed_batches(root, clips)
     done = _check(last, module)
     journal = Journal(folder, probe, held, tell)
     run = ledger.fingerprint(_settings(record), str(folder.resolve()))
@@ -173,7 +178,7 @@ def _fit(
         if done < settings.total:
             _warn_of_conv3d(module)
             resumed = str(last) if last.exists() else None
-            trainer.fit(module, datamodule=Clips(root, settings), ckpt_path=resumed, weights_only=True)
+            trainer.fit(module, datamodule=Clips(root, clips), ckpt_path=resumed, weights_only=True)
         else:
             module.load_state_dict(torch.load(last, map_location="cpu", weights_only=True)["state_dict"])
     average = whole(module.average)
@@ -289,7 +294,7 @@ def _finish(
     if not module.stages[-1].decoder_only:
         norm_latents(tokenizer, map(unit, probe))
     write_strip(tokenizer, probe[0], folder / "strips" / "final.png")
-    quality = evaluate(tokenizer, probe)
+    quality = {rate: found["psnr"] for rate, found in validate(tokenizer, probe).items()}
     print_ = save(tokenizer, str(folder / "model.part"))
     done = {"fingerprint": print_, "steps": module.steps_done, "psnr": quality, "held_out": held}
     storage.write_bytes(str(folder / "trained.json"), json.dumps(done).encode())

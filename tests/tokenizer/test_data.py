@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rushes.pipelines.store import shards
 from rushes.tokenizer import data
 from rushes.tokenizer.config import TrainConfig
 from rushes.tokenizer.data import (
@@ -17,6 +18,7 @@ from rushes.tokenizer.data import (
     ClipError,
     Cuts,
     fixed_batches,
+    held_share,
     is_held,
     loader,
     read_video,
@@ -158,6 +160,16 @@ def test_held_out_clips_come_in_no_batch_and_fixed_batches_are_theirs(clip_shard
     assert held and not trained_on
     assert sum(map(len, batches)) + len(keys) == sum(map(len, others)) == 5
     assert all(torch.equal(a, b) for a, b in zip(batches, fixed_batches(clip_shards, config)[0], strict=True))
+
+
+def test_one_clip_at_least_is_held_out_where_there_are_two(clip_shards, clip_bytes, write_clips):
+    share = held_share(clip_shards, replace(SMALL, holdout=1e-9))
+    every = {sample["__key__"] for sample in shards.pipeline(clip_shards, members=("json",))}
+    held = {key for key in every if is_held(key, share)}
+    assert len(held) == 1 and all(is_held(key, 0.5) >= (key in held) for key in every)
+    assert held_share(clip_shards, replace(SMALL, holdout=0.9)) == 0.9
+    assert held_share(clip_shards, replace(SMALL, holdout=0)) == 0
+    assert held_share(write_clips({"alone": clip_bytes}), SMALL) == 0
 
 
 def test_a_reader_left_without_clips_says_so(clip_shards):
