@@ -140,7 +140,7 @@ def validate(
     for rate in tokenizer.config.rates:
         losses = [_losses(tokenizer, clips, rate, distance, frames) for clips in batches]
         means = {name: torch.stack([one[name] for one in losses]).mean() for name in losses[0]}
-        found[str(rate)] = {"psnr": psnr(means.pop("mse")), **{name: float(mean) for name, mean in means.items()}}
+        found[str(rate)] = {"psnr": psnr(means.pop("mse")), **{name: float(value) for name, value in means.items()}}
     return found
 
 

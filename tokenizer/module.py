@@ -263,7 +263,12 @@ class TokenizerModule(L.LightningModule):
                 f"give devices={len(places)}"
             )
         self.steps_done = checkpoint["rushes"]["steps_done"]
-        self.positions = {int(k): (*v, 0, 0)[:4] for k, v in places[self.global_rank].items()}  # two were enough once
+        self.positions = {int(worker): _position(*place) for worker, place in places[self.global_rank].items()}
+
+
+def _position(epoch: int, behind: int, held: int = 0, given: int = 0) -> Position:
+    """Return a position as it was saved; two numbers were enough where each decode gave one crop."""
+    return epoch, behind, held, given
 
 
 def compiled(tokenizer: Tokenizer) -> None:

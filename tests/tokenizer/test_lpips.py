@@ -38,9 +38,7 @@ def weights(folder: Path, backbone: str, linear: str) -> Path:
 def test_lpips_is_that_of_torchmetrics(tmp_path, net):
     folder = weights(tmp_path / "lpips", net, net)
     ours, theirs = LPIPS(str(folder)), _LPIPS(pretrained=True, net=net, pnet_rand=True)
-    theirs.net.load_state_dict(
-        dict(zip(theirs.net.state_dict(), ours.network.state_dict().values(), strict=True))
-    )
+    theirs.net.load_state_dict(dict(zip(theirs.net.state_dict(), ours.network.state_dict().values(), strict=True)))
     x, y = torch.rand(2, 2, 3, 64, 64).mul(2).sub(1).requires_grad_(True).unbind()
     expected = theirs(x, y).mean()
     torch.testing.assert_close(ours(x, y), expected, rtol=1e-4, atol=1e-8)
