@@ -55,6 +55,9 @@ NETS = {
 class LPIPS(nn.Module):
     """The learned perceptual distance of pictures: Eq. 1 of arXiv 1801.03924, version 0.1 of its weights."""
 
+    shift: Tensor
+    scale: Tensor
+
     def __init__(self, path: str):
         """Load the weights in a folder, told apart by what they hold, not by their names; nothing is unpickled.
 

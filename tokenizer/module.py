@@ -30,7 +30,6 @@ from rushes.tokenizer.metrics import psnr
 from rushes.tokenizer.model import Latents, Tokenizer, segment_lengths
 from rushes.tokenizer.sharding import full_tensor, rewritten, shard
 
-
 SHAPES = 256
 """What encoder and decoder may be compiled for."""
 
@@ -299,12 +298,12 @@ def learning_rate(step: int, settings: TrainConfig) -> float:
 
 
 def joined(step: int, settings: TrainConfig) -> float:
-    """Return how far the discriminator has joined: it knows nothing at first, and its word gains weight as it learns."""
+    """Return the share of its say that the discriminator has: it knows nothing at first, and is heard as it learns."""
     return min(1.0, (step - settings.gan_from + 1) / max(settings.warmup, 1))
 
 
 def judge_learning_rate(step: int, settings: TrainConfig) -> float:
-    """Return the discriminator's learning rate: a warm-up from where it joins, then no decay, for what it judges moves."""
+    """Return the discriminator's learning rate: a warm-up from where it joins, no decay, for what it judges moves."""
     return (settings.gan_lr or settings.lr) * joined(step, settings)
 
 

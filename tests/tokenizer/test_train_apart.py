@@ -203,9 +203,10 @@ def test_a_sharded_training_resumes_exactly_also_where_activations_are_recompute
     torch.testing.assert_close(one["optimizer_states"], other["optimizer_states"], rtol=0, atol=0)
 
 
-def test_two_processes_with_compiled_steps_and_a_logger_are_killed_and_go_on_to_the_bit(clip_shards, tmp_path):
+@pytest.mark.parametrize("compile", [False, True], ids=["plain", "compiled"])
+def test_two_processes_with_a_logger_are_killed_and_go_on_to_the_bit(clip_shards, tmp_path, compile):
     settings = replace(
-        SMALL, steps=6, frames=16, passes=1, devices=2, workers=1, holdout=0.22, logger="csv", compile=True
+        SMALL, steps=6, frames=16, passes=1, devices=2, workers=1, holdout=0.22, logger="csv", compile=compile
     )
     model = TokenizerConfig(rates=(4,))  # one shape to compile
     whole, out = tmp_path / "whole", tmp_path / "killed"
