@@ -15,8 +15,9 @@ class Discriminator(nn.Module):
     """A patch discriminator (arXiv 1611.07004, §3.2.2) of 3D convolutions, so that it also sees flicker.
 
     Every layer but the last has spectral norm one (arXiv 1802.05957), which needs no second backward pass and no batch
-    statistics. The last may grow: a good reconstruction lies so close to the original that a judge of norm one throughout
-    cannot keep them apart. A patch is 1/8 of the sides and 1/4 of the frames; any number of frames goes in, one too.
+    statistics. The last may grow: a good reconstruction lies so close to the original that a judge of norm one
+    throughout is slow to tell them apart. A patch is 1/8 of the sides and 1/4 of the frames; any number of frames goes
+    in, one too.
     """
 
     def __init__(self, width: int = WIDTH):

@@ -30,6 +30,8 @@ from rushes.tokenizer.metrics import psnr
 from rushes.tokenizer.model import Latents, Tokenizer, segment_lengths
 from rushes.tokenizer.sharding import full_tensor, rewritten, shard
 
+HEARD = 5
+"""Warm-ups after which the discriminator has its whole say."""
 SHAPES = 256
 """What encoder and decoder may be compiled for."""
 
@@ -151,7 +153,7 @@ class TokenizerModule(L.LightningModule):
         if self.judging:
             assert self.discriminator is not None
             parts["gan"] = -self.discriminator.requires_grad_(False)(again).mean()
-            parts["gan_weight"] = settings.gan * joined(self.steps_done, settings) * balance(loss, parts["gan"], again)
+            parts["gan_weight"] = settings.gan * heard(self.steps_done, settings) * balance(loss, parts["gan"], again)
             loss = loss + parts["gan_weight"] * parts["gan"]
         parts["loss"] = loss = loss + settings.kl * parts["kl"]
         return loss, again.detach(), {name: float(torch.as_tensor(value).detach()) for name, value in parts.items()}
@@ -297,14 +299,14 @@ def learning_rate(step: int, settings: TrainConfig) -> float:
     return settings.lr * warm * (0.55 + 0.45 * math.cos(math.pi * through))
 
 
-def joined(step: int, settings: TrainConfig) -> float:
-    """Return the share of its say that the discriminator has: it knows nothing at first, and is heard as it learns."""
-    return min(1.0, (step - settings.gan_from + 1) / max(settings.warmup, 1))
+def heard(step: int, settings: TrainConfig) -> float:
+    """Return the share of its say that the discriminator has: it knows nothing at first, and what it says is noise."""
+    return min(1.0, (step - settings.gan_from + 1) / max(HEARD * settings.warmup, 1))
 
 
 def judge_learning_rate(step: int, settings: TrainConfig) -> float:
     """Return the discriminator's learning rate: a warm-up from where it joins, no decay, for what it judges moves."""
-    return (settings.gan_lr or settings.lr) * joined(step, settings)
+    return (settings.gan_lr or settings.lr) * min(1.0, (step - settings.gan_from + 1) / max(settings.warmup, 1))
 
 
 @torch.no_grad()
