@@ -28,6 +28,7 @@ from rushes.dit.data import LatentError, Packed, Round, require_same
 from rushes.dit.model import save
 from rushes.dit.module import FlowModule
 from rushes.dit.statistics import Statistics, statistics
+from rushes.pipelines import threads
 from rushes.pipelines.store import ledger, shards, storage
 from rushes.tokenizer.codec import OURS
 from rushes.tokenizer.config import Tell, silent
@@ -54,6 +55,7 @@ def train(config: TrainConfig, latents: str, out: str, tell: Tell = silent) -> P
     facts = statistics(latents, config.model, config.seed)
     config = replace(config, model=replace(config.model, in_channels=len(facts.mean)))
     _claim(folder, config, facts, latents)
+    threads.warn_of_spinning(torch.get_num_threads())
     L.seed_everything(config.seed, verbose=False)
     module = FlowModule(config, facts)
     checkpoint = folder / "checkpoint.ckpt"

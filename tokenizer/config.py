@@ -12,6 +12,7 @@ Size = Literal["nano", "tiny", "small", "base"]
 Allocation = Literal["auto", "measured", "predicted"]
 Variant = Literal["adaptive", "fixed-4x8x8", "dual-branch", "grown-16x", "structure-dynamics"]
 Strategy = Literal["ddp", "fsdp"]
+LoggerName = Literal["none", "csv", "tensorboard", "wandb"]
 
 # size: width at 1/8 of the side, blocks for each stage. Half of a nano is five stages of one block of 12·80² weights.
 _DIALS: dict[str, tuple[int, int]] = {"nano": (80, 1), "tiny": (136, 2), "small": (256, 3), "base": (480, 4)}
@@ -168,8 +169,12 @@ class TrainConfig:
     """Side of the random square crop in pixels."""
     shrink: float = 2.0
     """The shorter side is scaled at random between `side` and this many times `side` before the crop."""
-    holdout: float = 0.0
-    """Share of the clips, chosen by a hash of their keys, that is never trained on: quality is measured on them."""
+    crops: int = 4
+    """Crops taken from each clip that is decoded, at places of their own in the same frames; they come in different
+    batches, or apart in large ones. 1 decodes for every crop."""
+    holdout: float = 0.05
+    """Share of the clips, chosen by a hash of their keys, that is never trained on: quality is measured on them at each
+    save. One at least, where there are two clips; 0 trains on all, and measures on clips that are trained on."""
     only_new: bool = False
     """Train only what growing added (variant grown-16x), at the new rates; the trunk it grew from stays as it is."""
     lr: float = 1e-3
@@ -182,9 +187,13 @@ class TrainConfig:
     l1: float = 1.0
     """Weight of the mean absolute error."""
     feature: float = 0.05
-    """Weight of the distance in EfficientNet-Lite0 features, on a few frames; 0 leaves that network unloaded."""
+    """Weight of a perceptual distance, on a few frames: in EfficientNet-Lite0 features (`feature` in the metrics), or
+    LPIPS; 0 leaves that network unloaded."""
     feature_frames: int = 2
-    """Frames of each clip that the feature distance looks at."""
+    """Frames of each clip that the perceptual distance looks at."""
+    lpips: str = ""
+    """Folder with the weights of LPIPS, which is then the perceptual distance (`lpips_vgg`, `lpips_alex`): a backbone
+    of torchvision and the linear weights of the same net. Usual weights of it are `--feature` 0.1 to 1."""
     kl: float = 1e-6
     """Weight of the Kullback–Leibler divergence, summed over channels, averaged over cells."""
     gan: float = 0.0
@@ -192,6 +201,8 @@ class TrainConfig:
     discriminator."""
     gan_from: int = 0
     """Step from which the discriminator takes part; late, when there are details to judge."""
+    gan_lr: float = 0.0
+    """Peak learning rate of the discriminator, with a warm-up of its own; 0 takes that of the tokenizer."""
     ema: float = 0.99
     """Decay of the averaged weights that are saved as the model."""
     grad_clip: float = 1.0
@@ -210,6 +221,12 @@ class TrainConfig:
     """Steps between checkpoints and strips; a kill costs at most this many."""
     log_every: int = 5
     """Steps between lines of metrics.jsonl."""
+    logger: LoggerName = "none"
+    """Where the lines of metrics.jsonl go besides, by Lightning's loggers: csv and tensorboard write to OUT/logs, wandb
+    to Weights & Biases; the packages of the last two are installed apart."""
+    compile: bool = False
+    """Compile encoder and decoder by torch.compile: a minute or more for each shape at the start, then faster steps.
+    Numbers differ by rounding. A CPU needs a C++ compiler."""
     checkpointing: bool = False
     """Recompute activations in the backward pass: slower, much less memory."""
     shuffle: int = 64
@@ -218,8 +235,14 @@ class TrainConfig:
     def __post_init__(self):
         if not 0 <= self.holdout < 1:
             raise ValueError(f"holdout={self.holdout} is no share of the clips; give 0 or more, and less than 1")
-        if self.gan < 0 or self.gan_from < 0:
-            raise ValueError(f"gan={self.gan} and gan_from={self.gan_from} must not be negative")
+        if self.crops < 1:
+            raise ValueError(f"crops={self.crops} takes nothing from a clip; give 1 or more")
+        if min(self.gan, self.gan_from, self.gan_lr) < 0:
+            raise ValueError(f"gan={self.gan}, gan_from={self.gan_from}, gan_lr={self.gan_lr} must not be negative")
+        if self.lpips and not self.feature:
+            raise ValueError(f"lpips={self.lpips} has no weight; give feature=0.1 or more, or leave lpips out")
+        if self.compile and self.strategy == "fsdp":
+            raise ValueError("compile and strategy=fsdp do not go together yet; leave one of them out")
         names = [name for name, _, _ in self._named()]
         if self.only_new and "decoder" in names:
             raise ValueError(f"only_new trains new parts of encoder and decoder; leave decoder out of {self.stages!r}")

@@ -33,7 +33,8 @@ def _tokenizer_train_arguments(parser: ArgumentParser) -> None:
     )
     selection(parser, "whose shards to train on")
     parser.add_class_arguments(TokenizerConfig, "model")
-    configured(parser, TrainConfig)
+    configured(parser, TrainConfig, {"compile": "compile encoder and decoder by torch.compile: minutes at the start, "
+                                     "then faster steps; on CPUs it needs a C++ compiler"})  # fmt: skip
 
 
 def _tokenizer_train(options: Namespace) -> int:
