@@ -58,7 +58,7 @@ def compressed(evidence: Sequence[Mapping[str, float]], names: Sequence[str], mi
     return np.concatenate([np.sign(known) * np.log1p(np.abs(known)), unknown], axis=1)
 
 
-def log_odds(likely: Array) -> Array:
+def log_odds(likely: npt.NDArray[np.floating]) -> Array:
     """Return the log odds of what a witness says, as far as it is trusted; 0 where it was not asked (NaN)."""
     least = 1 / (1 + np.exp(SURE))
     likely = np.clip(likely, least, 1 - least)
