@@ -7,7 +7,9 @@ that depends on the step and is never negative. So a cut is never less likely fo
 
 from __future__ import annotations
 
+import hashlib
 import io
+import zipfile
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import resources
@@ -19,6 +21,8 @@ WEIGHTS = "judge.npz"
 """File beside this one."""
 SURE = 4.0
 """Log odds that a witness is trusted with at most."""
+AT_ONCE = 32
+"""Steps that are judged at once: each takes 0.1 MB, and a film of hours has thousands."""
 
 Array = npt.NDArray[np.float64]
 
@@ -36,8 +40,11 @@ class Judge:
 
     def odds(self, evidence: Sequence[Mapping[str, float]]) -> tuple[Array, Array]:
         """Return for each step its log odds without a witness, and how much the log odds of one count, 0 or more."""
-        if not evidence:
-            return np.empty(0), np.empty(0)
+        parts = [self._odds(evidence[at : at + AT_ONCE]) for at in range(0, len(evidence), AT_ONCE)]
+        odds, weight = (np.concatenate([np.empty(0), *(part[k] for part in parts)]) for k in (0, 1))
+        return odds, weight
+
+    def _odds(self, evidence: Sequence[Mapping[str, float]]) -> tuple[Array, Array]:
         x = self.inputs(evidence)[:, None, :, None]
         into, offset, out, base = self.layers
         hidden = np.tanh((x * into).sum(axis=2) + offset)[..., None]
@@ -67,7 +74,26 @@ def log_odds(likely: npt.NDArray[np.floating]) -> Array:
 
 @cache
 def judge() -> Judge:
-    """Return the judge that Rushes comes with."""
-    data = resources.files("rushes.filters").joinpath(WEIGHTS).read_bytes()
-    with np.load(io.BytesIO(data), allow_pickle=False) as weights:
-        return Judge(dict(weights))
+    """Return the judge that Rushes comes with. Raises ValueError where its weights are missing or damaged."""
+    try:
+        with np.load(io.BytesIO(_data()), allow_pickle=False) as weights:
+            return Judge(dict(weights))
+    except (KeyError, EOFError, zipfile.BadZipFile, ValueError) as error:
+        raise _unusable(error) from error
+
+
+@cache
+def digest() -> str:
+    """Return what tells its weights from others, 16 hex digits: what other weights have judged is judged again."""
+    return hashlib.sha256(_data()).hexdigest()[:16]
+
+
+def _data() -> bytes:
+    try:
+        return resources.files("rushes.filters").joinpath(WEIGHTS).read_bytes()
+    except OSError as error:
+        raise _unusable(error) from error
+
+
+def _unusable(error: Exception) -> ValueError:
+    return ValueError(f"the weights rushes/filters/{WEIGHTS} are missing or damaged ({error}); install rushes again")

@@ -237,6 +237,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "scan.max_side_px": (16, 65_535),
     "shots.min_clip_s": (0, math.inf),
     "shots.max_clip_s": (0.1, math.inf),
+    "shots.cut_likely": (0, 1),
     "shots.frames_per_clip": (1, 1000),
     "shots.strip_frames": (1, 100),
     "score.actors": (0, math.inf),

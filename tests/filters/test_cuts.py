@@ -62,6 +62,16 @@ def test_a_long_film_is_measured_in_parts_without_seams(monkeypatch: pytest.Monk
     assert np.array_equal(shares(cells), whole)
 
 
+@pytest.mark.parametrize("frames", [2, 3])
+@pytest.mark.parametrize("cut_likely", [0.0, 0.01, 1.0])
+def test_films_of_few_frames_and_limits_at_either_end_are_decided(frames: int, cut_likely: float) -> None:
+    signals, rules = joined(), ShotsConfig(cut_likely=cut_likely)
+    few = {name: values[30 - frames // 2 : 30 - frames // 2 + frames] for name, values in signals.items()}
+    expected = [30] if cut_likely < 1 else []
+    assert [round(cut.start_s * 25) for cut in cuts(few, rules)] == expected
+    assert len(doubts(few, rules)) == 0
+
+
 class Swayed(Judge):
     """A judge who is in doubt, and to whom the witness counts."""
 

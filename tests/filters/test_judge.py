@@ -1,11 +1,13 @@
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from rushes.filters.judge import Judge, compressed, judge, log_odds
+from rushes.filters import judge as module
+from rushes.filters.judge import AT_ONCE, Judge, compressed, digest, judge, log_odds
 from tests.bench.judge import Network
 
 USUAL = dict.fromkeys(judge().names, 0.0)
@@ -27,6 +29,29 @@ def test_each_step_is_judged_by_itself_and_of_none_nothing_is_said() -> None:
     for k, step in enumerate(steps):
         assert [part[0] for part in judge().odds([step])] == [part[k] for part in together]
     assert [len(part) for part in judge().odds([])] == [0, 0]
+
+
+def test_many_steps_are_judged_a_few_at_a_time_and_as_each_is_alone() -> None:
+    steps = [{**USUAL, "content": float(k), "size": 100.0 - k} for k in range(2 * AT_ONCE + 3)]
+    odds, weight = judge().odds(steps)
+    assert len(odds) == len(weight) == len(steps)
+    for k in (0, AT_ONCE - 1, AT_ONCE, len(steps) - 1):
+        assert [part[0] for part in judge().odds([steps[k]])] == [odds[k], weight[k]]
+
+
+@pytest.mark.parametrize("data", [None, b"", b"PK\x03\x04 no more", "half"])
+def test_weights_that_are_missing_or_damaged_are_named_with_the_remedy(
+    data: bytes | str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = module._data()
+    if data is not None:
+        (tmp_path / module.WEIGHTS).write_bytes(whole[: len(whole) // 2] if isinstance(data, str) else data)
+    monkeypatch.setattr(module.resources, "files", lambda package: tmp_path)
+    with pytest.raises(ValueError, match=r"rushes/filters/judge\.npz are missing or damaged .*; install rushes again"):
+        judge.__wrapped__()
+    if data is None:
+        with pytest.raises(ValueError, match="install rushes again"):
+            digest.__wrapped__()
 
 
 def test_numbers_are_compressed_and_what_is_not_told_is_told_apart_from_nothing() -> None:

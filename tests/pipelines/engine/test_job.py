@@ -96,6 +96,19 @@ def test_another_setting_does_again_what_depends_on_it_and_nothing_else(changes:
     assert {name for name in STAGES if before[name] != after[name]} == again and set(before) == set(job.ON_UNITS)
 
 
+@pytest.mark.parametrize("config", [CONFIG, NO_WITNESS])
+def test_other_weights_of_the_judge_find_cuts_again_but_read_no_video(
+    config: CurateConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = job.fingerprints(config)
+    for step in ("witness", "shots"):
+        monkeypatch.setattr(f"rushes.pipelines.stages.{step}.stage.digest", lambda: "other weights")
+    after = job.fingerprints(config)
+    asked = {"witness"} if config is CONFIG else set[str]()
+    again = {name for name in before if before[name] != after[name]}
+    assert again == {*asked, "shots", "score", "caption", "encode", "pack"}
+
+
 # --- what is to be done -------------------------------------------------------------------------------------------
 
 
