@@ -346,7 +346,7 @@ def cartoon(rng: Generator, is_tuning: bool, frames: int, ground: Frame | None =
         if number % hold == 0:
             drawing = [(actor.figure, actor.step()) for actor in cast]
             lights = rng.integers(0, (WIDTH, HEIGHT, 8), (40, 3)) if sparkles else lights
-        left = int(speed * number) % WIDTH
+        left = WIDTH - abs(int(speed * number) % (2 * WIDTH) - WIDTH)  # to the end of the background and back
         picture = np.ascontiguousarray(background[:, left : left + WIDTH])
         for x, y, r in lights.tolist():
             cv2.drawMarker(picture, (x, y), (220, 250, 255), cv2.MARKER_STAR, 2 + r)
