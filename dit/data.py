@@ -120,6 +120,22 @@ def parse(sample: Mapping[str, Any], fingerprint: str | None = None) -> LatentCl
     )
 
 
+def require_same(model: str, trained: tuple[str, str], given: tuple[str, str], where: str) -> None:
+    """Raise LatentError where a DiT meets another tokenizer than that whose latents it was trained on.
+
+    Args:
+        model: the DiT, for people.
+        trained: name and fingerprint of the tokenizer whose latents it was trained on.
+        given: the same of the one that it meets.
+        where: what that one is, for people.
+    """
+    if trained[1] != given[1]:
+        raise LatentError(
+            f"the DiT in {model} knows the latents of the tokenizer {trained[0]} ({trained[1]}) alone, and {where} "
+            f"{given[0]} ({given[1]}); give it those of its own tokenizer, or train another DiT in another folder"
+        )
+
+
 def _counts(lengths: Sequence[int], rates: Sequence[int]) -> tuple[int, ...]:
     if len(lengths) != len(rates) or min(rates, default=0) < 1:
         raise ValueError(f"{len(rates)} rates for {len(lengths)} segments")

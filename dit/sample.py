@@ -22,14 +22,15 @@ from torch import Tensor
 
 from rushes.dit import flow
 from rushes.dit.config import SampleConfig
-from rushes.dit.data import facts_of
+from rushes.dit.data import facts_of, require_same
 from rushes.dit.model import Condition, DiT, grid, load, unpatchify
 from rushes.dit.text import TextEncoder
 from rushes.pipelines.colour.picture import Screen, tag
 from rushes.pipelines.store import storage
-from rushes.tokenizer import model as tokenizer_model
+from rushes.tokenizer import codec as codecs
+from rushes.tokenizer.codec import AnyTokenizer
 from rushes.tokenizer.config import Tell, silent
-from rushes.tokenizer.model import Tokenizer
+from rushes.tokenizer.model import counts
 from rushes.tokenizer.rates import latent_times
 
 log = logging.getLogger(__name__)
@@ -69,7 +70,7 @@ def sample(config: SampleConfig, model: str, tokenizer: str, out: str, tell: Tel
     Args:
         config: Prompt, facts, size, sampler and seed.
         model: Folder of a trained model (`train` returns it).
-        tokenizer: Folder of the tokenizer, or `shipped`, whose latents it was trained on.
+        tokenizer: Name of the tokenizer whose latents it was trained on, see `tokenizer.codec`.
         out: The mp4 to write, local or in an object store.
         tell: Told of each look of the network, then of each frame.
 
@@ -80,8 +81,10 @@ def sample(config: SampleConfig, model: str, tokenizer: str, out: str, tell: Tel
     if config.device == "cuda" and device.type != "cuda":
         raise ValueError("device='cuda', but torch sees no GPU; use device='auto'")
     dit, about = load(model)
-    codec = tokenizer_model.load(tokenizer, expect=str(about["tokenizer"])).to(device).eval()
-    dit = dit.to(device)
+    codec = codecs.load(tokenizer)
+    trained = about.get("tokenizer_name", codecs.OURS), str(about["tokenizer"])
+    require_same(model, trained, (codecs.name_of(codec), codecs.fingerprint(codec)), f"{tokenizer} is")
+    dit, codec = dit.to(device), codec.to(device)
     config = resolved(config, about)
     planned = plan(config, codec)
     latents = generate(dit, planned, condition(config, dit, TextEncoder(dit.config, device)), config, tell)
@@ -106,12 +109,12 @@ def resolved(config: SampleConfig, about: dict[str, Any]) -> SampleConfig:
     )
 
 
-def plan(config: SampleConfig, tokenizer: Tokenizer) -> Plan:
+def plan(config: SampleConfig, tokenizer: AnyTokenizer) -> Plan:
     """Return the latents that a clip of this length and size takes. Raises ValueError for odd sides, unknown rates."""
     if config.height % 2 or config.width % 2:
         raise ValueError(f"{config.width}×{config.height} must have even sides, which video codecs want")
     frames = max(1, round(config.seconds * config.fps))
-    lengths = tokenizer_model.segment_lengths(frames, tokenizer.config.segment)
+    lengths = codecs.lengths_of(tokenizer, frames)
     rates = tokenizer.rates_of(lengths, config.rate)
     return Plan(
         lengths=lengths,
@@ -119,7 +122,7 @@ def plan(config: SampleConfig, tokenizer: Tokenizer) -> Plan:
         width=config.width,
         fps=config.fps,
         rates=rates,
-        counts=tuple(tokenizer_model.counts(lengths, rates)),
+        counts=tuple(counts(lengths, rates)),
         cells=tokenizer.config.cells(config.height, config.width),
     )
 
@@ -164,10 +167,10 @@ def generate(
 
 
 @torch.no_grad()
-def frames_of(codec: Tokenizer, latents: Float[Tensor, "l c h w"], planned: Plan) -> Iterator[np.ndarray]:
+def frames_of(codec: AnyTokenizer, latents: Float[Tensor, "l c h w"], planned: Plan) -> Iterator[np.ndarray]:
     """Yield RGB frames as uint8 [h, w, 3], a segment at a time, so that memory does not grow with the clip."""
     pieces = latents[None].split(list(planned.counts), dim=1)
-    videos = tokenizer_model.stream_decode(codec, zip(pieces, planned.rates, strict=True))
+    videos = codecs.stream_decode(codec, zip(pieces, planned.rates, strict=True))
     for video, length in zip(videos, planned.lengths, strict=True):
         shown = video[0, :, :length, : planned.height, : planned.width]
         yield from ((shown.clamp(-1, 1) + 1) * 127.5).round().byte().permute(1, 2, 3, 0).cpu().numpy()

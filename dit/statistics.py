@@ -15,6 +15,7 @@ from torch import Tensor
 from rushes.dit.config import DiTConfig, TrainConfig
 from rushes.dit.data import MEMBERS, LatentError, facts_of, parse
 from rushes.pipelines.store import shards
+from rushes.tokenizer.codec import OURS
 
 BATCHES_OF_ROUND = 64  # between the places where batches are not filled up
 MOST_EPOCHS = 1024  # that a round packs
@@ -27,6 +28,8 @@ class Statistics:
 
     fingerprint: str
     """The tokenizer's."""
+    tokenizer: str
+    """The tokenizer's name, as the latents have it."""
     mean: Float[Tensor, " c"]
     std: Float[Tensor, " c"]
     fact_mean: Float[Tensor, " facts"]
@@ -69,6 +72,7 @@ def statistics(root: str, config: DiTConfig, seed: int = 0) -> Statistics:
     mean, std = cells.result()
     return Statistics(
         fingerprint=prints.pop(),
+        tokenizer=str(found[0].get("tokenizer", OURS)),
         mean=mean,
         std=std,
         fact_mean=fact_mean.float(),

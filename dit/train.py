@@ -24,11 +24,13 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset
 
 from rushes.dit.config import TrainConfig
-from rushes.dit.data import LatentError, Packed, Round
+from rushes.dit.data import LatentError, Packed, Round, require_same
 from rushes.dit.model import save
 from rushes.dit.module import FlowModule
 from rushes.dit.statistics import Statistics, statistics
+from rushes.pipelines import threads
 from rushes.pipelines.store import ledger, shards, storage
+from rushes.tokenizer.codec import OURS
 from rushes.tokenizer.config import Tell, silent
 
 FIGURES = ("loss", "probe_loss", "lr", "tokens_per_s")
@@ -53,6 +55,7 @@ def train(config: TrainConfig, latents: str, out: str, tell: Tell = silent) -> P
     facts = statistics(latents, config.model, config.seed)
     config = replace(config, model=replace(config.model, in_channels=len(facts.mean)))
     _claim(folder, config, facts, latents)
+    threads.warn_of_spinning(torch.get_num_threads())
     L.seed_everything(config.seed, verbose=False)
     module = FlowModule(config, facts)
     checkpoint = folder / "checkpoint.ckpt"
@@ -75,17 +78,19 @@ def _claim(folder: Path, config: TrainConfig, facts: Statistics, latents: str) -
         k: v for k, v in asdict(config).items() if k not in ("steps", "log_every", "save_every", "workers", "device")
     }
     content = ledger.fingerprint([shard.sha256 for shard in shards.read_manifest(latents).shards])
-    record = json.loads(json.dumps({"train": settings, "tokenizer": facts.fingerprint, "latents": content}))
+    whose = {"tokenizer": facts.fingerprint, "tokenizer_name": facts.tokenizer}
+    record = json.loads(json.dumps({"train": settings, **whose, "latents": content}))
     path = folder / "train.json"
     if path.exists():
         found = json.loads(path.read_text())
+        trained = found.get("tokenizer_name", OURS), found["tokenizer"]
+        require_same(str(folder), trained, (facts.tokenizer, facts.fingerprint), f"{latents} are those of")
         changed = [
             name
             for name in {**record["train"], **found["train"]}
             if record["train"].get(name) != found["train"].get(name)
         ]
-        others = {"tokenizer": "another tokenizer", "latents": "other latents"}
-        changed += [phrase for name, phrase in others.items() if record[name] != found.get(name)]
+        changed += ["other latents"] if record["latents"] != found.get("latents") else []
         if changed:
             raise ValueError(
                 f"{folder} holds a run with other settings ({', '.join(changed)}); "
@@ -214,6 +219,7 @@ class Keeper(L.Callback):
             part.replace(self.folder / "checkpoint.ckpt")
             about = {
                 "tokenizer": self.facts.fingerprint,
+                "tokenizer_name": self.facts.tokenizer,
                 "typical": self.facts.typical,
                 "captioned": self.facts.captioned,
             }

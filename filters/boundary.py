@@ -17,7 +17,7 @@ class Boundary:
     kind: str
     """cut, fade, dissolve or wipe."""
     score: float
-    """How sure: for a cut its content change by that of its surroundings, for a fade the depth of luma it crosses,
+    """How sure: for a cut how likely it is, 0–1, for a fade the depth of luma it crosses,
     for a dissolve or wipe how near it is to the model of one, 1 for a perfect one."""
 
 
@@ -29,21 +29,7 @@ class Rules(Protocol):
     @property
     def max_clip_s(self) -> float: ...  # noqa: D102
     @property
-    def cut_content(self) -> float: ...  # noqa: D102
-    @property
-    def cut_ratio_busy(self) -> float: ...  # noqa: D102
-    @property
-    def cut_histogram(self) -> float: ...  # noqa: D102
-    @property
-    def cut_content_calm(self) -> float: ...  # noqa: D102
-    @property
-    def cut_ratio(self) -> float: ...  # noqa: D102
-    @property
-    def jump_share(self) -> float: ...  # noqa: D102
-    @property
-    def witness_cut(self) -> float: ...  # noqa: D102
-    @property
-    def flash_s(self) -> float: ...  # noqa: D102
+    def cut_likely(self) -> float: ...  # noqa: D102
     @property
     def fade_luma(self) -> float: ...  # noqa: D102
     @property

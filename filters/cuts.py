@@ -1,19 +1,28 @@
-"""Cuts: decided over the whole series of what changes from frame to frame."""
+"""Cuts: frames that stand out from those around them, weighed by a judge over the whole series."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
 
 from rushes.filters.boundary import Boundary, Rules
-from rushes.filters.pops import has_other_tones, is_habit, is_pop, is_same_place, may_differ, without_bursts
+from rushes.filters.judge import SURE, judge, log_odds
+from rushes.filters.steps import Series as Known
+from rushes.filters.steps import evidence
 
 SIDE_FRAMES = 4
 """Frames on either side that a cut must stand out from."""
 FLOOR = 2.0
 """Added to the content of the surroundings, so that the ratio means something in a still picture."""
+CALM, CALM_RATIO = 18.0, 2.2
+"""Content change (scenedetect's HSV score) from which on a frame may begin a shot, standing out by this factor …"""
+BUSY, BUSY_RATIO, BUSY_HISTOGRAM = 27.0, 1.33, 0.08
+"""… or, amid fast motion, from that and by that factor on, where histograms differ so much (1 − correlation) …"""
+JUMP_SHARE = 0.025
+"""… or where the light of that share of the picture changes as it does not around it in space and time."""
 CHUNK_FRAMES = 4096
 """Frames whose cells stand in memory as floats."""
 JUMP_RATIO, JUMP_STEP = 1.25, 2.0
@@ -22,69 +31,65 @@ BURNT = 245.0
 """Light of a cell that may have been cut off at white."""
 STILL, HELD_FRAMES = 0.1, 3
 """Mean change (0–255) below which a frame repeats the one before, and how many of them are counted."""
-SURE = 2.5
-"""A frame amid fast motion that changes this many times as much as it must is a cut, whatever the witness says."""
 POP_LUMA = 0.4
 """Share of a key frame's content change that its luma has at least, or its tones must differ: else coding popped."""
 BAR = 20
 """Light of cells in bars at most."""
-UNLIKE, OTHER = 1.3, (0.9, 1.8)
-"""Amid fast motion, how many times as unlike the one before (1 − correlation of cells) a frame is as those around it at
-least; how unlike, and how many times, it is where it is a cut whatever the witness says."""
 POP = 2.0
 """How many times as much a key frame that comes by the clock may change as the frames around it."""
 STILL_LIGHT, CADENCE_FRAMES = 0.5, 12
 """Added to usual steps (levels), and frames on either side in which the cadence of steps is looked at."""
+SAME = 0.1
+"""A picture that comes so near again to what it was, by the step away from it, is the same: that was a flash."""
 BESIDE = 2
-"""Frames before a cut, and from it on, at which the witness may see it."""
-BACK, SAME, TOLD = 0.4, 0.5, 3.0
-"""How far the picture may be from the one that comes back, as a share of the step away from it; how alike both are
-(correlation of cells) at least, where their light spreads by so many levels."""
+"""Frames before a cut, and from it on, at which the witness may see it; of cuts so near to each other one counts."""
 
 Series = npt.NDArray[np.floating]
 
 
 def cuts(signals: Mapping[str, npt.NDArray], rules: Rules) -> list[Boundary]:
     """Return the cuts in the order of time; `rushes.filters.shots.boundaries` says how they are found."""
-    time_s, ratio = signals["time_s"], _ratio(signals)
+    time_s, (steps, odds, weight) = signals["time_s"], _judged(signals, rules)
+    odds = odds + weight * log_odds(asked(signals)[steps])
+    found = np.flatnonzero(odds >= _enough(rules))
+    likely = 1 / (1 + np.exp(-odds))
     return [
-        Boundary(start_s=float(time_s[at]), end_s=float(time_s[at]), kind="cut", score=float(ratio[at]))
-        for at in np.flatnonzero(_found(signals, rules, _shares(signals), asked(signals))).tolist()
+        Boundary(start_s=float(time_s[steps[k]]), end_s=float(time_s[steps[k]]), kind="cut", score=float(likely[k]))
+        for k in found.tolist()
+        if odds[k] >= odds[found][abs(steps[found] - steps[k]) <= BESIDE].max()
     ]
 
 
 def doubts(signals: Mapping[str, npt.NDArray], rules: Rules) -> npt.NDArray[np.intp]:
     """Return the frames at which there is a cut if the witness sees one there, and none if it sees none."""
-    shares, count = _shares(signals), len(signals["time_s"])
-    seen, denied = (_found(signals, rules, shares, np.full(count, said)) for said in (1.0, 0.0))
-    return np.flatnonzero(seen & ~denied)
+    steps, odds, weight = _judged(signals, rules)
+    enough = _enough(rules)
+    return np.asarray(steps[(odds + weight * SURE >= enough) & (odds - weight * SURE < enough)], np.intp)
 
 
-def _found(signals: Mapping[str, npt.NDArray], rules: Rules, shares: Series, said: Series) -> npt.NDArray[np.bool_]:
-    """Return which frames begin a shot.
+def _judged(signals: Mapping[str, npt.NDArray], rules: Rules) -> tuple[npt.NDArray[np.intp], Series, Series]:
+    """Return the frames that may be cuts, the log odds that each is one, and how much a witness counts there."""
+    known = candidates(signals, rules)
+    steps = [evidence(signals, at, known) for at in known.steps.tolist()]
+    odds, weight = judge().odds(steps)
+    same = np.array([min(step["back_flash"], step["was_flash"]) < SAME for step in steps], np.bool_)
+    return known.steps, np.where(same, -np.inf, odds), np.where(same, 0.0, weight)
 
-    They show another picture than the one before, or the same place a while later: then parts of it change as they
-    never do around it. Where they do that again and again, the witness must see a cut; of jumps in the same view it
-    knows little.
 
-    Args:
-        signals: as `rushes.filters.shots.boundaries` takes them.
-        rules: the limits.
-        shares: what `outstanding` says of each frame.
-        said: what the witness says of each, 0–1; NaN where it was not asked.
+def _enough(rules: Rules) -> float:
+    """Return the log odds from which on a frame begins a shot."""
+    likely = min(max(rules.cut_likely, 1e-12), 1 - 1e-12)
+    return math.log(likely / (1 - likely))
+
+
+def candidates(signals: Mapping[str, npt.NDArray], rules: Rules) -> Known:
+    """Return the frames that stand out from those around them, in the whole picture or in parts of it, and by what.
+
+    Fast motion and shaking change many frames in a row, and so does what moves in a part of the picture.
     """
-    hard, ratio = _stand_out(signals, rules, said), _ratio(signals)
-    jumps = (shares >= rules.jump_share) & _peaks(shares)
-    steps = hard | jumps
-    alone = without_bursts(signals, steps)
-    for at in np.flatnonzero(steps).tolist():
-        seen = said[at] >= rules.witness_cut
-        sure = _surely(signals, at, rules) or (ratio[at] >= rules.cut_ratio and has_other_tones(signals, at))
-        told = sure or not said[at] < rules.witness_cut
-        steps[at] = hard[at] and told and _is_other(signals, at, rules)
-        if not steps[at] and alone[at] and not is_pop(signals, at):
-            steps[at] = (seen and may_differ(signals, at)) or not is_habit(signals, at, bool(jumps[at]))
-    return steps
+    ratio, share = _ratio(signals), _shares(signals)
+    found = _stand_out(signals, ratio, rules) | ((share >= JUMP_SHARE) & _peaks(share))
+    return Known(ratio, share, np.flatnonzero(found))
 
 
 def _ratio(signals: Mapping[str, npt.NDArray]) -> Series:
@@ -93,40 +98,22 @@ def _ratio(signals: Mapping[str, npt.NDArray]) -> Series:
     return content / (_surroundings(content) * (1 + _held(signals["change"])) + FLOOR)
 
 
-def _stand_out(signals: Mapping[str, npt.NDArray], rules: Rules, said: Series) -> npt.NDArray[np.bool_]:
-    """Return which frames change the whole picture more than those around them."""
-    content, ratio = np.asarray(signals["content"], np.float64), _ratio(signals)
-    clear = (content >= rules.cut_content_calm) & (ratio >= rules.cut_ratio)
-    clear &= ~_colour_pops(signals, content, rules)
-    full = content / _picture_share(signals["cell_light"])
-    busy = (full >= rules.cut_content) & (ratio >= rules.cut_ratio_busy)
-    busy &= signals["histogram"] >= rules.cut_histogram
-    for at in np.flatnonzero(busy & ~clear & _peaks(content)).tolist():
-        unlike, usual = _unlikeness(signals["cell_light"], at)
-        busy[at] = unlike >= UNLIKE * usual or said[at] >= rules.witness_cut or _surely(signals, at, rules)
+def _stand_out(signals: Mapping[str, npt.NDArray], ratio: Series, rules: Rules) -> npt.NDArray[np.bool_]:
+    """Return which frames change the whole picture more than those around them; between black ones none does."""
+    content = np.asarray(signals["content"], np.float64)
+    clear = (content >= CALM) & (ratio >= CALM_RATIO) & ~_colour_pops(signals, content)
+    busy = (content / _picture_share(signals["cell_light"]) >= BUSY) & (ratio >= BUSY_RATIO)
+    busy &= signals["histogram"] >= BUSY_HISTOGRAM
     level = np.asarray(signals["luma_mean"], np.float64) + signals["luma_std"]
     light = np.maximum(level, np.concatenate([level[:1], level[:-1]])) >= rules.fade_luma
     return (clear | busy) & light & _peaks(content)
 
 
-def _is_other(signals: Mapping[str, npt.NDArray], at: int, rules: Rules) -> bool:
-    """Return whether a frame shows another place than the one before, and not for a moment."""
-    return not is_same_place(signals, at) and not _comes_back(signals, at, rules)
-
-
-def _surely(signals: Mapping[str, npt.NDArray], at: int, rules: Rules) -> bool:
-    """Return whether a frame is so unlike the one before that nobody need be asked."""
-    if signals["content"][at] >= SURE * rules.cut_content:
-        return True
-    unlike, usual = _unlikeness(signals["cell_light"], at)
-    return unlike >= OTHER[0] and unlike >= OTHER[1] * usual
-
-
-def _colour_pops(signals: Mapping[str, npt.NDArray], content: Series, rules: Rules) -> npt.NDArray[np.bool_]:
+def _colour_pops(signals: Mapping[str, npt.NDArray], content: Series) -> npt.NDArray[np.bool_]:
     """Return which key frames after predicted ones change in colour alone, in the same tones of luma."""
     key = np.asarray(signals["key"]) > 0
     pops = key & ~np.concatenate([[True], key[:-1]])  # where every frame is a key frame, none of them pops
-    return pops & (signals["luma"] < POP_LUMA * content) & (signals["histogram"] < rules.cut_histogram)
+    return pops & (signals["luma"] < POP_LUMA * content) & (signals["histogram"] < BUSY_HISTOGRAM)
 
 
 def _picture_share(light: npt.NDArray[np.uint8]) -> Series:
@@ -142,18 +129,6 @@ def _around_most(values: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     """Return the largest of each number within `SIDE_FRAMES` of each frame."""
     padded = np.pad(values, ((SIDE_FRAMES, SIDE_FRAMES), (0, 0)), mode="edge")
     return np.asarray(np.lib.stride_tricks.sliding_window_view(padded, 2 * SIDE_FRAMES + 1, axis=0).max(axis=-1))
-
-
-def _unlikeness(light: npt.NDArray[np.uint8], at: int) -> tuple[float, float]:
-    """Return how unlike the frame before a frame is, and the most that frames around it are unlike theirs."""
-    first, end = max(0, at - SIDE_FRAMES - 1), min(len(light), at + SIDE_FRAMES + 1)
-    cells = np.asarray(light[first:end], np.float64).reshape(end - first, -1)
-    cells = cells[:, cells.max(axis=0) > BAR]
-    cells -= cells.mean(axis=1, keepdims=True) if cells.size else 0.0
-    power = np.sqrt((cells**2).sum(axis=1))
-    likeness = (cells[1:] * cells[:-1]).sum(axis=1) / np.maximum(power[1:] * power[:-1], 1.0)
-    unlike, own = 1 - likeness, at - first - 1
-    return float(unlike[own]), float(np.delete(unlike, own).max(initial=0.0))
 
 
 def asked(signals: Mapping[str, npt.NDArray]) -> Series:
@@ -274,32 +249,6 @@ def _held(change: Series) -> Series:
         held += run
         run &= np.concatenate([run[:1] & False, np.asarray(change)[:-1] < STILL])
     return held
-
-
-def _comes_back(signals: Mapping[str, npt.NDArray], at: int, rules: Rules) -> bool:
-    """Whether the picture before a frame is seen again a moment later, or was seen a moment before it."""
-    time_s, light = signals["time_s"], signals["cell_light"]
-    step = _far(light[at], light[at - 1])
-    last = int(np.searchsorted(time_s, time_s[at] + rules.flash_s, side="right"))
-    first = int(np.searchsorted(time_s, time_s[at] - rules.flash_s))
-    pairs = [*((k, at - 1) for k in range(at + 1, last)), *((k, at) for k in range(first, at - 1))]
-    near = (k for k in pairs if _far(light[k[0]], light[k[1]]) < BACK * step)
-    return any(_is_alike(light[a], light[b]) for a, b in near)
-
-
-def _far(a: npt.NDArray[np.uint8], b: npt.NDArray[np.uint8]) -> float:
-    return float(np.abs(a.astype(np.int16) - b).mean())
-
-
-def _is_alike(a: npt.NDArray[np.uint8], b: npt.NDArray[np.uint8]) -> bool:
-    """Whether two pictures, `[9, 16]`, are light and dark in the same places, which any two that follow black are not.
-
-    Of a picture in one tone nothing can be told, and it is taken to be.
-    """
-    (a_, b_), (spread_a, spread_b) = ([x - x.mean() for x in (a, b)], [float(x.std()) for x in (a, b)])
-    if min(spread_a, spread_b) < TOLD:
-        return True
-    return float((a_ * b_).mean()) >= SAME * spread_a * spread_b
 
 
 def _surroundings(values: Series) -> Series:

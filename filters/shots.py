@@ -43,11 +43,10 @@ class Trim:
 def boundaries(signals: Mapping[str, npt.NDArray], rules: Rules) -> list[Boundary]:
     """Return cuts and gradual transitions in the order of time.
 
-    A frame is a cut if it changes more than the frames before *and* those after: fast motion and shaking change many
-    frames in a row. Standing out is enough where it shows other tones and no corner of the frame before; else the
-    witness, where it was asked, must not deny it. It is none where it shows the same place: in other light, behind what
-    pops in, or a moment ago. Where the picture stays the same on the whole, a jump cut changes parts of it as nothing
-    does around it, in a film that moves on from frame to frame.
+    A frame may be a cut if it changes more than the frames before *and* those after, in the whole picture or, as at a
+    jump cut, in parts of it: fast motion and shaking change many frames in a row. Of these the numbers of the step are
+    weighed by small networks, together with what the witness says where it was asked; a picture that comes back at once
+    was a flash.
 
     Args:
         signals: arrays of one number per frame (`time_s`, `content`, `hue`, `saturation`, `luma`, `histogram`,

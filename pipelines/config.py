@@ -12,6 +12,7 @@ from typing import Literal
 
 STAGES = ("sources", "scan", "witness", "shots", "score", "match", "select", "caption", "encode", "pack")
 """All stages in the order of the job, as `--through` takes them; `engine/job.py` says which form a leg."""
+Allocation = Literal["auto", "measured", "predicted"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,22 +60,8 @@ class ShotsConfig:
     """Shorter clips are trimmed away."""
     max_clip_s: float = 20.0
     """Longer shots are divided."""
-    cut_content: float = 27.0
-    """Content change (scenedetect's HSV score) above which a frame may begin a shot amid fast motion …"""
-    cut_ratio_busy: float = 1.33
-    """… if it exceeds the frames before and those after by this factor …"""
-    cut_histogram: float = 0.08
-    """… and the luma histograms differ by this much (1 − correlation)."""
-    cut_content_calm: float = 18.0
-    """Content change above which a frame begins a shot by standing out alone …"""
-    cut_ratio: float = 2.2
-    """… by this factor against the frames before and those after."""
-    jump_share: float = 0.05
-    """Share of the picture whose light must change as it never does around it in space and time, for a jump cut."""
-    witness_cut: float = 0.4
-    """How likely the witness must find a cut where it is asked."""
-    flash_s: float = 0.35
-    """Brightness that comes back within this time was a flash, not a cut."""
+    cut_likely: float = 0.5
+    """How likely a frame must begin a shot to be a cut, 0–1: lower finds more of the jump cuts in the same view."""
     fade_luma: float = 24.0
     """Mean + standard deviation of luma (0–255) below which a picture counts as black in a fade; white likewise."""
     fade_max_s: float = 3.0
@@ -185,13 +172,24 @@ class LatentsConfig:
     side_px: int = 256
     """Clips are shrunk so that the shorter side has this many pixels; 0 keeps their size."""
     share: float = 0.4
-    """Latents that a clip may have, as a share of what the lowest rate would take; 0 means no limit, and nothing is
-    measured."""
+    """Latents that all clips of the selection may have together, as a share of what the lowest rate would take; 0 means
+    no limit, and nothing is measured."""
     per_second: float = 0.0
-    """Latents that a clip may have for each of its seconds, with share=0; 0 means no limit."""
-    allocation: Literal["auto", "measured", "predicted"] = "auto"
+    """Latents that they may have for each of their seconds, with share=0; 0 means no limit."""
+    per_clip: bool = False
+    """The budget holds for each clip by itself."""
+    lam: float | None = None
+    """λ in place of a budget: the squared error that one latent must save. Each clip's rates depend on that clip alone,
+    and it is looked at once: for streams and data sets that grow. `rushes tokenizer eval` tells which λ spends which
+    share at which side_px."""
+    allocation: Allocation = "auto"
     """measured: each clip is coded at every rate first; predicted: the model's scorer foresees what each segment loses,
     many times faster; auto: predicted where the model has a scorer."""
+
+    @property
+    def together(self) -> bool:
+        """Whether one budget is shared out over all clips."""
+        return self.lam is None and not self.per_clip and bool(self.share or self.per_second)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -239,6 +237,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "scan.max_side_px": (16, 65_535),
     "shots.min_clip_s": (0, math.inf),
     "shots.max_clip_s": (0.1, math.inf),
+    "shots.cut_likely": (0, 1),
     "shots.frames_per_clip": (1, 1000),
     "shots.strip_frames": (1, 100),
     "score.actors": (0, math.inf),

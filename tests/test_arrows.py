@@ -30,7 +30,8 @@ BELOW |= {"tokenizer": STORE, "dit": {*STORE, "tokenizer"}, "infra": set()}
 # Where the two halves meet: the command line, which only dispatches, the demo, and the tokenizer on clip shards.
 TRAINING = {
     "pipelines/cli/tokenizer.py", "pipelines/cli/dit.py", "pipelines/cli/demo_run.py",
-    "pipelines/stages/latents/stage.py", "pipelines/stages/latents/latents.py", "pipelines/engine/encode_latents.py",
+    "pipelines/stages/latents/stage.py", "pipelines/stages/latents/latents.py", "pipelines/stages/latents/spend.py",
+    "pipelines/stages/rates/stage.py", "pipelines/engine/encode_latents.py",
 }  # fmt: skip
 # Steps that read what another step owns: a selection is asked for by name wherever its shards or clips are meant, and
 # is a query over the matches of clips, which it brings up to date first.

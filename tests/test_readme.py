@@ -16,7 +16,7 @@ import pytest
 
 from rushes.pipelines.cli.main import main
 from tests.pipelines.one_process import in_one_process
-from tests.tokenizer.conftest import excerpt
+from tests.tokenizer.conftest import excerpt, wan_22, write_wan
 
 REPO = Path(__file__).parents[1]
 README = (REPO / "README.md").read_text()
@@ -40,6 +40,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory, bikes: Path) -> Iterator[Pa
     (root / "footage" / "car.mp4").write_bytes(excerpt(car, 0, frames=60, width=176, height=144))
     (root / "footage" / "unwanted.mp4").write_bytes(excerpt(bikes, 60, frames=40, width=96, height=48))
     (root / "list.txt").write_text("footage/unwanted.mp4\n")
+    (root / "Wan2.2" / "vae").mkdir(parents=True)
+    write_wan(wan_22(), root / "Wan2.2" / "vae")
     (root / "held").mkdir()
     (root / "held" / "street.mp4").write_bytes(excerpt(bikes, 0, frames=20, width=96, height=48))
     with contextlib.chdir(root):

@@ -30,7 +30,9 @@ for name in ("filters", "pipelines", "tokenizer", "dit"):
     except ImportError:
         pass
 from rushes.filters.policy import preset
+from rushes.filters.judge import judge
 from rushes.tokenizer.model import load
+judge()
 tokenizer = load("shipped")
 print(json.dumps({"modules": found, "bare": bare, "preset": preset("default").name, "rates": tokenizer.config.rates}))
 """

@@ -12,6 +12,7 @@ Size = Literal["nano", "tiny", "small", "base"]
 Allocation = Literal["auto", "measured", "predicted"]
 Variant = Literal["adaptive", "fixed-4x8x8", "dual-branch", "grown-16x", "structure-dynamics"]
 Strategy = Literal["ddp", "fsdp"]
+LoggerName = Literal["none", "csv", "tensorboard", "wandb"]
 
 # size: width at 1/8 of the side, blocks for each stage. Half of a nano is five stages of one block of 12·80² weights.
 _DIALS: dict[str, tuple[int, int]] = {"nano": (80, 1), "tiny": (136, 2), "small": (256, 3), "base": (480, 4)}
@@ -169,8 +170,12 @@ class TrainConfig:
     """Side of the random square crop in pixels."""
     shrink: float = 2.0
     """The shorter side is scaled at random between `side` and this many times `side` before the crop."""
-    holdout: float = 0.0
-    """Share of the clips, chosen by a hash of their keys, that is never trained on: quality is measured on them."""
+    crops: int = 4
+    """Crops taken from each clip that is decoded, at places of their own in the same frames; they come in different
+    batches, or apart in large ones. 1 decodes for every crop."""
+    holdout: float = 0.05
+    """Share of the clips, chosen by a hash of their keys, that is never trained on: quality is measured on them at each
+    save. One at least, where there are two clips; 0 trains on all, and measures on clips that are trained on."""
     only_new: bool = False
     """Train only what growing added (variant grown-16x), at the new rates; the trunk it grew from stays as it is."""
     lr: float = 1e-3
@@ -183,9 +188,13 @@ class TrainConfig:
     l1: float = 1.0
     """Weight of the mean absolute error."""
     feature: float = 0.05
-    """Weight of the distance in EfficientNet-Lite0 features, on a few frames; 0 leaves that network unloaded."""
+    """Weight of a perceptual distance, on a few frames: in EfficientNet-Lite0 features (`feature` in the metrics), or
+    LPIPS; 0 leaves that network unloaded."""
     feature_frames: int = 2
-    """Frames of each clip that the feature distance looks at."""
+    """Frames of each clip that the perceptual distance looks at."""
+    lpips: str = ""
+    """Folder with the weights of LPIPS, which is then the perceptual distance (`lpips_vgg`, `lpips_alex`): a backbone
+    of torchvision and the linear weights of the same net. Usual weights of it are `--feature` 0.1 to 1."""
     kl: float = 1e-6
     """Weight of the Kullback–Leibler divergence, summed over channels, averaged over cells."""
     gan: float = 0.0
@@ -193,6 +202,8 @@ class TrainConfig:
     discriminator."""
     gan_from: int = 0
     """Step from which the discriminator takes part; late, when there are details to judge."""
+    gan_lr: float = 0.0
+    """Peak learning rate of the discriminator, with a warm-up of its own; 0 takes that of the tokenizer."""
     ema: float = 0.99
     """Decay of the averaged weights that are saved as the model."""
     grad_clip: float = 1.0
@@ -211,6 +222,12 @@ class TrainConfig:
     """Steps between checkpoints and strips; a kill costs at most this many."""
     log_every: int = 5
     """Steps between lines of metrics.jsonl."""
+    logger: LoggerName = "none"
+    """Where the lines of metrics.jsonl go besides, by Lightning's loggers: csv and tensorboard write to OUT/logs, wandb
+    to Weights & Biases; the packages of the last two are installed apart."""
+    compile: bool = False
+    """Compile encoder and decoder by torch.compile: a minute or more for each shape at the start, then faster steps.
+    Numbers differ by rounding. A CPU needs a C++ compiler."""
     checkpointing: bool = False
     """Recompute activations in the backward pass: slower, much less memory."""
     shuffle: int = 64
@@ -219,8 +236,14 @@ class TrainConfig:
     def __post_init__(self):
         if not 0 <= self.holdout < 1:
             raise ValueError(f"holdout={self.holdout} is no share of the clips; give 0 or more, and less than 1")
-        if self.gan < 0 or self.gan_from < 0:
-            raise ValueError(f"gan={self.gan} and gan_from={self.gan_from} must not be negative")
+        if self.crops < 1:
+            raise ValueError(f"crops={self.crops} takes nothing from a clip; give 1 or more")
+        if min(self.gan, self.gan_from, self.gan_lr) < 0:
+            raise ValueError(f"gan={self.gan}, gan_from={self.gan_from}, gan_lr={self.gan_lr} must not be negative")
+        if self.lpips and not self.feature:
+            raise ValueError(f"lpips={self.lpips} has no weight; give feature=0.1 or more, or leave lpips out")
+        if self.compile and self.strategy == "fsdp":
+            raise ValueError("compile and strategy=fsdp do not go together yet; leave one of them out")
         names = [name for name, _, _ in self._named()]
         if self.only_new and "decoder" in names:
             raise ValueError(f"only_new trains new parts of encoder and decoder; leave decoder out of {self.stages!r}")
@@ -293,7 +316,7 @@ class EvalConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """How many latents a clip may have. Give one; with none every segment takes the lowest rate number."""
+    """How many latents a clip may have, or at what price. Give one, or every segment takes the lowest rate number."""
 
     share: float = 0.0
     """Share of the latents that the lowest rate number would take, such as 0.6; 0 means no limit."""
@@ -301,19 +324,26 @@ class Budget:
     """Latents in all; 0 means no limit."""
     per_second: float = 0.0
     """Latents for each second of the clip; 0 means no limit."""
+    lam: float | None = None
+    """λ in place of a number: the squared error (range [-1, 1], mean over pixels, summed over frames) that one latent
+    must save; `rushes tokenizer eval` tells which λ spends which share. 0 takes all latents that save anything."""
 
     def __post_init__(self):
-        given = sum(map(bool, (self.share, self.latents, self.per_second)))
+        if self.lam is not None and not 0 <= self.lam < math.inf:
+            raise ValueError(
+                f"lam={self.lam} must be an error for a latent, 0 or more; `rushes tokenizer eval` tells some"
+            )
+        given = sum((*map(bool, (self.share, self.latents, self.per_second)), self.lam is not None))
         if not 0 <= self.share <= 1 or self.latents < 0 or not 0 <= self.per_second < math.inf or given > 1:
             raise ValueError(
-                f"{self} is no budget: give one of share between 0 and 1, latents ≥ 1, per_second > 0, and 0 for the "
-                "others"
+                f"{self} is no budget: give one of share between 0 and 1, latents ≥ 1, per_second > 0 or lam, and "
+                "nothing for the others"
             )
 
     @property
     def limited(self) -> bool:
-        """Whether there is a limit at all."""
-        return bool(self.share or self.latents or self.per_second)
+        """Whether there is a limit or a price at all."""
+        return bool(self.share or self.latents or self.per_second or self.lam is not None)
 
 
 @dataclass(frozen=True, kw_only=True)

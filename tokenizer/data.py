@@ -1,8 +1,8 @@
 """Clips from shards as training batches, in an order that a resumed run takes up where it stopped.
 
-A position is (pass over the shards, samples consumed in it) for each worker. It travels in the batch, is saved with the
-weights, and a resumed reader passes over that many samples without decoding them. Crops depend on seed, pass and key,
-never on the process that makes them.
+A position says for each worker which samples are behind it and which crops of those that it holds it has given. It
+travels in the batch, is saved with the weights, and a resumed reader passes over those samples without decoding them.
+Crops depend on seed, pass and key, never on the process that makes them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import logging
 import random
 from collections import deque
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import av
@@ -29,6 +29,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from rushes.pipelines.colour.picture import Screen
 from rushes.pipelines.store import shards
 from rushes.tokenizer.config import Stage, TrainConfig, stage_at
+from rushes.tokenizer.crops import ClipError, crops
 
 log = logging.getLogger(__name__)
 
@@ -36,17 +37,29 @@ CUT_CELLS, CUT_FRAMES = (16, 9), 4
 """Columns and rows into which a frame is divided, and steps before with which a step is compared."""
 CUT_LEVELS, CUT_RATIO = 12.0, 3.0
 """Mean change of a cell, in levels of 255, and in steps before, from which it is a cut."""
-Position = tuple[int, int]
-"""Pass over the shards, and samples consumed in it."""
-Crop = tuple[str, UInt8[np.ndarray, "t side side 3"], Position]
-"""Key of a clip, pictures cut from it, and the position after it."""
+Position = tuple[int, int, int, int]
+"""Pass over the shards, samples of it behind the reader, clips held besides the newest, crops given since that came."""
+START: Position = (0, 0, 0, 0)
 
 
-class ClipError(ValueError):
-    """A clip holds no video that can be decoded."""
+@dataclass(frozen=True)
+class _Clip:
+    """A clip whose crops are being given."""
 
-    code = "undecodable"
-    remedy = "run `rushes verify --full` on the clip shards, and pack again"
+    key: str
+    crops: list[UInt8[np.ndarray, "t side side 3"]]
+    before: tuple[int, int]
+    """Its pass, and the samples of it that come before."""
+
+
+@dataclass(frozen=True)
+class _Crop:
+    key: str
+    pictures: UInt8[np.ndarray, "t side side 3"]
+    after: Position
+    """Where a reader goes on that makes crops of the same shape."""
+    anew: Position
+    """Where one goes on that makes others: past every clip that has been decoded."""
 
 
 def video_frames(clip: bytes | str, side_px: int = 0) -> Iterator[tuple[float, UInt8[np.ndarray, "h w 3"]]]:
@@ -90,22 +103,34 @@ def _decoded(clip: bytes | str) -> Iterator[tuple[float, VideoFrame]]:
 
 
 def segments(
-    clip: bytes | str, length: int, side_px: int = 0
+    clip: bytes | str, length: int | Iterator[int], side_px: int = 0
 ) -> Iterator[tuple[list[float], Float[Tensor, "1 3 t h w"]]]:
-    """Yield times and video in [-1, 1] of each segment: at most `length` frames, fewer before a cut and at the end."""
+    """Yield times and video in [-1, 1] of each segment: at most `length` frames, fewer before a cut and at the end.
+
+    An iterator gives the frames of each segment in turn, and cuts are not looked for.
+    """
+    return ((times_s, to_video(pictures)) for times_s, pictures in pictured(clip, length, side_px))
+
+
+def pictured(
+    clip: bytes | str, length: int | Iterator[int], side_px: int = 0
+) -> Iterator[tuple[list[float], UInt8[np.ndarray, "t h w 3"]]]:
+    """Yield times and 8-bit RGB pictures of each of `segments`."""
     taken: list[tuple[float, np.ndarray]] = []
-    cuts = Cuts()
+    cuts = Cuts() if isinstance(length, int) else None
+    lengths = itertools.repeat(length) if isinstance(length, int) else length
+    most = next(lengths)
     for time_s, picture in video_frames(clip, side_px):
-        if cuts.before(picture) or len(taken) == length:
+        if (cuts is not None and cuts.before(picture)) or len(taken) == most:
             yield _segment(taken)
-            taken = []
+            taken, most = [], next(lengths)
         taken.append((time_s, picture))
     if taken:
         yield _segment(taken)
 
 
-def _segment(taken: list[tuple[float, np.ndarray]]) -> tuple[list[float], Float[Tensor, "1 3 t h w"]]:
-    return [time_s for time_s, _ in taken], to_video(np.stack([picture for _, picture in taken]))
+def _segment(taken: list[tuple[float, np.ndarray]]) -> tuple[list[float], UInt8[np.ndarray, "t h w 3"]]:
+    return [time_s for time_s, _ in taken], np.stack([picture for _, picture in taken])
 
 
 def read_video(clip: bytes | str, side_px: int = 0) -> tuple[list[float], Float[Tensor, "1 3 t h w"]]:
@@ -117,7 +142,8 @@ def read_video(clip: bytes | str, side_px: int = 0) -> tuple[list[float], Float[
     taken = list(video_frames(clip, side_px))
     if not taken:
         raise ClipError("the clip has no frames; shards of clips come from `rushes curate`")
-    return _segment(taken)
+    times_s, pictures = _segment(taken)
+    return times_s, to_video(pictures)
 
 
 class Cuts:
@@ -156,41 +182,6 @@ def to_pictures(video: Float[Tensor, "1 3 t h w"]) -> UInt8[np.ndarray, "t h w 3
     return levels.reshape(pictures.shape)
 
 
-def crop(clip: bytes, config: TrainConfig, dice: random.Random) -> UInt8[np.ndarray, "t side side 3"]:
-    """Return a random run of frames, shrunk at random and cropped to a square, mirrored half of the time.
-
-    A clip with fewer frames is filled by its last one. Raises ClipError if nothing can be decoded, or if the clip is
-    shorter than `min_frames`.
-    """
-    length = _length(clip)
-    if 0 < length < config.min_frames:
-        raise ClipError(f"it has {length} frames, fewer than min_frames={config.min_frames}")
-    start = dice.random() * max(0, length - config.frames)
-    chosen = list(itertools.islice(_decoded(clip), int(start), int(start) + config.frames))
-    if not chosen:
-        raise ClipError(
-            "the clip has no frames; give a video, or if it is a clip of a shard, run `rushes verify --full`"
-        )
-    short = min(chosen[0][1].width, chosen[0][1].height)
-    scaled = max(config.side, min(round(config.side * (1 + dice.random() * (config.shrink - 1))), short))
-    width, height = (max(config.side, round(n * scaled / short)) for n in (chosen[0][1].width, chosen[0][1].height))
-    left, top = (int(dice.random() * (n - config.side + 1)) for n in (width, height))
-    screen = Screen()
-    pictures = [screen.rgb(frame, width, height) for _, frame in chosen]
-    cut = np.stack(pictures)[:, top : top + config.side, left : left + config.side]
-    cut = cut[:, :, ::-1] if dice.random() < 0.5 else cut
-    return np.concatenate([cut, np.repeat(cut[-1:], config.frames - len(cut), axis=0)])
-
-
-def _length(clip: bytes) -> int:
-    """Return the number of frames that the container names; 0 where it names none or cannot be read."""
-    try:
-        with av.open(io.BytesIO(clip), metadata_errors="ignore") as container:
-            return container.streams.video[0].frames if container.streams.video else 0
-    except av.FFmpegError:
-        return 0
-
-
 class ClipBatches(IterableDataset):
     """Endless batches of crops: `video` uint8 [b, 3, t, side, side], `keys`, `step`, `worker` and the `position` after.
 
@@ -220,23 +211,45 @@ class ClipBatches(IterableDataset):
     def __iter__(self) -> Iterator[dict[str, Any]]:
         worker = get_worker_info()
         number, workers = (worker.id, worker.num_workers) if worker else (0, 1)
-        samples = self._samples(*self.positions.get(number, (0, 0)))
-        for step in itertools.count(self.first + number, workers):
-            taken = list(itertools.islice(self._crops(samples, self._shape(step)), self.config.batch))
-            keys = [key for key, _, _ in taken]
-            yield {"video": _stack(taken), "keys": keys, "step": step, "worker": number, "position": taken[-1][2]}
+        position = self.positions.get(number, START)
+        steps = itertools.count(self.first + number, workers)
+        for shape, run in itertools.groupby(steps, self._shape):
+            crops = self._crops(position, shape)
+            for step in run:
+                taken = list(itertools.islice(crops, self.config.batch))
+                position = taken[-1].after if self._shape(step + workers) == shape else taken[-1].anew
+                keys, video = [one.key for one in taken], _stack([one.pictures for one in taken])
+                yield {"video": video, "keys": keys, "step": step, "worker": number, "position": position}
 
     def _shape(self, step: int) -> TrainConfig:
         return shaped(self.config, stage_at(self.stages, step)) if self.stages else self.config
 
-    def _samples(self, epoch: int, consumed: int) -> Iterator[tuple[dict[str, Any], Position]]:
-        """Yield samples and the position after each, for ever. Raises ValueError where there is none to train on."""
+    def _crops(self, position: Position, shape: TrainConfig) -> Iterator[_Crop]:
+        """Yield crops from a position on, for ever.
+
+        With each clip that is decoded comes its first crop, the second of an earlier one, the third of one before that,
+        so that the clips of a batch differ, and work and memory are the same at any time. A position names the oldest
+        clip that still has crops to give; a resumed reader decodes from there on, and gives what had not been given.
+        """
+        epoch, behind, known, given = position
+        apart = -(-shape.batch // shape.crops)  # decodes between two crops of a clip
+        held: deque[_Clip] = deque(maxlen=apart * (shape.crops - 1) + 1)
+        for number, clip in enumerate(self._clips(self._samples(epoch, behind), shape)):
+            held.append(clip)
+            turns = range(min(shape.crops, (len(held) - 1) // apart + 1)) if number >= known else ()
+            for turn in turns[given:] if number == known else turns:
+                one = held[len(held) - 1 - apart * turn]
+                after, anew = (*held[0].before, len(held) - 1, turn + 1), (clip.before[0], clip.before[1] + 1, 0, 0)
+                yield _Crop(one.key, one.crops[turn], after, anew)
+
+    def _samples(self, epoch: int, behind: int) -> Iterator[tuple[dict[str, Any], tuple[int, int]]]:
+        """Yield samples, and how many of which pass come before. Raises ValueError where there is none to train on."""
         for now in itertools.count(epoch):
             empty = True
-            for count, sample in enumerate(_read(self.root, self.config, now), start=1):
+            for count, sample in enumerate(_read(self.root, self.config, now)):
                 if not is_held(sample["__key__"], self.config.holdout):
                     empty = False
-                    if now > epoch or count > consumed:
+                    if now > epoch or count >= behind:
                         yield sample, (now, count)
             if empty:
                 raise ValueError(
@@ -244,19 +257,19 @@ class ClipBatches(IterableDataset):
                     f"holdout than {self.config.holdout}, or pack more clips"
                 )
 
-    def _crops(self, samples: Iterator[tuple[dict[str, Any], Position]], shape: TrainConfig) -> Iterator[Crop]:
-        """Yield crops of what can be decoded. Raises ValueError after a whole pass of what cannot."""
+    def _clips(self, samples: Iterator[tuple[dict[str, Any], tuple[int, int]]], shape: TrainConfig) -> Iterator[_Clip]:
+        """Yield the clips that can be decoded. Raises ValueError after a whole pass of such that cannot."""
         since: int | None = None
-        for sample, position in samples:
-            since = position[0] if since is None else since
-            if position[0] > since + 1:
+        for sample, before in samples:
+            since = before[0] if since is None else since
+            if before[0] > since + 1:
                 raise ValueError(
                     f"{self.root} gives this reader no clip that can be decoded; use fewer workers, or pack"
                 )
-            one = _crop_of(sample, shape, position[0])
-            if one is not None:
-                since = position[0]
-                yield sample["__key__"], one, position
+            found = _crops_of(sample, shape, before[0])
+            if found:
+                since = before[0]
+                yield _Clip(sample["__key__"], found, before)
 
 
 def shaped(config: TrainConfig, stage: Stage) -> TrainConfig:
@@ -266,7 +279,22 @@ def shaped(config: TrainConfig, stage: Stage) -> TrainConfig:
 
 def is_held(key: str, share: float) -> bool:
     """Whether a clip belongs to the share that is held out, by a hash of its key and so wherever it lies."""
-    return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=4).digest()) < share * 2**32
+    return _mark(key) < share * 2**32
+
+
+def _mark(key: str) -> int:
+    return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=4).digest())
+
+
+def held_share(root: str, config: TrainConfig) -> float:
+    """Return the share that holds out what `holdout` does, or where that is nothing the clip that comes next.
+
+    0 where nothing is to be held out, or where that would be the only clip.
+    """
+    root = shards.find(root)
+    sidecars = (shards.read_sidecar(root, info) for info in shards.read_manifest(root).shards) if config.holdout else ()
+    marks = sorted(_mark(key) for table in sidecars for key in table["key"].to_pylist())
+    return max(config.holdout, (marks[0] + 1) / 2**32) if len(marks) > 1 else 0.0
 
 
 def fixed_batches(root: str, config: TrainConfig, count: int = 4) -> tuple[list[UInt8[Tensor, "b 3 t h w"]], bool]:
@@ -277,11 +305,10 @@ def fixed_batches(root: str, config: TrainConfig, count: int = 4) -> tuple[list[
     """
     for held in (True, False) if config.holdout else (False,):
         samples = (s for s in _read(root, config, 0, False) if is_held(s["__key__"], config.holdout) == held)
-        cut = ((sample["__key__"], _crop_of(sample, config, 0)) for sample in samples)
-        good = ((key, one, (0, 0)) for key, one in cut if one is not None)
-        crops = list(itertools.islice(good, count * config.batch))
-        if crops:
-            return [_stack(crops[i : i + config.batch]) for i in range(0, len(crops), config.batch)], held
+        found = (_crops_of(sample, replace(config, crops=1), 0) for sample in samples)
+        pictures = list(itertools.islice(itertools.chain.from_iterable(found), count * config.batch))
+        if pictures:
+            return [_stack(pictures[i : i + config.batch]) for i in range(0, len(pictures), config.batch)], held
     raise ValueError(
         f"{root} has no clip that can be decoded and trained on; run `rushes verify --full`, or pack again"
     )
@@ -293,18 +320,18 @@ def _read(root: str, config: TrainConfig, epoch: int, nodes: bool = True) -> Ite
     return shards.pipeline(root, members=members, shuffle=config.shuffle, seed=config.seed, epoch=epoch, nodes=nodes)
 
 
-def _crop_of(sample: dict[str, Any], shape: TrainConfig, epoch: int) -> UInt8[np.ndarray, "t h w 3"] | None:
-    """Return the crop of a sample in one pass; None where it cannot be decoded, which is logged."""
+def _crops_of(sample: dict[str, Any], shape: TrainConfig, epoch: int) -> list[UInt8[np.ndarray, "t h w 3"]]:
+    """Return the crops of a sample in one pass; none where it cannot be decoded, which is logged."""
     dice = random.Random(f"{shape.seed} {epoch} {sample['__key__']}")
     try:
-        return crop(sample["mp4"], shape, dice)
+        return crops(sample["mp4"], shape, dice)
     except ClipError as error:
         log.warning("clip %s is passed over: %s", sample["__key__"], error)
-        return None
+        return []
 
 
-def _stack(crops: list[Crop]) -> UInt8[Tensor, "b 3 t h w"]:
-    return torch.from_numpy(np.stack([one for _, one, _ in crops])).permute(0, 4, 1, 2, 3).contiguous()
+def _stack(pictures: list[UInt8[np.ndarray, "t h w 3"]]) -> UInt8[Tensor, "b 3 t h w"]:
+    return torch.from_numpy(np.stack(pictures)).permute(0, 4, 1, 2, 3).contiguous()
 
 
 def loader(dataset: ClipBatches) -> DataLoader:

@@ -2,7 +2,8 @@
 
     rushes tokenizer eval RUN/tokenizer/model CLIPS… --out RUN/tokenizer/eval
 
-Writes `metrics.json` and `rate-distortion.svg`. Every point of a curve is a clip coded again with the rates chosen, no
+Writes `metrics.json` and `rate-distortion.svg`, and tells the λ that spends a share of the latents on these clips, for
+`rushes latents --lam` at the same `--side_px`. Every point of a curve is a clip coded again with the rates chosen, no
 sum of what was measured at fixed rates. Memory holds one clip at a time.
 """
 
@@ -21,13 +22,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from rushes.pipelines.store import shards, storage
-from rushes.tokenizer.allocate import allocate, monotone
+from rushes.tokenizer.allocate import allocate, lam_for, monotone
 from rushes.tokenizer.baselines import by_motion, by_ssim, by_tuned_ssim, held_ssim, motion
+from rushes.tokenizer.codec import AnyTokenizer, fingerprint, load, segments, stream_again
 from rushes.tokenizer.config import EvalConfig, Tell, silent
-from rushes.tokenizer.data import ClipError, segments, to_pictures
+from rushes.tokenizer.data import ClipError, to_pictures
 from rushes.tokenizer.losses import FeatureDistance
 from rushes.tokenizer.metrics import WINDOW, flicker, psnr, ssim
-from rushes.tokenizer.model import Tokenizer, counts, fingerprint, load, stream_again
+from rushes.tokenizer.model import counts
 from rushes.tokenizer.plots import Line, chart
 from rushes.tokenizer.rates import RateDistortion, costs, measure
 from rushes.tokenizer.scorer import Scorer, predict, scorer_for
@@ -36,9 +38,11 @@ log = logging.getLogger(__name__)
 KINDS = ((0.01, "still"), (0.05, "slow"), (0.2, "moderate"), (float("inf"), "fast"))
 """Kinds of motion by the clip's measured motion, in widths per second, below which they end."""
 MOTION_LIMITS, SSIM_LIMITS = (0.06, 0.03, 0.015), (0.95, 0.95, 0.95)
-"""Thresholds of the baselines for the second and higher rates: ours, for want of published ones."""
+"""Thresholds of the baselines for the highest three rates: ours, for want of published ones."""
 SHARES = (0.15, 0.1875, 0.25, 0.375, 0.5, 0.75, 1.0)
 """Budgets of the curves, as shares of what the lowest rate takes."""
+PRICED = (1 / 8, 3 / 16, 1 / 4, 3 / 8, 1 / 2, 3 / 4, 1.0)
+"""Shares of which λ is told."""
 Segments = list[Float[Tensor, "1 3 t h w"]]
 
 
@@ -82,7 +86,7 @@ def evaluate(model: str, sources: Sequence[str], out: str, config: EvalConfig, t
     """Evaluate a tokenizer on clips; return and write what was found.
 
     Args:
-        model: folder of a saved tokenizer, or `shipped`.
+        model: a tokenizer's name, see `codec.load`.
         sources: roots of clip shards, or video files; clips it was not trained on, or the figures say nothing.
         out: folder to write to.
         config: sizes and limits.
@@ -142,9 +146,9 @@ def find(sources: Sequence[str]) -> Iterator[Clip]:
             yield Clip(name=sample["__key__"], data=sample["mp4"], kind=kind)
 
 
-def opened(tokenizer: Tokenizer, clip: Clip, config: EvalConfig) -> Segments:
+def opened(tokenizer: AnyTokenizer, clip: Clip, config: EvalConfig) -> Segments:
     """Return the segments of a clip. Raises ClipError where it has none."""
-    chunks = segments(clip.data, tokenizer.config.segment, config.side_px)
+    chunks = segments(tokenizer, clip.data, config.side_px)
     within = takewhile(lambda chunk: chunk[0][0] < config.max_seconds, chunks)
     found = [video.to(tokenizer.latent_mean.device) for _, video in within]
     if not found:
@@ -153,7 +157,9 @@ def opened(tokenizer: Tokenizer, clip: Clip, config: EvalConfig) -> Segments:
 
 
 @torch.no_grad()
-def study(tokenizer: Tokenizer, feature: FeatureDistance, scorer: Scorer | None, clip: Clip, video: Segments) -> Study:
+def study(
+    tokenizer: AnyTokenizer, feature: FeatureDistance, scorer: Scorer | None, clip: Clip, video: Segments
+) -> Study:
     """Return what a clip costs and loses at each rate."""
     rates = tokenizer.config.rates
     large = min(video[0].shape[-2:]) >= WINDOW
@@ -182,7 +188,7 @@ def study(tokenizer: Tokenizer, feature: FeatureDistance, scorer: Scorer | None,
 
 
 @torch.no_grad()
-def recode(tokenizer: Tokenizer, one: Study, video: Segments, rates: tuple[int, ...]) -> float:
+def recode(tokenizer: AnyTokenizer, one: Study, video: Segments, rates: tuple[int, ...]) -> float:
     """Return the squared error of a clip under some rates, coding it unless that was done."""
     if rates not in one.coded:
         pairs = zip(video, stream_again(tokenizer, zip(video, rates, strict=True)), strict=True)
@@ -194,7 +200,7 @@ Plan = dict[tuple[str, float], list[tuple[int, ...]]]
 """Rates of every clip by method and budget, the budget as a share of what the lowest rate takes."""
 
 
-def plans(tokenizer: Tokenizer, studies: Sequence[Study]) -> Plan:
+def plans(tokenizer: AnyTokenizer, studies: Sequence[Study]) -> Plan:
     """Return what each method chooses under each budget.
 
     `adaptive` has a budget for each clip, as have `motion`, `ssim`, `tuned ssim`, `predicted` (the scorer's) and the
@@ -202,6 +208,7 @@ def plans(tokenizer: Tokenizer, studies: Sequence[Study]) -> Plan:
     one budget out over all of them, and `tuned ssim, all clips` has the one best set of thresholds for all.
     """
     rates = np.array(tokenizer.config.rates)
+    calm, similar = (limits[len(limits) + 1 - len(rates) :] for limits in (MOTION_LIMITS, SSIM_LIMITS))
     found: Plan = {}
     for i, rate in enumerate(tokenizer.config.rates):
         share = sum(one.measured.costs[:, i].sum() for one in studies) / _most(studies)
@@ -214,8 +221,8 @@ def plans(tokenizer: Tokenizer, studies: Sequence[Study]) -> Plan:
             budget = max(round(share * int(cost[:, 0].sum())), int(cost.min(axis=1).sum()))
             ways: dict[str, list[int]] = {
                 "adaptive": allocate(loss, cost, budget),
-                "motion": by_motion(one.motions, cost, MOTION_LIMITS, budget),
-                "ssim": by_ssim(one.similarity, cost, SSIM_LIMITS, budget),
+                "motion": by_motion(one.motions, cost, calm, budget),
+                "ssim": by_ssim(one.similarity, cost, similar, budget),
                 "tuned ssim": by_tuned_ssim(one.similarity, loss, cost, budget)[0],
             }
             if one.predicted is not None:
@@ -237,11 +244,28 @@ def plans(tokenizer: Tokenizer, studies: Sequence[Study]) -> Plan:
     return found
 
 
+def prices(studies: Sequence[Study]) -> dict[str, list[dict[str, float]]]:
+    """Return λ for shares of what the lowest rate takes over all clips, by measured and by predicted distortions.
+
+    A share that is below the minimum has the λ of the minimum.
+    """
+    cost = np.concatenate([one.measured.costs for one in studies])
+    found = {"measured": np.concatenate([one.measured.distortion for one in studies])}
+    predicted = [one.predicted for one in studies if one.predicted is not None]
+    if predicted:
+        found["predicted"] = np.concatenate(predicted)
+    least, most = int(cost.min(axis=1).sum()), int(cost.max(axis=1).sum())
+    return {
+        name: [{"share": share, "lam": lam_for(loss, cost, max(int(share * most + 1e-9), least))} for share in PRICED]
+        for name, loss in found.items()
+    }
+
+
 def _most(studies: Sequence[Study]) -> int:
     return sum(int(one.measured.costs[:, 0].sum()) for one in studies)
 
 
-def summary(tokenizer: Tokenizer, studies: Sequence[Study], made: Plan, config: EvalConfig) -> dict[str, Any]:
+def summary(tokenizer: AnyTokenizer, studies: Sequence[Study], made: Plan, config: EvalConfig) -> dict[str, Any]:
     """Return the record of an evaluation: means over clips by rate and kind of motion, curves, and every clip."""
     frames = sum(one.frames for one in studies)
     by_rate = {str(rate): _mean([one.by_rate[rate] for one in studies]) for rate in tokenizer.config.rates}
@@ -264,7 +288,7 @@ def summary(tokenizer: Tokenizer, studies: Sequence[Study], made: Plan, config: 
         )  # fmt: skip
     return {
         "fingerprint": fingerprint(tokenizer), "config": asdict(config), "clips": len(studies), "frames": frames,
-        "by_rate": by_rate, "by_kind": by_kind, "curves": curves,
+        "by_rate": by_rate, "by_kind": by_kind, "curves": curves, "lam": prices(studies),
         "each": [
             {"clip": one.clip.name, "kind": one.clip.kind, "frames": one.frames,
              "by_rate": {str(rate): figures for rate, figures in one.by_rate.items()},
@@ -314,4 +338,7 @@ def lines_of(found: dict[str, Any]) -> list[str]:
     for method, points in found["curves"].items():
         shown = "  ".join(f"{point['share']:.3g}: {point['psnr']:.2f}" for point in points)
         lines.append(f"{method:<22}{shown}")
+    for name, points in found["lam"].items():
+        shown = "  ".join(f"{point['share']:.4g}: {point['lam']:.4g}" for point in points)
+        lines.append(f"{f'λ of a share, {name}':<22}{shown}")
     return lines

@@ -3,7 +3,8 @@
 Whole clips only. Its convolutions look back alone and its attention sees this frame and earlier ones, but its group
 norms take their statistics over all frames, so a later frame moves every earlier latent: no cache can stream it
 exactly, and it is not strictly causal. Attention over all past frames would need a cache that grows with the clip.
-Cutting a long clip into overlapping pieces, as its pipelines do, gives other latents; that is not done here.
+Cutting a long clip into overlapping pieces, as its pipelines do, gives other latents; that is not done here. So that
+memory stays bounded, `tokenizer.frozen` codes a long clip in pieces of 1 + 64 frames, each as a clip of its own.
 
     vae = load("hunyuan-video-t2v-720p/vae/pytorch_model.pt")
     video b 3 1+4n h w in [-1, 1] ─► encode ─► z: b 16 1+n h/8 w/8 ─► decode ─► video b 3 1+4n h w
@@ -11,7 +12,7 @@ Cutting a long clip into overlapping pieces, as its pipelines do, gives other la
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -22,12 +23,19 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from rushes.tokenizer.pretrained import LOGVAR_RANGE, check_class, check_video, fill, read
+from rushes.tokenizer.pretrained import LOGVAR_RANGE, Source, check_class, check_video, fill, read
 
 Video = Float[Tensor, "b c t h w"]
 Factors = tuple[int, int, int]
 _DOWN: tuple[Factors, ...] = ((1, 2, 2), (2, 2, 2), (2, 2, 2))  # of time, height, width between the sizes
 _UP = _DOWN  # the way out is not mirrored: here, too, the first step leaves time alone
+SOURCE = Source(
+    kind="hunyuan",
+    model="AutoencoderKLHunyuanVideo",
+    files=("pytorch_model.pt",),
+    get="`hf download hunyuanvideo-community/HunyuanVideo --include 'vae/*' --local-dir DIR`",
+)
+"""Where the published weights come from."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +52,7 @@ class HunyuanConfig:
     """Groups of the norms."""
     scaling: float = 0.476986
     """What latents are multiplied by for about unit variance."""
+    name = "hunyuan-video"
 
     def __post_init__(self) -> None:
         if len(self.widths) != len(_DOWN) + 1 or any(width % self.groups for width in self.widths):
@@ -211,11 +220,17 @@ class HunyuanVAE(nn.Module):
 
     factor_t = prod(time for time, _, _ in _DOWN)
     factor_s = prod(height for _, height, _ in _DOWN)
+    piece = 64  # frames after the first that are coded as one clip, for the sake of memory
+    latent_mean: Tensor
+    latent_std: Tensor
 
     def __init__(self, config: HunyuanConfig | None = None):
         super().__init__()
-        config = config or HunyuanConfig()
+        self.config = config = config or HunyuanConfig()
         self.scaling = config.scaling
+        stats = {"latent_mean": 0.0, "latent_std": 1 / config.scaling}
+        for buffer, value in stats.items():
+            self.register_buffer(buffer, torch.full((config.channels, 1, 1, 1), value), persistent=False)
         self.encoder, self.decoder = Encoder(config), Decoder(config)
         self.quant_conv = nn.Conv3d(2 * config.channels, 2 * config.channels, 1)
         self.post_quant_conv = nn.Conv3d(config.channels, config.channels, 1)
@@ -231,6 +246,18 @@ class HunyuanVAE(nn.Module):
     def decode(self, z: Float[Tensor, "b c n y x"]) -> Float[Tensor, "b 3 t h w"]:
         """Return the 1 + 4(n - 1) frames of latents; not clamped to [-1, 1]."""
         return self.decoder(self.post_quant_conv(z / self.scaling))
+
+    def stream_encode(self, chunks: Iterable[Float[Tensor, "b 3 t h w"]]) -> Iterator[Float[Tensor, "b c n y x"]]:
+        """Yield the latents of each chunk of a piece, once all of it is there: the first frame, then the others."""
+        held = list(chunks)
+        numbers = [-(-chunk.shape[2] // self.factor_t) for chunk in held]
+        yield from self.encode(torch.cat(held, dim=2)).split(numbers, dim=2)
+
+    def stream_decode(self, chunks: Iterable[Float[Tensor, "b c n y x"]]) -> Iterator[Float[Tensor, "b 3 t h w"]]:
+        """Yield the frames of each chunk of latents of a piece, once all of it is there."""
+        held = list(chunks)
+        later = [self.factor_t * chunk.shape[2] for chunk in held[1:]]
+        yield from self.decode(torch.cat(held, dim=2)).split([1, *later], dim=2)
 
     def posterior(
         self, video: Float[Tensor, "b 3 t h w"]
@@ -255,17 +282,17 @@ def load(path: str, config: HunyuanConfig | None = None) -> HunyuanVAE:
     """Return the HunyuanVideo VAE with the weights of a file, in evaluation mode on the CPU.
 
     Args:
-        path: the folder of diffusers' `AutoencoderKLHunyuanVideo`, its .safetensors file, or the original
-            `pytorch_model.pt`, whose tensors bear the same names: diffusers' converter renames none of them.
+        path: what `pretrained.read` takes: the folder of diffusers' `AutoencoderKLHunyuanVideo`, its .safetensors file,
+            or the original `pytorch_model.pt`, whose tensors bear the same names: diffusers' converter renames none.
         config: size of the model; None takes what a folder's config.json says, and for a file the published size.
 
     Raises:
         ValueError: no weights are there, or they are another model's; the message names what is missing or too much.
     """
-    weights, about = read(path)
-    check_class(about, "AutoencoderKLHunyuanVideo", path)
+    weights, about = read(path, SOURCE)
+    check_class(about, SOURCE.model, path)
     config = config or _described(about)
-    expected = f"a HunyuanVideo VAE of widths {config.widths} (AutoencoderKLHunyuanVideo, or its pytorch_model.pt)"
+    expected = f"a HunyuanVideo VAE of widths {config.widths} ({SOURCE.model}, or its pytorch_model.pt)"
     return fill(HunyuanVAE(config), weights, expected=expected, path=path)
 
 

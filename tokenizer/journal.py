@@ -5,14 +5,15 @@ from __future__ import annotations
 import io
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import lightning as L
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from PIL import Image
 from torch import Tensor
@@ -21,6 +22,7 @@ from rushes.pipelines.report import charts
 from rushes.pipelines.store import storage
 from rushes.tokenizer.config import Tell
 from rushes.tokenizer.data import to_pictures
+from rushes.tokenizer.losses import Distance
 from rushes.tokenizer.metrics import psnr
 from rushes.tokenizer.model import Tokenizer
 from rushes.tokenizer.module import DivergenceError, unit
@@ -94,14 +96,16 @@ class Journal(L.Callback):
         """Write a line and return its figures: also what the averaged weights are worth, where they are given."""
         line = {"step": module.steps_done, "elapsed_s": round(time.monotonic() - self.begun, 3), **module.figures}
         if average and self.held:
-            quality = evaluate(average, self.probe)
-            line |= {f"held_psnr_rate_{rate}": value for rate, value in quality.items()}
+            line |= _named(validate(average, self.probe, module.feature, module.settings.feature_frames))
         self._append(json.dumps(line) + "\n")
+        figures = {name: value for name, value in line.items() if name not in ("step", "elapsed_s")}
+        for logger in module.trainer.loggers:
+            logger.log_metrics(figures, module.steps_done)
         if average:
             write_strip(average, self.probe[0], self.folder / "strips" / f"{module.steps_done:06d}.png")
             curves = charts.sheet(charts.series(self.metrics.read_text()))
             storage.write_bytes(str(self.folder / "curves.svg"), curves.encode())
-        return {name: value for name, value in line.items() if name not in ("step", "elapsed_s")}
+        return figures
 
     def _append(self, line: str) -> None:
         try:
@@ -125,18 +129,39 @@ class Journal(L.Callback):
             exception.args = (f"{exception}; {good}; lower lr or grad_clip, and train into another --out",)
 
 
-def evaluate(tokenizer: Tokenizer, batches: Sequence[UInt8[Tensor, "b 3 t h w"]]) -> dict[str, float]:
-    """Return the PSNR in dB of each rate over batches of clips."""
-    return {
-        str(rate): psnr(torch.stack([_error(tokenizer, clips, rate) for clips in batches]).mean())
-        for rate in tokenizer.config.rates
-    }
+def validate(
+    tokenizer: Tokenizer,
+    batches: Sequence[UInt8[Tensor, "b 3 t h w"]],
+    distance: Distance | None = None,
+    frames: int = 0,
+) -> dict[str, dict[str, float]]:
+    """Return what batches of clips lose at each rate: PSNR in dB, `l1`, and a distance on so many frames of each."""
+    found = {}
+    for rate in tokenizer.config.rates:
+        losses = [_losses(tokenizer, clips, rate, distance, frames) for clips in batches]
+        means = {name: torch.stack([one[name] for one in losses]).mean() for name in losses[0]}
+        found[str(rate)] = {"psnr": psnr(means.pop("mse")), **{name: float(value) for name, value in means.items()}}
+    return found
 
 
 @torch.no_grad()
-def _error(tokenizer: Tokenizer, clips: Tensor, rate: int) -> Tensor:
+def _losses(
+    tokenizer: Tokenizer, clips: Tensor, rate: int, distance: Distance | None, frames: int
+) -> dict[str, Float[Tensor, ""]]:
     video = unit(clips.to(tokenizer.latent_mean.device))
-    return (tokenizer.decode(tokenizer.encode(video, rate, scale="-1..1")).clamp(-1, 1) - video).square().mean()
+    again = tokenizer.decode(tokenizer.encode(video, rate, scale="-1..1"))
+    found = {"mse": (again.clamp(-1, 1) - video).square().mean(), "l1": (again - video).abs().mean()}
+    if distance is not None:
+        picked = torch.linspace(0, video.shape[2] - 1, min(frames, video.shape[2])).round().long()
+        found[distance.name] = distance(*(x[:, :, picked].transpose(1, 2).flatten(0, 1) for x in (again, video)))
+    return found
+
+
+def _named(found: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """Return losses under the names of the metrics: PSNR for each rate, the others as means over the rates."""
+    psnrs = {f"held_psnr_rate_{rate}": losses["psnr"] for rate, losses in found.items()}
+    others = next(iter(found.values())).keys() - {"psnr"}
+    return psnrs | {f"held_{name}": mean(losses[name] for losses in found.values()) for name in sorted(others)}
 
 
 @torch.no_grad()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -33,12 +33,25 @@ def balance(kept: Float[Tensor, ""], judged: Float[Tensor, ""], again: Float[Ten
     return (norms[0] / (norms[1] + 1e-6)).clamp_max(1e4)
 
 
+class Distance(Protocol):
+    """A perceptual distance of pictures."""
+
+    @property
+    def name(self) -> str:
+        """What it is called in metrics."""
+
+    def __call__(self, x: Float[Tensor, "n 3 h w"], y: Float[Tensor, "n 3 h w"]) -> Float[Tensor, ""]:
+        """Return the mean distance of images in [-1, 1]."""
+
+
 class FeatureDistance(nn.Module):
     """Distance in the features of EfficientNet-Lite0, trained on ImageNet; not LPIPS, and never called so.
 
     After each halving of the sides the features are normed over channels at every position, as LPIPS does it
     (Eq. 1 of arXiv 1801.03924), without LPIPS's learned weights. The weights come inside a registry package.
     """
+
+    name = "feature"
 
     def __init__(self, stages: int = 3):
         super().__init__()

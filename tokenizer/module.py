@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 import lightning as L
@@ -24,9 +25,15 @@ from rushes.tokenizer.data import Position
 from rushes.tokenizer.discriminator import Discriminator
 from rushes.tokenizer.growth import inherit
 from rushes.tokenizer.losses import FeatureDistance, balance, hinge, kl
+from rushes.tokenizer.lpips import LPIPS
 from rushes.tokenizer.metrics import psnr
 from rushes.tokenizer.model import Latents, Tokenizer, segment_lengths
 from rushes.tokenizer.sharding import full_tensor, rewritten, shard
+
+HEARD = 5
+"""Warm-ups after which the discriminator has its whole say."""
+SHAPES = 256
+"""What encoder and decoder may be compiled for."""
 
 
 class DivergenceError(RuntimeError):
@@ -55,8 +62,12 @@ class TokenizerModule(L.LightningModule):
             for name, parameter in self.tokenizer.named_parameters():
                 parameter.requires_grad_(name in new)
         self.average = copy.deepcopy(self.tokenizer).eval().requires_grad_(False)
-        self.feature = FeatureDistance() if train.feature else None
+        self.feature: FeatureDistance | LPIPS | None = None
+        if train.feature:
+            self.feature = LPIPS(train.lpips) if train.lpips else FeatureDistance()
         self.discriminator = Discriminator() if train.gan else None
+        if train.compile:
+            compiled(self.tokenizer)  # the average, a copy, is used too seldom
         self.steps_done = 0
         self.positions: dict[int, Position] = {}
         self.figures: dict[str, float] = {}
@@ -90,9 +101,11 @@ class TokenizerModule(L.LightningModule):
         self.figures = _means([figures for *_, figures in passes])
         self.figures |= {f"psnr_rate_{r[0]}": figures["psnr"] for r, _, _, figures in passes if len(set(r)) == 1}
         tokenizer_steps, *judge_steps = self._optimizers()
-        self._step(tokenizer_steps, torch.stack([loss for _, loss, _, _ in passes]).mean())
+        rate = learning_rate(self.steps_done, self.settings)
+        self._step(tokenizer_steps, torch.stack([loss for _, loss, _, _ in passes]).mean(), rate)
         if self.judging:
-            self._step(judge_steps[0], self._judge(video, [again for _, _, again, _ in passes]))
+            loss = self._judge(video, [again for _, _, again, _ in passes])
+            self._step(judge_steps[0], loss, judge_learning_rate(self.steps_done, self.settings))
         self.steps_done += 1
         self._move_average()
 
@@ -135,12 +148,12 @@ class TokenizerModule(L.LightningModule):
         parts["psnr"] = psnr((again.detach().clamp(-1, 1) - video).square().mean())
         loss = settings.l1 * parts["l1"]
         if self.feature is not None:
-            parts["feature"] = self._feature(again, video, noise)
-            loss = loss + settings.feature * parts["feature"]
+            parts[self.feature.name] = self._feature(again, video, noise)
+            loss = loss + settings.feature * parts[self.feature.name]
         if self.judging:
             assert self.discriminator is not None
             parts["gan"] = -self.discriminator.requires_grad_(False)(again).mean()
-            parts["gan_weight"] = settings.gan * balance(loss, parts["gan"], again)
+            parts["gan_weight"] = settings.gan * heard(self.steps_done, settings) * balance(loss, parts["gan"], again)
             loss = loss + parts["gan_weight"] * parts["gan"]
         parts["loss"] = loss = loss + settings.kl * parts["kl"]
         return loss, again.detach(), {name: float(torch.as_tensor(value).detach()) for name, value in parts.items()}
@@ -166,20 +179,22 @@ class TokenizerModule(L.LightningModule):
         weights = [p for p in self.tokenizer.parameters() if p.ndim > 2]
         others = [p for p in self.tokenizer.parameters() if p.ndim <= 2]
         groups = [{"params": weights, "weight_decay": 1e-3}, {"params": others, "weight_decay": 0.0}]
-        found: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=self.settings.lr, betas=(0.9, 0.95))]
+        # All of a step in one kernel; a scaler of gradients would leave them scaled where they are clipped.
+        fused = self._trainer is None or self.trainer.precision != "16-mixed"
+        adamw = partial(torch.optim.AdamW, lr=self.settings.lr, fused=fused)
+        found: list[torch.optim.Optimizer] = [adamw(groups, betas=(0.9, 0.95))]
         if self.discriminator is not None:
-            judge = self.discriminator.parameters()
-            found.append(torch.optim.AdamW(judge, lr=self.settings.lr, betas=(0.5, 0.9), weight_decay=0.0))
+            found.append(adamw(self.discriminator.parameters(), betas=(0.5, 0.9), weight_decay=0.0))
         return found
 
     def _optimizers(self) -> list[Any]:
         found = self.optimizers()
         return found if isinstance(found, list) else [found]
 
-    def _step(self, optimizer: Any, loss: Tensor) -> None:
+    def _step(self, optimizer: Any, loss: Tensor, rate: float) -> None:
         self._expect_finite("loss", loss.detach())
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(self.steps_done, self.settings)
+            group["lr"] = rate
         optimizer.zero_grad()
         self.manual_backward(loss)
         optimizer.step()
@@ -249,7 +264,23 @@ class TokenizerModule(L.LightningModule):
                 f"give devices={len(places)}"
             )
         self.steps_done = checkpoint["rushes"]["steps_done"]
-        self.positions = {int(k): (v[0], v[1]) for k, v in places[self.global_rank].items()}
+        self.positions = {int(worker): _position(*place) for worker, place in places[self.global_rank].items()}
+
+
+def _position(epoch: int, behind: int, held: int = 0, given: int = 0) -> Position:
+    """Return a position as it was saved; two numbers were enough where each decode gave one crop."""
+    return epoch, behind, held, given
+
+
+def compiled(tokenizer: Tokenizer) -> None:
+    """Have torch compile encoder and decoder where they are called; their weights keep their names.
+
+    Each is compiled for every rate, run of segments and size of crops that comes, and for a first chunk and later ones.
+    """
+    torch._dynamo.config.recompile_limit = SHAPES  # with more, torch would quietly stop to compile
+    torch._dynamo.config.optimize_ddp = False  # two graphs are enough to send gradients while others are made
+    for part in (tokenizer.encoder, tokenizer.decoder):
+        part.compile(dynamic=False)
 
 
 def _means(figures: list[dict[str, float]]) -> dict[str, float]:
@@ -266,6 +297,16 @@ def learning_rate(step: int, settings: TrainConfig) -> float:
     warm = min(1.0, (step + 1) / max(settings.warmup, 1))
     through = min(1.0, step / max(settings.total, 1))
     return settings.lr * warm * (0.55 + 0.45 * math.cos(math.pi * through))
+
+
+def heard(step: int, settings: TrainConfig) -> float:
+    """Return the share of its say that the discriminator has: it knows nothing at first, and what it says is noise."""
+    return min(1.0, (step - settings.gan_from + 1) / max(HEARD * settings.warmup, 1))
+
+
+def judge_learning_rate(step: int, settings: TrainConfig) -> float:
+    """Return the discriminator's learning rate: a warm-up from where it joins, no decay, for what it judges moves."""
+    return (settings.gan_lr or settings.lr) * min(1.0, (step - settings.gan_from + 1) / max(settings.warmup, 1))
 
 
 @torch.no_grad()

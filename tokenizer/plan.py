@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from rushes.tokenizer.bucket import LeakyBucket, Level
+from rushes.tokenizer.codec import AnyTokenizer
 from rushes.tokenizer.config import Budget
 from rushes.tokenizer.data import to_pictures, to_video
-from rushes.tokenizer.model import Tokenizer
 from rushes.tokenizer.rates import RateDistortion, choose, costs, measure
 from rushes.tokenizer.scorer import Scorer, predict
 
@@ -21,7 +21,7 @@ Segment = tuple[list[float], Float[Tensor, "1 3 t h w"]]
 
 
 def plan(
-    tokenizer: Tokenizer, read: Callable[[], Iterator[Segment]], budget: Budget, scorer: Scorer | None = None
+    tokenizer: AnyTokenizer, read: Callable[[], Iterator[Segment]], budget: Budget, scorer: Scorer | None = None
 ) -> tuple[tuple[int, ...], tuple[int, ...], Iterator[Segment]]:
     """Return the rate of each segment of a clip, the frames of each, and the segments.
 
@@ -32,7 +32,7 @@ def plan(
     Args:
         tokenizer: Whose rates are chosen.
         read: Opens the clip at its beginning; segments are on the tokenizer's device.
-        budget: Latents that the clip may have.
+        budget: Latents that the clip may have, or their price.
         scorer: Predicts the distortions of this tokenizer; None measures them.
 
     Raises:
@@ -43,20 +43,37 @@ def plan(
         lengths = tuple(len(times_s) for times_s, _ in read())
         return (rates[0],) * len(lengths), lengths, read()
     if scorer is None:
-        noted: list[list[float]] = []
-        table = measure(tokenizer, _noting(read(), noted))
-        lengths = tuple(map(len, noted))
-        return choose(rates, table, budget, duration_s(list(chain.from_iterable(noted)))), lengths, read()
-    held, rows = [], []
-    for times_s, video in read():
-        held.append((times_s, to_pictures(video)))
-        rows.append(predict(scorer, held[-1][1]))
-    lengths = tuple(len(times_s) for times_s, _ in held)
-    table = RateDistortion(costs=costs(lengths, rates), distortion=np.array(rows).reshape(-1, len(rates)))
-    duration = duration_s([time_s for times_s, _ in held for time_s in times_s])
+        table, times_s = measured(tokenizer, read())
+    else:
+        held = [(times_s, to_pictures(video)) for times_s, video in read()]
+        table, times_s = predicted(scorer, held)
+    chosen = choose(rates, table, budget, duration_s(list(chain.from_iterable(times_s))))
+    lengths = tuple(map(len, times_s))
+    if scorer is None:
+        return chosen, lengths, read()
     device = tokenizer.latent_mean.device
-    segments = ((times_s, to_video(pictures).to(device)) for times_s, pictures in held)
-    return choose(rates, table, budget, duration), lengths, segments
+    return chosen, lengths, ((times_s, to_video(pictures).to(device)) for times_s, pictures in held)
+
+
+def measured(tokenizer: AnyTokenizer, segments: Iterable[Segment]) -> tuple[RateDistortion, list[list[float]]]:
+    """Return what each segment of a clip costs and loses at each rate, and the times of its frames in seconds.
+
+    One segment is in memory at a time, and on the tokenizer's device.
+    """
+    noted: list[list[float]] = []
+    return measure(tokenizer, _noting(segments, noted)), noted
+
+
+def predicted(
+    scorer: Scorer, segments: Iterable[tuple[list[float], UInt8[np.ndarray, "t h w 3"]]]
+) -> tuple[RateDistortion, list[list[float]]]:
+    """Return what `measured` returns as the scorer foresees it from pictures, without coding anything."""
+    noted, rows = [], []
+    for times_s, pictures in segments:
+        noted.append(times_s)
+        rows.append(predict(scorer, pictures))
+    found = np.array(rows).reshape(-1, len(scorer.rates))
+    return RateDistortion(costs=costs([len(times_s) for times_s in noted], scorer.rates), distortion=found), noted
 
 
 def streamed(
@@ -76,7 +93,7 @@ def streamed(
         yield (times_s, video), scorer.rates[option], level
 
 
-def _noting(segments: Iterator[Segment], noted: list[list[float]]) -> Iterator[Tensor]:
+def _noting(segments: Iterable[Segment], noted: list[list[float]]) -> Iterator[Tensor]:
     """Yield the videos of segments and note the times of their frames."""
     for times_s, video in segments:
         noted.append(times_s)

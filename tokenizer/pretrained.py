@@ -1,7 +1,7 @@
-"""Others' video VAEs, frozen: what they have in common, and how their published weights are read.
+"""Others' video VAEs, frozen: what they have in common, and how their published weights are found and read.
 
-Their submodules bear the names of the diffusers state dicts, so that one set of names serves module and file. Both have
-the rule of `1 + factor_t · n` frames, whose first frame has a latent of its own; `tokenizer.adaptive` hides the rule.
+Their submodules bear the names of the diffusers state dicts, so that one set of names serves module and file. All have
+the rule of `1 + factor_t · n` frames, whose first frame has a latent of its own; `tokenizer.frozen` hides the rule.
 """
 
 from __future__ import annotations
@@ -9,11 +9,12 @@ from __future__ import annotations
 import io
 import json
 import pickle
+import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, TypeVar
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
-from jaxtyping import Float
 from safetensors import SafetensorError
 from safetensors.torch import load as tensors_from
 from torch import Tensor, nn
@@ -22,26 +23,24 @@ from rushes.pipelines.store import storage
 
 LOGVAR_RANGE = (-30.0, 20.0)  # as the published models clamp it
 _FOLDER_WEIGHTS = "diffusion_pytorch_model.safetensors"
+_INDEX = ".index.json"
+_FILES = (".safetensors", ".pth", ".pt", _INDEX)
 _SHOWN = 3
 Model = TypeVar("Model", bound=nn.Module)
 
 
-class FrozenVAE(Protocol):
-    """A causal video VAE that codes `1 + factor_t · n` frames as `1 + n` latents, sides in multiples of `factor_s`."""
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Where the published weights of a VAE come from."""
 
-    @property
-    def factor_t(self) -> int:
-        """Frames per latent after the first."""
-
-    @property
-    def factor_s(self) -> int:
-        """Pixels per latent cell, along each side."""
-
-    def encode(self, video: Float[Tensor, "b 3 t h w"]) -> Float[Tensor, "b c n y x"]:
-        """Return the latents (the posterior's means, scaled as generators want them) of RGB in [-1, 1]."""
-
-    def decode(self, z: Float[Tensor, "b c n y x"]) -> Float[Tensor, "b 3 t h w"]:
-        """Return the video of latents."""
+    kind: str
+    """What stands before the colon where a tokenizer is asked for."""
+    model: str
+    """Its class in diffusers."""
+    files: tuple[str, ...]
+    """Names of the original files."""
+    get: str
+    """The command that gets one of them, for people."""
 
 
 def check_video(video: Tensor, factor_t: int, factor_s: int) -> None:
@@ -55,34 +54,93 @@ def check_video(video: Tensor, factor_t: int, factor_s: int) -> None:
     if t % factor_t != 1 or h % factor_s or w % factor_s:
         raise ValueError(
             f"{t} frames of {h}×{w} do not fit a VAE that takes 1 + {factor_t}·n frames and sides in multiples of "
-            f"{factor_s}; tokenizer.adaptive.encode takes any"
+            f"{factor_s}; what tokenizer.codec loads takes any"
         )
 
 
-def read(path: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return the tensors of a file of weights and the settings beside it; nothing but tensors is ever unpickled.
+def read(path: str, source: Source) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return the tensors of a VAE's weights and the settings beside them; nothing but tensors is ever unpickled.
 
     Args:
-        path: a folder as diffusers writes it, a .safetensors file, or a .pth or .pt file of tensors by name, which may
-            stand under "state_dict". Settings come from the folder's config.json; a file has none.
+        path: a folder as diffusers writes it (of the VAE, or of a whole pipeline), a folder with an original file, a
+            .safetensors, .pth or .pt file of tensors by name, which may stand under "state_dict", the index of a file
+            in parts, or a hub's name. Settings come from the folder's config.json; a file has none.
+        source: what these weights are called, and how they are got.
 
     Raises:
-        ValueError: no weights are there, or they are damaged, or the file holds anything but tensors.
+        ValueError: no weights are there, or a part of them is missing, or they are damaged, or a file holds anything
+            but tensors; the message names it and the remedy.
     """
-    root, file = path.rstrip("/"), path
-    about: dict[str, Any] = {}
-    if not path.endswith((".safetensors", ".pth", ".pt")):
-        file = f"{root}/{_FOLDER_WEIGHTS}"
-        if not storage.exists(file):
-            raise ValueError(
-                f"{path} holds no {_FOLDER_WEIGHTS}; give the folder of the VAE itself (of a whole pipeline it is "
-                "`vae`), or a .safetensors, .pth or .pt file"
-            )
-        if storage.exists(f"{root}/config.json"):
-            about = json.loads(storage.read_bytes(f"{root}/config.json"))
-    elif not storage.exists(file):
-        raise ValueError(f"{path} does not exist; give the path of downloaded weights")
-    return _tensors(file), about
+    file = _located(path.rstrip("/"), source)
+    root = file.rpartition("/")[0]
+    beside = f"{root}/config.json" if root else "config.json"
+    own = file.endswith(_INDEX) or (file != path and file.endswith(_FOLDER_WEIGHTS))  # not of a file given by name
+    about = _settings(beside) if own and storage.exists(beside) else {}
+    if not file.endswith(_INDEX):
+        return _tensors(file), about
+    weights: dict[str, Tensor] = {}
+    for part in _parts(file, source):
+        weights |= _tensors(part)
+    return weights, about
+
+
+def _settings(file: str) -> dict[str, Any]:
+    try:
+        return dict(json.loads(storage.read_bytes(file)))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{file} is damaged ({error}); get it with the weights again") from error
+
+
+def _located(path: str, source: Source) -> str:
+    """Return the file of weights, or of their index, that a path means."""
+    if path.endswith(_FILES):
+        if storage.exists(path):
+            return path
+        raise ValueError(f"{source.kind}:{path}: there is no file {path}; get the weights with {source.get}")
+    names = [f"{_FOLDER_WEIGHTS}{suffix}" for suffix in ("", _INDEX)]
+    candidates = [*names, *(f"vae/{name}" for name in names), *source.files]
+    for name in candidates:
+        if storage.exists(f"{path}/{name}"):
+            return f"{path}/{name}"
+    if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", path) and not storage.exists(path):
+        return _located(_from_hub(path, source), source)
+    raise ValueError(
+        f"{source.kind}:{path}: the folder holds none of {', '.join(candidates)}; get the weights with {source.get}"
+    )
+
+
+def _parts(index: str, source: Source) -> list[str]:
+    """Return the files that an index names. Raises ValueError for an index that is damaged or lacks a part."""
+    try:
+        names = sorted(set(json.loads(storage.read_bytes(index))["weight_map"].values()))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ValueError(f"{index} is no index of weights ({error!r}); get it with the weights again") from error
+    root = index.rpartition("/")[0]
+    files = [f"{root}/{name}" if root else name for name in names]
+    missing = [name for name, file in zip(names, files, strict=True) if "/" in name or not storage.exists(file)]
+    if missing:
+        raise ValueError(
+            f"{index} names {len(names)} files, and of these {', '.join(missing)} are not beside it; copy or download "
+            f"them there, or get the weights in one file with {source.get}"
+        )
+    return files
+
+
+def _from_hub(name: str, source: Source) -> str:
+    """Return the local folder of a hub's repository, of which nothing but the VAE is downloaded."""
+    try:
+        import huggingface_hub as hub
+    except ImportError as error:
+        raise ValueError(
+            f"{source.kind}:{name} is no folder here, and to ask a hub huggingface_hub is not installed"
+        ) from error
+    try:
+        return hub.snapshot_download(name, allow_patterns=["vae/*", *source.files])
+    except (OSError, ValueError, hub.errors.HfHubHTTPError) as error:  # not there, not allowed, no network
+        raise ValueError(
+            f"{source.kind}:{name} is no folder here, and the hub did not give it ({type(error).__name__}); where "
+            f"there is a network, get the weights with {source.get}"
+        ) from error
 
 
 def _tensors(file: str) -> dict[str, Tensor]:

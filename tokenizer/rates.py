@@ -8,16 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import repeat, tee
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from rushes.tokenizer.allocate import allocate, limit, monotone
+from rushes.tokenizer.allocate import allocate, lagrangian, limit, monotone
+from rushes.tokenizer.codec import AnyTokenizer, lengths_of, stream_again
 from rushes.tokenizer.config import Budget
-from rushes.tokenizer.layers import Caches
-from rushes.tokenizer.model import Tokenizer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,25 +31,17 @@ class RateDistortion:
 
 
 @torch.no_grad()
-def measure(tokenizer: Tokenizer, segments: Iterable[Float[Tensor, "1 3 t h w"]]) -> RateDistortion:
+def measure(tokenizer: AnyTokenizer, segments: Iterable[Float[Tensor, "1 3 t h w"]]) -> RateDistortion:
     """Return cost and distortion of every segment at every rate, where the whole clip has that rate.
 
     Segments are consumed one by one, so memory does not grow with the clip; each may have its own length.
     """
     rates = tokenizer.config.rates
-    encoding: list[Caches] = [{} for _ in rates]
-    decoding: list[Caches] = [{} for _ in rates]
+    given, *copies = tee(segments, 1 + len(rates))
+    coded = [stream_again(tokenizer, zip(copy, repeat(rate))) for copy, rate in zip(copies, rates, strict=True)]
     lengths, distortion = [], []
-    for video in segments:
-        losses = []
-        for i, rate in enumerate(rates):
-            moments, encoding[i] = tokenizer.encode_chunk(video, rate, encoding[i])
-            z = tokenizer.normed(moments.chunk(2, dim=2)[0])
-            again, decoding[i] = tokenizer.decode_chunk(z, rate, decoding[i])
-            t, h, w = video.shape[2:]
-            error = (again[:, :, :t, :h, :w].clamp(-1, 1) - video).square().mean(dim=(0, 1, 3, 4)).sum()
-            losses.append(float(error))
-        distortion.append(losses)
+    for video, *others in zip(given, *coded, strict=True):
+        distortion.append([float((again - video).square().mean(dim=(0, 1, 3, 4)).sum()) for again in others])
         lengths.append(video.shape[2])
     return RateDistortion(costs=costs(lengths, rates), distortion=np.array(distortion).reshape(-1, len(rates)))
 
@@ -60,14 +52,23 @@ def costs(lengths: Sequence[int], rates: Sequence[int]) -> Int[np.ndarray, "segm
 
 
 def choose(rates: Sequence[int], table: RateDistortion, budget: Budget, duration_s: float) -> tuple[int, ...]:
-    """Return the best rates of a clip of `duration_s` seconds under a budget.
+    """Return the best rates of a clip of `duration_s` seconds under a budget, or of each segment at its λ.
 
     Raises:
         BudgetError: The budget is below the clip's minimum; the message names it.
         ValueError: A distortion is not finite.
     """
+    if budget.lam is not None:
+        return tuple(rates[option] for option in lagrangian(table.distortion, table.costs, budget.lam))
     picked = allocate(monotone(table.distortion, table.costs), table.costs, limit(budget, table.costs, duration_s))
     return tuple(rates[option] for option in picked)
+
+
+def rates_at(tokenizer: AnyTokenizer, video: Float[Tensor, "1 3 t h w"], lam: float) -> tuple[int, ...]:
+    """Return the rate of each segment of a clip of one shot that is worth `lam`: see `allocate.lagrangian`."""
+    table = measure(tokenizer, video.split(lengths_of(tokenizer, video.shape[2]), dim=2))
+    picked = lagrangian(monotone(table.distortion, table.costs), table.costs, lam)
+    return tuple(tokenizer.config.rates[option] for option in picked)
 
 
 def latent_times(times_s: Sequence[float], rates: Sequence[int], lengths: Sequence[int]) -> list[float]:

@@ -17,15 +17,17 @@ from itertools import takewhile, tee
 import av
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw
+from torch import Tensor
 
 from rushes.pipelines.colour.picture import Screen, tag
 from rushes.pipelines.store import shards, storage
+from rushes.tokenizer.codec import load, segments, stream_again
 from rushes.tokenizer.config import Allocation, Budget, Tell, silent
-from rushes.tokenizer.data import ClipError, segments, to_pictures
+from rushes.tokenizer.data import ClipError, to_pictures
 from rushes.tokenizer.metrics import psnr
-from rushes.tokenizer.model import counts, load, stream_again
+from rushes.tokenizer.model import counts
 from rushes.tokenizer.plan import Segment, plan
 from rushes.tokenizer.scorer import scorer_for
 
@@ -65,7 +67,7 @@ def reconstruct(
     """Write original and reconstruction side by side and return the quality.
 
     Args:
-        model: Folder of a saved tokenizer, or `shipped`.
+        model: A tokenizer's name, see `codec.load`.
         source: A video file, or the root of clip shards, then with `key`.
         out: The mp4 to write.
         key: Clip of the shards; empty takes the first one.
@@ -81,10 +83,9 @@ def reconstruct(
     """
     tokenizer = load(model).to("cuda" if torch.cuda.is_available() else "cpu")
     clip = find_clip(source, key)
-    length = tokenizer.config.segment
 
     def read() -> Iterator[Segment]:
-        chunks = segments(clip, length, side_px)
+        chunks = segments(tokenizer, clip, side_px)
         return ((t, v.to(tokenizer.latent_mean.device)) for t, v in takewhile(lambda c: c[0][0] < max_seconds, chunks))
 
     rates, lengths, chunks = plan(
@@ -94,7 +95,7 @@ def reconstruct(
         raise ClipError(f"{source} has no frames")
     error = 0.0
     with storage.open_write(out) as file:
-        shown, coded = tee(chunks)  # zip takes from both by turns, so one segment is held
+        shown, coded = tee(chunks)  # zip takes from both by turns, so one segment is held, or one piece
         again = stream_again(tokenizer, ((video, rate) for (_, video), rate in zip(coded, rates, strict=True)))
         writer = SideBySide(file, rates, lengths)
         try:
@@ -132,28 +133,31 @@ def find_clip(source: str, key: str) -> bytes | str:
     raise ValueError(f"{source} has no clip {key}; its keys stand in the side-cars (*.parquet) beside the shards")
 
 
-class SideBySide:
-    """Writes pairs of pictures to an mp4 with a bar below: the rate of each segment, and where we are."""
+def write_video(out: str, times_s: Sequence[float], video: Float[Tensor, "1 3 t h w"]) -> None:
+    """Write a video in [-1, 1] as an mp4, its frames at their times in seconds; of an odd side a row or column goes."""
+    with storage.open_write(out) as file:
+        writer = Film(file)
+        try:
+            for time_s, picture in zip(times_s, to_pictures(video), strict=True):
+                writer.show(time_s, picture)
+        finally:
+            writer.close()
 
-    def __init__(self, file: object, rates: Sequence[int], lengths: Sequence[int]):
+
+class Film:
+    """Writes pictures to an mp4, each at its time."""
+
+    def __init__(self, file: object):
         self.container = av.open(file, "w", format="mp4")
         self.stream: av.VideoStream | None = None
         self.screen = Screen()
-        self.rates, self.lengths, self.shown = rates, lengths, 0
 
-    def add(
-        self, times_s: Sequence[float], left: UInt8[np.ndarray, "t h w 3"], right: UInt8[np.ndarray, "t h w 3"]
-    ) -> None:
-        """Append frames at their times."""
-        for time_s, a, b in zip(times_s, left, right, strict=True):
-            picture = np.concatenate([a, b], axis=1)
-            picture = np.concatenate([picture, self._bar(picture.shape[1])])
-            picture = picture[: len(picture) // 2 * 2, : picture.shape[1] // 2 * 2]
-            frame = self.screen.frame(np.ascontiguousarray(picture))
-            frame.pts, frame.time_base = round(time_s * 90_000), Fraction(1, 90_000)
-            stream = self._stream(frame.width, frame.height)
-            self.container.mux(stream.encode(frame))
-            self.shown += 1
+    def show(self, time_s: float, picture: UInt8[np.ndarray, "h w 3"]) -> None:
+        """Append a picture."""
+        picture = picture[: len(picture) // 2 * 2, : picture.shape[1] // 2 * 2]
+        frame = self.screen.frame(np.ascontiguousarray(picture))
+        frame.pts, frame.time_base = round(time_s * 90_000), Fraction(1, 90_000)
+        self.container.mux(self._stream(frame.width, frame.height).encode(frame))
 
     def _stream(self, width: int, height: int) -> av.VideoStream:
         if self.stream is None:
@@ -163,6 +167,29 @@ class SideBySide:
             self.stream.codec_context.thread_count = 2
             tag(self.stream.codec_context)
         return self.stream
+
+    def close(self) -> None:
+        """Write what the encoder still holds and end the file."""
+        if self.stream is not None:
+            self.container.mux(self.stream.encode(None))
+        self.container.close()
+
+
+class SideBySide(Film):
+    """Writes pairs of pictures with a bar below: the rate of each segment, and where we are."""
+
+    def __init__(self, file: object, rates: Sequence[int], lengths: Sequence[int]):
+        super().__init__(file)
+        self.rates, self.lengths, self.shown = rates, lengths, 0
+
+    def add(
+        self, times_s: Sequence[float], left: UInt8[np.ndarray, "t h w 3"], right: UInt8[np.ndarray, "t h w 3"]
+    ) -> None:
+        """Append frames at their times."""
+        for time_s, a, b in zip(times_s, left, right, strict=True):
+            picture = np.concatenate([a, b], axis=1)
+            self.show(time_s, np.concatenate([picture, self._bar(picture.shape[1])]))
+            self.shown += 1
 
     def _bar(self, width: int) -> UInt8[np.ndarray, "bar w 3"]:
         bar = Image.new("RGB", (width, BAR_PX), "#202020")
@@ -177,9 +204,3 @@ class SideBySide:
         now = min(self.shown * each, width - 1)
         draw.rectangle((now, 0, now + 1, BAR_PX), fill="white")
         return np.asarray(bar)
-
-    def close(self) -> None:
-        """Write what the encoder still holds and end the file."""
-        if self.stream is not None:
-            self.container.mux(self.stream.encode(None))
-        self.container.close()

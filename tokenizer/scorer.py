@@ -29,11 +29,12 @@ from torch import Tensor, nn
 
 from rushes.pipelines.store import shards, storage
 from rushes.tokenizer.allocate import total
+from rushes.tokenizer.codec import AnyTokenizer, fingerprint
 from rushes.tokenizer.config import Allocation, Budget, ScorerConfig, Tell, silent
 from rushes.tokenizer.data import segments, to_pictures
-from rushes.tokenizer.model import Tokenizer, fingerprint, load
+from rushes.tokenizer.model import Tokenizer, load
 from rushes.tokenizer.rates import RateDistortion, choose, measure
-from rushes.tokenizer.shipped import SHIPPED, folder_of
+from rushes.tokenizer.shipped import SHIPPED, folder_of, frozen_kind
 
 GRID = 16
 """Cells of a side of the maps that the network sees, whatever the size of the pictures."""
@@ -311,11 +312,16 @@ def load_scorer(model: str, tokenizer: str) -> Scorer:
     return scorer.eval().requires_grad_(False)
 
 
-def scorer_for(model: str, tokenizer: Tokenizer, allocation: Allocation) -> Scorer | None:
+def scorer_for(model: str, tokenizer: AnyTokenizer, allocation: Allocation) -> Scorer | None:
     """Return the scorer that predicts for a loaded tokenizer, on its device, or None where distortion is measured.
 
     Raises ValueError where it is to be predicted and there is no scorer, or one of another tokenizer.
     """
-    if allocation == "measured" or (allocation == "auto" and not storage.exists(f"{folder_of(model)}/{ABOUT}")):
+    if allocation == "measured" or (allocation == "auto" and not has_scorer(model)):
         return None
     return load_scorer(model, fingerprint(tokenizer)).to(tokenizer.latent_mean.device)
+
+
+def has_scorer(model: str) -> bool:
+    """Whether a scorer stands beside a tokenizer, given by its name; none does beside a frozen VAE."""
+    return not frozen_kind(model)[0] and storage.exists(f"{folder_of(model)}/{ABOUT}")

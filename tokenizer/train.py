@@ -18,7 +18,7 @@ import logging
 import time
 import warnings
 from collections.abc import Sequence
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, Literal
@@ -27,19 +27,25 @@ import lightning as L
 import torch
 from jaxtyping import UInt8
 from lightning.fabric.utilities.warnings import PossibleUserWarning
+from lightning.pytorch.loggers import Logger
 from torch import Tensor, nn
 
+from rushes.pipelines import threads
 from rushes.pipelines.store import ledger, shards, storage
+from rushes.tokenizer import loggers
 from rushes.tokenizer.config import Tell, TokenizerConfig, TrainConfig, silent
-from rushes.tokenizer.data import ClipBatches, fixed_batches, loader
+from rushes.tokenizer.data import ClipBatches, fixed_batches, held_share, loader
 from rushes.tokenizer.growth import grown
-from rushes.tokenizer.journal import DurableIO, Journal, evaluate, write_strip
+from rushes.tokenizer.journal import DurableIO, Journal, validate, write_strip
+from rushes.tokenizer.lpips import LPIPS
 from rushes.tokenizer.model import Tokenizer, grow, load, save
 from rushes.tokenizer.module import TokenizerModule, norm_latents, unit
 from rushes.tokenizer.sharding import Sharded, whole
 
 log = logging.getLogger(__name__)
 
+FREE = ("log_every", "logger", "checkpointing")
+"""Settings that do not decide the weights, and so may change at a resume."""
 CUDNN_CONV3D = 91_500
 """The first cuDNN with a half-precision Conv3d that torch uses: 9.15."""
 
@@ -90,8 +96,9 @@ def train(
         ResumeError: `out` holds a training with other settings or other shards, or a damaged checkpoint.
         DivergenceError: The loss or a gradient is no number any more.
         StorageError: A file cannot be written, such as on a full disk; the last checkpoint is whole.
-        ValueError: The shards hold no video, `out` is not local, a stage asks for a rate that the model lacks, or the
-            model cannot be sharded on this machine.
+        ValueError: The shards hold no video, `out` is not local, a stage asks for a rate that the model lacks, the
+            logger is not installed, weights of LPIPS are missing or do not fit, or the model cannot be sharded on this
+            machine.
     """
     begun = time.monotonic()
     model, settings = model or TokenizerConfig(), settings or TrainConfig()
@@ -99,11 +106,14 @@ def train(
         raise ValueError(f"out={out} must be a local folder; copy {out}/model afterwards, or mount the bucket")
     folder = storage.local_path(out)
     settings.plan(model.rates)
+    loggers.require(settings.logger)
+    if settings.lpips:
+        LPIPS(settings.lpips)  # what is wrong with its weights is said before anything is written
     record = _record(shards_root, model, settings, start)
     if not (_resumes(folder, record) and storage.exists(f"{out}/model/config.json")):
         _processes(settings)
         storage.write_bytes(f"{out}/config.json", json.dumps(record, indent=2).encode())
-        _fit(shards_root, folder, model, settings, start, tell)
+        _fit(shards_root, folder, model, settings, start, tell, record)
     done = json.loads((folder / "trained.json").read_text())
     return Trained(**{**done, "model": f"{out}/model", "seconds": time.monotonic() - begun})
 
@@ -136,8 +146,8 @@ def _resumes(folder: Path, record: dict[str, Any]) -> bool:
 
 
 def _settings(record: dict[str, Any]) -> dict[str, Any]:
-    """Return what decides the weights, flat; how often a line is written does not."""
-    train = {name: value for name, value in record["train"].items() if name not in ("log_every", "checkpointing")}
+    """Return what decides the weights, flat."""
+    train = {name: value for name, value in record["train"].items() if name not in FREE}
     model = {f"model.{name}": value for name, value in record["model"].items()}
     return {**model, **train, "start": record["start"], "shards": record["shards"]}
 
@@ -149,14 +159,18 @@ def _fit(
     settings: TrainConfig,
     start: str,
     tell: Tell,
+    record: dict[str, Any],
 ) -> None:
     last = folder / "last.ckpt"
+    threads.warn_of_spinning(torch.get_num_threads())
     L.seed_everything(settings.seed, verbose=False)
     module = TokenizerModule(model, settings, _started(start, model) if start else None)
-    probe, held = fixed_batches(root, settings)
+    clips = replace(settings, holdout=held_share(root, settings))
+    probe, held = fixed_batches(root, clips)
     done = _check(last, module)
     journal = Journal(folder, probe, held, tell)
-    trainer = _trainer(settings, journal)
+    run = ledger.fingerprint(_settings(record), str(folder.resolve()))
+    trainer = _trainer(settings, journal, loggers.logger(settings.logger, folder, run, done, record))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PossibleUserWarning)
         warnings.filterwarnings("ignore", message=".*treespec.*")  # Lightning's own use of torch
@@ -164,7 +178,7 @@ def _fit(
         if done < settings.total:
             _warn_of_conv3d(module)
             resumed = str(last) if last.exists() else None
-            trainer.fit(module, datamodule=Clips(root, settings), ckpt_path=resumed, weights_only=True)
+            trainer.fit(module, datamodule=Clips(root, clips), ckpt_path=resumed, weights_only=True)
         else:
             module.load_state_dict(torch.load(last, map_location="cpu", weights_only=True)["state_dict"])
     average = whole(module.average)
@@ -216,7 +230,7 @@ def _started(path: str, model: TokenizerConfig) -> Tokenizer:
     return grown(start, model)
 
 
-def _trainer(settings: TrainConfig, journal: Journal) -> L.Trainer:
+def _trainer(settings: TrainConfig, journal: Journal, logger: Logger | None) -> L.Trainer:
     devices = _processes(settings)
     # A pass skips the stages of other rates, which DDP has to be told.
     strategy: Any = Sharded(devices) if settings.strategy == "fsdp" else "ddp_find_unused_parameters_true"
@@ -229,7 +243,7 @@ def _trainer(settings: TrainConfig, journal: Journal) -> L.Trainer:
         max_epochs=1,  # which has no end: the journal stops at the last step
         callbacks=[journal],
         plugins=[DurableIO()],
-        logger=False,
+        logger=logger or False,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -280,7 +294,7 @@ def _finish(
     if not module.stages[-1].decoder_only:
         norm_latents(tokenizer, map(unit, probe))
     write_strip(tokenizer, probe[0], folder / "strips" / "final.png")
-    quality = evaluate(tokenizer, probe)
+    quality = {rate: found["psnr"] for rate, found in validate(tokenizer, probe).items()}
     print_ = save(tokenizer, str(folder / "model.part"))
     done = {"fingerprint": print_, "steps": module.steps_done, "psnr": quality, "held_out": held}
     storage.write_bytes(str(folder / "trained.json"), json.dumps(done).encode())

@@ -68,10 +68,12 @@ def set_of(options: Namespace, kind: str = "shards") -> str:
 def tokenizer(parser: ArgumentParser) -> None:
     """Let a command take `--tokenizer`."""
     parser.add_argument(
-        "--tokenizer", type=str, default="", help="folder of the model, or `shipped`; RUN/tokenizer/model if not given"
-    )
+        "--tokenizer", type=str, default="",
+        help="folder of the model, `shipped`, or a frozen VAE as wan:PATH or hunyuan:PATH (a file, a folder or a hub's "
+        "name); RUN/tokenizer/model if not given",
+    )  # fmt: skip
 
 
 def tokenizer_of(options: Namespace) -> str:
-    """Return the folder of the tokenizer: the given one, else the run's own."""
+    """Return the name of the tokenizer: the given one, else the folder of the run's own."""
     return options.tokenizer or f"{options.run.rstrip('/')}/tokenizer/model"

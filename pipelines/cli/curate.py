@@ -133,6 +133,8 @@ def _with_saved(words: list[str], name: str) -> list[str]:
     saved = runfile.saved(run) if run else None
     if run and saved is None and name != "scan":
         raise ValueError(f"{run} is no run of rushes; begin one with: rushes scan FOOTAGE --out {run}")
+    if saved:
+        runfile.check_known(run, saved, CurateConfig())
     return ["--config", saved, *words] if saved else words
 
 

@@ -35,7 +35,7 @@ def _latents_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("run", type=str, help="a run with shards")
     tokenizer(parser)
     selection(parser, "whose shards to encode")
-    configured(parser, LatentsConfig)
+    configured(parser, LatentsConfig, {"per_clip": "the budget holds for each clip by itself, not for all together"})
     parser.add_class_arguments(RayConfig, "ray")
 
 
@@ -48,7 +48,8 @@ def _latents(options: Namespace) -> int:
             selection=options.selection,
         )  # fmt: skip
     name = manifest.extra["selection"]
-    print(f"{manifest.samples} latents in {len(manifest.shards)} shards below {options.run.rstrip('/')}/latents/{name}")
+    where = f"{options.run.rstrip('/')}/latents/{name}"
+    print(f"latents of {manifest.samples} clips in {len(manifest.shards)} shards below {where}")
     return PARTLY if encode_latents.failures(options.run, name) else DONE
 
 

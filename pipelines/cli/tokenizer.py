@@ -33,7 +33,8 @@ def _tokenizer_train_arguments(parser: ArgumentParser) -> None:
     )
     selection(parser, "whose shards to train on")
     parser.add_class_arguments(TokenizerConfig, "model")
-    configured(parser, TrainConfig)
+    configured(parser, TrainConfig, {"compile": "compile encoder and decoder by torch.compile: minutes at the start, "
+                                     "then faster steps; on CPUs it needs a C++ compiler"})  # fmt: skip
 
 
 def _tokenizer_train(options: Namespace) -> int:
@@ -105,10 +106,10 @@ def _reconstruct(options: Namespace) -> int:
 
 
 def _tokenizer_eval_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("model", type=str, help="folder of the model, or `shipped`")
+    parser.add_argument("tokenizer", type=str, help="folder of the model, `shipped`, wan:PATH or hunyuan:PATH")
     parser.add_argument("sources", type=str, nargs="+", help="runs, roots of clip shards, or video files")
     parser.add_argument(
-        "--out", type=str, default="", help="folder; if not given eval/ beside the model, and here for `shipped`"
+        "--out", type=str, default="", help="folder; if not given eval/ beside a folder of ours, and here for others"
     )
     parser.add_argument("--json", action="store_true", help="print what was found as JSON")
     configured(parser, EvalConfig)
@@ -118,15 +119,16 @@ def _tokenizer_eval(options: Namespace) -> int:
     from rushes.pipelines.stages.select import selections
     from rushes.pipelines.store import storage
     from rushes.tokenizer import evaluate
+    from rushes.tokenizer.shipped import frozen_kind
 
     sources = [
         selections.folder(source) if storage.exists(f"{source.rstrip('/')}/config.yaml") else source
         for source in options.sources
     ]
-    beside = options.model.rstrip("/").rpartition("/")[0] or "."
+    beside = "." if frozen_kind(options.tokenizer)[0] else options.tokenizer.rstrip("/").rpartition("/")[0] or "."
     out = options.out or f"{beside}/eval"
     with Reporter().work("tokenizer") as beat:
-        found = evaluate.evaluate(options.model, sources, out, settings_of(EvalConfig, options), beat.tell)
+        found = evaluate.evaluate(options.tokenizer, sources, out, settings_of(EvalConfig, options), beat.tell)
     show(found, options.json, [*evaluate.lines_of(found), f"written to {out}"])
     return DONE
 

@@ -148,18 +148,24 @@ def _ticks(data: Histogram) -> list[Html]:
     return [el("text", text, class_="tick", x=x, y=HEIGHT - 5, text_anchor=anchor) for x, text, anchor in marks]
 
 
-def curve(points: Sequence[tuple[float, float]], label: str, style: str = "kept") -> Html:
-    """Return a curve of (step, value) with a smoothed line over the raw one; logarithmic where values span decades."""
-    points = [(x, y) for x, y in points if math.isfinite(x) and math.isfinite(y)]
+def curve(
+    points: Sequence[tuple[float, float]], label: str, style: str = "kept", held: Sequence[tuple[float, float]] = ()
+) -> Html:
+    """Return a curve of (step, value) with a smoothed line over the raw one; logarithmic where values span decades.
+
+    What held-out clips give of the same figure, `held`, is drawn into it in another colour.
+    """
+    points, held = ([(x, y) for x, y in one if math.isfinite(x) and math.isfinite(y)] for one in (points, held))
     if len(points) < 2:
         return Html("")
-    ys = [y for _, y in points]
+    ys = [y for _, y in (*points, *held)]
     log = min(ys) > 0 and max(ys) / min(ys) > 20
     heights = [math.log(y) if log else y for y in ys]
     low, high = min(heights), max(heights)
+    heights, others = heights[: len(points)], heights[len(points) :]
     x0, x1 = points[0][0], points[-1][0]
 
-    def path(values: Sequence[float]) -> str:
+    def path(values: Sequence[float], points: Sequence[tuple[float, float]] = points) -> str:
         places = (
             f"{_LEFT + (WIDTH - _LEFT - _RIGHT) * (x - x0) / max(x1 - x0, 1e-12):.1f} "
             f"{_TOP + (HEIGHT - _TOP - _BOTTOM) * (high - value) / max(high - low, 1e-12):.1f}"
@@ -173,12 +179,13 @@ def curve(points: Sequence[tuple[float, float]], label: str, style: str = "kept"
         el("line", class_="axis", x1=_LEFT, x2=WIDTH - _RIGHT, y1=floor, y2=floor),
         el("path", class_=f"curve raw stroke-{style}", d=path(heights)),
         el("path", class_=f"curve stroke-{style}", d=path(_smooth(heights))),
+        len(held) > 0 and el("path", el("title", "held-out clips"), class_="curve held", d=path(others, held)),
         el("text", number(x0), class_="tick", x=_LEFT, y=HEIGHT - 5),
         el("text", f"step {number(x1)}", class_="tick", x=WIDTH - _RIGHT, y=HEIGHT - 5, text_anchor="end"),
         el("text", number(max(ys)), class_="tick", x=_LEFT, y=_TOP - 8),
         el(
             "text",
-            f"{number(ys[-1])} at the end",
+            f"{number(points[-1][1])}{f', held out {number(held[-1][1])}' if held else ''} at the end",
             class_="limit-label",
             x=WIDTH - _RIGHT,
             y=_TOP - 8,
@@ -192,14 +199,15 @@ def curve(points: Sequence[tuple[float, float]], label: str, style: str = "kept"
 
 
 _SHEET_STYLE = """
-svg { --ink: #14181c; --soft: #57616b; --rule: #dfe3e7; --kept: #14788f; --sheet: #fff; }
+svg { --ink: #14181c; --soft: #57616b; --rule: #dfe3e7; --kept: #14788f; --dropped: #e0952f; --sheet: #fff; }
 @media (prefers-color-scheme: dark) {
-  svg { --ink: #e8ebed; --soft: #98a3ad; --rule: #2b3238; --kept: #4db3c8; --sheet: #181c20; }
+  svg { --ink: #e8ebed; --soft: #98a3ad; --rule: #2b3238; --kept: #4db3c8; --dropped: #e3a44b; --sheet: #181c20; }
 }
 text { font: 11px system-ui, "Helvetica Neue", Helvetica, Arial, sans-serif; fill: var(--soft); }
 .sheet { fill: var(--sheet); } .name { font-size: 13px; } .name, .limit-label { fill: var(--ink); font-weight: 600; }
 .axis { stroke: var(--rule); } .stroke-kept { stroke: var(--kept); }
 .curve { fill: none; stroke-width: 1.8; stroke-linejoin: round; } .curve.raw { opacity: .28; stroke-width: 1; }
+.curve.held { stroke: var(--dropped); }
 """
 
 
@@ -216,6 +224,14 @@ def series(metrics: str) -> dict[str, list[tuple[float, float]]]:
             if name not in _CLOCKS and _is_number(value):
                 found.setdefault(name, []).append((float(step), float(value)))
     return dict(sorted(found.items(), key=lambda item: "loss" not in item[0]))
+
+
+def paired(
+    found: Mapping[str, Sequence[tuple[float, float]]],
+) -> list[tuple[str, Sequence[tuple[float, float]], Sequence[tuple[float, float]]]]:
+    """Return name, points, and points of held-out clips of each figure; what is told of these alone is one, too."""
+    own = [name for name in found if name.removeprefix("held_") == name or name.removeprefix("held_") not in found]
+    return [(name, found[name], found.get(f"held_{name}", ())) for name in own]
 
 
 _CLOCKS = {"step", "batch", "batches", "epoch", "time_s", "elapsed_s", "seconds"}
@@ -240,7 +256,11 @@ def thinned(points: Sequence[tuple[float, float]]) -> Sequence[tuple[float, floa
 
 def sheet(found: Mapping[str, Sequence[tuple[float, float]]], columns: int = 3) -> Html:
     """Return curves by name as one picture that stands alone, with its own style: the content of an SVG file."""
-    shown = [(name, one) for name, points in found.items() if (one := curve(thinned(points), f"Curve of {name}"))]
+    shown = [
+        (name, one)
+        for name, points, held in paired(found)
+        if (one := curve(thinned(points), f"Curve of {name}", held=thinned(held)))
+    ]
     wide, high, gap = WIDTH + 24, HEIGHT + 34, 12
     panels = [
         el(

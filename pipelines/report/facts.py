@@ -170,11 +170,7 @@ def pairs(books: Books, strips: Strips, limit: int = PAIRS) -> list[Pair]:
         "select * from pairs where policy = getvariable('policy') order by kept_key, md5(key), key limit ?",
         [limit],
     )
-    books.connection.execute(
-        "create or replace temp table paired as select * from fates where key in (select unnest(?::varchar[]))",
-        [[row[name] for row in found for name in ("key", "kept_key")]],
-    )
-    known = {row["key"]: _card(row, strips) for row in _rows(books, _CARD.format(chosen="paired"))}
+    known = named(books, strips, [row[name] for row in found for name in ("key", "kept_key")])
     return [
         Pair(
             kept=known[row["kept_key"]],
@@ -184,6 +180,15 @@ def pairs(books: Books, strips: Strips, limit: int = PAIRS) -> list[Pair]:
         for row in found
         if row["key"] in known and row["kept_key"] in known
     ]
+
+
+def named(books: Books, strips: Strips, keys: Sequence[str]) -> dict[str, Card]:
+    """Return the cards of clips, by key; those that the ledger does not know are left out."""
+    books.connection.execute(
+        "create or replace temp table named as select * from fates where key in (select unnest(?::varchar[]))",
+        [list(keys)],
+    )
+    return {row["key"]: _card(row, strips) for row in _rows(books, _CARD.format(chosen="named"))}
 
 
 def _card(row: dict[str, Any], strips: Strips) -> Card:

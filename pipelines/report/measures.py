@@ -70,7 +70,7 @@ TITLES = {
     "interlaced": ("Interlaced", "share of moving frames"),
     "blockiness": ("Blockiness", "excess at 8×8 edges, 0 is none"),
     "sharpness": ("Sharpness", "variance of the Laplacian"),
-    "cut_score": ("Cut score", "strength of the opening cut"),
+    "cut_score": ("Cut score", "how sure the weaker of its two boundaries is"),
     "bit_rate": ("Bit rate", "bits a second"),
     "fps": ("Frame rate", "frames a second"),
     "crop_top": ("Bar at the top", "share of the height"),

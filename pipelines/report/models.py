@@ -97,8 +97,8 @@ def _curves(folder: str) -> Iterator[Html]:
     if not storage.exists(uri):
         return
     columns = charts.series(storage.read_bytes(uri).decode("utf-8", "replace"))
-    for name, points in list(columns.items())[:CURVES]:
-        chart = charts.curve(charts.thinned(points), f"Curve of {name}")
+    for name, points, held in charts.paired(columns)[:CURVES]:
+        chart = charts.curve(charts.thinned(points), f"Curve of {name}", held=charts.thinned(held))
         if chart:
             caption = el("figcaption", el("b", words(name)), el("small", count(len(points), "value")))
             yield el("figure", caption, chart, class_="panel")

@@ -10,7 +10,7 @@ import hashlib
 from importlib import resources
 
 from rushes.pipelines.media.passed_over import line
-from rushes.pipelines.report import accounting, captions, facts, measures, models, rights, sections
+from rushes.pipelines.report import accounting, captions, facts, latents, measures, models, rights, sections
 from rushes.pipelines.report.accounting import Account
 from rushes.pipelines.report.markup import Html, count, el, seconds, share
 from rushes.pipelines.stages.select import selections
@@ -31,6 +31,7 @@ _NAMES = {
     "failures": "Failures",
     "sources": "Sources",
     "shards": "Shards",
+    "latents": "Latents",
     "tokenizer": "Tokenizer",
     "dit": "Generator",
 }
@@ -75,6 +76,7 @@ def render(books: accounting.Books) -> str:
         sections.failures(facts.failures(books), facts.failed(books)),
         sections.sources(facts.timelines(books), facts.distinct_sources(books), {card.key for card in cards}),
         models.shards(run, books.policy),
+        latents.latents(books, strips),
         models.training(run, "tokenizer", "Tokenizer", "How well the tokenizer gives back what it was shown."),
         models.training(run, "dit", "Generator", "The generator trained on the latents of the clips above."),
     ]

@@ -306,7 +306,7 @@ def strips(cards: Sequence[Card], total: int) -> Html:
         "clips", "Clips",
         f"{shown}. Each strip runs from the first moment of a clip to its last; click one to enlarge it.",
         el("div", el("div", *buttons, class_="chips"), search, class_="filters"),
-        el("div", *(_card(card) for card in cards), class_="cards", id="cards"),
+        el("div", *(clip_card(card) for card in cards), class_="cards", id="cards"),
         el("p", "No clip here matches.", class_="empty", hidden=True),
         el("button", "Show more", class_="more", type="button", hidden=True),
     )  # fmt: skip
@@ -316,7 +316,8 @@ def _group(fate: str, reason: str) -> str:
     return f"{fate}/{reason}"
 
 
-def _card(card: Card, anchor: bool = True) -> Html:
+def clip_card(card: Card, anchor: bool = True) -> Html:
+    """Return a clip with its strip, what became of it and its facts; with an anchor it may stand once on the page."""
     reason = "kept" if card.fate == "kept" else words(card.reason)
     pill = el("span", reason, class_=f"pill back-{card.fate}")
     judged = None

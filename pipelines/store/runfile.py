@@ -47,6 +47,26 @@ def check_secrets(config: Any) -> None:
                 )
 
 
+def check_known(run: str, text: str, config: Any) -> None:
+    """Raise ValueError naming the settings in a run's saved configuration that this version does not have."""
+    known = asdict(config)
+    try:
+        groups = yaml.safe_load(text) or {}
+    except yaml.YAMLError:
+        return  # whoever reads it says what is wrong with it
+    unknown = [
+        f"{group}.{name}"
+        for group, settings in (groups.items() if isinstance(groups, dict) else ())
+        for name in (settings if isinstance(settings, dict) else ())
+        if name not in known.get(group, ())
+    ]
+    if unknown:
+        raise ValueError(
+            f"{run.rstrip('/')}/config.yaml holds settings of another version of Rushes: {', '.join(unknown)}; "
+            "remove these lines and run the same command again"
+        )
+
+
 def _redacted(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _redacted(inner) for name, inner in value.items()}

@@ -284,6 +284,19 @@ TABLES: dict[str, pa.Schema] = {
         hdr=_b,
     ),
     "packed": _schema(key=_s, policy=_s, bucket=_s, shard=_s, index=_i, sha256=_s),
+    # What each segment of a packed clip costs and loses at each rate, of which one budget for all clips is shared out.
+    # `seconds` it lasts; `distortion` is its squared error, in the range [-1, 1], mean over pixels, summed over frames.
+    "rates": _schema(
+        key=_s,
+        shard=_s,
+        segment=_i,
+        seconds=_d,
+        rate=_i,
+        latents=_i,
+        distortion=_f,
+        tokenizer=_s,
+        scorer=_s,
+    ),
     # A part for each latent shard that is done.
     "latents": _schema(selection=_s, shard=_s, samples=_i, size_bytes=pa.int64(), sha256=_s, tokenizer=_s),
     # What was taken down (`takedowns.py`): a row for each thing named and source that it is. `until` is when it was

@@ -108,11 +108,66 @@ def _paper(rng: Generator) -> Frame:
     return picture
 
 
+def _bricks(rng: Generator) -> Frame:
+    wall, seam = colour(rng), colour(rng)
+    picture, wide, tall = plain(seam, 2 * WIDTH), int(rng.integers(16, 60)), int(rng.integers(8, 30))
+    for row, top in enumerate(range(0, HEIGHT, tall)):
+        for left in range(-wide * (row % 2) // 2, 2 * WIDTH, wide):
+            tone = [int(np.clip(part + rng.integers(-12, 12), 0, 255)) for part in wall]
+            cv2.rectangle(picture, (left + 1, top + 1), (left + wide - 2, top + tall - 2), tone, -1)
+    return picture
+
+
+def _forest(rng: Generator) -> Frame:
+    picture = _ramp(colour(rng, 100), colour(rng, 40, 160), 2 * WIDTH)
+    for _ in range(int(rng.integers(20, 60))):
+        x, wide, tone = int(rng.integers(2 * WIDTH)), int(rng.integers(3, 16)), colour(rng, 10, 120)
+        cv2.line(
+            picture, (x, HEIGHT), (x + int(rng.integers(-15, 15)), int(rng.integers(0, 80))), tone, wide, cv2.LINE_AA
+        )
+        for _ in range(int(rng.integers(0, 5))):
+            at = (x + int(rng.integers(-25, 25)), int(rng.integers(0, 90)))
+            cv2.circle(picture, at, int(rng.integers(6, 22)), colour(rng, 30, 180), -1, cv2.LINE_AA)
+    return picture
+
+
+def _clouds(rng: Generator) -> Frame:
+    rough = rng.normal(0, 1, (int(rng.integers(3, 12)), int(rng.integers(6, 24)), 1)).astype(np.float32)
+    soft = cv2.resize(rough, (2 * WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)[..., None]
+    weight = 1 / (1 + np.exp(-soft * float(rng.uniform(1, 6))))
+    return np.asarray(np.array(colour(rng)) * weight + np.array(colour(rng)) * (1 - weight), np.uint8)
+
+
+def _checks(rng: Generator) -> Frame:
+    side, a, b = int(rng.integers(8, 70)), np.array(colour(rng)), np.array(colour(rng))
+    y, x = np.mgrid[:HEIGHT, : 2 * WIDTH]
+    turned = x + float(rng.uniform(-1, 1)) * y
+    odd = ((turned // side + (y // side if rng.random() < 0.6 else 0)) % 2)[..., None]
+    return np.asarray(a * odd + b * (1 - odd), np.uint8)
+
+
+def _sea(rng: Generator) -> Frame:
+    picture = _ramp(colour(rng, 90), colour(rng, 20, 150), 2 * WIDTH)
+    x = np.arange(2 * WIDTH)
+    for top in np.linspace(float(rng.uniform(30, 110)), HEIGHT, int(rng.integers(5, 16))):
+        wave = top + rng.uniform(1, 7) * np.sin(x / rng.uniform(5, 40) + rng.uniform(0, 6))
+        cv2.polylines(picture, [np.stack([x, wave], 1).astype(np.int32)], False, colour(rng), 2, cv2.LINE_AA)
+    return picture
+
+
+def _plain(rng: Generator) -> Frame:
+    return plain(colour(rng), 2 * WIDTH)
+
+
 BACKGROUNDS: dict[bool, tuple[Callable[[Generator], Frame], ...]] = {
-    True: (_hills, _room, _doodle),
+    True: (_hills, _room, _doodle, _bricks, _forest, _clouds, _checks, _sea, _plain),
     False: (_city, _stars, _paper),
 }
 """By whether films made with them are for tuning."""
+
+
+def _background(rng: Generator, is_tuning: bool) -> Frame:
+    return BACKGROUNDS[is_tuning][int(rng.integers(len(BACKGROUNDS[is_tuning])))](rng)
 
 
 # Figures of parts that turn on joints.
@@ -143,7 +198,7 @@ class Pose:
     lean: float = 0.0
 
 
-SHAPES = {True: ("round", "boxy"), False: ("thin", "eared")}
+SHAPES = {True: ("round", "boxy", "stout"), False: ("thin", "eared")}
 
 
 def draw(picture: Frame, figure: Figure, pose: Pose) -> None:
@@ -165,7 +220,11 @@ def draw(picture: Frame, figure: Figure, pose: Pose) -> None:
             thick,
             figure.skin,
         )
-    if figure.shape != "thin":
+    if figure.shape == "stout":
+        middle, reach = (neck + hip) / 2, (int(0.9 * unit), int(0.8 * unit))
+        cv2.ellipse(picture, (int(middle[0]), int(middle[1])), reach, 0, 0, 360, figure.cloth, -1, cv2.LINE_AA)
+        cv2.ellipse(picture, (int(middle[0]), int(middle[1])), reach, 0, 0, 360, INK, max(1, thick // 6), cv2.LINE_AA)
+    elif figure.shape != "thin":
         body = np.array(
             [
                 _off(at, side * wide * unit, 0)
@@ -274,7 +333,7 @@ def cartoon(rng: Generator, is_tuning: bool, frames: int, ground: Frame | None =
         frames: how many.
         ground: a background to stand in for one that is drawn; it is mirrored for pans.
     """
-    background = BACKGROUNDS[is_tuning][int(rng.integers(3))](rng)
+    background = _background(rng, is_tuning)
     if ground is not None:
         background = np.hstack([ground, ground[:, ::-1]])
     speed = float(rng.choice([0, 0, 0, 1, 2.5]))
@@ -287,7 +346,7 @@ def cartoon(rng: Generator, is_tuning: bool, frames: int, ground: Frame | None =
         if number % hold == 0:
             drawing = [(actor.figure, actor.step()) for actor in cast]
             lights = rng.integers(0, (WIDTH, HEIGHT, 8), (40, 3)) if sparkles else lights
-        left = int(speed * number) % WIDTH
+        left = WIDTH - abs(int(speed * number) % (2 * WIDTH) - WIDTH)  # to the end of the background and back
         picture = np.ascontiguousarray(background[:, left : left + WIDTH])
         for x, y, r in lights.tolist():
             cv2.drawMarker(picture, (x, y), (220, 250, 255), cv2.MARKER_STAR, 2 + r)
@@ -350,7 +409,7 @@ class Window:
 
 def screen(rng: Generator, is_tuning: bool, frames: int) -> Iterator[Frame]:
     """Yield a recorded screen: windows open, close, are scrolled and typed into; menus and dialogs come and go."""
-    desk = BACKGROUNDS[is_tuning][int(rng.integers(3))](rng)[:, :WIDTH].copy()
+    desk = _background(rng, is_tuning)[:, :WIDTH].copy()
     cv2.rectangle(desk, (0, HEIGHT - 10), (WIDTH, HEIGHT), colour(rng, 20, 80), -1)
     open_: list[Window] = [_window(rng, is_tuning)]
     wait, does, left = int(rng.integers(8, 30)), "", 0

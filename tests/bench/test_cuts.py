@@ -21,6 +21,7 @@ from av.video.reformatter import Interpolation
 from PIL import Image
 from scenedetect import AdaptiveDetector, ContentDetector, FrameTimecode, HistogramDetector
 
+from rushes.filters import cuts as decision
 from rushes.filters import transnet
 from rushes.filters.shots import Boundary, boundaries, clips
 from rushes.pipelines.config import ScanConfig, ShotsConfig
@@ -37,27 +38,40 @@ Count = Counter[str]
 Scans = dict[str, "Scanned"]
 
 
+class Everywhere(witness.Witness):
+    """The witness when it is asked about all frames that may be cuts, whatever its answer can change."""
+
+    def ranges(self, whole: dict[str, np.ndarray]) -> list[tuple[int, int]]:
+        """Return the ranges of frames beside them."""
+        steps, frames = decision.candidates(whole, self.rules).steps, len(whole["time_s"])
+        beside = [(max(0, at - decision.BESIDE), min(frames, at + decision.BESIDE)) for at in steps.tolist()]
+        return witness.told(whole, beside)
+
+
 @cache
-def network() -> witness.Witness:
+def network(everywhere: bool = False) -> witness.Witness:
     """Return the witness, loaded once."""
-    return witness.Witness(ShotsConfig())
+    return (Everywhere if everywhere else witness.Witness)(ShotsConfig())
 
 
 class Scanned:
     """What the scan and the witness say of a film."""
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, everywhere: bool = False):
         source = {**room.probe(str(path), ScanConfig()), "wave": 0, "unit": "u"}
         row, _, _, small = scan_span(source, 0, 0.0, math.inf, ScanConfig())
         self.signals = joined([row])
-        self.said = network()([row], {picture["time_s"]: picture["jpeg"] for picture in small})
+        self.said = network(everywhere)([row], {picture["time_s"]: picture["jpeg"] for picture in small})
         self.frames = len(self.signals["time_s"])
         self.height = min(source["width"], source["height"])
 
     def boundaries(self, asks: bool = True) -> list[Boundary]:
         """Return what the decision finds, with the witness or without."""
-        said = witnessed(self.signals["time_s"], self.said if asks else [])
-        return boundaries({**self.signals, **said}, ShotsConfig())
+        return boundaries(self.witnessed() if asks else self.signals, ShotsConfig())
+
+    def witnessed(self) -> dict[str, np.ndarray]:
+        """Return what both say of each frame."""
+        return {**self.signals, **witnessed(self.signals["time_s"], self.said)}
 
     def as_labelled(self, label: Mapping[str, Any], frames: Iterable[int]) -> list[int]:
         """Return frames as a label counts them, which may be those of another stream than the footage."""

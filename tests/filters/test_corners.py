@@ -3,7 +3,8 @@ import numpy as np
 import pytest
 
 from rushes.filters.corners import found_again
-from rushes.filters.pops import FOUND
+
+FOUND = 0.35
 
 
 def place(seed: int) -> np.ndarray:

@@ -6,18 +6,20 @@ import hashlib
 import io
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from rushes.pipelines.store import shards
 from rushes.tokenizer.config import TokenizerConfig
 from rushes.tokenizer.hunyuan import HunyuanConfig, HunyuanVAE
 from rushes.tokenizer.model import Tokenizer
-from rushes.tokenizer.wan import WanConfig, WanVAE
+from rushes.tokenizer.wan import WAN_22, WanConfig, WanVAE
 
 
 @pytest.fixture(autouse=True)
@@ -105,11 +107,49 @@ def randomised() -> Callable[[torch.nn.Module], torch.nn.Module]:
     return randomise
 
 
+STATISTICS = {"channels": 4, "latent_mean": (0.1, -0.2, 0.3, 0.4), "latent_std": (1.5, 0.5, 2.0, 1.0)}
+
+
 @pytest.fixture(scope="session")
 def small_wan() -> WanVAE:
     """All layers of the Wan 2.1 VAE, a twelfth of its width."""
-    config = WanConfig(width=8, channels=4, latent_mean=(0.1, -0.2, 0.3, 0.4), latent_std=(1.5, 0.5, 2.0, 1.0))
-    return randomise(WanVAE(config))
+    return randomise(WanVAE(WanConfig(width=8, **STATISTICS)))
+
+
+def wan_22() -> WanVAE:
+    """All layers of the Wan 2.2 VAE, a twentieth of its width, with random weights."""
+    return randomise(WanVAE(replace(WAN_22, width=8, decoder_width=16, **STATISTICS)))
+
+
+@pytest.fixture(scope="session")
+def small_wan_22() -> WanVAE:
+    return wan_22()
+
+
+@pytest.fixture(scope="session")
+def wan_folder(small_wan_22, tmp_path_factory) -> str:
+    """A Wan 2.2 VAE as diffusers writes it, in two files and an index."""
+    return write_wan(small_wan_22, tmp_path_factory.mktemp("wan22"))
+
+
+def write_wan(vae: WanVAE, folder: Path) -> str:
+    """Write a Wan VAE as diffusers does, in two files and an index, and return the folder."""
+    c, names = vae.config, sorted(vae.state_dict())
+    about = {
+        "_class_name": "AutoencoderKLWan", "base_dim": c.width, "decoder_base_dim": c.decoder_width or None,
+        "z_dim": c.channels, "dim_mult": c.multipliers, "num_res_blocks": c.blocks, "is_residual": c.residual,
+        "patch_size": c.patch if c.residual else None, "latents_mean": c.latent_mean, "latents_std": c.latent_std,
+        "temperal_downsample": [False, True, True],
+    }  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(about))
+    places = {}
+    for number, part in enumerate((names[::2], names[1::2]), start=1):
+        file = f"diffusion_pytorch_model-{number:05}-of-00002.safetensors"
+        save_file({name: vae.state_dict()[name] for name in part}, folder / file)
+        places |= dict.fromkeys(part, file)
+    index = folder / "diffusion_pytorch_model.safetensors.index.json"
+    index.write_text(json.dumps({"metadata": {}, "weight_map": places}))
+    return str(folder)
 
 
 @pytest.fixture(scope="session")

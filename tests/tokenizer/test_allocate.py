@@ -10,7 +10,17 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from rushes.tokenizer.allocate import BudgetError, allocate, lagrangian, lam_for, limit, monotone, total, uniform
+from rushes.tokenizer.allocate import (
+    BudgetError,
+    Hulls,
+    allocate,
+    lagrangian,
+    lam_for,
+    limit,
+    monotone,
+    total,
+    uniform,
+)
 from rushes.tokenizer.bucket import ROUNDING, LeakyBucket, Level
 from rushes.tokenizer.config import Budget
 from rushes.tokenizer.rates import costs
@@ -104,6 +114,50 @@ def test_the_tuned_lambda_keeps_the_budget_and_a_smaller_one_would_not(problem):
     lam = lam_for(loss, cost, budget)
     assert total(cost, lagrangian(loss, cost, lam)) <= budget
     assert lam == 0 or total(cost, lagrangian(loss, cost, lam * (1 - 1e-8))) > budget
+
+
+@settings(max_examples=300, deadline=None)
+@given(problem=problems, coarse=st.booleans())
+def test_one_budget_is_kept_and_the_loss_is_within_a_step_of_the_knapsack_s(problem, coarse):
+    loss, cost, budget = problem
+    loss = loss.round() if coarse else loss  # many ties
+    spare = budget - int(cost.min(axis=1).sum())
+    assume(spare >= 0)
+    hulls = Hulls.of(loss, cost)
+    options, lam, spent = hulls.spend(spare)
+    picked = [int(option) for option in options]
+    assert total(cost, picked) == cost.min(axis=1).sum() + spent <= budget
+    best, at_lam = total(loss, allocate(loss, cost, budget)), total(loss, lagrangian(loss, cost, lam))
+    dearest = int(hulls.latents.max(initial=1))
+    assert best - 1e-9 <= total(loss, picked) <= min(at_lam, best + lam * (dearest - 1)) + 1e-6
+    if not lam:
+        assert total(loss, picked) == pytest.approx(best, abs=1e-9), "there is enough for all"
+
+
+@settings(max_examples=100, deadline=None)
+@given(problem=problems)
+def test_hulls_of_parts_joined_are_those_of_the_whole_and_single_precision_does(problem):
+    loss, cost, budget = problem
+    whole = Hulls.of(loss.astype(np.float32), cost.astype(np.int16))
+    parts = [Hulls.of(loss[i : i + 1].astype(np.float32), cost[i : i + 1].astype(np.int16)) for i in range(len(loss))]
+    joined = Hulls.joined(parts)
+    assert all((getattr(joined, name) == getattr(whole, name)).all() for name in vars(whole))
+    assert (np.diff(whole.saves, axis=1) <= 0).all(), "no step saves more than the one before"
+    spare = max(budget - int(cost.min(axis=1).sum()), 0)
+    options, _, spent = whole.spend(spare)
+    assert spent <= spare and (options == joined.spend(spare)[0]).all()
+
+
+def test_a_thousand_equal_segments_share_what_is_there_in_their_order():
+    loss, cost = np.tile([1.0, 2.0, 6.0], (1000, 1)), np.tile([4, 2, 1], (1000, 1))
+    options, lam, spent = Hulls.of(loss, cost).spend(1234)
+    assert spent == 1234 and lam == 0.5  # all take the step of 4, which costs 1; of 0.5 for each of 2 latents 117
+    assert options.tolist() == [0] * 117 + [1] * 883
+
+
+def test_where_there_is_one_rate_a_budget_has_no_choice():
+    options, lam, spent = Hulls.of(np.ones((3, 1)), np.full((3, 1), 4)).spend(5)
+    assert options.tolist() == [0, 0, 0] and lam == spent == 0
 
 
 def test_limits_are_latents_a_share_or_latents_a_second_and_never_below_the_minimum():

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import itertools
-import random
 from dataclasses import replace
 
 import av
@@ -11,13 +10,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rushes.pipelines.store import shards
+from rushes.tokenizer import data
 from rushes.tokenizer.config import TrainConfig
 from rushes.tokenizer.data import (
     ClipBatches,
     ClipError,
     Cuts,
-    crop,
     fixed_batches,
+    held_share,
     is_held,
     loader,
     read_video,
@@ -28,6 +29,7 @@ from rushes.tokenizer.data import (
 )
 
 SMALL = TrainConfig(batch=2, frames=12, side=32, shuffle=4)
+SEVERAL = TrainConfig(batch=3, frames=12, side=32, shuffle=4, crops=2)
 
 
 def test_pictures_survive_the_way_to_video_and_back(clip_bytes):
@@ -81,30 +83,30 @@ def test_what_cannot_be_decoded_is_named(junk):
         next(video_frames(junk))
 
 
-def test_a_crop_depends_on_its_dice_alone_and_short_clips_are_filled(clip_bytes):
-    config = TrainConfig(frames=50, side=48)
-    one, same = (crop(clip_bytes, config, random.Random("7")) for _ in range(2))
-    assert one.shape == (50, 48, 48, 3) and (one == same).all()
-    assert (one[36] == one[49]).all()
-    assert (crop(clip_bytes, config, random.Random("8")) != one).any()
-
-
-def test_a_small_clip_is_enlarged_to_the_crop(clip_bytes):
-    assert crop(clip_bytes, TrainConfig(frames=2, side=100), random.Random(0)).shape == (2, 100, 100, 3)
-
-
-def test_a_reader_that_starts_at_a_position_gives_the_batches_that_follow_it(clip_shards):
-    through = list(itertools.islice(ClipBatches(clip_shards, SMALL), 7))  # five clips: more than two passes
-    for i in range(6):
-        rest = ClipBatches(clip_shards, SMALL, {0: through[i]["position"]})
+@pytest.mark.parametrize("config", [SMALL, SEVERAL, replace(SMALL, crops=1)], ids=["four", "two", "one"])
+def test_a_reader_that_starts_at_a_position_gives_the_batches_that_follow_it(clip_shards, config):
+    through = list(itertools.islice(ClipBatches(clip_shards, config), 12))  # one crop a clip: more than four passes
+    for i in range(11):
+        rest = ClipBatches(clip_shards, config, {0: through[i]["position"]})
         for expected, found in zip(through[i + 1 :], rest, strict=False):
             assert expected["keys"] == found["keys"] and torch.equal(expected["video"], found["video"])
 
 
 def test_every_pass_gives_every_clip_once(clip_shards):
-    config = TrainConfig(batch=5, frames=4, side=32, shuffle=4)
+    config = TrainConfig(batch=5, frames=4, side=32, shuffle=4, crops=1)
     for batch in itertools.islice(ClipBatches(clip_shards, config), 3):
         assert len(set(batch["keys"])) == 5
+
+
+def test_a_clip_is_decoded_once_for_its_crops_which_differ_and_stand_in_different_batches(clip_shards, monkeypatch):
+    decoded, whole = [], data.crops
+    monkeypatch.setattr(data, "crops", lambda *given: decoded.append(1) or whole(*given))
+    config = TrainConfig(batch=2, frames=4, side=32, shuffle=4, crops=3)
+    batches = list(itertools.islice(ClipBatches(clip_shards, config), 16))
+    assert len(decoded) == 12  # 32 crops, and the first two decodes gave one and two
+    assert all(len(set(batch["keys"])) == 2 for batch in batches)
+    crops = [one.numpy().tobytes() for batch in batches for one in batch["video"]]
+    assert len(set(crops)) == len(crops)
 
 
 def test_a_clip_that_cannot_be_decoded_is_passed_over(clip_bytes, write_clips, caplog):
@@ -138,12 +140,6 @@ def test_a_resumed_loader_gives_the_batches_that_follow_across_stages(clip_shard
             assert torch.equal(expected["video"], found["video"])
 
 
-def test_a_clip_that_is_too_short_is_passed_over(clip_shards, clip_bytes, write_clips, caplog):
-    with pytest.raises(ClipError, match="37 frames, fewer than min_frames=38"):
-        crop(clip_bytes, TrainConfig(min_frames=38), random.Random(0))
-    assert crop(clip_bytes, TrainConfig(min_frames=37, frames=4, side=32), random.Random(0)).shape[0] == 4
-
-
 @settings(max_examples=50, deadline=None)
 @given(key=st.text(max_size=20), small=st.floats(0, 1), large=st.floats(0, 1))
 def test_a_larger_share_holds_out_what_a_smaller_one_does(key, small, large):
@@ -164,6 +160,16 @@ def test_held_out_clips_come_in_no_batch_and_fixed_batches_are_theirs(clip_shard
     assert held and not trained_on
     assert sum(map(len, batches)) + len(keys) == sum(map(len, others)) == 5
     assert all(torch.equal(a, b) for a, b in zip(batches, fixed_batches(clip_shards, config)[0], strict=True))
+
+
+def test_one_clip_at_least_is_held_out_where_there_are_two(clip_shards, clip_bytes, write_clips):
+    share = held_share(clip_shards, replace(SMALL, holdout=1e-9))
+    every = {sample["__key__"] for sample in shards.pipeline(clip_shards, members=("json",))}
+    held = {key for key in every if is_held(key, share)}
+    assert len(held) == 1 and all(is_held(key, 0.5) >= (key in held) for key in every)
+    assert held_share(clip_shards, replace(SMALL, holdout=0.9)) == 0.9
+    assert held_share(clip_shards, replace(SMALL, holdout=0)) == 0
+    assert held_share(write_clips({"alone": clip_bytes}), SMALL) == 0
 
 
 def test_a_reader_left_without_clips_says_so(clip_shards):

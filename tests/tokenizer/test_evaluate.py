@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from pathlib import Path
@@ -62,6 +63,15 @@ def test_fixed_rates_are_points_of_the_curves(found):
     )
     shares = [point["share"] for point in record["curves"]["adaptive"]]
     assert all(point["share"] in shares for point in fixed), "what it is compared with has the same budget"
+
+
+def test_it_tells_the_lambda_of_shares_and_a_smaller_share_has_a_higher_one(found):
+    record, _ = found
+    assert set(record["lam"]) == {"measured"}, "there is no scorer"
+    points = record["lam"]["measured"]
+    assert [point["share"] for point in points][::6] == [1 / 8, 1.0] and points[-1]["lam"] == 0
+    assert all(a["lam"] >= b["lam"] >= 0 for a, b in itertools.pairwise(points)) and points[0]["lam"] > 0
+    assert lines_of(record)[-1].startswith("λ of a share, measured")
 
 
 def test_what_holds_no_clip_is_refused(model, tmp_path):

@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from rushes.tokenizer import plan as planning
-from rushes.tokenizer.allocate import BudgetError
+from rushes.tokenizer.allocate import BudgetError, lagrangian, lam_for
 from rushes.tokenizer.bucket import LeakyBucket, Level
 from rushes.tokenizer.config import Budget, TokenizerConfig
-from rushes.tokenizer.data import segments
+from rushes.tokenizer.data import pictured, segments
 from rushes.tokenizer.model import Tokenizer, fingerprint
-from rushes.tokenizer.plan import Segment, duration_s, plan, streamed
+from rushes.tokenizer.plan import Segment, duration_s, measured, plan, predicted, streamed
 from rushes.tokenizer.scorer import Scorer
 
 RATES = (2, 4, 8, 16)
@@ -68,6 +68,22 @@ def test_a_plan_by_prediction_codes_nothing_and_one_by_measurement_does(tokenize
 def test_without_a_limit_every_segment_takes_the_lowest_rate(tokenizer, clip_bytes):
     rates, _, chunks = plan(tokenizer, Reader(clip_bytes), Budget())
     assert rates == (2, 2, 2) and len(list(chunks)) == 3
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_at_a_price_each_segment_has_the_rate_that_it_has_by_itself(tokenizer, scorer, clip_bytes, asked):
+    used = scorer if asked else None
+    found = (
+        predicted(scorer, pictured(clip_bytes, 16, 28)) if used else measured(tokenizer, segments(clip_bytes, 16, 28))
+    )
+    table, times = found
+    lam = lam_for(table.distortion, table.costs, 8)
+    rates, lengths, _ = plan(tokenizer, Reader(clip_bytes), Budget(lam=lam), used)
+    assert rates == tuple(RATES[option] for option in lagrangian(table.distortion, table.costs, lam))
+    assert sum(-(-n // rate) for n, rate in zip(lengths, rates, strict=True)) <= 8
+    assert lengths == tuple(map(len, times)) == (16, 16, 5)
+    dear, _, _ = plan(tokenizer, Reader(clip_bytes), Budget(lam=1e9), used)
+    assert dear[:2] == (16, 16), "and of the last 5 frames, which take a latent at 8, too, the better one"
 
 
 @pytest.mark.parametrize("predicted", [False, True])

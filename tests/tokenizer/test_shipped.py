@@ -26,7 +26,7 @@ def test_it_loads_by_its_name_with_its_scorer_and_is_small():
     predictor = scorer_for(SHIPPED, tokenizer, "predicted")
     assert predictor is not None and predictor.rates == tokenizer.config.rates == (2, 4, 8, 16)
     assert tokenizer_fingerprint(SHIPPED) == fingerprint(tokenizer) == predictor.tokenizer
-    assert scorer_fingerprint(SHIPPED, LatentsConfig()) == scorer.scorer_fingerprint(predictor)
+    assert scorer_fingerprint(SHIPPED, fingerprint(tokenizer), LatentsConfig()) == scorer.scorer_fingerprint(predictor)
     assert sum(path.stat().st_size for path in FOLDER.iterdir()) < 12e6
     assert (FOLDER / "README.md").exists()
 

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import csv
+import itertools
 import json
 import os
 from collections.abc import Mapping
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -11,14 +14,14 @@ import torch
 from PIL import Image
 
 from rushes.pipelines.store import shards, storage
-from rushes.tokenizer import journal
+from rushes.tokenizer import journal, loggers
 from rushes.tokenizer import train as training
 from rushes.tokenizer.config import TokenizerConfig, TrainConfig
 from rushes.tokenizer.data import is_held, segments
 from rushes.tokenizer.discriminator import Discriminator
 from rushes.tokenizer.losses import FeatureDistance
 from rushes.tokenizer.model import Tokenizer, load
-from rushes.tokenizer.module import DivergenceError, TokenizerModule
+from rushes.tokenizer.module import DivergenceError, TokenizerModule, judge_learning_rate, learning_rate
 from rushes.tokenizer.train import ResumeError, Trained
 
 QUICK = TrainConfig(steps=6, batch=1, frames=17, side=32, feature=0, save_every=2, log_every=1, shuffle=4, warmup=2)
@@ -235,13 +238,16 @@ def test_held_out_clips_are_never_trained_on_and_are_measured_at_each_save(clip_
     monkeypatch.setattr(
         TokenizerModule, "training_step", lambda module, batch, i: keys.update(batch["keys"]) or step(module, batch, i)
     )
-    done = train(clip_shards, str(tmp_path), settings=replace(QUICK, holdout=0.3))
+    done = train(clip_shards, str(tmp_path), settings=replace(QUICK, holdout=0.3, feature=0.1))
     every = {sample["__key__"] for sample in shards.pipeline(clip_shards, members=("json",))}
     held = {key for key in every if is_held(key, 0.3)}
     assert held and keys == every - held and done.held_out
     lines = metrics(tmp_path)
     assert [line["step"] for line in lines if "held_psnr_rate_8" in line] == [2, 4, 6]
+    assert all(line["held_l1"] > 0 and "held_feature" in line for line in lines if "held_psnr_rate_8" in line)
     assert done.psnr["4"] == pytest.approx(lines[-1]["held_psnr_rate_4"], abs=0.05)  # but for the norm of the latents
+    text = (tmp_path / "curves.svg").read_text()
+    assert text.count("held-out clips") >= 3 and "Curve of held_l1" not in text and "held out" in text
 
 
 def test_the_curves_are_drawn_as_the_training_goes_on(clip_shards, tmp_path):
@@ -256,6 +262,75 @@ def test_the_curves_are_drawn_as_the_training_goes_on(clip_shards, tmp_path):
     assert drawn[0] == 0 and drawn[1] == drawn[2] > 0 and drawn[5] >= drawn[1]
     text = (tmp_path / "curves.svg").read_text()
     assert text.startswith("<svg") and "Curve of psnr_rate_4" in text and "step 6" in text
+
+
+# --------------------------------------------------------------------------------------------- loggers, the optimizer
+
+
+def test_a_csv_logger_gets_the_lines_of_the_metrics_also_after_a_kill(clip_shards, tmp_path):
+    settings = replace(QUICK, steps=4, logger="csv")
+    with pytest.raises(Killed):
+        train(clip_shards, str(tmp_path), settings=settings, tell=kill_at(3))
+    train(clip_shards, str(tmp_path), settings=replace(settings, logger="csv"))
+    versions = [
+        list(csv.DictReader(path.read_text().splitlines())) for path in sorted(tmp_path.glob("logs/*/metrics.csv"))
+    ]
+    assert [[int(row["step"]) for row in rows] for rows in versions] == [[1, 2, 3], [3, 4]]
+    logged = {int(row["step"]): row for row in itertools.chain(*versions)}
+    for line in metrics(tmp_path):
+        shown = {name: float(value) for name, value in logged[line["step"]].items() if value and name != "epoch"}
+        assert shown == pytest.approx(line)
+
+
+@pytest.mark.parametrize("name", ["tensorboard", "wandb"])
+def test_a_logger_that_is_not_installed_is_refused_before_anything_is_written(clip_shards, tmp_path, monkeypatch, name):
+    monkeypatch.setattr(loggers, "find_spec", lambda package: None)
+    with pytest.raises(ValueError, match=rf"logger={name} needs the package {name}, .*`pip install {name}`"):
+        train(clip_shards, str(tmp_path / "out"), settings=replace(QUICK, logger=name))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_tensorboard_logger_writes_its_events_and_goes_on_in_the_same_folder(clip_shards, tmp_path):
+    if not any(map(find_spec, loggers.PACKAGES["tensorboard"])):
+        pytest.skip("neither tensorboard nor tensorboardX is installed")
+    settings = replace(QUICK, steps=4, logger="tensorboard")
+    with pytest.raises(Killed):
+        train(clip_shards, str(tmp_path), settings=settings, tell=kill_at(3))
+    train(clip_shards, str(tmp_path), settings=settings)
+    events = [path.read_bytes() for path in (tmp_path / "logs").glob("events.*")]
+    assert len(events) == 2 and all(b"psnr_rate_4" in content for content in events)
+
+
+def test_a_fused_adamw_steps_as_a_plain_one_within_rounding():
+    modules = [TokenizerModule(MODEL, QUICK) for _ in range(2)]
+    modules[1].load_state_dict(modules[0].state_dict())
+    (fused,), (plain,) = (module.configure_optimizers() for module in modules)
+    assert all(group["fused"] for group in fused.param_groups)
+    for group in plain.param_groups:
+        group["fused"], group["foreach"] = False, False
+    dice = torch.Generator().manual_seed(0)
+    for _ in range(5):
+        for one, other in zip(*(module.tokenizer.parameters() for module in modules), strict=True):
+            one.grad = torch.randn(one.shape, generator=dice)
+            other.grad = one.grad.clone()
+        fused.step(), plain.step()
+    for one, other in zip(*(module.tokenizer.parameters() for module in modules), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+
+
+def test_the_judge_has_a_learning_rate_and_a_warm_up_of_its_own(clip_shards, tmp_path):
+    settings = replace(QUICK, steps=4, gan=0.5, gan_from=1, gan_lr=4e-3)
+    assert [judge_learning_rate(step, settings) for step in (1, 2, 3)] == [2e-3, 4e-3, 4e-3]
+    assert judge_learning_rate(3, replace(settings, gan_lr=0)) == settings.lr
+    train(clip_shards, str(tmp_path), settings=settings)
+    states = torch.load(tmp_path / "last.ckpt", weights_only=True)["optimizer_states"]
+    assert [state["param_groups"][0]["lr"] for state in states] == [learning_rate(3, settings), 4e-3]
+
+
+def test_weights_of_lpips_that_do_not_fit_are_refused_before_anything_is_written(clip_shards, tmp_path):
+    with pytest.raises(ValueError, match="no backbone and no linear weights of LPIPS"):
+        train(clip_shards, str(tmp_path / "out"), settings=replace(QUICK, feature=0.1, lpips=str(tmp_path)))
+    assert not (tmp_path / "out").exists()
 
 
 # ------------------------------------------------------------------------------------------------------ what goes wrong

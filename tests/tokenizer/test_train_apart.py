@@ -1,6 +1,6 @@
 """Trainings in processes of their own: killed at any instant, and several that train one model together.
 
-This file is also the script that they run: `python test_train_apart.py SHARDS OUT SETTINGS`.
+This file is also the script that they run: `python test_train_apart.py SHARDS OUT SETTINGS RATES`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ MODEL = TokenizerConfig(rates=(4, 8))
 SMALL = TrainConfig(batch=1, frames=17, side=32, feature=0, save_every=2, log_every=1, shuffle=4, warmup=2)
 
 
-def spied(root: str, out: Path, settings: TrainConfig) -> Trained:
+def spied(root: str, out: Path, settings: TrainConfig, model: TokenizerConfig = MODEL) -> Trained:
     """Train; leave what each process saw and ended with in `keys.RANK` and `weights.RANK`, and the first checkpoint."""
     plain = TokenizerModule.training_step
 
@@ -48,7 +48,7 @@ def spied(root: str, out: Path, settings: TrainConfig) -> Trained:
 
     TokenizerModule.training_step = step
     try:
-        return train(root, str(out), MODEL, settings)
+        return train(root, str(out), model, settings)
     finally:
         TokenizerModule.training_step = plain
 
@@ -70,18 +70,18 @@ def local(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
-def apart(root: str, out: Path, settings: TrainConfig) -> subprocess.Popen:
+def apart(root: str, out: Path, settings: TrainConfig, model: TokenizerConfig = MODEL) -> subprocess.Popen:
     here = Path(__file__)
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     out.mkdir(exist_ok=True)
-    command = [sys.executable, str(here), root, str(out), json.dumps(asdict(settings))]
+    command = [sys.executable, str(here), root, str(out), json.dumps(asdict(settings)), json.dumps(model.rates)]
     with (out / "log").open("a") as log:
-        return subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+        return subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
 
 
-def together(root: str, out: Path, settings: TrainConfig) -> None:
+def together(root: str, out: Path, settings: TrainConfig, model: TokenizerConfig = MODEL) -> None:
     """Train in several processes, the first of which starts the others, to the end."""
-    process = apart(root, out, settings)
+    process = apart(root, out, settings, model)
     try:
         assert process.wait(900) == 0, (out / "log").read_text()
     finally:
@@ -203,6 +203,31 @@ def test_a_sharded_training_resumes_exactly_also_where_activations_are_recompute
     torch.testing.assert_close(one["optimizer_states"], other["optimizer_states"], rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("compile", [False, True], ids=["plain", "compiled"])
+def test_two_processes_with_a_logger_are_killed_and_go_on_to_the_bit(clip_shards, tmp_path, compile):
+    settings = replace(
+        SMALL, steps=6, frames=16, passes=1, devices=2, workers=1, holdout=0.22, logger="csv", compile=compile
+    )
+    model = TokenizerConfig(rates=(4,))  # one shape to compile
+    whole, out = tmp_path / "whole", tmp_path / "killed"
+    together(clip_shards, whole, settings, model)
+    process = apart(clip_shards, out, settings, model)
+    until = time.monotonic() + 600
+    while not (out / "last.ckpt").exists() and process.poll() is None and time.monotonic() < until:
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL, (out / "log").read_text()
+    together(clip_shards, out, settings, model)
+    assert (out / "trained.json").read_text() == (whole / "trained.json").read_text()
+    assert (out / "weights.0").read_text() == (out / "weights.1").read_text() == (whole / "weights.0").read_text()
+    assert metrics(out) == metrics(whole)
+    assert [line["step"] for line in metrics(whole) if "held_psnr_rate_4" in line] == [2, 4, 6]
+    assert "held-out clips" in (whole / "curves.svg").read_text()
+    logged = [path.read_text().splitlines() for path in sorted(out.glob("logs/*/metrics.csv"))]
+    assert len(logged) == 2 and all("held_psnr_rate_4" in lines[0] for lines in logged)
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    spied(sys.argv[1], Path(sys.argv[2]), TrainConfig(**json.loads(sys.argv[3])))
+    wanted = TokenizerConfig(rates=tuple(json.loads(sys.argv[4])))
+    spied(sys.argv[1], Path(sys.argv[2]), TrainConfig(**json.loads(sys.argv[3])), wanted)

@@ -1,16 +1,16 @@
 """Clip shards through the tokenizer's encoder into latent shards, one for one. No Ray here: a shard is a unit of work.
 
 A latent shard has the name and the keys of its clip shard; a sample is `KEY.npy` (float16 `[n, C, h, w]`), `KEY.json`
-with rate and frames of each segment and the time in seconds of each latent beside the clip's own facts, and `KEY.txt`,
-the caption.
+with rate and frames of each segment, the time in seconds of each latent and whose latents they are beside the clip's
+own facts, and `KEY.txt`, the caption.
 """
 
 from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterable, Iterator, Mapping
-from itertools import chain, repeat
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain, repeat, tee
 from typing import Any
 
 import numpy as np
@@ -18,10 +18,10 @@ import torch
 
 from rushes.pipelines.stages.unit import guard
 from rushes.pipelines.store import shards
+from rushes.tokenizer.codec import AnyTokenizer, fingerprint, load, name_of, segments, stream_encode
 from rushes.tokenizer.config import Allocation, Budget
-from rushes.tokenizer.data import ClipError, segments
-from rushes.tokenizer.layers import Caches
-from rushes.tokenizer.model import Latents, Tokenizer, fingerprint, load
+from rushes.tokenizer.data import ClipError
+from rushes.tokenizer.model import Latents
 from rushes.tokenizer.plan import Segment, plan
 from rushes.tokenizer.rates import latent_times
 from rushes.tokenizer.scorer import Scorer, scorer_for
@@ -37,6 +37,7 @@ def encode_shard(
     *,
     side_px: int = 0,
     allocation: Allocation = "auto",
+    rates: Mapping[str, Sequence[int]] | None = None,
 ) -> tuple[shards.ShardInfo | None, list[dict[str, Any]]]:
     """Write the latent shard of one clip shard; return what the manifest needs and a record of each failed clip.
 
@@ -46,18 +47,20 @@ def encode_shard(
         root: Root of the clip shards.
         shard: Path of the shard below it, `<bucket>/NAME-000000.tar`.
         out_root: Root of the latent shards.
-        model: Folder of a saved tokenizer, or `shipped`.
-        budget: Latents that each clip may have; with none every segment takes the lowest rate and nothing is measured.
+        model: A tokenizer's name, see `codec.load`.
+        budget: Latents that each clip may have, or their price; with none every segment takes the lowest rate and
+            nothing is measured.
         side_px: Clips are shrunk so that the shorter side has this many pixels; 0 keeps their size.
         allocation: Whether what a segment loses at each rate is measured or predicted by the model's scorer; auto
             predicts where the model has one.
+        rates: In place of a budget the rates of the segments of each clip, by its key.
 
     Raises:
         ShardError: The shard is damaged.
         ValueError: There is no such tokenizer, no scorer to predict, or one of another tokenizer.
     """
     tokenizer = load(model).to("cuda" if torch.cuda.is_available() else "cpu")
-    scorer = scorer_for(model, tokenizer, allocation)
+    scorer = None if rates is not None else scorer_for(model, tokenizer, allocation)
     print_ = fingerprint(tokenizer)
     failed: list[dict[str, Any]] = []
     budget = budget or Budget()
@@ -66,7 +69,8 @@ def encode_shard(
         for sample in shards.read_shard(f"{root.rstrip('/')}/{shard}", ("mp4", "json", "txt")):
             done: list[shards.Sample] = []
             with guard(failed, key=sample["__key__"]):
-                done.append(encode_clip(tokenizer, print_, sample, budget, side_px, scorer))
+                own = None if rates is None else rates.get(sample["__key__"], ())
+                done.append(encode_clip(tokenizer, print_, sample, budget, side_px, scorer, own))
             yield from done
 
     encoded = samples()
@@ -80,36 +84,39 @@ def encode_shard(
 
 @torch.no_grad()
 def encode_clip(
-    tokenizer: Tokenizer,
+    tokenizer: AnyTokenizer,
     fingerprint_: str,
     sample: Mapping[str, Any],
     budget: Budget,
     side_px: int = 0,
     scorer: Scorer | None = None,
+    given: Sequence[int] | None = None,
 ) -> shards.Sample:
     """Return the latents of one clip as a sample; see `plan` for how often its frames are read.
 
-    Raises ClipError where the clip has no frames, BudgetError where the budget is below the clip's minimum.
+    Where its rates are `given`, one for each segment, there is no budget. Raises ClipError where the clip has no
+    frames, or not as many segments as rates, and BudgetError where the budget is below the clip's minimum.
     """
-    length = tokenizer.config.segment
     device = tokenizer.latent_mean.device
 
     def read() -> Iterator[Segment]:
-        return ((times, video.to(device)) for times, video in segments(sample["mp4"], length, side_px))
+        return ((times, video.to(device)) for times, video in segments(tokenizer, sample["mp4"], side_px))
 
-    chosen: Iterable[int] = repeat(tokenizer.config.rates[0])
+    chosen: Iterable[int] = repeat(tokenizer.config.rates[0]) if given is None else given
     chunks = read()
-    if budget.limited:
+    if budget.limited and given is None:
         chosen, _, chunks = plan(tokenizer, read, budget, scorer)
-    caches: Caches = {}
     rates, lengths, times_s, found, shape = [], [], [], [], (0, 0)
-    for (times, video), rate in zip(chunks, chosen, strict=False):  # one rate repeats for ever
+    shown, coded = tee(zip(chosen, chunks, strict=False))  # one rate repeats for ever
+    latents = stream_encode(tokenizer, ((video, rate) for rate, (_, video) in coded))
+    for (rate, (times, video)), z in zip(shown, latents, strict=True):
         rates.append(rate)
-        moments, caches = tokenizer.encode_chunk(video, rate, caches)
-        found.append(tokenizer.normed(moments.chunk(2, dim=2)[0])[0].half().cpu())
+        found.append(z[0].half().cpu())
         times_s += times
         lengths.append(len(times))
         shape = (video.shape[-2], video.shape[-1])
+    if given is not None and (len(found) != len(given) or next(chunks, None)):
+        raise ClipError(f"clip {sample['__key__']} has not the {len(given)} segments for which rates were chosen")
     if not found:
         raise ClipError(f"clip {sample['__key__']} has no frames")
     facts = json.loads(sample["json"]) | {
@@ -121,6 +128,9 @@ def encode_clip(
         "rates": rates,
         "lengths": lengths,
         "times_s": latent_times(times_s, rates, lengths),
+        "tokenizer": name_of(tokenizer),
+        "latents_mean": tokenizer.latent_mean.tolist(),
+        "latents_std": tokenizer.latent_std.tolist(),
         "fingerprint": fingerprint_,
         "caption": sample["txt"].decode(),
     }

@@ -20,7 +20,7 @@ class LatentsJob:
 
     selection: str
     model: str
-    """Folder of a saved tokenizer that the workers can read, or `shipped`."""
+    """Name of a tokenizer that the workers can read, see `tokenizer.codec`."""
     config: LatentsConfig
     tokenizer: str
     """Fingerprint of the tokenizer."""
@@ -51,15 +51,19 @@ class Latents:
         return Tally(items=info.samples, seconds=seconds, errors=len(failed))
 
     def _encode(self, unit: Unit) -> tuple[shards.ShardInfo | None, list[Row]]:
-        from rushes.pipelines.stages.latents import latents
+        from rushes.pipelines.stages.latents import latents, spend
         from rushes.tokenizer.config import Budget
 
         config, selection = self.job.config, self.job.selection
+        budget, rates = Budget(share=config.share, per_second=config.per_second), None
+        if config.lam is not None:
+            budget = Budget(lam=config.lam)
+        if config.together:  # of a shard without clips that can be read nothing is bought
+            budget, rates = Budget(), spend.of_clips(unit.read("rates", ["key"]), unit.task["rates"] or "")
         try:
             return latents.encode_shard(
                 f"{unit.run}/shards/{selection}", unit.task["shard"], f"{unit.run}/latents/{selection}", self.job.model,
-                Budget(share=config.share, per_second=config.per_second),
-                side_px=config.side_px, allocation=config.allocation,
+                budget, side_px=config.side_px, allocation=config.allocation, rates=rates,
             )  # fmt: skip
         except shards.ShardError as error:
             remedy = f"remove it and run `{unit.task['remedy']}`, which packs it anew"
@@ -72,6 +76,7 @@ class Latents:
 
 STAGE = Stage(
     name="latents",
+    reads=("rates",),
     writes=("latents",),
     settings=lambda job: job.tokenizer,
     where=lambda job: "model",

@@ -26,7 +26,7 @@ from rushes.pipelines.store.takedowns import Down
 
 Left = tuple[str, str, str]
 BY_KEY = ("clips", "strips", "sketches", "scores", "captions", "encoded")
-BY_SELECTION = ("selection", "packed")
+BY_SELECTION = ("selection", "packed", "rates")
 BY_SOURCE = ("frames", "windows", "signals", "witness")
 SHOWN = 5
 """Of what is left in one place so many are named."""
@@ -49,10 +49,16 @@ def _in_tables(ledger: Ledger, down: Down) -> Iterator[Left]:
     for table in BY_SELECTION:
         for part in ledger.parts(table):
             keys = _keys(flat(ledger.read_part(part, table, ["key"])["key"]), down)
-            again = selections.pack_command(ledger.run, part.unit.partition(".")[0])
+            again = _made_by("latents" if table == "rates" else table, ledger, part.unit.partition(".")[0])
             yield from _named(f"{ledger.root}/{table}", keys, f"run `{again}`")
     for table in BY_SOURCE:
         yield from _named(f"{ledger.root}/{table}", _sources(ledger, table, down), _again(ledger))
+
+
+def _made_by(kind: str, ledger: Ledger, selection: str) -> str:
+    """Return the command that makes the latents of a selection, or all else of it."""
+    encode = f"rushes latents {ledger.run} --selection {selection}"
+    return encode if kind == "latents" else selections.pack_command(ledger.run, selection)
 
 
 def _sources(ledger: Ledger, table: str, down: Down) -> Iterator[str]:
@@ -101,8 +107,7 @@ def _in_shards(ledger: Ledger, down: Down) -> Iterator[Left]:
     for kind in ("shards", "latents"):
         for name in sets(f"{ledger.run}/{kind}"):
             root = f"{ledger.run}/{kind}/{name}"
-            again = f"rushes latents {ledger.run} --selection {name}"
-            again = again if kind == "latents" else selections.pack_command(ledger.run, name)
+            again = _made_by(kind, ledger, name)
             try:
                 for info in read_manifest(root).shards:
                     keys = _keys(flat(read_sidecar(root, info)["key"]), down)

@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from rushes.filters.judge import digest, judge
 from rushes.filters.sketches import PARAMETERS
 from rushes.pipelines.config import CurateConfig
 from rushes.pipelines.stages.shots import shots
@@ -53,6 +54,11 @@ class Shots:
         return Tally(items=len(clips), seconds=sum(row["duration_s"] for row in clips), errors=len(errors))
 
 
+def check(config: CurateConfig) -> None:
+    """Raise ValueError where the judge of cuts cannot be had: else every source would fail of it."""
+    judge()
+
+
 def _sketched(clips: list[Row], pictures: Mapping[float, bytes]) -> pa.Table:
     middle = {row["key"]: pictures[times[len(times) // 2]] for row in clips if (times := row["frame_s"])}
     return sketch(to_table("clips", clips), middle)
@@ -71,7 +77,8 @@ STAGE = Stage(
     reads=("sources", "signals", "witness", "frames"),
     writes=("strips", "trims", "sketches", "clips"),
     follows="witness",
-    settings=lambda config: (config.shots, PARAMETERS),
+    settings=lambda config: (config.shots, PARAMETERS, digest()),
     where=lambda config: "either",
     worker=Shots,
+    check=check,
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+from rushes.filters.judge import digest
 from rushes.pipelines.config import CurateConfig
 from rushes.pipelines.models import weights
 from rushes.pipelines.stages.stage import Stage
@@ -51,7 +52,8 @@ def _settings(config: CurateConfig) -> Any:
     """Return what the witness depends on: all that says where its word counts."""
     if config.shots.witness == "none":
         return "none"
-    return {name: value for name, value in asdict(config.shots).items() if name not in AFTERWARDS}
+    limits = {name: value for name, value in asdict(config.shots).items() if name not in AFTERWARDS}
+    return limits, digest()
 
 
 STAGE = Stage(

@@ -49,20 +49,26 @@ class Witness:
             return []
         whole = joined(signals, NAMES)
         rows: list[Row] = []
-        for first, end in sequences(asked(whole, self.rules)):
+        for first, end in sequences(self.ranges(whole)):
             frames = _frames(whole["time_s"], pictures, first - AROUND, end + AROUND)
             said = transnet.look(self.model, frames)[AROUND:-AROUND]
             rows += _rows(signals[0]["source_id"], whole["time_s"][first:end], said)
         return rows
 
+    def ranges(self, whole: Arrays) -> list[tuple[int, int]]:
+        """Return the ranges of frames, half-open and apart, that it is asked about."""
+        return asked(whole, self.rules)
+
 
 def asked(whole: Arrays, rules: Rules) -> list[tuple[int, int]]:
-    """Return the ranges of frames, half-open and apart, that the witness is asked about.
+    """Return the ranges of frames, half-open and apart, that the witness is asked: the `questions` it can answer."""
+    return told(whole, questions(whole, rules))
 
-    Those are the `questions` as far as the scan kept the pictures of them and of `AROUND` frames on either side.
-    """
+
+def told(whole: Arrays, ranges: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return ranges of frames as far as the scan kept the pictures of them and of `AROUND` frames on either side."""
     wanted = np.zeros(len(whole["time_s"]), np.bool_)
-    for first, end in questions(whole, rules):
+    for first, end in ranges:
         wanted[first:end] = True
     edges = np.flatnonzero(np.diff(wanted & _kept(whole["doubt"] > 0), prepend=False, append=False))
     return [(int(first), int(end)) for first, end in edges.reshape(-1, 2)]

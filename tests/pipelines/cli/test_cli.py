@@ -102,6 +102,7 @@ def test_a_wrong_input_leaves_the_settings_of_a_run_alone(tmp_path: Path, capsys
         ("scan: 5", "scan holds width_px.* not one value: 5"),
         ("scan: {tick_hz: -3}", "scan.tick_hz is -3"),
         ("shots: {min_clip_s: 30}", "no clip could be that long"),
+        ("shots: {cut_likely: 50}", "shots.cut_likely is 50.0; it must be from 0 to 1"),
         ("pack: {codec: vp9}", "pack.codec"),
         ("pack: {name: a/b}", "pack.name"),
         ("select: {policy: nobody}", "there is no preset 'nobody'"),

@@ -83,7 +83,7 @@ def test_a_leg_loses_no_step_keeps_their_order_and_has_one_stretch_on_cores(
         ({"scan": ScanConfig(tick_hz=7.0)}, {"scan", "witness", "shots", "score", "caption", "encode", "pack"}),
         ({"scan": ScanConfig(max_side_px=99)}, STAGES),
         ({"shots": ShotsConfig(min_clip_s=2.5)}, {"shots", "score", "caption", "encode", "pack"}),
-        ({"shots": ShotsConfig(cut_ratio=2.0)}, {"witness", "shots", "score", "caption", "encode", "pack"}),
+        ({"shots": ShotsConfig(cut_likely=0.4)}, {"witness", "shots", "score", "caption", "encode", "pack"}),
         ({"score": ScoreConfig(scorers=["quality", "tags"])}, {"score", "caption"}),
         ({"caption": ENDPOINT.caption}, {"caption"}),
         ({"pack": PackConfig(crf=31)}, {"encode", "pack"}),
@@ -94,6 +94,19 @@ def test_a_leg_loses_no_step_keeps_their_order_and_has_one_stretch_on_cores(
 def test_another_setting_does_again_what_depends_on_it_and_nothing_else(changes: Any, again: set[str]) -> None:
     before, after = job.fingerprints(CONFIG), job.fingerprints(replace(CONFIG, **changes))
     assert {name for name in STAGES if before[name] != after[name]} == again and set(before) == set(job.ON_UNITS)
+
+
+@pytest.mark.parametrize("config", [CONFIG, NO_WITNESS])
+def test_other_weights_of_the_judge_find_cuts_again_but_read_no_video(
+    config: CurateConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = job.fingerprints(config)
+    for step in ("witness", "shots"):
+        monkeypatch.setattr(f"rushes.pipelines.stages.{step}.stage.digest", lambda: "other weights")
+    after = job.fingerprints(config)
+    asked = {"witness"} if config is CONFIG else set[str]()
+    again = {name for name in before if before[name] != after[name]}
+    assert again == {*asked, "shots", "score", "caption", "encode", "pack"}
 
 
 # --- what is to be done -------------------------------------------------------------------------------------------

@@ -14,7 +14,8 @@ import psutil
 import pytest
 import ray
 
-from rushes.pipelines.engine import curate, job
+from rushes.pipelines.config import LatentsConfig
+from rushes.pipelines.engine import curate, encode_latents, job
 from rushes.pipelines.progress import Reporter
 from tests.pipelines import held, small_run
 from tests.pipelines.one_process import in_one_process
@@ -45,10 +46,14 @@ def hold(alone: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[held.
 
 def driver(inputs: Path, run: Path) -> subprocess.Popen[bytes]:
     """The command, on the Ray that is held; what it prints and logs stands beside the run."""
-    command = [sys.executable, "-m", "rushes.pipelines.cli.main", "curate", str(inputs), "--out", str(run), "--json"]
+    return begun(["curate", str(inputs), "--out", str(run), "--json", *FLAGS], run)
+
+
+def begun(words: list[str], run: Path) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "rushes.pipelines.cli.main", *words]
     environment = os.environ | {"RAY_ADDRESS": ray.get_runtime_context().gcs_address}
     with run.with_suffix(".log").open("ab") as log, run.with_suffix(".json").open("wb") as out:
-        return subprocess.Popen([*command, *FLAGS], stderr=log, stdout=out, start_new_session=True, env=environment)
+        return subprocess.Popen(command, stderr=log, stdout=out, start_new_session=True, env=environment)
 
 
 # What is about to be written when each stage is killed. Of what is written for each unit one such file is there
@@ -113,6 +118,30 @@ def test_a_run_killed_in_every_stage_that_makes_shards_ends_in_the_same_bytes(
         shutil.rmtree(run / folder)
     killed_at(KEEPING, films, run, hold)
     assert content(run, *ALL) == content(alone, *ALL)
+
+
+@pytest.mark.slow
+def test_latents_killed_in_either_pass_end_in_the_bytes_of_one_worker_that_nobody_disturbed(
+    alone: str, hold: held.Hold, tmp_path: Path
+) -> None:
+    run, undisturbed = tmp_path / "killed", tmp_path / "undisturbed"
+    for copy in (run, undisturbed):
+        shutil.copytree(alone, copy)
+    with in_one_process():
+        config = LatentsConfig(side_px=32, share=0.5)
+        encode_latents.run(str(undisturbed), "shipped", config, CONFIG.ray, Reporter(live=False))
+    command = ["latents", str(run), "--tokenizer", "shipped", "--side_px", "32", "--share", "0.5"]
+    for table in ("rates", "latents"):
+        hold.set(f"{run}/ledger/{table}/*", passing=True)
+        process = begun(command, run)
+        hold.wait(process)
+        held.kill(process)
+        hold.release()
+        names = [file.name for file in (run / "ledger" / table).iterdir()]
+        assert any(name.endswith(".part") for name in names) and not all(name.endswith(".part") for name in names)
+    assert begun(command, run).wait() == 0, run.with_suffix(".log").read_text()
+    made = ("latents", "ledger/rates", "ledger/latents", "ledger/errors")
+    assert content(run, *made) == content(undisturbed, *made)
 
 
 def test_a_worker_killed_in_mid_leg_is_replaced_and_the_bytes_are_the_same(

@@ -249,14 +249,17 @@ def test_the_latents_follow_their_shards_and_nothing_stays_where_nothing_is_left
     exports = {to: tmp_path / to for to in ("webshart", "fastvideo")}
 
     def encode() -> None:
-        encode_latents.run(str(copy), str(copy / "tokenizer" / "model"), LatentsConfig(side_px=32, share=0.0),
+        encode_latents.run(str(copy), str(copy / "tokenizer" / "model"), LatentsConfig(side_px=32, share=0.6),
                            TOGETHER.ray, Reporter(live=False))  # fmt: skip
+        looked_at = set(Ledger(str(copy)).read("rates")["key"].to_pylist())
+        assert looked_at == packed(copy, "latents")
 
     encode()
     for to, out in exports.items():
         assert exported(copy, to, out) == packed(copy) == packed(copy, "latents")
     go(copy, listed=listed(tmp_path, inputs / "bikes.mp4"))
-    assert any("latents" in problem.where for problem in verify.verify(str(copy)))
+    problems = {problem.where.removeprefix(f"{copy}/"): problem for problem in verify.verify(str(copy))}
+    assert any("latents" in where for where in problems) and "rushes latents" in problems["ledger/rates"].remedy
     encode()
     assert packed(copy, "latents") == packed(copy) and verify.verify(str(copy)) == []
     for to, out in exports.items():

@@ -57,6 +57,17 @@ def test_a_single_stage_runs_through_its_stage_with_the_settings_of_the_run(
     assert asked == [([], run, SAVED, through)]
 
 
+@pytest.mark.parametrize("command", [["scan"], ["curate", "--takedown", "list.txt"]])
+def test_a_setting_that_another_version_saved_is_named_with_its_file_and_the_remedy(
+    command: list[str], run: str, asked: list[Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = Path(run) / "config.yaml"
+    path.write_text(path.read_text().replace("shots:\n", "shots:\n  cut_content: 27.0\n  jump_share: 0.05\n"))
+    assert main([*command, "--out", run]) == 2 and not asked
+    told = capsys.readouterr().err
+    assert f"{path} holds settings of another version of Rushes: shots.cut_content, shots.jump_share; remove" in told
+
+
 @pytest.mark.parametrize("words", [["--out", "RUN"], ["--out=RUN"], ["--ou", "RUN"]])
 def test_what_is_typed_overrides_one_setting_and_keeps_the_others(words: list[str], run: str, asked: list[Any]) -> None:
     typed = [word.replace("RUN", run) for word in words]

@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from rushes.pipelines.report import accounting, facts, write
+from rushes.pipelines.store import shards, storage
 from rushes.pipelines.store.ledger import Ledger
 
 REPO = Path(__file__).parents[3]
@@ -266,3 +267,27 @@ def test_the_page_tells_licences_and_what_was_taken_down_as_text(run: Path) -> N
     assert "&lt;b&gt;CC0&lt;/b&gt;" in page and "not given" in page and "secret" not in page
     assert 'href="#licences"' in page and 'href="#takedowns"' in page
     assert "nothing here so far; it binds what comes in later" in page and "until 2026-12-01" in page
+
+
+def test_the_page_tells_where_the_latents_went_and_shows_who_got_most_and_least(run: Path) -> None:
+    assert 'id="latents"' not in _page(run)[0], "there are none"
+    root, gone = f"{run}/latents/default", f"{'c' * 16}-000000000"
+    infos = []
+    for index, clips in enumerate([{f"{A}-000000000": [2, 8], f"{B}-000000000": [16, 16]}, {gone: [4, 16]}]):
+        samples = []
+        for key, rates in clips.items():
+            own = {"key": key, "rates": rates, "lengths": [16, 9], "frames": 25, "fps": 25.0}
+            samples.append(shards.Sample(key, [("npy", b""), ("json", json.dumps(own).encode()), ("txt", b"")]))
+        infos.append(shards.write_shard(root, "16x9", "clips", index, samples))
+    price = {"lam": 0.0123456, "budget": 18}
+    shards.write_manifest(root, infos, kind="latents", fingerprint="test", extra=price)
+    page, checker = _page(run)
+    assert "17 latents for 75 frames, of a budget of 18 for all clips together (94" in page
+    assert "save, is 0.01235" in page
+    assert "rate 16" in page and "3 segments, 50" in page and "rate 2<" in page and "1 segment, 17" in page
+    most, least = page.index("Most latents a second"), page.index("Fewest latents a second")
+    assert most < page.index("10 latents a second, 10 in all; rates 2 8") < least
+    assert page.index("2 latents a second, 2 in all; rates 16 16", least) > least
+    assert gone not in page and "#latents" in checker.links
+    storage.remove(f"{root}/{infos[0].sidecar}")
+    assert "5 latents for 25 frames" in _page(run)[0], "what is damaged is left out"

@@ -143,6 +143,19 @@ def test_a_model_with_a_scorer_allocates_by_prediction_unless_told_to_measure(mo
         assert facts["rates"] == rates and latents.z.shape[1] == 6 and len(asked) == times
 
 
+def test_a_clip_has_the_rates_that_are_given_and_fails_where_they_are_not_as_many_as_its_segments(model, tmp_path):
+    root, path = write(tmp_path / "clips", [moving_square(21, 3), moving_square(21, 2), moving_square(21, 1)])
+    rates = {KEYS[0]: [8, 4], KEYS[1]: [8]}
+    info, failed = encode_shard(root, path, str(tmp_path / "latents"), model, rates=rates)
+    ((latents, facts),) = read(tmp_path / "latents", path)
+    assert info.samples == 1 and facts["rates"] == [8, 4] and latents.z.shape[1] == 2 + 2
+    assert [(one["key"], one["reason"].split("not ")[1]) for one in failed] == [
+        (key, f"the {count} segments for which rates were chosen") for key, count in ((KEYS[1], 1), (KEYS[2], 0))
+    ]
+    _, failed = encode_shard(root, path, str(tmp_path / "more"), model, rates={key: [8, 4, 4] for key in KEYS})
+    assert len(failed) == 3
+
+
 def test_prediction_without_a_scorer_is_refused_with_the_remedy(model, tmp_path):
     root, path = write(tmp_path / "clips", [moving_square(5, 3)])
     with pytest.raises(ValueError, match="rushes tokenizer scorer"):
@@ -152,11 +165,12 @@ def test_prediction_without_a_scorer_is_refused_with_the_remedy(model, tmp_path)
 def test_latents_are_made_anew_for_another_scorer_but_not_where_it_is_not_asked(model):
     from rushes.pipelines.engine.encode_latents import scorer_fingerprint as found
 
-    assert found(model, LatentsConfig()) == found(model, LatentsConfig(allocation="measured")) == ""
+    print_ = fingerprint(load(model))
+    assert found(model, print_, LatentsConfig()) == found(model, print_, LatentsConfig(allocation="measured")) == ""
     with pytest.raises(ValueError, match="rushes tokenizer scorer"):
-        found(model, LatentsConfig(allocation="predicted"))
-    scorer = Scorer((4, 8), fingerprint(load(model)))
+        found(model, print_, LatentsConfig(allocation="predicted"))
+    scorer = Scorer((4, 8), print_)
     save_scorer(scorer, model)
-    assert found(model, LatentsConfig()) == found(model, LatentsConfig(allocation="predicted"))
-    assert found(model, LatentsConfig()) == scorer_fingerprint(scorer)
-    assert found(model, LatentsConfig(allocation="measured")) == ""
+    assert found(model, print_, LatentsConfig()) == found(model, print_, LatentsConfig(allocation="predicted"))
+    assert found(model, print_, LatentsConfig()) == scorer_fingerprint(scorer)
+    assert found(model, print_, LatentsConfig(allocation="measured")) == ""

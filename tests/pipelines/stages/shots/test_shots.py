@@ -61,7 +61,7 @@ def test_clips_and_trims_add_up_to_what_was_decoded() -> None:
 
 
 def test_a_new_threshold_needs_no_video() -> None:
-    calm = ShotsConfig(cut_content=200, cut_content_calm=200)
+    calm = ShotsConfig(cut_likely=1.0)
     assert len(shots_of(SOURCE, [signals(cuts=(5,))], calm, SCAN)[0]) == 2  # 30 s, divided since over 20 s
     assert shots_of(SOURCE, [signals(cuts=(5,))], calm, SCAN)[0][0]["closes_with"] == "split"
 

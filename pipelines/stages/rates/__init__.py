@@ -1,0 +1,1 @@
+"""What each segment of packed clips costs and loses at each rate."""
