@@ -33,7 +33,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from rushes.tokenizer.hunyuan import HunyuanVAE
-from rushes.tokenizer.model import Latents, Scale, counts, in_range
+from rushes.tokenizer.model import Latents, Scale, counts, in_range, rates_for
 from rushes.tokenizer.wan import WanVAE
 
 STRIDES = (1, 2, 4)  # frames to one kept frame
@@ -113,13 +113,7 @@ class FrozenTokenizer(nn.Module):
 
     def rates_of(self, lengths: Sequence[int], rates: Sequence[int] | int | None) -> tuple[int, ...]:
         """Return one rate for each segment. Raises ValueError for a rate that no stride makes."""
-        if rates is None or isinstance(rates, int):
-            rates = [rates or self.config.rates[0]] * len(lengths)
-        unknown = sorted(set(rates) - set(self.config.rates))
-        if unknown:
-            raise ValueError(f"rates {unknown} are unknown to {self.name}; it has {list(self.config.rates)}")
-        counts(lengths, rates)
-        return tuple(rates)
+        return rates_for(lengths, rates, self.config.rates, self.name)
 
     def encode(
         self, video: Float[Tensor, "b 3 t h w"], rates: Sequence[int] | int | None = None, *, scale: Scale = ""

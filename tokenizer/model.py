@@ -227,13 +227,23 @@ class Tokenizer(nn.Module):
 
     def rates_of(self, lengths: Sequence[int], rates: Sequence[int] | int | None) -> tuple[int, ...]:
         """Return one rate for each segment. Raises ValueError for a rate that this tokenizer does not have."""
-        if rates is None or isinstance(rates, int):
-            rates = [rates or self.config.rates[0]] * len(lengths)
-        unknown = sorted(set(rates) - set(self.config.rates))
-        if unknown:
-            raise ValueError(f"rates {unknown} are unknown to this tokenizer; it has {list(self.config.rates)}")
-        counts(lengths, rates)
-        return tuple(rates)
+        return rates_for(lengths, rates, self.config.rates, "this tokenizer")
+
+
+def rates_for(
+    lengths: Sequence[int], rates: Sequence[int] | int | None, known: Sequence[int], whose: str
+) -> tuple[int, ...]:
+    """Return one rate for each segment: those given, one for all, or with None the lowest that there is.
+
+    Raises ValueError for a rate that is not known, naming whose rates those are.
+    """
+    if rates is None or isinstance(rates, int):
+        rates = [rates or known[0]] * len(lengths)
+    unknown = sorted(set(rates) - set(known))
+    if unknown:
+        raise ValueError(f"rates {unknown} are unknown to {whose}; it has {list(known)}")
+    counts(lengths, rates)
+    return tuple(rates)
 
 
 def stream_encode(

@@ -164,7 +164,8 @@ def _wave_units(ledger: Ledger, wave: str, parts: list[Part], seen: set[str], sc
 
 def _unit_s(seconds: float) -> float:
     """Return how long units of so much footage are: longer, in steps of a fifth, where they would be too many."""
-    steps = max(0, math.ceil(4 * math.log2(seconds / (UNIT_S * MAX_UNITS)))) if seconds > 0 else 0
+    enough = UNIT_S * MAX_UNITS
+    steps = math.ceil(4 * math.log2(seconds / enough)) if seconds > enough else 0
     return float(UNIT_S * 2 ** (steps / 4))
 
 

@@ -8,7 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from rushes.pipelines.config import InputConfig, ScanConfig
@@ -69,6 +69,7 @@ def ledger(tmp_path: Path) -> Ledger:
 
 
 @given(st.lists(st.floats(0.0, 2500.0), min_size=1, max_size=24))
+@example([5e-324])
 @settings(max_examples=25, deadline=None)
 def test_units_share_no_source_lose_none_and_hold_ten_minutes_at_most_unless_one_film_is_longer(
     seconds: list[float],
