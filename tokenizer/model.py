@@ -104,7 +104,7 @@ class Tokenizer(nn.Module):
     def _start(self) -> None:
         zeroed(self.decoder.leave)
         for layer in self.encoder.exits():
-            zeroed(layer).bias[layer.out_channels // 2 :].fill_(-9.0)  # type: ignore[index]  # faint noise
+            zeroed(layer).bias[layer.out_channels // 2 :] = torch.as_tensor(self.encoder.faint)  # type: ignore[index]
 
     def encode(
         self,
@@ -204,7 +204,8 @@ class Tokenizer(nn.Module):
         x = rearrange(_pad(video, self.config.rates[index], self.config.space), "b c t h w -> b t c h w")
         with _exactly(x):
             coarse = self.encoder.coarse(self.coarse_in, x, halvings)
-        mean, logvar = self.encoder(haar(x, PATCH.bit_length() - 1), index, halvings, before, after).chunk(2, dim=2)
+        moments = self.encoder(haar(x, PATCH.bit_length() - 1), index, halvings, before, after, coarse)
+        mean, logvar = moments.chunk(2, dim=2)
         return torch.cat([mean + coarse, logvar], dim=2), after
 
     def _decode(self, z: Tensor, index: int, doublings: int, before: Caches) -> tuple[Tensor, Caches]:

@@ -70,6 +70,8 @@ class SpaceEncoder(nn.Module):
     """The half of an encoder in which every frame is a frame: from Haar subbands down to the latent cells."""
 
     kit = Kit()
+    faint: Tensor | float = -9.0
+    """Log variances of the latents to start from: faint noise."""
 
     def __init__(self, config: TokenizerConfig):
         super().__init__()
@@ -101,7 +103,7 @@ class Encoder(SpaceEncoder):
         self.leave = kit.conv(config.width, 2 * config.channels, 1)
         self.levels = config.space.bit_length() - 1
 
-    def forward(self, x: Video, rate: int, halvings: int, before: Caches, after: NextCaches) -> Video:
+    def forward(self, x: Video, rate: int, halvings: int, before: Caches, after: NextCaches, coarse: Video) -> Video:
         """Return means and log variances, `2·channels` of them; `rate` is an index, `halvings` its logarithm."""
         return self.moments(self.features(x, rate, halvings, before, after), rate)
 

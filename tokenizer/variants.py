@@ -195,7 +195,7 @@ class GrownEncoder(Encoder):
         self.grown_time = nn.ModuleList(_new_blocks(config.width, config, f"encoder.grown{i}") for i in stages)
         self.grown_mix = zeroed(nn.Conv2d(config.width, config.width, 1))
 
-    def forward(self, x: Video, rate: int, halvings: int, before: Caches, after: NextCaches) -> Video:
+    def forward(self, x: Video, rate: int, halvings: int, before: Caches, after: NextCaches, coarse: Video) -> Video:
         """Return means and log variances; `rate` is an index, `halvings` its logarithm."""
         known, new = min(rate, self.known - 1), halvings - self.halvings
         every = self.features(x, known, min(halvings, self.halvings), before, after)
@@ -301,7 +301,7 @@ class TwinEncoder(Encoder):
         self.query = TimeQuery(config.width)
         self.rows, self.columns = nn.Conv2d(config.width, out, 1), nn.Conv2d(config.width, out, 1)
 
-    def forward(self, x: Video, rate: int, halvings: int, before: Caches, after: NextCaches) -> Video:
+    def forward(self, x: Video, rate: int, halvings: int, before: Caches, after: NextCaches, coarse: Video) -> Video:
         """Return means and log variances of one grid for each segment."""
         x = self.features(x, 0, len(self.time_down), before, after)
         y = F.silu(self.norm(x, 0))
