@@ -161,7 +161,8 @@ def walsh(n: int) -> np.ndarray:
 def bounds(shown: list[Film], held: list[Film]) -> dict[str, list[float]]:
     """Return what linear codes of 16 numbers a latent reach untrained on `held`, in dB at 1, 2, 4 and 8 latents.
 
-    Which coefficients a code keeps is chosen once, by their energy in `shown`; `by rule` asks `joint.spread` instead.
+    Which coefficients a code keeps is chosen once, by their energy in `shown`; `by rule` asks `joint.merit` instead, and
+    with nine modes each cell spends one number on which rule it takes.
     """
     cosine = joint.cosines(8) / 8**0.5
     learned, films_ = torch.cat([cells_of(one[::4])[::3] for one in shown]), [cells_of(one) for one in held]
@@ -178,8 +179,8 @@ def bounds(shown: list[Film], held: list[Film]) -> dict[str, list[float]]:
         spectra = [whole(one) for one in films_]
         orders = {f"joint, cosines over time, {name}": _best(whole(learned), 16 * LATENTS[-1])}
         if name == "cosines":
-            rule = torch.tensor(joint.spread(SEGMENT, 8).ravel().copy())
-            orders["joint, by rule"] = rule.argsort(descending=True, stable=True)
+            rule = torch.tensor(joint.merit(SEGMENT, 8, *joint.MODES[joint.PLAIN]).ravel().copy())
+            orders["joint, by rule, one mode"] = rule.argsort(descending=True, stable=True)
         for title, order in orders.items():
             found[title] = [
                 _mean_psnr(
@@ -187,6 +188,15 @@ def bounds(shown: list[Film], held: list[Film]) -> dict[str, list[float]]:
                 )
                 for n in LATENTS
             ]
+    for title, seam in (
+        ("joint, nine modes", np.eye(8)),
+        ("joint, nine modes, lapped: what is shipped", joint.seam(8)),
+    ):
+        joint._code_on_cpu.cache_clear()
+        with patch.object(joint, "seam", lambda _, seam=seam: seam):
+            fresh = quality(Tokenizer(TokenizerConfig()), held)
+        found[title] = [round(fresh[SEGMENT // n], 2) for n in LATENTS]
+    joint._code_on_cpu.cache_clear()
     return found
 
 

@@ -23,6 +23,7 @@ from rushes.tokenizer.losses import FeatureDistance
 from rushes.tokenizer.model import Tokenizer, load
 from rushes.tokenizer.module import DivergenceError, TokenizerModule, judge_learning_rate, learning_rate
 from rushes.tokenizer.train import ResumeError, Trained
+from tests.tokenizer.conftest import excerpt
 
 QUICK = TrainConfig(steps=6, batch=1, frames=17, side=32, feature=0, save_every=2, log_every=1, shuffle=4, warmup=2)
 RICH = replace(QUICK, stages="image:1,4:2,8:2,decoder:1@48", gan=0.5, gan_from=2, holdout=0.22)
@@ -65,10 +66,11 @@ def test_a_killed_training_ends_with_the_same_weights_and_losses_as_an_uninterru
     assert again.fingerprint == whole.fingerprint and again.steps == 6
 
 
-def test_a_short_training_beats_the_linear_start_at_the_loss_it_is_trained_for(clip_shards, tmp_path):
-    settings = replace(QUICK, steps=60, side=48, feature=0.1, lr=1e-3, warmup=10, ema=0.9, save_every=60, passes=1)
-    done = train(clip_shards, str(tmp_path), settings=settings)
-    clips = shards.pipeline(clip_shards, members=("mp4",))
+def test_a_short_training_learns_a_clip_by_heart_at_the_loss_it_is_trained_for(bunny, write_clips, tmp_path):
+    root = write_clips({"bunny": excerpt(bunny, 40, 16, 48, 48)})
+    settings = replace(QUICK, steps=80, frames=16, side=48, feature=0.1, lr=2e-3, warmup=10, ema=0.9, save_every=80)
+    done = train(root, str(tmp_path), settings=settings)
+    clips = shards.pipeline(root, members=("mp4",))
     videos = [next(segments(sample["mp4"], 16))[1] for sample in clips]
     feature = FeatureDistance()
 
@@ -80,7 +82,7 @@ def test_a_short_training_beats_the_linear_start_at_the_loss_it_is_trained_for(c
     trained, fresh = load(done.model, expect=done.fingerprint), Tokenizer(MODEL).requires_grad_(False)
     for rate in (4, 8):
         before, after = loss(fresh, rate), loss(trained, rate)
-        assert after < 0.97 * before
+        assert after < 0.9 * before, (rate, before, after)
 
 
 def test_a_training_leaves_a_curve_and_strips(clip_shards, tmp_path):
