@@ -176,8 +176,8 @@ def held(config: TokenizerConfig, frames: int) -> Int[np.ndarray, "m number"]:
 
 
 NOISE = 1e-5
-"""Variance with which each coefficient is drawn at first: more of a fine detail than of what is flat, in the picture the
-same, where it is 58 dB down if all numbers are drawn."""
+"""Variance with which each coefficient is drawn at first: of a fine detail it is more than of what is flat, in the
+picture the same, where it is 58 dB down if all numbers are drawn."""
 MODE_LOGVAR = -8.0
 """Log variance of the number that stands for a mode; its noise must not turn it into that of another."""
 

@@ -55,6 +55,7 @@ SAME_SHOT = 12.0
 """Mean change, in levels of 255, from which the next segment is of another shot."""
 LR, WARMUP, KL = 1.5e-3, 50, 1e-6
 LATENTS = (1, 2, 4, 8)
+LAPPED = "joint, nine modes, seams lapped: what is shipped"
 Film = UInt8[np.ndarray, "segments frames h w 3"]
 
 
@@ -161,8 +162,8 @@ def walsh(n: int) -> np.ndarray:
 def bounds(shown: list[Film], held: list[Film]) -> dict[str, list[float]]:
     """Return what linear codes of 16 numbers a latent reach untrained on `held`, in dB at 1, 2, 4 and 8 latents.
 
-    Which coefficients a code keeps is chosen once, by their energy in `shown`; `by rule` asks `joint.merit` instead, and
-    with nine modes each cell spends one number on which rule it takes.
+    Which coefficients a code keeps is chosen once, by their energy in `shown`; `by rule` asks `joint.merit` instead.
+    With nine modes each cell spends one number on which rule it takes.
     """
     cosine = joint.cosines(8) / 8**0.5
     learned, films_ = torch.cat([cells_of(one[::4])[::3] for one in shown]), [cells_of(one) for one in held]
