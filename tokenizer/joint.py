@@ -152,8 +152,9 @@ def held(config: TokenizerConfig, frames: int) -> Int[np.ndarray, "m number"]:
     Coefficients of frequencies that a short segment does not have are passed over, and fill up what is left at the end.
     A latent's coefficients stand at the channels where other modes have them: a channel means the same where it can.
     """
-    bands, there, at = 3 * config.space**2, set(places(frames, config.segment)), {}
+    bands, there = 3 * config.space**2, set(places(frames, config.segment))
     index = {one: i for i, one in enumerate(union(config))}
+    channels: dict[int, int] = {}
     found = np.zeros((len(MODES), numbers_of(config) - 1), dtype=np.int64)
     for mode in sorted(range(len(MODES)), key=lambda mode: mode != PLAIN):
         known = [one for one in kept(config)[mode] if one // bands in there]
@@ -161,17 +162,16 @@ def held(config: TokenizerConfig, frames: int) -> Int[np.ndarray, "m number"]:
         for start in range(0, len(order) + 1, config.channels):
             first = max(start, 1)  # the first number of the first latent is the mode
             latent = order[first - 1 : start + config.channels - 1]
-            free = dict.fromkeys(range(first - start, config.channels))
-            channel = {}
+            free, others = list(range(first - start, config.channels)), []
             for one in latent:
-                if at.get(one) in free:
-                    channel[one] = at[one]
-                    del free[at[one]]
-            for one, slot in zip((one for one in latent if one not in channel), free, strict=True):
-                channel[one] = slot
-                at.setdefault(one, slot)
-            for one, slot in channel.items():
-                found[mode, start + slot - 1] = index[one]
+                if one in channels and channels[one] in free:
+                    free.remove(channels[one])
+                    found[mode, start + channels[one] - 1] = index[one]
+                else:
+                    others.append(one)
+            for one, channel in zip(others, free, strict=True):
+                channels.setdefault(one, channel)
+                found[mode, start + channel - 1] = index[one]
     return found
 
 
