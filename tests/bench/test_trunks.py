@@ -9,9 +9,12 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from rushes.tokenizer.model import load
 from tests.bench import trunks
+from tests.bench.conftest import RESULTS
 
 STEPS = int(os.environ.get("RUSHES_TRUNK_STEPS", "400"))
 """Steps of each training: a third of a second each on a core of its own."""
@@ -68,3 +71,44 @@ def report(raw: list[dict], show: Callable[..., None]) -> None:
         for one in raw
     ]
     show(f"Trunks after {raw[0]['steps']} steps of the same batches, PSNR in dB", head, rows, raw)
+
+
+BEFORE = "the shipped weights of that trunk, 4,600 steps of crops of 96"
+"""The tokenizer that was shipped before segments were coded jointly, as `trunks tried` has it."""
+
+
+@pytest.mark.bench
+def test_the_shipped_tokenizer_against_the_one_before(footage: Path, show: Callable[..., None]) -> None:
+    tried = json.loads((RESULTS / "trunks-tried-the-same-batches-and-seed-psnr-in-db-128-px.json").read_text())
+    before = next(one for one in tried["raw"] if one["trunk"] == BEFORE)
+    rows, raw = [], {}
+    for name, films, most in (
+        ("psnr", trunks.HELD_OUT, trunks.MOST_HELD),
+        ("psnr_varied", trunks.VARIED, trunks.MOST_VARIED),
+    ):
+        now = trunks.quality(load("shipped"), trunks.films(footage, films, most))
+        raw[name] = {"before": before[name], "now": now}
+        for latents in trunks.LATENTS:
+            rate = trunks.SEGMENT // latents
+            was = before[name][str(rate)]
+            needed = float(np.exp(np.interp(was, [now[16 // n] for n in trunks.LATENTS], np.log(trunks.LATENTS))))
+            fewer = f"{1 - needed / latents:.0%}" if was > now[16] else f"at least {1 - 1 / latents:.0%}"
+            rows.append([{"psnr": "held out", "psnr_varied": "varied"}[name], rate, f"{was:.2f}", f"{now[rate]:.2f}",
+                         f"{now[rate] - was:+.2f}", fewer])  # fmt: skip
+    head = ["films", "rate", "before, dB", "now, dB", "gain", "latents saved at the PSNR before"]
+    show("The shipped tokenizer against the one before, 128 px", head, rows, raw)
+    assert all(float(row[4]) > 0.5 for row in rows)
+
+
+@pytest.mark.bench
+def test_what_drawing_latents_costs(footage: Path, show: Callable[..., None]) -> None:
+    tokenizer, rows, raw = load("shipped"), [], {}
+    for name, films in (("held out", trunks.HELD_OUT), ("varied", trunks.VARIED)):
+        shown = trunks.films(footage, films, 2)
+        for rate in tokenizer.config.rates:
+            found = raw[f"{name}, {rate}"] = [trunks.drawn(tokenizer, one, rate) for one in shown]
+            mean, noisy, spread = np.mean(found, axis=0)
+            rows.append([name, rate, f"{mean:.2f}", f"{noisy - mean:+.2f}", f"{spread:.3f}"])
+    head = ["films", "rate", "means, dB", "drawn", "mean standard deviation of a latent's number"]
+    show("Latents drawn from the posterior against its means, PSNR at 128 px", head, rows, raw)
+    assert all(float(row[3]) > -0.3 for row in rows)

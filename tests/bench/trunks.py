@@ -115,6 +115,21 @@ def quality(tokenizer: Tokenizer, held: list[Film]) -> dict[int, float]:
     return {rate: round(float(np.mean(values)), 3) for rate, values in found.items()}
 
 
+@torch.no_grad()
+def drawn(tokenizer: Tokenizer, pictures: Film, rate: int) -> tuple[float, float, float]:
+    """Return the PSNR of a film from its latents' means, that from latents drawn, in dB, and their mean spread."""
+    video, dice = video_of(pictures.reshape(-1, *pictures.shape[2:])), torch.Generator().manual_seed(0)
+    mean, logvar = tokenizer.posterior(video, (rate,) * len(pictures))
+    std = torch.exp(0.5 * logvar)
+    lengths, (height, width) = segment_lengths(video.shape[2], SEGMENT), video.shape[-2:]
+    values = []
+    for z in (mean, mean + std * torch.randn(mean.shape, generator=dice)):
+        rates = (rate,) * len(pictures)
+        latents = Latents(z=tokenizer.normed(z), rates=rates, lengths=lengths, height=height, width=width)
+        values.append(psnr((tokenizer.decode(latents).clamp(-1, 1) - video).square().mean()))
+    return values[0], values[1], float(std.mean())
+
+
 def reconstructed(
     tokenizer: Tokenizer, video: Float[Tensor, "b 3 t h w"], rates: tuple[int, ...], dice: torch.Generator
 ) -> tuple[Tensor, Tensor]:
