@@ -303,6 +303,18 @@ def test_a_tensorboard_logger_writes_its_events_and_goes_on_in_the_same_folder(c
     assert len(events) == 2 and all(b"psnr_rate_4" in content for content in events)
 
 
+def test_a_run_of_wandb_is_over_when_the_training_is_even_if_it_was_killed(clip_shards, tmp_path, monkeypatch):
+    if not any(map(find_spec, loggers.PACKAGES["wandb"])):
+        pytest.skip("wandb is not installed")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    settings = replace(QUICK, steps=4, logger="wandb")
+    with pytest.raises(Killed):
+        train(clip_shards, str(tmp_path), settings=settings, tell=kill_at(3))
+    train(clip_shards, str(tmp_path), settings=settings)
+    runs = {path.stem for path in (tmp_path / "logs").rglob("run-*.wandb")}
+    assert len(runs) == 1, "a resumed training goes on in the same run"
+
+
 def test_a_fused_adamw_steps_as_a_plain_one_within_rounding():
     modules = [TokenizerModule(MODEL, QUICK) for _ in range(2)]
     modules[1].load_state_dict(modules[0].state_dict())
