@@ -150,6 +150,8 @@ class Packed:
     positions: Float[Tensor, "n 3"]
     rates: Float[Tensor, " n"]
     """Frames per latent, for each token."""
+    orders: Float[Tensor, " n"]
+    """Place of its latent in its segment, for each token."""
     lengths: list[int]
     captions: list[str]
     facts: Float[Tensor, "clips facts"]
@@ -160,7 +162,7 @@ class Packed:
 
     def to(self, device: torch.device) -> Packed:
         """Return the batch on a device."""
-        moved = {name: getattr(self, name).to(device) for name in ("tokens", "positions", "rates", "facts")}
+        moved = {name: getattr(self, name).to(device) for name in ("tokens", "positions", "rates", "orders", "facts")}
         return replace(self, **moved)
 
 
@@ -168,19 +170,27 @@ def pack(clips: Sequence[LatentClip], config: DiTConfig) -> Packed:
     """Return clips of any lengths and sizes as one row of tokens."""
     p = config.patch
     tokens = [patchify(clip.latents, p) for clip in clips]
-    rates = []
-    for clip, one in zip(clips, tokens, strict=True):
-        latent_rates = np.repeat(clip.rates, clip.counts)
-        rates.append(torch.from_numpy(latent_rates).float().repeat_interleave(len(one) // len(latent_rates)))
+    told = [
+        one.repeat_interleave(len(row) // len(one), dim=0)
+        for row, one in zip(tokens, (latents_told(clip.rates, clip.counts) for clip in clips), strict=True)
+    ]
+    rates, orders = torch.cat(told).unbind(dim=1)
     return Packed(
         tokens=torch.cat(tokens),
         positions=torch.cat([grid(clip.times_s, p, *clip.latents.shape[-2:]) for clip in clips]),
-        rates=torch.cat(rates),
+        rates=rates,
+        orders=orders,
         lengths=[len(one) for one in tokens],
         captions=[clip.caption for clip in clips],
         facts=facts_of([clip.facts for clip in clips], config.facts),
         keys=[clip.key for clip in clips],
     )
+
+
+def latents_told(rates: Sequence[int], counts: Sequence[int]) -> Float[Tensor, "l 2"]:
+    """Return the frames that each latent stands for, and its place in its segment, from those of the segments."""
+    orders = np.concatenate([np.arange(count) for count in counts])
+    return torch.from_numpy(np.stack([np.repeat(rates, counts), orders], axis=1)).float()
 
 
 def facts_of(clips: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Float[Tensor, "clips facts"]:

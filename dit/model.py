@@ -91,6 +91,7 @@ class DiT(nn.Module):
         d = config.width
         self.tokens_in = nn.Linear(config.token_width, d)
         self.rate_in = Sinusoids(d, longest=64.0, channels=32)
+        self.order_in = Sinusoids(d, longest=64.0, channels=32)
         self.place_in = Place(d, config.space_wavelengths)
         self.time_in = Sinusoids(d, longest=4.0)
         self.pooled_in = nn.Linear(config.text_width, d, bias=False)
@@ -114,6 +115,7 @@ class DiT(nn.Module):
         tokens: Float[Tensor, "n token"],
         positions: Float[Tensor, "n 3"],
         rates: Float[Tensor, " n"],
+        orders: Float[Tensor, " n"],
         lengths: Sequence[int],
         t: Float[Tensor, " clips"],
         condition: Condition,
@@ -124,6 +126,7 @@ class DiT(nn.Module):
             tokens: noisy latent patches of all clips, one clip behind the other.
             positions: (seconds, y, x) of each token; y and x count tokens.
             rates: frames per latent, for each token.
+            orders: place of each token's latent in its segment, from 0: the first may hold what stays, others changes.
             lengths: tokens of each clip.
             t: time of each clip on the path from data (0) to noise (1).
             condition: captions and facts.
@@ -131,7 +134,8 @@ class DiT(nn.Module):
         state = self.time_in(t) + self._known(condition)  # clips d
         words, word_lengths = self._words(condition)  # m d
         angles = self.rotary(positions)  # n head/2
-        x = self.tokens_in(tokens) + self.rate_in(rates.float().log2()) + self.place_in(positions[:, 1:])  # n d
+        x = self.tokens_in(tokens) + self.place_in(positions[:, 1:])  # n d
+        x = x + self.rate_in(rates.float().log2()) + self.order_in(orders)
         for block in self.blocks:
             x = block(x, state, angles, words, lengths, word_lengths)
         shift, scale = spread(self.out_modulation(F.silu(state)), lengths).chunk(2, dim=-1)

@@ -63,7 +63,8 @@ class FlowModule(L.LightningModule):
         data = net.normalise(batch.tokens)
         noise = torch.randn(data.shape, generator=generator, device=data.device)
         each = torch.repeat_interleave(t, torch.tensor(batch.lengths, device=t.device))[:, None]
-        velocity = net(flow.mix(data, noise, each), batch.positions, batch.rates, batch.lengths, t, condition)
+        told = (batch.positions, batch.rates, batch.orders, batch.lengths)
+        velocity = net(flow.mix(data, noise, each), *told, t, condition)
         return flow.loss(velocity, data, noise)
 
     def condition(self, batch: Packed) -> Condition:

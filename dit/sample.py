@@ -22,7 +22,7 @@ from torch import Tensor
 
 from rushes.dit import flow
 from rushes.dit.config import SampleConfig
-from rushes.dit.data import facts_of, require_same
+from rushes.dit.data import facts_of, latents_told, require_same
 from rushes.dit.model import Condition, DiT, grid, load, unpatchify
 from rushes.dit.text import TextEncoder
 from rushes.pipelines.colour.picture import Screen, tag
@@ -51,11 +51,6 @@ class Plan:
     """Latents of each segment."""
     cells: tuple[int, int]
     """Latent cells in height and width."""
-
-    @property
-    def latent_rates(self) -> list[int]:
-        """Frames per latent, for each latent."""
-        return np.repeat(self.rates, self.counts).tolist()
 
     @property
     def times_s(self) -> Float[Tensor, " l"]:
@@ -146,8 +141,8 @@ def generate(
     h, w = planned.cells
     p = dit.config.patch
     positions = grid(planned.times_s, p, h, w).to(dit.device)
-    rates = torch.tensor(planned.latent_rates, device=dit.device)
-    rates = rates.float().repeat_interleave(len(positions) // len(rates))
+    told = latents_told(planned.rates, planned.counts)
+    rates, orders = told.repeat_interleave(len(positions) // len(told), dim=0).to(dit.device).unbind(dim=1)
     generator = torch.Generator().manual_seed(config.seed)
     noise = torch.randn(len(positions), dit.config.token_width, generator=generator).to(dit.device)
     guiding = config.guidance != 1 and bool(config.prompt or config.facts)
@@ -157,8 +152,8 @@ def generate(
 
     def velocity(x: Tensor, t: float) -> Tensor:
         lengths, when = [len(x)] * clips, torch.full((clips,), t, device=x.device)
-        row, where, rate = x.repeat(clips, 1), positions.repeat(clips, 1), rates.repeat(clips)
-        found = dit(row, where, rate, lengths, when, both).chunk(clips)
+        where = (positions.repeat(clips, 1), rates.repeat(clips), orders.repeat(clips), lengths)
+        found = dit(x.repeat(clips, 1), *where, when, both).chunk(clips)
         tell(next(looks), total, "looks of the network", {})
         return flow.guided(found[0], found[1], config.guidance) if guiding else found[0]
 

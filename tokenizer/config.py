@@ -38,8 +38,9 @@ class TokenizerConfig:
     """What a tokenizer is. Two tokenizers of equal configuration load each other's weights."""
 
     variant: Variant = "adaptive"
-    """adaptive: each segment has its rate. Four published systems on the same trunk: fixed-4x8x8 (HunyuanVideo),
-    dual-branch (IV-VAE), grown-16x (ProMAG), structure-dynamics (VidTwin); see tokenizer/variants.py."""
+    """adaptive: each segment has its rate and is coded jointly (tokenizer/joint.py). Four published systems beside it:
+    fixed-4x8x8 (HunyuanVideo), dual-branch (IV-VAE), grown-16x (ProMAG), structure-dynamics (VidTwin); see
+    tokenizer/variants.py."""
     size: Size = "nano"
     """nano ≈ 1 M, tiny ≈ 5 M, small ≈ 25 M, base ≈ 120 M parameters."""
     channels: int = 16

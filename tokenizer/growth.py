@@ -1,4 +1,8 @@
-"""Growth of a tokenizer by rates: what a new rate takes over from the one below, so that it starts as its mean."""
+"""Growth of a tokenizer by rates: what a new rate takes over from the one below.
+
+An adaptive tokenizer's new rate starts by holding the first of the latents that the one below has; the halvings of the
+frame rate of published systems start as means.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +19,7 @@ from rushes.tokenizer.model import Tokenizer
 
 @torch.no_grad()
 def inherit(tokenizer: Tokenizer, rates: Iterable[int], below: int) -> None:
-    """Give rates the gains of the rate below them.
-
-    Their halvings of the frame rate start as plain means and repeats, so each then starts as that rate does, but for
-    the frames that it averages.
-    """
+    """Give rates the gains of the rate below them, so that each starts as that one does."""
     known = tokenizer.config.rates
     for norm in tokenizer.modules():
         if isinstance(norm, RateNorm):
@@ -30,15 +30,16 @@ def inherit(tokenizer: Tokenizer, rates: Iterable[int], below: int) -> None:
 def grown(tokenizer: Tokenizer, config: TokenizerConfig) -> Tokenizer:
     """Return a tokenizer of a configuration with more rates; at the rates that it had it codes as before, to the bit.
 
-    Raises ValueError where the configurations differ in more than new rates.
+    Raises ValueError where the configurations differ in more than new, higher rates.
     """
     old = tokenizer.config
-    if replace(config, rates=old.rates) != old or not set(old.rates) <= set(config.rates):
-        raise ValueError(f"a tokenizer of {old} cannot start one of {config}; only rates may be added")
+    more = set(old.rates) <= set(config.rates) and old.rates[0] == config.rates[0]
+    if replace(config, rates=old.rates) != old or not more:
+        raise ValueError(f"a tokenizer of {old} cannot start one of {config}; only higher rates may be added")
     if old == config:
         return tokenizer
     new = Tokenizer(config)
-    rows = [max(bisect_right(old.rates, rate) - 1, 0) for rate in config.rates]  # its own, or that of the rate below
+    rows = [bisect_right(old.rates, rate) - 1 for rate in config.rates]  # its own, or that of the rate below
     weights = tokenizer.state_dict()
     gains = {name: weight[rows] for name, weight in weights.items() if name.endswith("by_rate")}
     new.load_state_dict({**new.state_dict(), **weights, **gains})

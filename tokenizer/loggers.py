@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -53,3 +54,13 @@ def logger(name: LoggerName, folder: Path, run: str, done: int, record: Mapping[
         made = WandbLogger(name=folder.name, save_dir=folder / "logs", id=run, project="rushes", resume="allow")
     made.log_hyperparams(dict(record))
     return made
+
+
+@contextmanager
+def ending(logger: Logger | None) -> Iterator[None]:
+    """Return a context at whose end, come what may, a run of Weights & Biases is over: the next one is another."""
+    try:
+        yield
+    finally:
+        if isinstance(logger, WandbLogger):
+            logger.experiment.finish()

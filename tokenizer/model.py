@@ -1,9 +1,10 @@
 """The tokenizer: a causal 3D VAE whose every 16-frame segment has its own number of latents.
 
-One trunk serves all rates. The picture is Haar-patched to a quarter of its sides; convolutions take it to 1/8; then as
-many halvings of the frame rate follow as the segment's rate asks for. The latent of `rate` frames depends on these and
-on earlier frames only, any number of frames goes in and comes out, and a clip coded segment by segment with caches is
-the clip coded whole, for that is how it is coded whole.
+One trunk serves all rates. The picture is Haar-patched to a quarter of its sides; convolutions take it to 1/8; then the
+frames of a segment are transformed over time and coded jointly, in as many latents as its rate asks for
+(`tokenizer.joint`). A segment's latents and frames depend on it and on earlier ones only, any number of frames goes in
+and comes out, and a clip coded segment by segment with caches is the clip coded whole, for that is how it is coded
+whole.
 
     video b 3 t h w in [-1, 1] ─► encode(video, rates) ─► Latents z: b Σn C h/8 w/8 ─► decode ─► video b 3 t h w
 
@@ -32,8 +33,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from rushes.pipelines.store import storage
-from rushes.tokenizer.config import BASE_RATE, PATCH, TokenizerConfig
-from rushes.tokenizer.layers import Caches, each_frame, haar, next_caches, unhaar, zeroed
+from rushes.tokenizer.config import PATCH, TokenizerConfig
+from rushes.tokenizer.layers import Caches, haar, next_caches, unhaar, zeroed
 from rushes.tokenizer.shipped import folder_of
 from rushes.tokenizer.variants import SYSTEMS
 
@@ -82,8 +83,7 @@ def counts(lengths: Sequence[int], rates: Sequence[int]) -> list[int]:
 class Tokenizer(nn.Module):
     """Encoder and decoder, and beside them a linear codec from which training starts.
 
-    The linear codec keeps the lowest Haar subbands, averaged over the frames of a latent; encoder and decoder add to it
-    and start at zero, so that a fresh tokenizer is a coarse but working one.
+    Encoder and decoder add to it and start at zero, so that a fresh tokenizer is a coarse but working one.
     """
 
     latent_mean: Tensor
@@ -104,7 +104,7 @@ class Tokenizer(nn.Module):
     def _start(self) -> None:
         zeroed(self.decoder.leave)
         for layer in self.encoder.exits():
-            zeroed(layer).bias[layer.out_channels // 2 :].fill_(-9.0)  # type: ignore[index]  # faint noise
+            zeroed(layer).bias[layer.out_channels // 2 :] = torch.as_tensor(self.encoder.faint)  # type: ignore[index]
 
     def encode(
         self,
@@ -145,7 +145,7 @@ class Tokenizer(nn.Module):
         caches: Caches = {}
         out = []
         start = 0
-        for rate, run in _runs(latents.lengths, latents.rates, at_once):
+        for rate, run in _runs(latents.lengths, latents.rates, at_once, self.config.segment):
             n = sum(numbers[i] for i in run)
             frames, caches = self.decode_chunk(latents.z[:, start : start + n], rate, caches)
             start += n
@@ -173,7 +173,7 @@ class Tokenizer(nn.Module):
         counts(lengths, rates)
         caches: Caches = {}
         out, start = [], 0
-        for rate, run in _runs(lengths, rates, at_once):
+        for rate, run in _runs(lengths, rates, at_once, self.config.segment):
             stop = start + sum(lengths[i] for i in run)
             moments, caches = self.encode_chunk(video[:, :, start:stop], rate, caches)
             out.append(moments)
@@ -201,26 +201,21 @@ class Tokenizer(nn.Module):
 
     def _encode(self, video: Tensor, index: int, halvings: int, before: Caches) -> tuple[Tensor, Caches]:
         after = next_caches()
-        rate = self.config.rates[index]
-        x = rearrange(_pad(video, rate, self.config.space), "b c t h w -> b t c h w")
-        coarse = each_frame(self.coarse_in, self.encoder.summary(x, rate, self.config.space.bit_length() - 1))
-        if margin := self.config.margin:
-            coarse = F.pad(coarse, (0, margin, 0, margin))
-        moments = self.encoder(haar(x, PATCH.bit_length() - 1), index, halvings, before, after)
-        return torch.cat(
-            [moments[:, :, : self.config.channels] + coarse, moments[:, :, self.config.channels :]], 2
-        ), after
+        x = rearrange(_pad(video, self.config.rates[index], self.config.space), "b c t h w -> b t c h w")
+        with _exactly(x):
+            coarse = self.encoder.coarse(self.coarse_in, x, halvings)
+        moments = self.encoder(haar(x, PATCH.bit_length() - 1), index, halvings, before, after, coarse)
+        mean, logvar = moments.chunk(2, dim=2)
+        return torch.cat([mean + coarse, logvar], dim=2), after
 
     def _decode(self, z: Tensor, index: int, doublings: int, before: Caches) -> tuple[Tensor, Caches]:
         after = next_caches()
         z = z * self.latent_std[:, None, None] + self.latent_mean[:, None, None]
-        fine = self.decoder(z, index, doublings, before, after)
-        h, w = (side - self.config.margin for side in z.shape[-2:])
-        coarse = each_frame(self.coarse_out, z[..., :h, :w])
-        with torch.autocast(z.device.type, enabled=False):  # half precision would show as banding
-            video = unhaar(fine.float(), PATCH.bit_length() - 1)
-            still = unhaar(coarse.float(), self.config.space.bit_length() - 1)
-            video = video + still.repeat_interleave(self.config.rates[index], dim=1)
+        with _exactly(z):
+            still = self.decoder.coarse(self.coarse_out, z, doublings)
+        fine = self.decoder(z, index, doublings, before, after, still)
+        with _exactly(z):
+            video = still + unhaar(fine.float(), PATCH.bit_length() - 1)
         return rearrange(video, "b t c h w -> b c t h w"), after
 
     def normed(self, mean: Float[Tensor, "b n c h w"]) -> Float[Tensor, "b n c h w"]:
@@ -286,19 +281,21 @@ def stream_again(
         yield again[:, :, :t, :h, :w].clamp(-1, 1)
 
 
-def _runs(lengths: Sequence[int], rates: Sequence[int], at_once: int) -> Iterator[tuple[int, list[int]]]:
-    """Yield (rate, segments) of neighbours with the same rate, at most `at_once` of them.
-
-    A segment whose frames its rate does not divide ends a run: it is filled up to whole latents.
-    """
+def _runs(lengths: Sequence[int], rates: Sequence[int], at_once: int, segment: int) -> Iterator[tuple[int, list[int]]]:
+    """Yield (rate, segments) of neighbours with the same rate, at most `at_once` of them; a short one is by itself."""
     run: list[int] = []
     for i, rate in enumerate(rates):
-        if run and (rate != rates[run[0]] or len(run) == at_once or lengths[run[-1]] % rate):
+        if run and (rate != rates[run[0]] or len(run) == at_once or min(lengths[run[-1]], lengths[i]) < segment):
             yield rates[run[0]], run
             run = []
         run.append(i)
     if run:
         yield rates[run[0]], run
+
+
+def _exactly(x: Tensor) -> torch.autocast:
+    """Return a context without half precision, which would show as banding."""
+    return torch.autocast(x.device.type, enabled=False)
 
 
 def _pad(video: Tensor, rate: int, cell: int) -> Tensor:
@@ -360,13 +357,12 @@ def grow(start: Tokenizer) -> Tokenizer:
     At the new rates it codes, at first, every second or fourth frame as the given one would, and holds it.
 
     Raises:
-        ValueError: the highest rate of the given one is not 4, or its segments are too short for 16.
+        ValueError: the given one is no `fixed-4x8x8`, or its segments are too short for 16.
     """
     given = start.config
-    if given.variant not in ("adaptive", "fixed-4x8x8") or given.rates[-1] != BASE_RATE:
+    if given.variant != "fixed-4x8x8":
         raise ValueError(
-            f"a tokenizer of variant {given.variant!r} and rates {given.rates} cannot be grown; "
-            f"train one of --model.rates '[4]' first"
+            f"a tokenizer of variant {given.variant!r} cannot be grown; train one of --model.variant fixed-4x8x8 first"
         )
     grown = Tokenizer(replace(given, variant="grown-16x", rates=(*given.rates, 8, 16)))
     missing, _ = grown.load_state_dict(start.state_dict(), strict=False)
@@ -415,7 +411,12 @@ def load(path: str, expect: str | None = None) -> Tokenizer:
         raise ValueError(f"{root}/config.json describes {about.get('kind', 'something else')}, not a tokenizer")
     tokenizer = Tokenizer(TokenizerConfig(**about["config"]))
     try:
-        tokenizer.load_state_dict(tensors_from(storage.read_bytes(f"{root}/model.safetensors")))
+        weights = tensors_from(storage.read_bytes(f"{root}/model.safetensors"))
+        if "encoder.time_down.0.conv.weight" in weights and tokenizer.config.variant == "adaptive":
+            raise ValueError(
+                f"the tokenizer in {path} was made when segments were not yet coded jointly; train it anew"
+            )
+        tokenizer.load_state_dict(weights)
     except (RuntimeError, SafetensorError) as error:
         size = tokenizer.config.size
         raise ValueError(f"the weights in {path} are damaged or of another size than {size}: {error}") from error

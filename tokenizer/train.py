@@ -170,8 +170,9 @@ def _fit(
     done = _check(last, module)
     journal = Journal(folder, probe, held, tell)
     run = ledger.fingerprint(_settings(record), str(folder.resolve()))
-    trainer = _trainer(settings, journal, loggers.logger(settings.logger, folder, run, done, record))
-    with warnings.catch_warnings():
+    logger = loggers.logger(settings.logger, folder, run, done, record)
+    trainer = _trainer(settings, journal, logger)
+    with loggers.ending(logger), warnings.catch_warnings():
         warnings.simplefilter("ignore", PossibleUserWarning)
         warnings.filterwarnings("ignore", message=".*treespec.*")  # Lightning's own use of torch
         warnings.filterwarnings("ignore", message=".*returned a view tensor")  # FSDP2's; nothing is written into it

@@ -25,6 +25,7 @@ from rushes.tokenizer.layers import (
     Video,
     each_frame,
     haar,
+    unhaar,
 )
 
 
@@ -65,35 +66,50 @@ class Blocks(nn.Module):
         return x
 
 
-class Encoder(nn.Module):
-    """From Haar subbands to the mean and log variance of latents."""
+class SpaceEncoder(nn.Module):
+    """The half of an encoder in which every frame is a frame: from Haar subbands down to the latent cells."""
 
     kit = Kit()
+    faint: Tensor | float = -9.0
+    """Log variances of the latents to start from: faint noise."""
 
     def __init__(self, config: TokenizerConfig):
         super().__init__()
-        widths, kit, stages = widths_of(config), self.kit, range(config.time_stages)
+        widths, kit = widths_of(config), self.kit
         self.enter = nn.Conv2d(3 * PATCH**2, widths[0], 3, padding=1)
         self.space = nn.ModuleList(
             Blocks(width, config, f"encoder.space{i}", 0, kit) for i, width in enumerate(widths[:-1])
         )
         self.space_down = nn.ModuleList(SpaceDown(a, b, kit.conv) for a, b in pairwise(widths))
         self.full = Blocks(config.width, config, "encoder.full", 0, kit)
+
+    def frames(self, x: Video, rate: int, before: Caches, after: NextCaches) -> Video:
+        """Return the features of every frame."""
+        x = each_frame(self.enter, x)
+        for blocks, down in zip(self.space, self.space_down, strict=True):
+            x = down(blocks(x, rate, before, after))
+        return self.full(x, rate, before, after)
+
+
+class Encoder(SpaceEncoder):
+    """From Haar subbands to the mean and log variance of latents, each of its own frames: that of published systems."""
+
+    def __init__(self, config: TokenizerConfig):
+        super().__init__(config)
+        kit, stages = self.kit, range(config.time_stages)
         self.time_down = nn.ModuleList(kit.time_down(config.width) for _ in stages)
         self.time = nn.ModuleList(Blocks(config.width, config, f"encoder.time{i}", i + 1, kit) for i in stages)
         self.norm = kit.norm(config.width, len(config.rates))
         self.leave = kit.conv(config.width, 2 * config.channels, 1)
+        self.levels = config.space.bit_length() - 1
 
-    def forward(self, x: Video, rate: int, halvings: int, before: Caches, after: NextCaches) -> Video:
+    def forward(self, x: Video, rate: int, halvings: int, before: Caches, after: NextCaches, coarse: Video) -> Video:
         """Return means and log variances, `2·channels` of them; `rate` is an index, `halvings` its logarithm."""
         return self.moments(self.features(x, rate, halvings, before, after), rate)
 
     def features(self, x: Video, rate: int, halvings: int, before: Caches, after: NextCaches) -> Video:
         """Return what the trunk makes of a chunk, at the frame rate of the latents."""
-        x = each_frame(self.enter, x)
-        for blocks, down in zip(self.space, self.space_down, strict=True):
-            x = down(blocks(x, rate, before, after))
-        x = self.full(x, rate, before, after)
+        x = self.frames(x, rate, before, after)
         for down, blocks in islice(zip(self.time_down, self.time, strict=True), halvings):
             x = blocks(down(x), rate, before, after)
         return x
@@ -106,22 +122,23 @@ class Encoder(nn.Module):
         """Return the convolutions that give moments: half of the channels of each are means, half log variances."""
         return [cast(nn.Conv2d, self.leave)]
 
-    def summary(self, x: Video, rate: int, levels: int) -> Video:
+    def coarse(self, codec: nn.Module, x: Video, halvings: int) -> Video:
+        """Return the latents of the linear codec."""
+        return each_frame(codec, self.summary(x, 1 << halvings))
+
+    def summary(self, x: Video, rate: int) -> Video:
         """Return what the linear codec sees: the Haar subbands of one picture for every `rate` frames, their mean."""
-        return haar(x.unflatten(1, (-1, rate)).mean(dim=2), levels)
+        return haar(x.unflatten(1, (-1, rate)).mean(dim=2), self.levels)
 
 
-class Decoder(nn.Module):
-    """From latents to Haar subbands: the encoder's mirror image."""
+class SpaceDecoder(nn.Module):
+    """The half of a decoder in which every frame is a frame: from the latent cells to Haar subbands."""
 
     kit = Kit()
 
     def __init__(self, config: TokenizerConfig):
         super().__init__()
-        widths, kit, stages = widths_of(config), self.kit, range(config.time_stages)
-        self.enter = kit.conv(config.channels, config.width, 3, padding=1)
-        self.time = nn.ModuleList(Blocks(config.width, config, f"decoder.time{i}", i + 1, kit) for i in stages)
-        self.time_up = nn.ModuleList(kit.time_up(config.width) for _ in stages)
+        widths, kit = widths_of(config), self.kit
         self.full = Blocks(config.width, config, "decoder.full", 0, kit)
         self.space_up = nn.ModuleList(SpaceUp(b, a, kit.conv) for a, b in pairwise(widths))
         self.space = nn.ModuleList(
@@ -130,22 +147,43 @@ class Decoder(nn.Module):
         self.norm = kit.norm(widths[0], len(config.rates))
         self.leave = nn.Conv2d(widths[0], 3 * PATCH**2, 3, padding=1)
 
-    def forward(self, z: Video, rate: int, doublings: int, before: Caches, after: NextCaches) -> Video:
-        """Return Haar subbands at the full frame rate."""
+    def pictures(self, x: Video, rate: int, before: Caches, after: NextCaches, seen: Video | float = 0.0) -> Video:
+        """Return the features of every frame at the sides of the Haar subbands, where `seen` is added to them."""
+        x = self.full(x, rate, before, after)
+        for i in reversed(range(len(self.space))):
+            x = self.space_up[i](x) if i else self.space_up[i](x) + seen
+            x = self.space[i](x, rate, before, after)
+        return x if len(self.space) else x + seen
+
+    def subbands(self, x: Video, rate: int) -> Video:
+        """Return the Haar subbands of features."""
+        return each_frame(self.leave, F.silu(self.norm(x, rate)))
+
+
+class Decoder(SpaceDecoder):
+    """From latents, each of its own frames, to Haar subbands: the encoder's mirror image."""
+
+    def __init__(self, config: TokenizerConfig):
+        super().__init__(config)
+        kit, stages = self.kit, range(config.time_stages)
+        self.levels = config.space.bit_length() - 1
+        self.enter = kit.conv(config.channels, config.width, 3, padding=1)
+        self.time = nn.ModuleList(Blocks(config.width, config, f"decoder.time{i}", i + 1, kit) for i in stages)
+        self.time_up = nn.ModuleList(kit.time_up(config.width) for _ in stages)
+
+    def forward(self, z: Video, rate: int, doublings: int, before: Caches, after: NextCaches, still: Video) -> Video:
+        """Return Haar subbands at the full frame rate; `still`, the video of the linear codec, is not looked at."""
         return self.subbands(self.features(each_frame(self.enter, z), rate, doublings, before, after), rate)
 
     def features(self, x: Video, rate: int, doublings: int, before: Caches, after: NextCaches) -> Video:
         """Return what the trunk makes of latents that have entered it, at the full frame rate."""
         for i in reversed(range(doublings)):
             x = self.time_up[i](self.time[i](x, rate, before, after))
-        x = self.full(x, rate, before, after)
-        for i in reversed(range(len(self.space))):
-            x = self.space[i](self.space_up[i](x), rate, before, after)
-        return x
+        return self.pictures(x, rate, before, after)
 
-    def subbands(self, x: Video, rate: int) -> Video:
-        """Return the Haar subbands of features."""
-        return each_frame(self.leave, F.silu(self.norm(x, rate)))
+    def coarse(self, codec: nn.Module, z: Video, doublings: int) -> Video:
+        """Return the video of the linear codec: each latent's picture, held."""
+        return unhaar(each_frame(codec, z), self.levels).repeat_interleave(1 << doublings, dim=1)
 
 
 def widths_of(config: TokenizerConfig) -> list[int]:

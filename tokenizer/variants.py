@@ -1,4 +1,4 @@
-"""Four published systems as variants of the one trunk; each is an encoder, a decoder and a linear codec to start from.
+"""Four published systems beside ours; each is an encoder, a decoder and a linear codec to start from.
 
 * fixed-4x8x8: HunyuanVideo (arXiv 2412.03603): 16 channels, four frames per latent. The trunk as it is, at one rate.
 * dual-branch: IV-VAE (arXiv 2411.06449): half of the channels code the key frame, the first of the frames that become
@@ -23,6 +23,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from rushes.tokenizer.config import TokenizerConfig
+from rushes.tokenizer.joint import JointDecoder, JointEncoder, joint_codec
 from rushes.tokenizer.layers import (
     Caches,
     NextCaches,
@@ -154,11 +155,11 @@ class HalvedEncoder(Encoder):
         leave = cast(HalvedConv, self.leave)
         return [leave.key, leave.motion]
 
-    def summary(self, x: Video, rate: int, levels: int) -> Video:
+    def summary(self, x: Video, rate: int) -> Video:
         """Return the subbands of the key frame, and of the difference to the mean of its group."""
         groups = x.unflatten(1, (-1, rate))
         key, mean = groups[:, :, 0], groups.mean(dim=2)
-        return torch.cat([haar(key, levels), haar(mean - key, levels)], dim=2)
+        return torch.cat([haar(key, self.levels), haar(mean - key, self.levels)], dim=2)
 
 
 class HalvedDecoder(Decoder):
@@ -194,7 +195,7 @@ class GrownEncoder(Encoder):
         self.grown_time = nn.ModuleList(_new_blocks(config.width, config, f"encoder.grown{i}") for i in stages)
         self.grown_mix = zeroed(nn.Conv2d(config.width, config.width, 1))
 
-    def forward(self, x: Video, rate: int, halvings: int, before: Caches, after: NextCaches) -> Video:
+    def forward(self, x: Video, rate: int, halvings: int, before: Caches, after: NextCaches, coarse: Video) -> Video:
         """Return means and log variances; `rate` is an index, `halvings` its logarithm."""
         known, new = min(rate, self.known - 1), halvings - self.halvings
         every = self.features(x, known, min(halvings, self.halvings), before, after)
@@ -208,10 +209,10 @@ class GrownEncoder(Encoder):
             every = blocks(down(every), rate - self.known, before, after)
         return self.moments(keys + each_frame(self.grown_mix, every), known)
 
-    def summary(self, x: Video, rate: int, levels: int) -> Video:
+    def summary(self, x: Video, rate: int) -> Video:
         """Return the subbands of the mean of the frames that the trunk sees."""
         every = max(1, rate >> self.halvings)
-        return super().summary(x[:, ::every], rate // every, levels)
+        return super().summary(x[:, ::every], rate // every)
 
 
 class GrownDecoder(Decoder):
@@ -224,7 +225,7 @@ class GrownDecoder(Decoder):
         self.grown_up = nn.ModuleList(TimeUp(width) for _ in stages)
         self.grown_time = nn.ModuleList(_new_blocks(width, config, f"decoder.grown{i}") for i in stages)
 
-    def forward(self, z: Video, rate: int, doublings: int, before: Caches, after: NextCaches) -> Video:
+    def forward(self, z: Video, rate: int, doublings: int, before: Caches, after: NextCaches, still: Video) -> Video:
         """Return Haar subbands at the full frame rate."""
         known, new = min(rate, self.known - 1), doublings - self.doublings
         x = self.features(each_frame(self.enter, z), known, min(doublings, self.doublings), before, after)
@@ -300,7 +301,7 @@ class TwinEncoder(Encoder):
         self.query = TimeQuery(config.width)
         self.rows, self.columns = nn.Conv2d(config.width, out, 1), nn.Conv2d(config.width, out, 1)
 
-    def forward(self, x: Video, rate: int, halvings: int, before: Caches, after: NextCaches) -> Video:
+    def forward(self, x: Video, rate: int, halvings: int, before: Caches, after: NextCaches, coarse: Video) -> Video:
         """Return means and log variances of one grid for each segment."""
         x = self.features(x, 0, len(self.time_down), before, after)
         y = F.silu(self.norm(x, 0))
@@ -315,6 +316,10 @@ class TwinEncoder(Encoder):
         """Return the convolutions that give moments."""
         return [*super().exits(), self.rows, self.columns]
 
+    def coarse(self, codec: nn.Module, x: Video, halvings: int) -> Video:
+        """Return the grid of the linear codec: a structure alone."""
+        return F.pad(super().coarse(codec, x, halvings), (0, self.n, 0, self.n))
+
 
 class TwinDecoder(Decoder):
     """The trunk's mirror image; a latent frame is the structure, and a row and a column spread over it."""
@@ -324,7 +329,7 @@ class TwinDecoder(Decoder):
         self.n = config.margin
         self.rows, self.columns = (nn.Conv2d(config.channels, config.width, 1, bias=False) for _ in range(2))
 
-    def forward(self, z: Video, rate: int, doublings: int, before: Caches, after: NextCaches) -> Video:
+    def forward(self, z: Video, rate: int, doublings: int, before: Caches, after: NextCaches, still: Video) -> Video:
         """Return Haar subbands at the full frame rate."""
         twin = Twin.of(z, self.n)
         rows = each_frame(self.rows, rearrange(twin.rows, "b k c h n -> b (k n) c h 1"))
@@ -332,17 +337,21 @@ class TwinDecoder(Decoder):
         structure = each_frame(self.enter, twin.structure).repeat_interleave(self.n, dim=1)
         return self.subbands(self.features(structure + rows + columns, 0, len(self.time_up), before, after), 0)
 
+    def coarse(self, codec: nn.Module, z: Video, doublings: int) -> Video:
+        """Return the video of the linear codec: that of the structure, held."""
+        return super().coarse(codec, z[..., : -self.n, : -self.n], doublings)
+
 
 class System(NamedTuple):
     """What a variant is made of."""
 
-    encoder: type[Encoder] = Encoder
-    decoder: type[Decoder] = Decoder
+    encoder: type[Encoder] | type[JointEncoder] = Encoder
+    decoder: type[Decoder] | type[JointDecoder] = Decoder
     codec: Callable[[TokenizerConfig], tuple[nn.Module, nn.Module]] = linear_codec
 
 
 SYSTEMS = {
-    "adaptive": System(),
+    "adaptive": System(JointEncoder, JointDecoder, joint_codec),
     "fixed-4x8x8": System(),
     "dual-branch": System(HalvedEncoder, HalvedDecoder, halved_codec),
     "grown-16x": System(GrownEncoder, GrownDecoder),

@@ -152,6 +152,13 @@ def between(points: Sequence[tuple[int, float]], latents: int) -> float:
     return float(np.interp(np.log(latents), [np.log(one) for one, _ in known], [value for _, value in known]))
 
 
+def saved(points: Sequence[tuple[int, float]], latents: int, value: float) -> float:
+    """Return the share of latents that are saved against fixed rates of equal PSNR."""
+    known = sorted(points)
+    needed = np.exp(np.interp(value, [one for _, one in known], [np.log(one) for one, _ in known]))
+    return 1 - latents / float(needed)
+
+
 @pytest.mark.bench
 def test_one_budget_against_a_fixed_rate_of_as_many_latents(
     run: str, tokenizer: Tokenizer, show: Callable[..., None]
@@ -186,6 +193,7 @@ def test_one_budget_against_a_fixed_rate_of_as_many_latents(
         "latents",
         "PSNR of all pixels, dB",
         "over fixed",
+        "latents saved at equal PSNR",
         "mean over films",
         "over fixed",
     ]
@@ -197,7 +205,18 @@ def _row(
 ) -> list[Any]:
     over = [value - between(curve, spent) for value, curve in zip(found, curves, strict=True)]
     shown = "" if lam is None else f"{lam:.4g}"
-    return [rate, name, spent, f"{found[0]:.2f}", f"{over[0]:+.2f}", f"{found[1]:.2f}", f"{over[1]:+.2f}", shown]
+    fewer = f"{saved(curves[0], spent, found[0]):.0%}"
+    return [
+        rate,
+        name,
+        spent,
+        f"{found[0]:.2f}",
+        f"{over[0]:+.2f}",
+        fewer,
+        f"{found[1]:.2f}",
+        f"{over[1]:+.2f}",
+        shown,
+    ]
 
 
 def _from_others(

@@ -35,7 +35,8 @@ def clip(
         pooled=torch.randn(1, 384, generator=dice),
         facts=facts,
     )
-    return (tokens, where, torch.full((len(tokens),), rate)), known
+    orders = torch.arange(latents).float().repeat_interleave(len(tokens) // latents)
+    return (tokens, where, torch.full((len(tokens),), rate), orders), known
 
 
 def test_packing_two_clips_is_running_each_alone(awake):
@@ -48,29 +49,31 @@ def test_packing_two_clips_is_running_each_alone(awake):
 
 
 def test_a_shift_of_the_clips_time_changes_nothing(awake):
-    (tokens, where, rates), known = clip(4, 4, 4, 4, words=2, seed=3)
+    (tokens, where, rates, orders), known = clip(4, 4, 4, 4, words=2, seed=3)
     t = torch.tensor([0.5])
-    here = awake(tokens, where, rates, [len(tokens)], t, known)
-    later = awake(tokens, where + torch.tensor([12.5, 0, 0]), rates, [len(tokens)], t, known)
+    here = awake(tokens, where, rates, orders, [len(tokens)], t, known)
+    later = awake(tokens, where + torch.tensor([12.5, 0, 0]), rates, orders, [len(tokens)], t, known)
     torch.testing.assert_close(later, here, atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("part", ["words", "pooled", "facts", "rates", "time"])
+@pytest.mark.parametrize("part", ["words", "pooled", "facts", "rates", "orders", "time"])
 def test_every_condition_reaches_the_output(awake, part):
-    (tokens, where, rates), known = clip(2, 4, 4, 4, words=3, seed=4)
+    (tokens, where, rates, orders), known = clip(2, 4, 4, 4, words=3, seed=4)
     t = torch.tensor([0.5])
-    before = awake(tokens, where, rates, [len(tokens)], t, known)
+    before = awake(tokens, where, rates, orders, [len(tokens)], t, known)
     if part == "rates":
         rates = rates * 2
+    elif part == "orders":
+        orders = orders.flip(0)
     elif part == "time":
         t = t + 0.1
     else:
         known = Condition(**{**vars(known), part: getattr(known, part) + torch.randn_like(getattr(known, part))})
-    assert (awake(tokens, where, rates, [len(tokens)], t, known) - before).abs().max() > 1e-4
+    assert (awake(tokens, where, rates, orders, [len(tokens)], t, known) - before).abs().max() > 1e-4
 
 
 def test_a_dropped_condition_is_that_of_a_clip_of_which_nothing_is_known(awake):
-    (tokens, where, rates), known = clip(2, 4, 4, 4, words=3, seed=5)
+    (tokens, where, rates, orders), known = clip(2, 4, 4, 4, words=3, seed=5)
     nothing = Condition(
         words=torch.zeros(0, 384),
         word_lengths=(0,),
@@ -78,14 +81,14 @@ def test_a_dropped_condition_is_that_of_a_clip_of_which_nothing_is_known(awake):
         facts=torch.full((1, len(CONFIG.facts)), torch.nan),
     )
     t, lengths = torch.tensor([0.5]), [len(tokens)]
-    dropped = awake(tokens, where, rates, lengths, t, known.dropped([True]))
-    assert torch.equal(dropped, awake(tokens, where, rates, lengths, t, nothing))
+    dropped = awake(tokens, where, rates, orders, lengths, t, known.dropped([True]))
+    assert torch.equal(dropped, awake(tokens, where, rates, orders, lengths, t, nothing))
     assert known.dropped([False]).word_lengths == known.word_lengths
 
 
 def test_a_fresh_network_predicts_zero_velocity():
-    (tokens, where, rates), known = clip(2, 4, 4, 4, words=3, seed=6)
-    assert not DiT(CONFIG)(tokens, where, rates, [len(tokens)], torch.tensor([0.5]), known).any()
+    (tokens, where, rates, orders), known = clip(2, 4, 4, 4, words=3, seed=6)
+    assert not DiT(CONFIG)(tokens, where, rates, orders, [len(tokens)], torch.tensor([0.5]), known).any()
 
 
 @settings(max_examples=20, deadline=None)
@@ -141,7 +144,7 @@ def test_an_unknown_size_is_refused():
 
 
 def test_one_part_of_a_picture_is_told_from_another_in_even_noise(awake):
-    (tokens, where, rates), known = clip(1, 4, 4, 4, words=3, seed=7)
+    (tokens, where, rates, orders), known = clip(1, 4, 4, 4, words=3, seed=7)
     even = tokens[:1].expand_as(tokens)
-    found = awake(even, where, rates, [len(even)], torch.tensor([1.0]), known)
+    found = awake(even, where, rates, orders, [len(even)], torch.tensor([1.0]), known)
     assert (found - found[:1]).abs().max() > 1e-4

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
+import pytest
 import torch
-from einops import reduce, repeat
+from einops import rearrange
 
 from rushes.tokenizer.config import TokenizerConfig
 from rushes.tokenizer.growth import grown, inherit
-from rushes.tokenizer.layers import each_frame
-from rushes.tokenizer.model import Tokenizer
 
 
 def clip() -> torch.Tensor:
@@ -22,38 +23,18 @@ def test_a_new_rate_leaves_what_lower_rates_give_as_it_was_to_the_bit(stirred):
         assert torch.equal(old.decode(before), new.decode(after))
 
 
-def test_a_fresh_stage_is_the_mean_and_the_repeat_of_the_one_below(stirred):
+def test_a_fresh_rate_gives_the_first_of_the_latents_of_the_one_below_and_decodes_them_as_that_one_does(stirred):
     new = grown(stirred(rates=(4,)), TokenizerConfig(rates=(4, 8))).requires_grad_(False)
-    inside = {}
-    for name, norm in (("encoder", new.encoder.norm), ("decoder", new.decoder.full)):
-        norm.register_forward_pre_hook(lambda _, given, name=name: inside.__setitem__(name, given[0].clone()))
-    halved = {}
-    for rate in (4, 8):
-        new.posterior(clip(), (rate, rate), at_once=2)
-        halved[rate] = inside["encoder"]
-    torch.testing.assert_close(halved[8], reduce(halved[4], "b (t p) c h w -> b t c h w", "mean", p=2))
-    z = new.encode(clip(), 8).z
-    new.decode_chunk(z, 8, {})
-    torch.testing.assert_close(inside["decoder"], _repeated(new, z))
+    low, high = new.encode(clip(), 4), new.encode(clip(), 8)
+    first = rearrange(low.z, "b (s n) c h w -> b s n c h w", n=4)[:, :, :2]
+    torch.testing.assert_close(high.z, first.flatten(1, 2))
+    filled = torch.cat([first, torch.zeros_like(first)], dim=2).flatten(1, 2)
+    torch.testing.assert_close(new.decode(high), new.decode(replace(low, z=filled)))
 
 
-def _repeated(tokenizer: Tokenizer, z: torch.Tensor) -> torch.Tensor:
-    """What the decoder's time stages make of latents where the topmost one only repeats them."""
-    z = z * tokenizer.latent_std[:, None, None] + tokenizer.latent_mean[:, None, None]
-    x = repeat(each_frame(tokenizer.decoder.enter, z), "b t c h w -> b (t p) c h w", p=2)
-    for i in (1, 0):
-        x = tokenizer.decoder.time_up[i](tokenizer.decoder.time[i](x, 1, {}, {}))
-    return x
-
-
-def test_a_fresh_tokenizer_codes_a_high_rate_as_the_mean_of_a_low_one():
-    tokenizer = Tokenizer(TokenizerConfig(rates=(4, 8))).requires_grad_(False)
-    low, high = tokenizer.encode(clip(), 4), tokenizer.encode(clip(), 8)
-    torch.testing.assert_close(high.z, reduce(low.z, "b (t p) c h w -> b t c h w", "mean", p=2))
-    four = tokenizer.decode_chunk(high.z[:, :2], 4, {})[0]
-    torch.testing.assert_close(
-        tokenizer.decode_chunk(high.z[:, :2], 8, {})[0], repeat(four, "b c (n t) h w -> b c (n p t) h w", n=2, p=2)
-    )
+def test_a_lower_rate_cannot_be_added_for_its_latents_hold_more(stirred):
+    with pytest.raises(ValueError, match="higher rates"):
+        grown(stirred(rates=(4, 8)), TokenizerConfig(rates=(2, 4, 8)))
 
 
 def test_a_rate_inherits_the_gains_of_the_rate_below(stirred):

@@ -101,6 +101,15 @@ def test_another_tokenizer_than_the_expected_one_is_refused(stirred, tmp_path: P
         load(str(tmp_path / "nowhere"))
 
 
+def test_a_tokenizer_of_mean_pictures_is_refused_with_the_remedy(stirred, tmp_path: Path):
+    save(stirred(variant="fixed-4x8x8"), str(tmp_path))
+    about = json.loads((tmp_path / "config.json").read_text())
+    about["config"]["variant"] = "adaptive"
+    (tmp_path / "config.json").write_text(json.dumps(about))
+    with pytest.raises(ValueError, match="not yet coded jointly; train it anew"):
+        load(str(tmp_path))
+
+
 @pytest.mark.parametrize("rates", [(4, 8), (8, 4), (4, 4)])
 def test_batches_of_mixed_rates_have_gradients_with_and_without_recomputing(stirred, rates):
     tokenizer = stirred().train().requires_grad_(True)

@@ -40,7 +40,7 @@ def test_its_reconstruction_is_good_and_better_with_more_latents(bunny):
     videos = [video for _, video in islice(segments(str(bunny), tokenizer.config.segment, 96), 3)]
     table = measure(tokenizer, videos)
     quality = [psnr(error / 48) for error in table.distortion.sum(axis=0)]
-    assert quality[1] > 27 and (np.diff(quality) < 0).all(), quality
+    assert quality[1] > 29 and (np.diff(quality) < 0).all(), quality
 
 
 def test_its_scorer_knows_which_segments_are_still(bunny):
@@ -49,7 +49,7 @@ def test_its_scorer_knows_which_segments_are_still(bunny):
     assert predictor is not None
     pictures = to_pictures(next(iter(segments(str(bunny), tokenizer.config.segment, 96)))[1])
     moving, still = scorer.predict(predictor, pictures), scorer.predict(predictor, pictures[:1].repeat(16, axis=0))
-    assert moving[-1] / moving[0] > 1.5 * still[-1] / still[0]
+    assert (still < moving / 2).all() and (np.diff(still) > 0).all(), (moving, still)
 
 
 def test_no_scorer_is_trained_into_the_package(clip_shards):

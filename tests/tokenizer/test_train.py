@@ -23,6 +23,7 @@ from rushes.tokenizer.losses import FeatureDistance
 from rushes.tokenizer.model import Tokenizer, load
 from rushes.tokenizer.module import DivergenceError, TokenizerModule, judge_learning_rate, learning_rate
 from rushes.tokenizer.train import ResumeError, Trained
+from tests.tokenizer.conftest import excerpt
 
 QUICK = TrainConfig(steps=6, batch=1, frames=17, side=32, feature=0, save_every=2, log_every=1, shuffle=4, warmup=2)
 RICH = replace(QUICK, stages="image:1,4:2,8:2,decoder:1@48", gan=0.5, gan_from=2, holdout=0.22)
@@ -65,10 +66,11 @@ def test_a_killed_training_ends_with_the_same_weights_and_losses_as_an_uninterru
     assert again.fingerprint == whole.fingerprint and again.steps == 6
 
 
-def test_a_short_training_beats_the_linear_start_at_the_loss_it_is_trained_for(clip_shards, tmp_path):
-    settings = replace(QUICK, steps=60, side=48, feature=0.1, lr=1e-3, warmup=10, ema=0.9, save_every=60, passes=1)
-    done = train(clip_shards, str(tmp_path), settings=settings)
-    clips = shards.pipeline(clip_shards, members=("mp4",))
+def test_a_short_training_learns_a_clip_by_heart_at_the_loss_it_is_trained_for(bunny, write_clips, tmp_path):
+    root = write_clips({"bunny": excerpt(bunny, 40, 16, 48, 48)})
+    settings = replace(QUICK, steps=80, frames=16, side=48, feature=0.1, lr=2e-3, warmup=10, ema=0.9, save_every=80)
+    done = train(root, str(tmp_path), settings=settings)
+    clips = shards.pipeline(root, members=("mp4",))
     videos = [next(segments(sample["mp4"], 16))[1] for sample in clips]
     feature = FeatureDistance()
 
@@ -80,7 +82,7 @@ def test_a_short_training_beats_the_linear_start_at_the_loss_it_is_trained_for(c
     trained, fresh = load(done.model, expect=done.fingerprint), Tokenizer(MODEL).requires_grad_(False)
     for rate in (4, 8):
         before, after = loss(fresh, rate), loss(trained, rate)
-        assert after < 0.97 * before
+        assert after < 0.9 * before, (rate, before, after)
 
 
 def test_a_training_leaves_a_curve_and_strips(clip_shards, tmp_path):
@@ -124,17 +126,19 @@ def test_a_stage_reads_its_own_clips_and_trains_its_own_rates(clip_shards, tmp_p
 
     def spy(module, batch, index):
         before = {name: weight.clone() for name, weight in module.tokenizer.state_dict().items()}
+        gains = "encoder.norm.by_rate"
         step(module, batch, index)
         moved = {
             name for name, weight in module.tokenizer.state_dict().items() if not torch.equal(weight, before[name])
         }
-        seen.append((tuple(batch["video"].shape[2:]), {name.split(".")[0] for name in moved}, "time.2" in str(moved)))
+        higher = not torch.equal(module.tokenizer.state_dict()[gains][1], before[gains][1])
+        seen.append((tuple(batch["video"].shape[2:]), {name.split(".")[0] for name in moved}, higher))
 
     monkeypatch.setattr(TokenizerModule, "training_step", spy)
     train(clip_shards, str(tmp_path), settings=replace(RICH, gan=0, passes=3))
     assert [shape for shape, _, _ in seen] == [(1, 32, 32), *[(17, 32, 32)] * 4, (17, 48, 48)]
-    assert [third for _, _, third in seen] == [False, False, False, True, True, True]  # the third halving is rate 8
-    assert "encoder" in seen[4][1] and seen[5][1] == {"decoder", "coarse_out"}
+    assert [higher for _, _, higher in seen] == [False, False, False, True, True, False]  # rate 8, the encoder's
+    assert "encoder" in seen[4][1] and seen[5][1] == {"decoder"}
 
 
 @pytest.mark.parametrize(
@@ -184,7 +188,7 @@ def test_a_model_with_one_more_rate_goes_on_from_one_with_fewer(clip_shards, tmp
     _, video = next(segments(clip_bytes, 37))
     a, b = (load(done.model).posterior(video, (4, 4, 4))[0] for done in (small, large))
     assert torch.equal(a, b)
-    with pytest.raises(ValueError, match="only rates may be added"):
+    with pytest.raises(ValueError, match="only higher rates may be added"):
         train(clip_shards, str(tmp_path / "other"), TokenizerConfig(rates=(4, 8), channels=8), still, start=small.model)
 
 
@@ -299,6 +303,18 @@ def test_a_tensorboard_logger_writes_its_events_and_goes_on_in_the_same_folder(c
     assert len(events) == 2 and all(b"psnr_rate_4" in content for content in events)
 
 
+def test_a_run_of_wandb_is_over_when_the_training_is_even_if_it_was_killed(clip_shards, tmp_path, monkeypatch):
+    if not any(map(find_spec, loggers.PACKAGES["wandb"])):
+        pytest.skip("wandb is not installed")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    settings = replace(QUICK, steps=4, logger="wandb")
+    with pytest.raises(Killed):
+        train(clip_shards, str(tmp_path), settings=settings, tell=kill_at(3))
+    train(clip_shards, str(tmp_path), settings=settings)
+    runs = {path.stem for path in (tmp_path / "logs").rglob("run-*.wandb")}
+    assert len(runs) == 1, "a resumed training goes on in the same run"
+
+
 def test_a_fused_adamw_steps_as_a_plain_one_within_rounding():
     modules = [TokenizerModule(MODEL, QUICK) for _ in range(2)]
     modules[1].load_state_dict(modules[0].state_dict())
@@ -381,7 +397,8 @@ def test_a_gradient_that_is_no_number_stops_before_it_reaches_a_weight(clip_shar
 
     def spoilt(module, *args):
         found, again, figures = loss(module, *args)
-        return found + (module.tokenizer.coarse_out.weight.sum() * 0).sqrt(), again, figures  # finite, its slope is not
+        last = module.tokenizer.decoder.leave.weight.sum()
+        return found + (last * 0).sqrt(), again, figures  # finite, its slope is not
 
     monkeypatch.setattr(TokenizerModule, "loss", spoilt)
     with pytest.raises(DivergenceError, match="gradient is nan at step 1; none is saved"):
