@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import io
 import json
-import logging
 import math
-import random
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,20 +19,18 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.utils.data import IterableDataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 
+from rushes.dit import draws
 from rushes.dit.config import DiTConfig, TrainConfig
+from rushes.dit.draws import Ticket
+from rushes.dit.index import Index, LatentError
 from rushes.dit.model import grid, patchify
-from rushes.pipelines.store import shards
+from rushes.dit.plan import Asked, Windows, asked
+from rushes.pipelines.store import storage
 
-MEMBERS = ("npy", "json", "txt")
-log = logging.getLogger(__name__)
-
-OPEN_BATCHES = 8  # batches that are filled at the same time
-
-
-class LatentError(ValueError):
-    """A latent sample is damaged or does not belong here; the message names it and the remedy."""
+REQUESTS = 8
+"""Clips that are asked of an object store at the same time."""
 
 
 @dataclass(kw_only=True)
@@ -56,34 +53,23 @@ class LatentClip:
         length, _, h, w = self.latents.shape
         return length * -(-h // patch) * -(-w // patch)
 
-    def leading(self, budget: int, patch: int) -> LatentClip:
-        """Return as many leading segments as fit into `budget` tokens.
-
-        The beginning is kept because the tokenizer is causal: what is generated begins where a decoder begins. Raises
-        LatentError where not even the first segment fits.
-        """
-        each = self.tokens(patch) // len(self.latents)
-        kept = int(np.searchsorted(np.cumsum(self.counts) * each, budget, side="right"))
-        if kept == 0:
-            raise LatentError(
-                f"{self.key}: its first segment takes {self.counts[0] * each} tokens, more than tokens={budget}; "
-                f"raise tokens, crop with max_cells, or encode smaller clips"
-            )
-        length = sum(self.counts[:kept])
+    def window(self, first: int, last: int) -> LatentClip:
+        """Return the segments from `first` up to `last`, which is left out."""
+        begin, end = sum(self.counts[:first]), sum(self.counts[:last])
         return replace(
             self,
-            latents=self.latents[:length],
-            times_s=self.times_s[:length],
-            rates=self.rates[:kept],
-            counts=self.counts[:kept],
+            latents=self.latents[begin:end],
+            times_s=self.times_s[begin:end],
+            rates=self.rates[first:last],
+            counts=self.counts[first:last],
         )
 
-    def cropped(self, max_cells: int, dice: random.Random) -> LatentClip:
+    def cropped(self, max_cells: int, dice: np.random.Generator) -> LatentClip:
         """Return a random window of at most `max_cells` cells a side; 0 keeps the whole."""
         h, w = self.latents.shape[-2:]
         if not max_cells or max(h, w) <= max_cells:
             return self
-        top, left = dice.randint(0, max(h - max_cells, 0)), dice.randint(0, max(w - max_cells, 0))
+        top, left = (int(dice.integers(max(side - max_cells, 0) + 1)) for side in (h, w))
         return replace(self, latents=self.latents[..., top : top + max_cells, left : left + max_cells])
 
 
@@ -105,6 +91,8 @@ def parse(sample: Mapping[str, Any], fingerprint: str | None = None) -> LatentCl
             f"{key}: {latents.shape} latents, {len(times)} times and {sum(counts)} latents by its rates; "
             f"they must agree and be finite; run `rushes latents` again"
         )
+    if facts.get("key", key) != key:
+        raise LatentError(f"{key}: the shard holds {facts['key']} in its place; run `rushes latents` again")
     if fingerprint is not None and facts.get("fingerprint") != fingerprint:
         raise LatentError(
             f"{key} was made by tokenizer {facts.get('fingerprint')}, not {fingerprint}; run `rushes latents` again"
@@ -156,23 +144,35 @@ class Packed:
     captions: list[str]
     facts: Float[Tensor, "clips facts"]
     """NaN where unknown."""
-    keys: list[str]
-    position: tuple[int, int] = (0, 0)
-    """Round, and batches of it up to and with this one: where a resumed run goes on."""
+    tickets: list[Ticket]
+    """What the random numbers of each clip are keyed by."""
+    noise: Float[Tensor, "n token"]
+    """The end of each token's path."""
+    normals: Float[Tensor, " clips"]
+    """From which the time of each clip is made."""
+    uniforms: Float[Tensor, "clips draws"]
+    """By which the condition of each clip is thinned."""
+    seconds: float
+    """Length of all clips together."""
+    weight: int = 1
+    """0 where the batch is there for company only; see `plan.Asked`."""
+    position: tuple[int, int] | None = None
+    """Round and step where training goes on behind this batch; None within a step."""
 
     def to(self, device: torch.device) -> Packed:
         """Return the batch on a device."""
-        moved = {name: getattr(self, name).to(device) for name in ("tokens", "positions", "rates", "orders", "facts")}
-        return replace(self, **moved)
+        names = ("tokens", "positions", "rates", "orders", "facts", "noise", "normals", "uniforms")
+        return replace(self, **{name: getattr(self, name).to(device) for name in names})
 
 
-def pack(clips: Sequence[LatentClip], config: DiTConfig) -> Packed:
-    """Return clips of any lengths and sizes as one row of tokens."""
+def pack(clips: Sequence[LatentClip], tickets: Sequence[Ticket], config: DiTConfig, seconds: float = 0.0) -> Packed:
+    """Return clips of any lengths and sizes as one row of tokens, with what is drawn for them."""
     p = config.patch
     tokens = [patchify(clip.latents, p) for clip in clips]
+    lengths = [len(one) for one in tokens]
     told = [
-        one.repeat_interleave(len(row) // len(one), dim=0)
-        for row, one in zip(tokens, (latents_told(clip.rates, clip.counts) for clip in clips), strict=True)
+        one.repeat_interleave(length // len(one), dim=0)
+        for length, one in zip(lengths, (latents_told(clip.rates, clip.counts) for clip in clips), strict=True)
     ]
     rates, orders = torch.cat(told).unbind(dim=1)
     return Packed(
@@ -180,10 +180,14 @@ def pack(clips: Sequence[LatentClip], config: DiTConfig) -> Packed:
         positions=torch.cat([grid(clip.times_s, p, *clip.latents.shape[-2:]) for clip in clips]),
         rates=rates,
         orders=orders,
-        lengths=[len(one) for one in tokens],
+        lengths=lengths,
         captions=[clip.caption for clip in clips],
         facts=facts_of([clip.facts for clip in clips], config.facts),
-        keys=[clip.key for clip in clips],
+        tickets=list(tickets),
+        noise=draws.noise(tickets, lengths, config.token_width),
+        normals=draws.normals(tickets),
+        uniforms=draws.uniforms(tickets, 3 + len(config.facts)),
+        seconds=seconds,
     )
 
 
@@ -202,47 +206,61 @@ def facts_of(clips: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Float[
     return torch.tensor([[number(clip.get(name)) for name in names] for clip in clips]).reshape(len(clips), len(names))
 
 
-def first_fit(clips: Iterable[LatentClip], budget: int, patch: int) -> Iterator[list[LatentClip]]:
-    """Yield batches of at most `budget` tokens; each clip goes to the first open batch that has room for it.
+class Packs(Dataset[Packed]):
+    """Reads the packs of a plan, each by the byte offsets of its clips."""
 
-    When none has, and enough are open, the fullest one is given out. The order of the clips alone decides.
-    """
-    waiting: list[tuple[int, list[LatentClip]]] = []
-    for clip in clips:
-        size = clip.tokens(patch)
-        room = next((i for i, (filled, _) in enumerate(waiting) if filled + size <= budget), None)
-        if room is not None:
-            waiting[room] = (waiting[room][0] + size, [*waiting[room][1], clip])
-            continue
-        if len(waiting) == OPEN_BATCHES:
-            yield waiting.pop(max(range(OPEN_BATCHES), key=lambda i: waiting[i][0]))[1]
-        waiting.append((size, [clip]))
-    yield from (batch for _, batch in waiting)
+    def __init__(self, index: Index, config: TrainConfig):
+        self.index, self.config = index, config
 
+    def __getitem__(self, wanted: Asked) -> Packed:
+        """Return a pack; all that is random in it follows from seed, clips, epochs and windows.
 
-class Round(IterableDataset):
-    """The batches of one or several epochs, for this rank and worker; equal for equal (seed, epochs).
-
-    A set of few clips is packed several epochs at a time, for the last batches of a round are not full.
-    """
-
-    def __init__(self, root: str, config: TrainConfig, epochs: range, fingerprint: str):
-        self.root, self.config, self.epochs, self.fingerprint = root, config, epochs, fingerprint
-
-    def __iter__(self) -> Iterator[Packed]:
-        model = self.config.model
-        for batch in first_fit(self._clips(), self.config.tokens, model.patch):
-            yield pack(batch, model)
-
-    def _clips(self) -> Iterator[LatentClip]:
+        Raises LatentError where a clip is not what the index says of it.
+        """
         config = self.config
-        for epoch in self.epochs:
-            for sample in shards.pipeline(
-                self.root, members=MEMBERS, shuffle=config.shuffle, seed=config.seed, epoch=epoch
-            ):
-                clip = parse(sample, self.fingerprint)
-                dice = random.Random(f"{config.seed} {epoch} {clip.key}")
-                try:
-                    yield clip.cropped(config.max_cells, dice).leading(config.tokens, config.model.patch)
-                except LatentError as error:
-                    log.warning("left out: %s", error)
+        tickets = [
+            Ticket(seed=config.seed, clip=self.index.key(row), epoch=epoch, window=number)
+            for row, epoch, number in zip(
+                *(x.tolist() for x in (wanted.clips, wanted.epochs, wanted.numbers)), strict=True
+            )
+        ]
+        clips = [
+            clip.window(first, last).cropped(config.max_cells, ticket.generator("crop"))
+            for clip, (first, last), ticket in zip(self._clips(wanted), wanted.segments.tolist(), tickets, strict=True)
+        ]
+        packed = pack(clips, tickets, config.model, wanted.seconds)
+        return replace(packed, weight=wanted.weight, position=wanted.position)
+
+    def _clips(self, wanted: Asked) -> Iterator[LatentClip]:
+        rows = wanted.clips.tolist()
+        if storage.is_local(self.index.root):
+            yield from map(self._clip, rows)
+        else:
+            with ThreadPoolExecutor(REQUESTS) as pool:
+                yield from pool.map(self._clip, rows)
+
+    def _clip(self, row: int) -> LatentClip:
+        clip = parse(self.index.read(row), self.index.fingerprint)
+        told = slice(*self.index.first[row : row + 2].tolist())
+        if (*clip.latents.shape[-2:], *clip.counts) != (*self.index.cells[row], *self.index.counts[told]):
+            raise LatentError(f"{clip.key} is not what its side-car says; run `rushes latents` again")
+        return clip
+
+
+class Order(Sampler[Asked]):
+    """The packs of one rank without end, from where training stands when it is asked."""
+
+    def __init__(self, found: Windows, config: TrainConfig, start: tuple[int, int], rank: int, world: int):
+        self.found, self.config, self.start, self.rank, self.world = found, config, start, rank, world
+
+    def __iter__(self) -> Iterator[Asked]:
+        """Yield what is to be read."""
+        yield from asked(self.found, self.config, self.start, self.rank, self.world)
+
+
+def loader(
+    index: Index, found: Windows, config: TrainConfig, start: tuple[int, int] = (0, 0), rank: int = 0, world: int = 1
+) -> DataLoader[Packed]:
+    """Return the packs of one rank without end, from a round and a step in it. Workers change nothing but the pace."""
+    order = Order(found, config, start, rank, world)
+    return DataLoader(Packs(index, config), batch_size=None, sampler=order, num_workers=config.workers)
