@@ -1,7 +1,7 @@
 """Latent shards in, packed batches out.
 
-A sample is KEY.npy (float16 [latents, channel, h, w]), KEY.json (rates and frames of segments, times, facts),
-KEY.txt (caption).
+A sample is KEY.npy (float16 [latents, channel, h, w]) and KEY.json (rates and frames of segments, times, facts), beside
+KEY.txt (caption), which the JSON holds, too.
 Shards are untrusted: arrays are read without pickle and everything is checked against everything else.
 """
 
@@ -25,8 +25,9 @@ from rushes.dit import draws
 from rushes.dit.config import DiTConfig, TrainConfig
 from rushes.dit.draws import Ticket
 from rushes.dit.index import Index, LatentError
-from rushes.dit.model import grid, patchify
+from rushes.dit.model import Condition, grid, patchify
 from rushes.dit.plan import Asked, Windows, asked
+from rushes.dit.text import Embedded
 from rushes.pipelines.store import storage
 
 REQUESTS = 8
@@ -44,7 +45,6 @@ class LatentClip:
     """Frames per latent of each segment."""
     counts: tuple[int, ...]
     """Latents of each segment."""
-    caption: str
     facts: Mapping[str, Any]
     """The whole JSON: whatever was measured of the clip."""
 
@@ -103,7 +103,6 @@ def parse(sample: Mapping[str, Any], fingerprint: str | None = None) -> LatentCl
         times_s=torch.from_numpy(times.astype(np.float32)),
         rates=rates,
         counts=counts,
-        caption=sample["txt"].decode("utf-8", errors="replace").strip(),
         facts=facts,
     )
 
@@ -141,9 +140,8 @@ class Packed:
     orders: Float[Tensor, " n"]
     """Place of its latent in its segment, for each token."""
     lengths: list[int]
-    captions: list[str]
-    facts: Float[Tensor, "clips facts"]
-    """NaN where unknown."""
+    condition: Condition
+    """Captions and facts."""
     tickets: list[Ticket]
     """What the random numbers of each clip are keyed by."""
     noise: Float[Tensor, "n token"]
@@ -152,7 +150,7 @@ class Packed:
     """From which the time of each clip is made."""
     uniforms: Float[Tensor, "clips draws"]
     """By which the condition of each clip is thinned."""
-    seconds: float
+    duration_s: float
     """Length of all clips together."""
     weight: int = 1
     """0 where the batch is there for company only; see `plan.Asked`."""
@@ -161,12 +159,26 @@ class Packed:
 
     def to(self, device: torch.device) -> Packed:
         """Return the batch on a device."""
-        names = ("tokens", "positions", "rates", "orders", "facts", "noise", "normals", "uniforms")
+        names = ("tokens", "positions", "rates", "orders", "condition", "noise", "normals", "uniforms")
         return replace(self, **{name: getattr(self, name).to(device) for name in names})
 
 
-def pack(clips: Sequence[LatentClip], tickets: Sequence[Ticket], config: DiTConfig, seconds: float = 0.0) -> Packed:
-    """Return clips of any lengths and sizes as one row of tokens, with what is drawn for them."""
+def pack(
+    clips: Sequence[LatentClip],
+    tickets: Sequence[Ticket],
+    texts: Sequence[tuple[Tensor, Tensor]],
+    config: DiTConfig,
+    duration_s: float = 0.0,
+) -> Packed:
+    """Return clips of any lengths and sizes as one row of tokens, with what is drawn for them.
+
+    Args:
+        clips: the clips.
+        tickets: what is drawn for each is keyed by.
+        texts: words [m, text] and pooled embedding [text] of the caption of each.
+        config: the network.
+        duration_s: length of all together.
+    """
     p = config.patch
     tokens = [patchify(clip.latents, p) for clip in clips]
     lengths = [len(one) for one in tokens]
@@ -181,13 +193,17 @@ def pack(clips: Sequence[LatentClip], tickets: Sequence[Ticket], config: DiTConf
         rates=rates,
         orders=orders,
         lengths=lengths,
-        captions=[clip.caption for clip in clips],
-        facts=facts_of([clip.facts for clip in clips], config.facts),
+        condition=Condition(
+            words=torch.cat([words for words, _ in texts]),
+            word_lengths=tuple(len(words) for words, _ in texts),
+            pooled=torch.stack([pooled for _, pooled in texts]),
+            facts=facts_of([clip.facts for clip in clips], config.facts),
+        ),
         tickets=list(tickets),
         noise=draws.noise(tickets, lengths, config.token_width),
         normals=draws.normals(tickets),
         uniforms=draws.uniforms(tickets, 3 + len(config.facts)),
-        seconds=seconds,
+        duration_s=duration_s,
     )
 
 
@@ -209,8 +225,8 @@ def facts_of(clips: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Float[
 class Packs(Dataset[Packed]):
     """Reads the packs of a plan, each by the byte offsets of its clips."""
 
-    def __init__(self, index: Index, config: TrainConfig):
-        self.index, self.config = index, config
+    def __init__(self, index: Index, texts: Embedded, config: TrainConfig):
+        self.index, self.texts, self.config = index, texts, config
 
     def __getitem__(self, wanted: Asked) -> Packed:
         """Return a pack; all that is random in it follows from seed, clips, epochs and windows.
@@ -228,7 +244,8 @@ class Packs(Dataset[Packed]):
             clip.window(first, last).cropped(config.max_cells, ticket.generator("crop"))
             for clip, (first, last), ticket in zip(self._clips(wanted), wanted.segments.tolist(), tickets, strict=True)
         ]
-        packed = pack(clips, tickets, config.model, wanted.seconds)
+        texts = [self.texts[number] for number in self.index.caption[wanted.clips].tolist()]
+        packed = pack(clips, tickets, texts, config.model, wanted.seconds)
         return replace(packed, weight=wanted.weight, position=wanted.position)
 
     def _clips(self, wanted: Asked) -> Iterator[LatentClip]:
@@ -259,8 +276,8 @@ class Order(Sampler[Asked]):
 
 
 def loader(
-    index: Index, found: Windows, config: TrainConfig, start: tuple[int, int] = (0, 0), rank: int = 0, world: int = 1
+    packs: Packs, found: Windows, start: tuple[int, int] = (0, 0), rank: int = 0, world: int = 1
 ) -> DataLoader[Packed]:
     """Return the packs of one rank without end, from a round and a step in it. Workers change nothing but the pace."""
-    order = Order(found, config, start, rank, world)
-    return DataLoader(Packs(index, config), batch_size=None, sampler=order, num_workers=config.workers)
+    order = Order(found, packs.config, start, rank, world)
+    return DataLoader(packs, batch_size=None, sampler=order, num_workers=packs.config.workers)

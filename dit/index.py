@@ -17,7 +17,8 @@ from rushes.pipelines.store import shards, storage
 from rushes.tokenizer.codec import OURS
 from rushes.tokenizer.data import mark
 
-MEMBERS = ("npy", "json", "txt")
+MEMBERS = ("npy", "json")
+"""What is read of a sample."""
 _COLUMNS = (
     "key", "latent_shape", "rates", "lengths", "fps", "caption", "tokenizer", "fingerprint",
     *(f"{member}_{what}" for member in MEMBERS for what in ("offset", "bytes")),

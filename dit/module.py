@@ -17,7 +17,6 @@ from rushes.dit.config import TrainConfig
 from rushes.dit.data import Packed
 from rushes.dit.model import Condition, DiT
 from rushes.dit.statistics import Statistics
-from rushes.dit.text import TextEncoder
 
 PROBE_TIMES = (0.125, 0.375, 0.625, 0.875)
 WIDTH_OF_XL = 1152
@@ -44,7 +43,6 @@ class FlowModule(L.LightningModule):
         """Round and step where training goes on."""
         self.seen: list[Tensor] = []
         """Of each batch since the last line of the metrics: error summed over tokens, tokens, clips, seconds."""
-        self._text: list[TextEncoder] = []  # in a list, for it is frozen and no part of the checkpoint
 
     def training_step(self, batch: Packed, batch_idx: int) -> Tensor:
         """Return the flow loss of a packed batch, as its part of that of a step.
@@ -53,10 +51,10 @@ class FlowModule(L.LightningModule):
         so the gradient of a set of clips is the same in whatever packs they come.
         """
         t = flow.logit_normal_times(batch.normals, self.config.shift)
-        known = thinned(self.condition(batch), self.config.drop_condition, batch.uniforms)
+        known = thinned(batch.condition, self.config.drop_condition, batch.uniforms)
         error = self._loss(self.net, batch, t, known) * len(batch.tokens) * batch.weight
         self.seen.append(torch.stack([error.detach(), *error.new_tensor(
-            [len(batch.tokens) * batch.weight, len(batch.lengths) * batch.weight, batch.seconds * batch.weight]
+            [len(batch.tokens) * batch.weight, len(batch.lengths) * batch.weight, batch.duration_s * batch.weight]
         )]))  # fmt: skip
         self.position = batch.position or self.position
         return error / self.config.tokens
@@ -73,11 +71,10 @@ class FlowModule(L.LightningModule):
         """Return the averaged weights' loss on batches at each of fixed times, with the noise of the batches."""
         errors, tokens = dict.fromkeys(PROBE_TIMES, 0.0), 0
         for batch in (one.to(self.device) for one in batches):
-            condition = self.condition(batch)
             tokens += len(batch.tokens)
             for time in PROBE_TIMES:
                 t = torch.full((len(batch.lengths),), time, device=self.device)
-                errors[time] += float(self._loss(self.ema, batch, t, condition)) * len(batch.tokens)
+                errors[time] += float(self._loss(self.ema, batch, t, batch.condition)) * len(batch.tokens)
         return {time: error / tokens for time, error in errors.items()}
 
     def _loss(self, net: DiT, batch: Packed, t: Tensor, condition: Condition) -> Tensor:
@@ -86,13 +83,6 @@ class FlowModule(L.LightningModule):
         told = (batch.positions, batch.rates, batch.orders, batch.lengths)
         velocity = net(flow.mix(data, batch.noise, each), *told, t, condition)
         return flow.loss(velocity, data, batch.noise)
-
-    def condition(self, batch: Packed) -> Condition:
-        """Return captions and facts of a batch as the network takes them."""
-        if not self._text:
-            self._text.append(TextEncoder(self.config.model, self.device))
-        words, lengths, pooled = self._text[0](batch.captions)
-        return Condition(words=words, word_lengths=lengths, pooled=pooled, facts=batch.facts)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Step, then fold the new weights into the average: a power function, section 3.1 of arXiv 2312.02696."""

@@ -2,6 +2,7 @@
 
     OUT/train.json        the resolved config and the latents' fingerprint
     OUT/statistics.json   scale, facts and usual sizes of the latents, measured once
+    OUT/text/             the captions, embedded ahead
     OUT/metrics.jsonl     a line for every `log_every` steps; at each save what held-out clips lose, by noise level
     OUT/checkpoint.ckpt   everything a resume needs
     OUT/model/            the averaged weights: what `rushes dit sample` reads
@@ -32,6 +33,7 @@ from rushes.dit.model import save
 from rushes.dit.module import FlowModule
 from rushes.dit.plan import fixed, windows
 from rushes.dit.statistics import Statistics, statistics
+from rushes.dit.text import Embedded, embed_ahead
 from rushes.pipelines import threads
 from rushes.pipelines.store import ledger, shards, storage
 from rushes.tokenizer import loggers
@@ -68,7 +70,7 @@ def train(config: TrainConfig, latents: str, out: str, tell: Tell = silent) -> P
     facts = _measured(folder, config, index)
     threads.warn_of_spinning(torch.get_num_threads())
     L.seed_everything(config.seed, verbose=False)
-    module, clips = FlowModule(config, facts), Clips(index, config)
+    module, clips = FlowModule(config, facts), Clips(index, config, folder / "text", tell)
     done = _steps_done(folder / "checkpoint.ckpt")
     about = {
         "tokenizer": index.fingerprint, "tokenizer_name": index.tokenizer,
@@ -178,19 +180,28 @@ def _hush() -> None:
 class Clips(L.LightningDataModule):
     """Packs from where the module stands: asked for after a checkpoint was taken up."""
 
-    def __init__(self, index: Index, config: TrainConfig):
+    def __init__(self, index: Index, config: TrainConfig, text: Path, tell: Tell):
         super().__init__()
-        self.index, self.config = index, config
+        self.index, self.config, self.text, self.tell = index, config, text, tell
         self.trained, held = windows(index, config)
         self.held = len(held) > 0
         self._fixed = fixed(held if self.held else self.trained, config, VALIDATION_PACKS)
+
+    def prepare_data(self) -> None:
+        """Embed the captions, in one process; the others wait for it."""
+        gpu = self.config.device != "cpu" and torch.cuda.is_available()
+        embed_ahead(self.index.captions, self.config.model, self.text, "cuda" if gpu else "cpu", self.tell)
+
+    def packs(self) -> Packs:
+        """Return what reads packs."""
+        return Packs(self.index, Embedded(self.text, self.config.model), self.config)
 
     def train_dataloader(self) -> DataLoader[Packed]:
         """Return the loader of this process."""
         assert self.trainer is not None
         module: Any = self.trainer.lightning_module
         rank, world = self.trainer.global_rank, self.trainer.world_size
-        return loader(self.index, self.trained, self.config, module.position, rank, world)
+        return loader(self.packs(), self.trained, module.position, rank, world)
 
     def transfer_batch_to_device(self, batch: Packed, device: torch.device, dataloader_idx: int) -> Packed:
         """Move a batch; Lightning's own way would look into every field."""
@@ -198,7 +209,7 @@ class Clips(L.LightningDataModule):
 
     def validation(self) -> list[Packed]:
         """Return the packs on which the loss is measured, held out where any clip is: the same at any time."""
-        packs = Packs(self.index, self.config)
+        packs = self.packs()
         return [packs[wanted] for wanted in self._fixed]
 
 

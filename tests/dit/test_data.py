@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from rushes.dit.config import DiTConfig, TrainConfig
-from rushes.dit.data import LatentClip, LatentError, Packed, facts_of, loader, pack, parse
+from rushes.dit.data import LatentClip, LatentError, Packed, Packs, facts_of, loader, pack, parse
 from rushes.dit.draws import Ticket, generator
 from rushes.dit.index import Index, read_index
 from rushes.dit.plan import windows
+from rushes.dit.text import Embedded
 from rushes.pipelines.store import shards
 
 FINGERPRINT = "abcdef012345"
@@ -26,7 +27,6 @@ def clip(key: str, latents: int, side: int = 2) -> LatentClip:
         times_s=torch.arange(latents) / 6,
         rates=(4,) * latents,
         counts=(1,) * latents,
-        caption="",
         facts={},
     )
 
@@ -35,18 +35,32 @@ def ticket(clip: LatentClip, epoch: int = 0) -> Ticket:
     return Ticket(seed=0, clip=clip.key, epoch=epoch, window=0)
 
 
+def text(words: int) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.zeros(words, 384), torch.zeros(384)
+
+
+class Texts(Embedded):
+    """Captions that say which one they are, and no more."""
+
+    def __init__(self): ...
+
+    def __getitem__(self, number: int) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.full((number, 384), 0.5), torch.full((384,), float(number))
+
+
 def sample(root: str, number: int = 0) -> dict:
     return list(shards.pipeline(root, members=("npy", "json", "txt")))[number]
 
 
 def test_a_packed_batch_keeps_the_times_and_rates_of_each_latent(latents):
     one, two = (parse(sample(latents, i), FINGERPRINT) for i in (0, 1))
-    packed = pack([one, two], [ticket(one), ticket(two)], DiTConfig())
+    packed = pack([one, two], [ticket(one), ticket(two)], [text(3), text(0)], DiTConfig())
     assert packed.lengths == [one.tokens(2), two.tokens(2)] == [24, 4 * 4]  # (4 + 2) latents of 4 tokens; 4 of 4
     assert packed.rates.tolist()[:24] == [4.0] * 16 + [8.0] * 8
     assert packed.orders.tolist()[:24:4] == [0, 1, 2, 3, 0, 1], "a latent's place is that in its segment"
     assert packed.positions[:24:4, 0].tolist() == pytest.approx([i / 24 for i in (0, 4, 8, 12, 16, 24)])
-    assert packed.facts[0, 0] == 24 and packed.facts[0].isnan().any()
+    assert packed.condition.facts[0, 0] == 24 and packed.condition.facts[0].isnan().any()
+    assert packed.condition.word_lengths == (3, 0) and packed.condition.pooled.shape == (2, 384)
 
 
 def test_a_window_of_a_clip_holds_its_segments_alone(latents):
@@ -101,7 +115,9 @@ def read(
 ) -> list[Packed]:
     """Twelve steps, as one rank gets them."""
     count = 12 * config.packs // world
-    return list(itertools.islice(loader(index, windows(index, config)[0], config, start, rank, world), count))
+    return list(
+        itertools.islice(loader(Packs(index, Texts(), config), windows(index, config)[0], start, rank, world), count)
+    )
 
 
 @pytest.mark.parametrize(("ranks", "workers"), [(1, 2), (2, 0), (2, 2)])
@@ -116,6 +132,7 @@ def test_clips_packs_times_and_noise_are_the_same_for_any_ranks_and_workers_from
             for one, other in zip(own, wanted, strict=False):
                 assert one.tickets == other.tickets and one.lengths == other.lengths
                 assert all(torch.equal(getattr(one, name), getattr(other, name)) for name in TENSORS)
+                assert torch.equal(one.condition.words, other.condition.words)
 
 
 def test_what_a_clip_is_given_does_not_depend_on_its_pack(latents):
@@ -137,13 +154,11 @@ def test_the_index_knows_what_lies_in_the_shards(latents):
     assert len(index) == len(clips) == 7 and index.fingerprint == FINGERPRINT and index.channels == 16
     for row in range(7):
         own, clip = index.read(row), parse(clips[index.key(row)])
-        assert {name: own[name] for name in ("npy", "json", "txt")} == {
-            name: clips[own["__key__"]][name] for name in ("npy", "json", "txt")
-        }
+        assert all(own[name] == clips[own["__key__"]][name] for name in ("npy", "json"))
         segments = slice(*index.first[row : row + 2])
         assert tuple(index.counts[segments]) == clip.counts and tuple(index.rates[segments]) == clip.rates
         assert index.seconds[segments].sum() == pytest.approx(clip.facts["frames"] / 24)
-        assert index.captions[int(index.caption[row])].as_py() == clip.caption
+        assert index.captions[int(index.caption[row])].as_py() == clips[index.key(row)]["txt"].decode()
 
 
 def test_latents_of_two_tokenizers_are_not_mixed(make_latents, latent_sample):
