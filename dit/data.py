@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -30,6 +31,8 @@ from rushes.dit.plan import Asked, Windows, asked
 from rushes.dit.text import Embedded
 from rushes.pipelines.store import storage
 
+HEAD_BYTES = 1024
+"""Of a .npy file, in which its header ends."""
 REQUESTS = 8
 """Clips that are asked of an object store at the same time."""
 
@@ -45,6 +48,7 @@ class LatentClip:
     """Frames per latent of each segment."""
     counts: tuple[int, ...]
     """Latents of each segment."""
+    caption: str
     facts: Mapping[str, Any]
     """The whole JSON: whatever was measured of the clip."""
 
@@ -64,11 +68,12 @@ class LatentClip:
             counts=self.counts[first:last],
         )
 
-    def cropped(self, max_cells: int, dice: np.random.Generator) -> LatentClip:
+    def cropped(self, max_cells: int, ticket: Ticket) -> LatentClip:
         """Return a random window of at most `max_cells` cells a side; 0 keeps the whole."""
         h, w = self.latents.shape[-2:]
         if not max_cells or max(h, w) <= max_cells:
             return self
+        dice = ticket.generator("crop")
         top, left = (int(dice.integers(max(side - max_cells, 0) + 1)) for side in (h, w))
         return replace(self, latents=self.latents[..., top : top + max_cells, left : left + max_cells])
 
@@ -80,13 +85,12 @@ def parse(sample: Mapping[str, Any], fingerprint: str | None = None) -> LatentCl
     """
     key = sample["__key__"]
     try:
-        latents = np.load(io.BytesIO(sample["npy"]), allow_pickle=False)
-        facts = json.loads(sample["json"])
+        latents, facts = _array(sample["npy"]), json.loads(bytes(sample["json"]))
         rates, times = tuple(int(r) for r in facts["rates"]), np.asarray(facts["times_s"], dtype=np.float64)
         counts = _counts([int(length) for length in facts["lengths"]], rates)
     except (KeyError, TypeError, ValueError) as error:
         raise LatentError(f"{key} is no latent sample ({error!r}); run `rushes latents` again") from error
-    if latents.ndim != 4 or not len(latents) == len(times) == sum(counts) or not np.isfinite(latents).all():
+    if latents.ndim != 4 or not len(latents) == len(times) == sum(counts) or not _finite(latents):
         raise LatentError(
             f"{key}: {latents.shape} latents, {len(times)} times and {sum(counts)} latents by its rates; "
             f"they must agree and be finite; run `rushes latents` again"
@@ -99,12 +103,33 @@ def parse(sample: Mapping[str, Any], fingerprint: str | None = None) -> LatentCl
         )
     return LatentClip(
         key=key,
-        latents=torch.from_numpy(latents.astype(np.float32)),
+        latents=torch.from_numpy(latents),
         times_s=torch.from_numpy(times.astype(np.float32)),
         rates=rates,
         counts=counts,
+        caption=str(facts.get("caption", "")).strip(),
         facts=facts,
     )
+
+
+def _array(data: bytes | memoryview) -> npt.NDArray[np.float16]:
+    """Return the array of a .npy file, a view of its bytes if these may be written; `np.load` reads it in pieces."""
+    head = io.BytesIO(data[:HEAD_BYTES])
+    if np.lib.format.read_magic(head) != (1, 0):
+        raise ValueError("no .npy file of version 1.0")
+    shape, by_columns, dtype = np.lib.format.read_array_header_1_0(head)
+    if dtype != np.float16 or by_columns:
+        raise ValueError(f"an array of {dtype}, not float16")
+    own = data if isinstance(data, memoryview) and not data.readonly else memoryview(bytearray(data))
+    return np.frombuffer(own, np.float16, math.prod(shape), head.tell()).reshape(shape)
+
+
+def _finite(latents: npt.NDArray[np.float16]) -> bool:
+    """Whether all numbers are finite, by their bits: `np.isfinite` takes six times as long, longer than reading them.
+
+    Bits of an exponent of all ones are the highest, of positive numbers as signed integers, of negative as unsigned.
+    """
+    return not latents.size or (latents.view(np.int16).max() < 0x7C00 and latents.view(np.uint16).max() < 0xFC00)
 
 
 def require_same(model: str, trained: tuple[str, str], given: tuple[str, str], where: str) -> None:
@@ -131,79 +156,91 @@ def _counts(lengths: Sequence[int], rates: Sequence[int]) -> tuple[int, ...]:
 
 @dataclass(kw_only=True)
 class Packed:
-    """A batch: the tokens of several clips, one clip behind the other."""
+    """The tokens of several clips, one clip behind the other."""
 
-    tokens: Float[Tensor, "n token"]
-    positions: Float[Tensor, "n 3"]
+    values: Float[Tensor, " values"]
+    """The latents of all clips, as they were stored: half the bytes, and cut into tokens where the network is."""
+    shapes: list[tuple[int, ...]]
+    """[latents, channels, h, w] of each clip."""
+    patch: int
+    """Side of a token in latent cells."""
+    times_s: Float[Tensor, " latents"]
+    """The time of each latent of all clips."""
     rates: Float[Tensor, " n"]
     """Frames per latent, for each token."""
     orders: Float[Tensor, " n"]
     """Place of its latent in its segment, for each token."""
     lengths: list[int]
+    captions: list[str]
+    facts: Float[Tensor, "clips facts"]
+    """NaN where unknown."""
+
+    @property
+    def tokens(self) -> Float[Tensor, "n token"]:
+        """The tokens, made anew each time."""
+        clips = self.values.split([math.prod(shape) for shape in self.shapes])
+        return torch.cat(
+            [patchify(one.view(shape).float(), self.patch) for one, shape in zip(clips, self.shapes, strict=True)]
+        )
+
+    @property
+    def positions(self) -> Float[Tensor, "n 3"]:
+        """(Seconds, y, x) of each token, made anew each time."""
+        times_s = self.times_s.split([shape[0] for shape in self.shapes])
+        where = zip(times_s, self.shapes, strict=True)
+        return torch.cat([grid(one, self.patch, *shape[-2:]) for one, shape in where])
+
+    def to(self, device: torch.device) -> Packed:
+        """Return the clips on a device."""
+        names = ("values", "times_s", "rates", "orders", "facts")
+        return replace(self, **{name: getattr(self, name).to(device) for name in names})
+
+
+@dataclass(kw_only=True)
+class Batch:
+    """A pack in training: the clips, what is known of them, and what is drawn for them."""
+
+    packed: Packed
     condition: Condition
     """Captions and facts."""
     tickets: list[Ticket]
     """What the random numbers of each clip are keyed by."""
-    noise: Float[Tensor, "n token"]
-    """The end of each token's path."""
     normals: Float[Tensor, " clips"]
     """From which the time of each clip is made."""
     uniforms: Float[Tensor, "clips draws"]
     """By which the condition of each clip is thinned."""
     duration_s: float
     """Length of all clips together."""
-    weight: int = 1
+    weight: int
     """0 where the batch is there for company only; see `plan.Asked`."""
-    position: tuple[int, int] | None = None
+    position: tuple[int, int] | None
     """Round and step where training goes on behind this batch; None within a step."""
 
-    def to(self, device: torch.device) -> Packed:
+    def to(self, device: torch.device) -> Batch:
         """Return the batch on a device."""
-        names = ("tokens", "positions", "rates", "orders", "condition", "noise", "normals", "uniforms")
+        names = ("packed", "condition", "normals", "uniforms")
         return replace(self, **{name: getattr(self, name).to(device) for name in names})
 
 
-def pack(
-    clips: Sequence[LatentClip],
-    tickets: Sequence[Ticket],
-    texts: Sequence[tuple[Tensor, Tensor]],
-    config: DiTConfig,
-    duration_s: float = 0.0,
-) -> Packed:
-    """Return clips of any lengths and sizes as one row of tokens, with what is drawn for them.
-
-    Args:
-        clips: the clips.
-        tickets: what is drawn for each is keyed by.
-        texts: words [m, text] and pooled embedding [text] of the caption of each.
-        config: the network.
-        duration_s: length of all together.
-    """
+def pack(clips: Sequence[LatentClip], config: DiTConfig) -> Packed:
+    """Return clips of any lengths and sizes as one row of tokens."""
     p = config.patch
-    tokens = [patchify(clip.latents, p) for clip in clips]
-    lengths = [len(one) for one in tokens]
+    lengths = [clip.tokens(p) for clip in clips]
     told = [
         one.repeat_interleave(length // len(one), dim=0)
         for length, one in zip(lengths, (latents_told(clip.rates, clip.counts) for clip in clips), strict=True)
     ]
     rates, orders = torch.cat(told).unbind(dim=1)
     return Packed(
-        tokens=torch.cat(tokens),
-        positions=torch.cat([grid(clip.times_s, p, *clip.latents.shape[-2:]) for clip in clips]),
+        values=torch.cat([clip.latents.reshape(-1) for clip in clips]),
+        shapes=[tuple(clip.latents.shape) for clip in clips],
+        patch=p,
+        times_s=torch.cat([clip.times_s for clip in clips]),
         rates=rates,
         orders=orders,
         lengths=lengths,
-        condition=Condition(
-            words=torch.cat([words for words, _ in texts]),
-            word_lengths=tuple(len(words) for words, _ in texts),
-            pooled=torch.stack([pooled for _, pooled in texts]),
-            facts=facts_of([clip.facts for clip in clips], config.facts),
-        ),
-        tickets=list(tickets),
-        noise=draws.noise(tickets, lengths, config.token_width),
-        normals=draws.normals(tickets),
-        uniforms=draws.uniforms(tickets, 3 + len(config.facts)),
-        duration_s=duration_s,
+        captions=[clip.caption for clip in clips],
+        facts=facts_of([clip.facts for clip in clips], config.facts),
     )
 
 
@@ -222,33 +259,51 @@ def facts_of(clips: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Float[
     return torch.tensor([[number(clip.get(name)) for name in names] for clip in clips]).reshape(len(clips), len(names))
 
 
-class Packs(Dataset[Packed]):
+class Packs(Dataset[Batch]):
     """Reads the packs of a plan, each by the byte offsets of its clips."""
 
     def __init__(self, index: Index, texts: Embedded, config: TrainConfig):
         self.index, self.texts, self.config = index, texts, config
 
-    def __getitem__(self, wanted: Asked) -> Packed:
+    def __getitem__(self, wanted: Asked) -> Batch:
         """Return a pack; all that is random in it follows from seed, clips, epochs and windows.
 
         Raises LatentError where a clip is not what the index says of it.
         """
         config = self.config
+        columns = (column.tolist() for column in (wanted.clips, wanted.epochs, wanted.numbers))
         tickets = [
             Ticket(seed=config.seed, clip=self.index.key(row), epoch=epoch, window=number)
-            for row, epoch, number in zip(
-                *(x.tolist() for x in (wanted.clips, wanted.epochs, wanted.numbers)), strict=True
-            )
+            for row, epoch, number in zip(*columns, strict=True)
         ]
-        clips = [
-            clip.window(first, last).cropped(config.max_cells, ticket.generator("crop"))
-            for clip, (first, last), ticket in zip(self._clips(wanted), wanted.segments.tolist(), tickets, strict=True)
-        ]
-        texts = [self.texts[number] for number in self.index.caption[wanted.clips].tolist()]
-        packed = pack(clips, tickets, texts, config.model, wanted.seconds)
-        return replace(packed, weight=wanted.weight, position=wanted.position)
+        packed = pack(
+            [
+                clip.window(first, last).cropped(config.max_cells, ticket)
+                for clip, (first, last), ticket in zip(
+                    self._read(wanted), wanted.segments.tolist(), tickets, strict=True
+                )
+            ],
+            config.model,
+        )
+        normals, uniforms = draws.drawn(tickets, 3 + len(config.model.facts))
+        return Batch(
+            packed=packed,
+            condition=self._known(wanted, packed.facts),
+            tickets=tickets,
+            normals=normals,
+            uniforms=uniforms,
+            duration_s=wanted.duration_s,
+            weight=wanted.weight,
+            position=wanted.position,
+        )
 
-    def _clips(self, wanted: Asked) -> Iterator[LatentClip]:
+    def _known(self, wanted: Asked, facts: Float[Tensor, "clips facts"]) -> Condition:
+        texts = [self.texts[number] for number in self.index.caption[wanted.clips].tolist()]
+        words, pooled = zip(*texts, strict=True)
+        lengths = tuple(map(len, words))
+        return Condition(words=torch.cat(words), word_lengths=lengths, pooled=torch.stack(pooled), facts=facts)
+
+    def _read(self, wanted: Asked) -> Iterator[LatentClip]:
         rows = wanted.clips.tolist()
         if storage.is_local(self.index.root):
             yield from map(self._clip, rows)
@@ -277,7 +332,7 @@ class Order(Sampler[Asked]):
 
 def loader(
     packs: Packs, found: Windows, start: tuple[int, int] = (0, 0), rank: int = 0, world: int = 1
-) -> DataLoader[Packed]:
+) -> DataLoader[Batch]:
     """Return the packs of one rank without end, from a round and a step in it. Workers change nothing but the pace."""
     order = Order(found, packs.config, start, rank, world)
     return DataLoader(packs, batch_size=None, sampler=order, num_workers=packs.config.workers)

@@ -50,12 +50,10 @@ def noise(tickets: Sequence[Ticket], lengths: Sequence[int], width: int) -> Floa
     return torch.from_numpy(found)
 
 
-def normals(tickets: Sequence[Ticket]) -> Float[Tensor, " clips"]:
-    """Return a normal number for each window, from which its time on the path is made."""
-    return torch.tensor([float(ticket.generator("time").standard_normal()) for ticket in tickets])
-
-
-def uniforms(tickets: Sequence[Ticket], count: int) -> Float[Tensor, "clips count"]:
-    """Return numbers in [0, 1) for each window, by which its condition is thinned."""
-    found = [ticket.generator("condition").random(count, dtype=np.float32) for ticket in tickets]
-    return torch.from_numpy(np.stack(found))
+def drawn(tickets: Sequence[Ticket], count: int) -> tuple[Float[Tensor, " clips"], Float[Tensor, "clips count"]]:
+    """Return a normal number for each window, from which its time is made, and some in [0, 1), by which its condition
+    is thinned.
+    """
+    dice = [ticket.generator("time and condition") for ticket in tickets]
+    normals = [one.standard_normal(dtype=np.float32) for one in dice]
+    return torch.tensor(normals), torch.from_numpy(np.stack([one.random(count, dtype=np.float32) for one in dice]))

@@ -91,14 +91,15 @@ class Index:
         """
         uri, places = f"{self.root}/{self.paths[self.shard[row]]}", self.places[row]
         begin, end = int(places[:, 0].min()), int(places.sum(axis=1).max())
+        view = memoryview(np.empty(end - begin, np.uint8))  # a clip may have megabytes, so members are views of them
         try:
-            data = storage.read_range(uri, begin, end - begin)
+            size_bytes = storage.read_into(uri, begin, view)
         except FileNotFoundError as error:
             raise LatentError(f"{uri} is missing; {_AGAIN}") from error
-        if len(data) != end - begin:
+        if size_bytes != len(view):
             raise LatentError(f"{uri} ends before {self.key(row)} does: it was changed; {_AGAIN}")
         members = zip(MEMBERS, places.tolist(), strict=True)
-        return {"__key__": self.key(row), **{name: data[at - begin : at - begin + n] for name, (at, n) in members}}
+        return {"__key__": self.key(row), **{name: view[at - begin : at - begin + n] for name, (at, n) in members}}
 
 
 def read_index(root: str) -> Index:

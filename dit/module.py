@@ -12,9 +12,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from rushes.dit import flow
+from rushes.dit import draws, flow
 from rushes.dit.config import TrainConfig
-from rushes.dit.data import Packed
+from rushes.dit.data import Batch
 from rushes.dit.model import Condition, DiT
 from rushes.dit.statistics import Statistics
 
@@ -44,18 +44,17 @@ class FlowModule(L.LightningModule):
         self.seen: list[Tensor] = []
         """Of each batch since the last line of the metrics: error summed over tokens, tokens, clips, seconds."""
 
-    def training_step(self, batch: Packed, batch_idx: int) -> Tensor:
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the flow loss of a packed batch, as its part of that of a step.
 
         It is the error of all tokens over the number that a pack holds: every token weighs the same wherever it stands,
         so the gradient of a set of clips is the same in whatever packs they come.
         """
         t = flow.logit_normal_times(batch.normals, self.config.shift)
-        known = thinned(batch.condition, self.config.drop_condition, batch.uniforms)
-        error = self._loss(self.net, batch, t, known) * len(batch.tokens) * batch.weight
-        self.seen.append(torch.stack([error.detach(), *error.new_tensor(
-            [len(batch.tokens) * batch.weight, len(batch.lengths) * batch.weight, batch.duration_s * batch.weight]
-        )]))  # fmt: skip
+        known, tokens = thinned(batch.condition, self.config.drop_condition, batch.uniforms), sum(batch.packed.lengths)
+        error = self._loss(self.net, batch, t, known, self.noise(batch)) * tokens * batch.weight
+        counted = [tokens * batch.weight, len(batch.tickets) * batch.weight, batch.duration_s * batch.weight]
+        self.seen.append(torch.stack([error.detach(), *error.new_tensor(counted)]))
         self.position = batch.position or self.position
         return error / self.config.tokens
 
@@ -67,22 +66,28 @@ class FlowModule(L.LightningModule):
         return error / tokens, tokens, clips, seconds
 
     @torch.no_grad()
-    def validate(self, batches: Iterable[Packed]) -> dict[float, float]:
+    def validate(self, batches: Iterable[Batch]) -> dict[float, float]:
         """Return the averaged weights' loss on batches at each of fixed times, with the noise of the batches."""
         errors, tokens = dict.fromkeys(PROBE_TIMES, 0.0), 0
         for batch in (one.to(self.device) for one in batches):
-            tokens += len(batch.tokens)
+            noise, own = self.noise(batch), sum(batch.packed.lengths)
+            tokens += own
             for time in PROBE_TIMES:
-                t = torch.full((len(batch.lengths),), time, device=self.device)
-                errors[time] += float(self._loss(self.ema, batch, t, batch.condition)) * len(batch.tokens)
+                t = torch.full((len(batch.tickets),), time, device=self.device)
+                errors[time] += float(self._loss(self.ema, batch, t, batch.condition, noise)) * own
         return {time: error / tokens for time, error in errors.items()}
 
-    def _loss(self, net: DiT, batch: Packed, t: Tensor, condition: Condition) -> Tensor:
-        data = net.normalise(batch.tokens)
-        each = torch.repeat_interleave(t, torch.tensor(batch.lengths, device=t.device))[:, None]
-        told = (batch.positions, batch.rates, batch.orders, batch.lengths)
-        velocity = net(flow.mix(data, batch.noise, each), *told, t, condition)
-        return flow.loss(velocity, data, batch.noise)
+    def noise(self, batch: Batch) -> Tensor:
+        """Return the ends of the paths of a batch, which are drawn here: half of what a reader would have to send."""
+        width = self.config.model.token_width
+        return draws.noise(batch.tickets, batch.packed.lengths, width).to(self.device)
+
+    def _loss(self, net: DiT, batch: Batch, t: Tensor, condition: Condition, noise: Tensor) -> Tensor:
+        packed, data = batch.packed, net.normalise(batch.packed.tokens)
+        each = torch.repeat_interleave(t, torch.tensor(packed.lengths, device=t.device))[:, None]
+        told = (packed.positions, packed.rates, packed.orders, packed.lengths)
+        velocity = net(flow.mix(data, noise, each), *told, t, condition)
+        return flow.loss(velocity, data, noise)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Step, then fold the new weights into the average: a power function, section 3.1 of arXiv 2312.02696."""

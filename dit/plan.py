@@ -215,7 +215,7 @@ class Asked:
     """First segment of each window, and behind its last, [windows, 2]."""
     epochs: Integers
     """Epochs in which they are seen."""
-    seconds: float
+    duration_s: float
     """Length of all together."""
     weight: int
     """0 for a pack that only keeps a rank company in a step for which there are too few."""
@@ -251,5 +251,5 @@ def _ask(found: Windows, window: Integers, epoch: Integers, weight: int, positio
     return Asked(
         clips=found.clip[window], numbers=found.number[window],
         segments=np.stack([found.first[window], found.last[window]], axis=1), epochs=epoch,
-        seconds=float(found.seconds[window].sum()), weight=weight, position=position,
+        duration_s=float(found.seconds[window].sum()), weight=weight, position=position,
     )  # fmt: skip

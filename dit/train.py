@@ -27,7 +27,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from rushes.dit.config import TrainConfig
-from rushes.dit.data import Packed, Packs, loader, require_same
+from rushes.dit.data import Batch, Packs, loader, require_same
 from rushes.dit.index import Index, read_index
 from rushes.dit.model import save
 from rushes.dit.module import FlowModule
@@ -196,18 +196,18 @@ class Clips(L.LightningDataModule):
         """Return what reads packs."""
         return Packs(self.index, Embedded(self.text, self.config.model), self.config)
 
-    def train_dataloader(self) -> DataLoader[Packed]:
+    def train_dataloader(self) -> DataLoader[Batch]:
         """Return the loader of this process."""
         assert self.trainer is not None
         module: Any = self.trainer.lightning_module
         rank, world = self.trainer.global_rank, self.trainer.world_size
         return loader(self.packs(), self.trained, module.position, rank, world)
 
-    def transfer_batch_to_device(self, batch: Packed, device: torch.device, dataloader_idx: int) -> Packed:
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         """Move a batch; Lightning's own way would look into every field."""
         return batch.to(device)
 
-    def validation(self) -> list[Packed]:
+    def validation(self) -> list[Batch]:
         """Return the packs on which the loss is measured, held out where any clip is: the same at any time."""
         packs = self.packs()
         return [packs[wanted] for wanted in self._fixed]
@@ -219,7 +219,7 @@ class Keeper(L.Callback):
     def __init__(self, folder: Path, config: TrainConfig, about: dict[str, Any], clips: Clips, tell: Tell):
         self.folder, self.config, self.about, self.clips, self.tell = folder, config, about, clips, tell
         self.since, self.logged = 0.0, 0
-        self.fixed: list[Packed] = []
+        self.fixed: list[Batch] = []
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         """Drop the lines of metrics that the checkpoint knows nothing of; they will be written again."""
@@ -231,7 +231,7 @@ class Keeper(L.Callback):
             self.tell(trainer.global_step, self.config.steps, "steps", {})
         self.since, self.logged = time.monotonic(), trainer.global_step
 
-    def on_train_batch_end(self, trainer: L.Trainer, module: Any, outputs: Any, batch: Packed, batch_idx: int) -> None:
+    def on_train_batch_end(self, trainer: L.Trainer, module: Any, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """Write what is due at this step."""
         if batch.position is None:
             return

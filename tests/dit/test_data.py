@@ -10,14 +10,16 @@ import pytest
 import torch
 
 from rushes.dit.config import DiTConfig, TrainConfig
-from rushes.dit.data import LatentClip, LatentError, Packed, Packs, facts_of, loader, pack, parse
-from rushes.dit.draws import Ticket, generator
+from rushes.dit.data import Batch, LatentClip, LatentError, Packs, facts_of, loader, pack, parse
+from rushes.dit.draws import Ticket
 from rushes.dit.index import Index, read_index
+from rushes.dit.model import patchify
 from rushes.dit.plan import windows
 from rushes.dit.text import Embedded
 from rushes.pipelines.store import shards
 
 FINGERPRINT = "abcdef012345"
+TICKET = Ticket(seed=0, clip="k", epoch=0, window=0)
 
 
 def clip(key: str, latents: int, side: int = 2) -> LatentClip:
@@ -27,16 +29,9 @@ def clip(key: str, latents: int, side: int = 2) -> LatentClip:
         times_s=torch.arange(latents) / 6,
         rates=(4,) * latents,
         counts=(1,) * latents,
+        caption="",
         facts={},
     )
-
-
-def ticket(clip: LatentClip, epoch: int = 0) -> Ticket:
-    return Ticket(seed=0, clip=clip.key, epoch=epoch, window=0)
-
-
-def text(words: int) -> tuple[torch.Tensor, torch.Tensor]:
-    return torch.zeros(words, 384), torch.zeros(384)
 
 
 class Texts(Embedded):
@@ -54,13 +49,14 @@ def sample(root: str, number: int = 0) -> dict:
 
 def test_a_packed_batch_keeps_the_times_and_rates_of_each_latent(latents):
     one, two = (parse(sample(latents, i), FINGERPRINT) for i in (0, 1))
-    packed = pack([one, two], [ticket(one), ticket(two)], [text(3), text(0)], DiTConfig())
+    packed = pack([one, two], DiTConfig())
     assert packed.lengths == [one.tokens(2), two.tokens(2)] == [24, 4 * 4]  # (4 + 2) latents of 4 tokens; 4 of 4
     assert packed.rates.tolist()[:24] == [4.0] * 16 + [8.0] * 8
     assert packed.orders.tolist()[:24:4] == [0, 1, 2, 3, 0, 1], "a latent's place is that in its segment"
     assert packed.positions[:24:4, 0].tolist() == pytest.approx([i / 24 for i in (0, 4, 8, 12, 16, 24)])
-    assert packed.condition.facts[0, 0] == 24 and packed.condition.facts[0].isnan().any()
-    assert packed.condition.word_lengths == (3, 0) and packed.condition.pooled.shape == (2, 384)
+    assert packed.facts[0, 0] == 24 and packed.facts[0].isnan().any()
+    wanted = torch.cat([patchify(clip.latents.float(), 2) for clip in (one, two)])
+    assert torch.equal(packed.tokens, wanted)
 
 
 def test_a_window_of_a_clip_holds_its_segments_alone(latents):
@@ -73,9 +69,9 @@ def test_a_window_of_a_clip_holds_its_segments_alone(latents):
 
 def test_a_crop_is_a_window_of_the_latents():
     one = replace(clip("k", 2), latents=torch.arange(2 * 25.0).reshape(2, 1, 5, 5))
-    small = one.cropped(3, generator("crop")).latents
+    small = one.cropped(3, TICKET).latents
     assert small.shape == (2, 1, 3, 3) and small[0, 0, 1, 1] - small[0, 0, 0, 0] == 6
-    assert one.cropped(0, generator("crop")) is one
+    assert one.cropped(0, TICKET) is one
 
 
 @pytest.mark.parametrize(
@@ -107,12 +103,12 @@ def test_what_is_no_number_is_an_unknown_fact():
     assert facts[0, 0] == 1 and int(facts.isnan().sum()) == 5
 
 
-TENSORS = ("tokens", "positions", "rates", "orders", "noise", "normals", "uniforms")
+TENSORS = ("values", "times_s", "rates", "orders")
 
 
 def read(
     index: Index, config: TrainConfig, start: tuple[int, int] = (0, 0), rank: int = 0, world: int = 1
-) -> list[Packed]:
+) -> list[Batch]:
     """Twelve steps, as one rank gets them."""
     count = 12 * config.packs // world
     return list(
@@ -130,9 +126,10 @@ def test_clips_packs_times_and_noise_are_the_same_for_any_ranks_and_workers_from
             own = read(index, replace(config, workers=workers), start, rank, ranks)
             wanted = [one for step in range(done, 12) for one in whole[2 * step : 2 * step + 2][rank::ranks]]
             for one, other in zip(own, wanted, strict=False):
-                assert one.tickets == other.tickets and one.lengths == other.lengths
-                assert all(torch.equal(getattr(one, name), getattr(other, name)) for name in TENSORS)
+                assert one.tickets == other.tickets and one.packed.lengths == other.packed.lengths
+                assert all(torch.equal(getattr(one.packed, name), getattr(other.packed, name)) for name in TENSORS)
                 assert torch.equal(one.condition.words, other.condition.words)
+                assert torch.equal(one.normals, other.normals) and torch.equal(one.uniforms, other.uniforms)
 
 
 def test_what_a_clip_is_given_does_not_depend_on_its_pack(latents):
@@ -140,7 +137,7 @@ def test_what_a_clip_is_given_does_not_depend_on_its_pack(latents):
     found = []
     for tokens in (24, 200):
         batches = read(index, TrainConfig(tokens=tokens, packs=6))
-        parts = [(b.tickets, b.tokens.split(b.lengths), b.noise.split(b.lengths)) for b in batches]
+        parts = [(b.tickets, b.packed.tokens.split(b.packed.lengths), b.normals) for b in batches]
         found.append({ticket: own for part in parts for ticket, *own in zip(*part, strict=True)})
     both = found[0].keys() & found[1].keys()
     assert len(both) > 10

@@ -14,7 +14,7 @@ from rushes.pipelines.store import shards
 
 def test_statistics_are_those_of_the_latents(latents):
     found = statistics(read_index(latents), DiTConfig())
-    cells = torch.cat([parse(s).latents for s in shards.pipeline(latents, members=("npy", "json", "txt"))])
+    cells = torch.cat([parse(s).latents.float() for s in shards.pipeline(latents, members=("npy", "json", "txt"))])
     torch.testing.assert_close(found.mean, cells.mean(dim=(0, 2, 3)))
     torch.testing.assert_close(found.std, cells.std(dim=(0, 2, 3), unbiased=False), atol=1e-3, rtol=1e-3)
     assert found.captioned

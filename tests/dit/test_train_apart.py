@@ -19,7 +19,7 @@ import pytest
 import torch
 
 from rushes.dit.config import TrainConfig
-from rushes.dit.data import Packed
+from rushes.dit.data import Batch
 from rushes.dit.model import load
 from rushes.dit.module import FlowModule
 from rushes.dit.train import train
@@ -32,9 +32,13 @@ def spied(latents: str, out: Path, config: TrainConfig) -> None:
     """Train, and leave what each rank saw in each step in `seen.RANK`."""
     plain = FlowModule.training_step
 
-    def step(module: FlowModule, batch: Packed, index: int) -> torch.Tensor:
-        drawn = [batch.noise.double().sum().item(), batch.normals.tolist(), batch.uniforms.double().sum().item()]
-        row = [module.global_step, [list(vars(one).values()) for one in batch.tickets], batch.lengths, drawn]
+    def step(module: FlowModule, batch: Batch, index: int) -> torch.Tensor:
+        drawn = [
+            module.noise(batch).double().sum().item(),
+            batch.normals.tolist(),
+            batch.uniforms.double().sum().item(),
+        ]
+        row = [module.global_step, [list(vars(one).values()) for one in batch.tickets], batch.packed.lengths, drawn]
         with (out / f"seen.{module.global_rank}").open("a") as file:
             file.write(json.dumps(row) + "\n")
         return plain(module, batch, index)
