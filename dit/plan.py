@@ -83,7 +83,11 @@ def windows(index: Index, config: TrainConfig) -> tuple[Windows, Windows]:
     if not len(rows):
         raise LatentError(f"{index.root} has no clip that fits; raise tokens, or crop with max_cells")
     held = index.held(rows, config.holdout)
-    return _windows(index, rows[~held], tokens, config.tokens), _windows(index, rows[held], tokens, config.tokens)
+    found = _windows(index, rows[~held], tokens, config.tokens), _windows(index, rows[held], tokens, config.tokens)
+    cuts = sum(len(one) for one in found) - len(rows)
+    if cuts:
+        log.info("windows   %d clips of up to %d tokens, cut %d times: all are seen", len(rows), config.tokens, cuts)
+    return found
 
 
 def _windows(index: Index, rows: Integers, tokens: Integers, budget: int) -> Windows:

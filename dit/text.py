@@ -146,7 +146,7 @@ def embed_ahead(
 
     Raises TextModelError where the folder holds those of another encoder: a model knows the words of one alone.
     """
-    about = {"encoder": encoder_print(config), "captions": fingerprint(*(caption.as_py() for caption in captions))}
+    about = {"encoder": encoder_print(config), "captions": _print(captions)}
     record = folder / "about.json"
     if record.exists():
         found = json.loads(record.read_text())
@@ -172,6 +172,11 @@ def embed_ahead(
                 ends.write(np.int64(count).tobytes())
             tell(begin + len(chunk), len(captions), "captions", {})
     storage.write_bytes(str(record), json.dumps(about).encode())
+
+
+def _print(captions: pa.Array) -> str:
+    parts = (captions[begin : begin + CHUNK].to_pylist() for begin in range(0, len(captions), CHUNK))
+    return fingerprint([fingerprint(part) for part in parts])
 
 
 def encoder_print(config: DiTConfig) -> str:

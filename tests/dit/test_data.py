@@ -16,7 +16,7 @@ from rushes.dit.index import Index, read_index
 from rushes.dit.model import patchify
 from rushes.dit.plan import windows
 from rushes.dit.text import Embedded
-from rushes.pipelines.store import shards
+from rushes.pipelines.store import shards, storage
 
 FINGERPRINT = "abcdef012345"
 TICKET = Ticket(seed=0, clip="k", epoch=0, window=0)
@@ -132,6 +132,16 @@ def test_clips_packs_times_and_noise_are_the_same_for_any_ranks_and_workers_from
                 assert torch.equal(one.normals, other.normals) and torch.equal(one.uniforms, other.uniforms)
 
 
+def test_packs_from_an_object_store_are_those_from_disk(latents, s3):
+    for path in Path(latents).rglob("*"):
+        if path.is_file():
+            storage.write_bytes(f"{s3}/latents/{path.relative_to(latents)}", path.read_bytes())
+    config = TrainConfig(tokens=40, packs=2)
+    here, there = read(read_index(latents), config), read(read_index(f"{s3}/latents"), config)
+    for one, other in zip(here, there, strict=True):
+        assert one.tickets == other.tickets and torch.equal(one.packed.values, other.packed.values)
+
+
 def test_what_a_clip_is_given_does_not_depend_on_its_pack(latents):
     index = read_index(latents)
     found = []
@@ -169,11 +179,12 @@ def test_clip_shards_are_not_taken_for_latents(make_latents, latent_sample):
         read_index(make_latents([latent_sample(0)], kind="clips"))
 
 
-def test_latents_of_an_earlier_format_are_refused_by_what_they_do_not_tell(make_latents, latent_sample):
+@pytest.mark.parametrize("missing", ["latent_shape", "caption", "rates"])
+def test_latents_of_an_earlier_format_are_refused_by_what_they_do_not_tell(make_latents, latent_sample, missing):
     old = latent_sample(0)
-    facts = {k: v for k, v in json.loads(dict(old.members)["json"]).items() if k != "latent_shape"}
+    facts = {k: v for k, v in json.loads(dict(old.members)["json"]).items() if k != missing}
     members = [(name, json.dumps(facts).encode() if name == "json" else data) for name, data in old.members]
-    with pytest.raises(LatentError, match="does not tell latent_shape"):
+    with pytest.raises(LatentError, match=f"does not tell {missing}"):
         read_index(make_latents([shards.Sample(old.key, members)]))
 
 

@@ -1,8 +1,8 @@
 """Clip shards through the tokenizer's encoder into latent shards, one for one. No Ray here: a shard is a unit of work.
 
 A latent shard has the name and the keys of its clip shard; a sample is `KEY.npy` (float16 `[n, C, h, w]`), `KEY.json`
-with rate and frames of each segment, the time in seconds of each latent and whose latents they are beside the clip's
-own facts, and `KEY.txt`, the caption.
+with rate and frames of each segment, the time in seconds of each latent, their shape and whose latents they are beside
+the clip's own facts, and `KEY.txt`, the caption.
 """
 
 from __future__ import annotations
