@@ -91,7 +91,7 @@ class Index:
         """
         uri, places = f"{self.root}/{self.paths[self.shard[row]]}", self.places[row]
         begin, end = int(places[:, 0].min()), int(places.sum(axis=1).max())
-        view = memoryview(np.empty(end - begin, np.uint8))  # a clip may have megabytes, so members are views of them
+        view = np.empty(end - begin, np.uint8).data  # a clip may have megabytes, so members are views of them
         try:
             size_bytes = storage.read_into(uri, begin, view)
         except FileNotFoundError as error:
