@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from rushes.tokenizer.config import LoggerName
+
 Size = Literal["nano", "S", "B", "L", "XL"]
 
 # width, blocks, heads. S to XL are the sizes of DiT, table 1 of arXiv 2212.09748.
@@ -76,7 +78,15 @@ class TrainConfig:
     steps: int = 1000
     """Optimizer steps in all; a finished run goes on when this is raised."""
     tokens: int = 4096
-    """Tokens of a batch at most (on each device); clips are packed into it, not padded."""
+    """Tokens of a pack at most; clips are packed into it, not padded, and longer ones cut into windows of segments."""
+    packs: int = 0
+    """Packs of a step, shared out among the devices; each takes its share one after another. 0 is one for each device
+    that the training began on: resumed on fewer or more of them it has the same steps."""
+    pair_cost: float = 0.0
+    """What a pair of tokens of one clip costs, in tokens: the devices get packs of like cost. 0 goes by FLOPs."""
+    holdout: float = 0.05
+    """Share of the clips, chosen by a hash of their keys, that is never trained on: the loss is measured on them at
+    each save. One at least, where there are two clips; 0 trains on all, and measures on clips that are trained on."""
     max_cells: int = 0
     """Larger latents are cropped at random to this many cells a side; 0 trains on them whole."""
     lr: float = 0.0
@@ -96,16 +106,30 @@ class TrainConfig:
     """Relative width of the average over past weights, section 3 of arXiv 2312.02696."""
     seed: int = 0
     """Seed of weights, order, noise and times."""
-    shuffle: int = 1000
-    """Clips in the shuffle buffer."""
     workers: int = 0
-    """Processes that read shards."""
+    """Processes that read shards; 0 reads in the training process."""
+    devices: int = 0
+    """Training processes on this machine, one for each GPU; 0 takes every GPU, or one process where there is none."""
     log_every: int = 10
     """Steps between lines of metrics.jsonl."""
+    logger: LoggerName = "none"
+    """Where the lines of metrics.jsonl go besides, by Lightning's loggers: csv and tensorboard write to OUT/logs, wandb
+    to Weights & Biases; the packages of the last two are installed apart."""
     save_every: int = 200
     """Steps between checkpoints."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to train."""
+
+    def __post_init__(self) -> None:
+        if min(self.tokens, self.steps, self.log_every, self.save_every) < 1 or min(self.packs, self.devices) < 0:
+            raise ValueError(
+                f"tokens={self.tokens}, steps={self.steps}, log_every={self.log_every}, save_every={self.save_every} "
+                f"must be 1 or more, packs={self.packs} and devices={self.devices} 0 or more"
+            )
+        if not 0 <= self.holdout < 1:
+            raise ValueError(f"holdout={self.holdout} is no share of the clips; give 0 or more, and less than 1")
+        if self.pair_cost < 0:
+            raise ValueError(f"pair_cost={self.pair_cost} must not be negative; 0 goes by FLOPs")
 
 
 @dataclass(frozen=True, kw_only=True)

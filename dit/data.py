@@ -1,7 +1,7 @@
 """Latent shards in, packed batches out.
 
-A sample is KEY.npy (float16 [latents, channel, h, w]), KEY.json (rates and frames of segments, times, facts),
-KEY.txt (caption).
+A sample is KEY.npy (float16 [latents, channel, h, w]) and KEY.json (rates and frames of segments, times, facts), beside
+KEY.txt (caption), which the JSON holds, too.
 Shards are untrusted: arrays are read without pickle and everything is checked against everything else.
 """
 
@@ -9,31 +9,32 @@ from __future__ import annotations
 
 import io
 import json
-import logging
 import math
-import random
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.utils.data import IterableDataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 
+from rushes.dit import draws
 from rushes.dit.config import DiTConfig, TrainConfig
-from rushes.dit.model import grid, patchify
-from rushes.pipelines.store import shards
+from rushes.dit.draws import Ticket
+from rushes.dit.index import Index, LatentError
+from rushes.dit.model import Condition, grid, patchify
+from rushes.dit.plan import Asked, Windows, asked
+from rushes.dit.text import Embedded
+from rushes.pipelines.store import storage
 
-MEMBERS = ("npy", "json", "txt")
-log = logging.getLogger(__name__)
-
-OPEN_BATCHES = 8  # batches that are filled at the same time
-
-
-class LatentError(ValueError):
-    """A latent sample is damaged or does not belong here; the message names it and the remedy."""
+HEAD_BYTES = 1024
+"""Of a .npy file, in which its header ends."""
+REQUESTS = 8
+"""Clips that are asked of an object store at the same time."""
 
 
 @dataclass(kw_only=True)
@@ -56,34 +57,24 @@ class LatentClip:
         length, _, h, w = self.latents.shape
         return length * -(-h // patch) * -(-w // patch)
 
-    def leading(self, budget: int, patch: int) -> LatentClip:
-        """Return as many leading segments as fit into `budget` tokens.
-
-        The beginning is kept because the tokenizer is causal: what is generated begins where a decoder begins. Raises
-        LatentError where not even the first segment fits.
-        """
-        each = self.tokens(patch) // len(self.latents)
-        kept = int(np.searchsorted(np.cumsum(self.counts) * each, budget, side="right"))
-        if kept == 0:
-            raise LatentError(
-                f"{self.key}: its first segment takes {self.counts[0] * each} tokens, more than tokens={budget}; "
-                f"raise tokens, crop with max_cells, or encode smaller clips"
-            )
-        length = sum(self.counts[:kept])
+    def window(self, first: int, last: int) -> LatentClip:
+        """Return the segments from `first` up to `last`, which is left out."""
+        begin, end = sum(self.counts[:first]), sum(self.counts[:last])
         return replace(
             self,
-            latents=self.latents[:length],
-            times_s=self.times_s[:length],
-            rates=self.rates[:kept],
-            counts=self.counts[:kept],
+            latents=self.latents[begin:end],
+            times_s=self.times_s[begin:end],
+            rates=self.rates[first:last],
+            counts=self.counts[first:last],
         )
 
-    def cropped(self, max_cells: int, dice: random.Random) -> LatentClip:
+    def cropped(self, max_cells: int, ticket: Ticket) -> LatentClip:
         """Return a random window of at most `max_cells` cells a side; 0 keeps the whole."""
         h, w = self.latents.shape[-2:]
         if not max_cells or max(h, w) <= max_cells:
             return self
-        top, left = dice.randint(0, max(h - max_cells, 0)), dice.randint(0, max(w - max_cells, 0))
+        dice = ticket.generator("crop")
+        top, left = (int(dice.integers(max(side - max_cells, 0) + 1)) for side in (h, w))
         return replace(self, latents=self.latents[..., top : top + max_cells, left : left + max_cells])
 
 
@@ -94,30 +85,51 @@ def parse(sample: Mapping[str, Any], fingerprint: str | None = None) -> LatentCl
     """
     key = sample["__key__"]
     try:
-        latents = np.load(io.BytesIO(sample["npy"]), allow_pickle=False)
-        facts = json.loads(sample["json"])
+        latents, facts = _array(sample["npy"]), json.loads(bytes(sample["json"]))
         rates, times = tuple(int(r) for r in facts["rates"]), np.asarray(facts["times_s"], dtype=np.float64)
         counts = _counts([int(length) for length in facts["lengths"]], rates)
     except (KeyError, TypeError, ValueError) as error:
         raise LatentError(f"{key} is no latent sample ({error!r}); run `rushes latents` again") from error
-    if latents.ndim != 4 or not len(latents) == len(times) == sum(counts) or not np.isfinite(latents).all():
+    if latents.ndim != 4 or not len(latents) == len(times) == sum(counts) or not _finite(latents):
         raise LatentError(
             f"{key}: {latents.shape} latents, {len(times)} times and {sum(counts)} latents by its rates; "
             f"they must agree and be finite; run `rushes latents` again"
         )
+    if facts.get("key", key) != key:
+        raise LatentError(f"{key}: the shard holds {facts['key']} in its place; run `rushes latents` again")
     if fingerprint is not None and facts.get("fingerprint") != fingerprint:
         raise LatentError(
             f"{key} was made by tokenizer {facts.get('fingerprint')}, not {fingerprint}; run `rushes latents` again"
         )
     return LatentClip(
         key=key,
-        latents=torch.from_numpy(latents.astype(np.float32)),
+        latents=torch.from_numpy(latents),
         times_s=torch.from_numpy(times.astype(np.float32)),
         rates=rates,
         counts=counts,
-        caption=sample["txt"].decode("utf-8", errors="replace").strip(),
+        caption=str(facts.get("caption", "")).strip(),
         facts=facts,
     )
+
+
+def _array(data: bytes | memoryview) -> npt.NDArray[np.float16]:
+    """Return the array of a .npy file, a view of its bytes if these may be written; `np.load` reads it in pieces."""
+    head = io.BytesIO(data[:HEAD_BYTES])
+    if np.lib.format.read_magic(head) != (1, 0):
+        raise ValueError("no .npy file of version 1.0")
+    shape, by_columns, dtype = np.lib.format.read_array_header_1_0(head)
+    if dtype != np.float16 or by_columns:
+        raise ValueError(f"an array of {dtype}, not float16")
+    own = data if isinstance(data, memoryview) and not data.readonly else memoryview(bytearray(data))
+    return np.frombuffer(own, np.float16, math.prod(shape), head.tell()).reshape(shape)
+
+
+def _finite(latents: npt.NDArray[np.float16]) -> bool:
+    """Whether all numbers are finite, by their bits: `np.isfinite` takes six times as long, longer than reading them.
+
+    Bits of an exponent of all ones are the highest, of positive numbers as signed integers, of negative as unsigned.
+    """
+    return not latents.size or (latents.view(np.int16).max() < 0x7C00 and latents.view(np.uint16).max() < 0xFC00)
 
 
 def require_same(model: str, trained: tuple[str, str], given: tuple[str, str], where: str) -> None:
@@ -144,10 +156,16 @@ def _counts(lengths: Sequence[int], rates: Sequence[int]) -> tuple[int, ...]:
 
 @dataclass(kw_only=True)
 class Packed:
-    """A batch: the tokens of several clips, one clip behind the other."""
+    """The tokens of several clips, one clip behind the other."""
 
-    tokens: Float[Tensor, "n token"]
-    positions: Float[Tensor, "n 3"]
+    values: Float[Tensor, " values"]
+    """The latents of all clips, as they were stored: half the bytes, and cut into tokens where the network is."""
+    shapes: list[tuple[int, ...]]
+    """[latents, channels, h, w] of each clip."""
+    patch: int
+    """Side of a token in latent cells."""
+    times_s: Float[Tensor, " latents"]
+    """The time of each latent of all clips."""
     rates: Float[Tensor, " n"]
     """Frames per latent, for each token."""
     orders: Float[Tensor, " n"]
@@ -156,34 +174,73 @@ class Packed:
     captions: list[str]
     facts: Float[Tensor, "clips facts"]
     """NaN where unknown."""
-    keys: list[str]
-    position: tuple[int, int] = (0, 0)
-    """Round, and batches of it up to and with this one: where a resumed run goes on."""
+
+    @property
+    def tokens(self) -> Float[Tensor, "n token"]:
+        """The tokens, made anew each time."""
+        clips = self.values.split([math.prod(shape) for shape in self.shapes])
+        return torch.cat(
+            [patchify(one.view(shape).float(), self.patch) for one, shape in zip(clips, self.shapes, strict=True)]
+        )
+
+    @property
+    def positions(self) -> Float[Tensor, "n 3"]:
+        """(Seconds, y, x) of each token, made anew each time."""
+        times_s = self.times_s.split([shape[0] for shape in self.shapes])
+        where = zip(times_s, self.shapes, strict=True)
+        return torch.cat([grid(one, self.patch, *shape[-2:]) for one, shape in where])
 
     def to(self, device: torch.device) -> Packed:
+        """Return the clips on a device."""
+        names = ("values", "times_s", "rates", "orders", "facts")
+        return replace(self, **{name: getattr(self, name).to(device) for name in names})
+
+
+@dataclass(kw_only=True)
+class Batch:
+    """A pack in training: the clips, what is known of them, and what is drawn for them."""
+
+    packed: Packed
+    condition: Condition
+    """Captions and facts."""
+    tickets: list[Ticket]
+    """What the random numbers of each clip are keyed by."""
+    normals: Float[Tensor, " clips"]
+    """From which the time of each clip is made."""
+    uniforms: Float[Tensor, "clips draws"]
+    """By which the condition of each clip is thinned."""
+    duration_s: float
+    """Length of all clips together."""
+    weight: int
+    """0 where the batch is there for company only; see `plan.Asked`."""
+    position: tuple[int, int] | None
+    """Round and step where training goes on behind this batch; None within a step."""
+
+    def to(self, device: torch.device) -> Batch:
         """Return the batch on a device."""
-        moved = {name: getattr(self, name).to(device) for name in ("tokens", "positions", "rates", "orders", "facts")}
-        return replace(self, **moved)
+        names = ("packed", "condition", "normals", "uniforms")
+        return replace(self, **{name: getattr(self, name).to(device) for name in names})
 
 
 def pack(clips: Sequence[LatentClip], config: DiTConfig) -> Packed:
     """Return clips of any lengths and sizes as one row of tokens."""
     p = config.patch
-    tokens = [patchify(clip.latents, p) for clip in clips]
+    lengths = [clip.tokens(p) for clip in clips]
     told = [
-        one.repeat_interleave(len(row) // len(one), dim=0)
-        for row, one in zip(tokens, (latents_told(clip.rates, clip.counts) for clip in clips), strict=True)
+        one.repeat_interleave(length // len(one), dim=0)
+        for length, one in zip(lengths, (latents_told(clip.rates, clip.counts) for clip in clips), strict=True)
     ]
     rates, orders = torch.cat(told).unbind(dim=1)
     return Packed(
-        tokens=torch.cat(tokens),
-        positions=torch.cat([grid(clip.times_s, p, *clip.latents.shape[-2:]) for clip in clips]),
+        values=torch.cat([clip.latents.reshape(-1) for clip in clips]),
+        shapes=[tuple(clip.latents.shape) for clip in clips],
+        patch=p,
+        times_s=torch.cat([clip.times_s for clip in clips]),
         rates=rates,
         orders=orders,
-        lengths=[len(one) for one in tokens],
+        lengths=lengths,
         captions=[clip.caption for clip in clips],
         facts=facts_of([clip.facts for clip in clips], config.facts),
-        keys=[clip.key for clip in clips],
     )
 
 
@@ -202,47 +259,80 @@ def facts_of(clips: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Float[
     return torch.tensor([[number(clip.get(name)) for name in names] for clip in clips]).reshape(len(clips), len(names))
 
 
-def first_fit(clips: Iterable[LatentClip], budget: int, patch: int) -> Iterator[list[LatentClip]]:
-    """Yield batches of at most `budget` tokens; each clip goes to the first open batch that has room for it.
+class Packs(Dataset[Batch]):
+    """Reads the packs of a plan, each by the byte offsets of its clips."""
 
-    When none has, and enough are open, the fullest one is given out. The order of the clips alone decides.
-    """
-    waiting: list[tuple[int, list[LatentClip]]] = []
-    for clip in clips:
-        size = clip.tokens(patch)
-        room = next((i for i, (filled, _) in enumerate(waiting) if filled + size <= budget), None)
-        if room is not None:
-            waiting[room] = (waiting[room][0] + size, [*waiting[room][1], clip])
-            continue
-        if len(waiting) == OPEN_BATCHES:
-            yield waiting.pop(max(range(OPEN_BATCHES), key=lambda i: waiting[i][0]))[1]
-        waiting.append((size, [clip]))
-    yield from (batch for _, batch in waiting)
+    def __init__(self, index: Index, texts: Embedded, config: TrainConfig):
+        self.index, self.texts, self.config = index, texts, config
 
+    def __getitem__(self, wanted: Asked) -> Batch:
+        """Return a pack; all that is random in it follows from seed, clips, epochs and windows.
 
-class Round(IterableDataset):
-    """The batches of one or several epochs, for this rank and worker; equal for equal (seed, epochs).
-
-    A set of few clips is packed several epochs at a time, for the last batches of a round are not full.
-    """
-
-    def __init__(self, root: str, config: TrainConfig, epochs: range, fingerprint: str):
-        self.root, self.config, self.epochs, self.fingerprint = root, config, epochs, fingerprint
-
-    def __iter__(self) -> Iterator[Packed]:
-        model = self.config.model
-        for batch in first_fit(self._clips(), self.config.tokens, model.patch):
-            yield pack(batch, model)
-
-    def _clips(self) -> Iterator[LatentClip]:
+        Raises LatentError where a clip is not what the index says of it.
+        """
         config = self.config
-        for epoch in self.epochs:
-            for sample in shards.pipeline(
-                self.root, members=MEMBERS, shuffle=config.shuffle, seed=config.seed, epoch=epoch
-            ):
-                clip = parse(sample, self.fingerprint)
-                dice = random.Random(f"{config.seed} {epoch} {clip.key}")
-                try:
-                    yield clip.cropped(config.max_cells, dice).leading(config.tokens, config.model.patch)
-                except LatentError as error:
-                    log.warning("left out: %s", error)
+        columns = (column.tolist() for column in (wanted.clips, wanted.epochs, wanted.numbers))
+        tickets = [
+            Ticket(seed=config.seed, clip=self.index.key(row), epoch=epoch, window=number)
+            for row, epoch, number in zip(*columns, strict=True)
+        ]
+        packed = pack(
+            [
+                clip.window(first, last).cropped(config.max_cells, ticket)
+                for clip, (first, last), ticket in zip(
+                    self._read(wanted), wanted.segments.tolist(), tickets, strict=True
+                )
+            ],
+            config.model,
+        )
+        normals, uniforms = draws.drawn(tickets, 3 + len(config.model.facts))
+        return Batch(
+            packed=packed,
+            condition=self._known(wanted, packed.facts),
+            tickets=tickets,
+            normals=normals,
+            uniforms=uniforms,
+            duration_s=wanted.duration_s,
+            weight=wanted.weight,
+            position=wanted.position,
+        )
+
+    def _known(self, wanted: Asked, facts: Float[Tensor, "clips facts"]) -> Condition:
+        texts = [self.texts[number] for number in self.index.caption[wanted.clips].tolist()]
+        words, pooled = zip(*texts, strict=True)
+        lengths = tuple(map(len, words))
+        return Condition(words=torch.cat(words), word_lengths=lengths, pooled=torch.stack(pooled), facts=facts)
+
+    def _read(self, wanted: Asked) -> Iterator[LatentClip]:
+        rows = wanted.clips.tolist()
+        if storage.is_local(self.index.root):
+            yield from map(self._clip, rows)
+        else:
+            with ThreadPoolExecutor(REQUESTS) as pool:
+                yield from pool.map(self._clip, rows)
+
+    def _clip(self, row: int) -> LatentClip:
+        clip = parse(self.index.read(row), self.index.fingerprint)
+        told = slice(*self.index.first[row : row + 2].tolist())
+        if (*clip.latents.shape[-2:], *clip.counts) != (*self.index.cells[row], *self.index.counts[told]):
+            raise LatentError(f"{clip.key} is not what its side-car says; run `rushes latents` again")
+        return clip
+
+
+class Order(Sampler[Asked]):
+    """The packs of one rank without end, from where training stands when it is asked."""
+
+    def __init__(self, found: Windows, config: TrainConfig, start: tuple[int, int], rank: int, world: int):
+        self.found, self.config, self.start, self.rank, self.world = found, config, start, rank, world
+
+    def __iter__(self) -> Iterator[Asked]:
+        """Yield what is to be read."""
+        yield from asked(self.found, self.config, self.start, self.rank, self.world)
+
+
+def loader(
+    packs: Packs, found: Windows, start: tuple[int, int] = (0, 0), rank: int = 0, world: int = 1
+) -> DataLoader[Batch]:
+    """Return the packs of one rank without end, from a round and a step in it. Workers change nothing but the pace."""
+    order = Order(found, packs.config, start, rank, world)
+    return DataLoader(packs, batch_size=None, sampler=order, num_workers=packs.config.workers)

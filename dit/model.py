@@ -189,8 +189,8 @@ def unpatchify(tokens: Float[Tensor, "n token"], p: int, h: int, w: int) -> Floa
 
 def grid(times_s: Float[Tensor, " l"], p: int, h: int, w: int) -> Float[Tensor, "n 3"]:
     """Return (seconds, y, x) of the tokens that `patchify` makes."""
-    y, x = torch.arange(-(-h // p)), torch.arange(-(-w // p))
-    return torch.cartesian_prod(times_s.float(), y.float(), x.float())
+    y, x = (torch.arange(-(-side // p), device=times_s.device).float() for side in (h, w))
+    return torch.cartesian_prod(times_s.float(), y, x)
 
 
 def save(model: DiT, folder: str, extra: dict[str, object]) -> None:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import lightning as L
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
-from rushes.dit import flow
+from rushes.dit import draws, flow
 from rushes.dit.config import TrainConfig
-from rushes.dit.data import Packed
+from rushes.dit.data import Batch
 from rushes.dit.model import Condition, DiT
 from rushes.dit.statistics import Statistics
-from rushes.dit.text import TextEncoder
 
 PROBE_TIMES = (0.125, 0.375, 0.625, 0.875)
 WIDTH_OF_XL = 1152
@@ -24,8 +25,8 @@ WIDTH_OF_XL = 1152
 class FlowModule(L.LightningModule):
     """The network, the average of its past weights, and the optimizer.
 
-    Noise, times and dropped captions are drawn from (seed, step, rank), so a resumed run draws what an uninterrupted
-    one would have drawn.
+    Noise, times and what is hidden come with the batch (`draws`), so no state of a generator is kept: where training
+    stands is a round and a step.
     """
 
     def __init__(self, config: TrainConfig, statistics: Statistics):
@@ -39,44 +40,54 @@ class FlowModule(L.LightningModule):
         self.ema = copy.deepcopy(self.net).requires_grad_(False)
         self.exponent = ema_exponent(config.ema_width)
         self.position = (0, 0)
-        self._text: list[TextEncoder] = []  # in a list, for it is frozen and no part of the checkpoint
+        """Round and step where training goes on."""
+        self.seen: list[Tensor] = []
+        """Of each batch since the last line of the metrics: error summed over tokens, tokens, clips, seconds."""
 
-    def training_step(self, batch: Packed, batch_idx: int) -> Tensor:
-        """Return the flow loss of a packed batch."""
-        generator = self._generator(self.global_step)
-        t = flow.logit_normal_times(len(batch.lengths), generator, self.config.shift)
-        known = thinned(self.condition(batch), self.config.drop_condition, generator)
-        loss = self._loss(self.net, batch, t, generator, known)
-        self.position = batch.position
-        return loss
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return the flow loss of a packed batch, as its part of that of a step.
+
+        It is the error of all tokens over the number that a pack holds: every token weighs the same wherever it stands,
+        so the gradient of a set of clips is the same in whatever packs they come.
+        """
+        t = flow.logit_normal_times(batch.normals, self.config.shift)
+        known, tokens = thinned(batch.condition, self.config.drop_condition, batch.uniforms), sum(batch.packed.lengths)
+        error = self._loss(self.net, batch, t, known, self.noise(batch)) * tokens * batch.weight
+        counted = [tokens * batch.weight, len(batch.tickets) * batch.weight, batch.duration_s * batch.weight]
+        self.seen.append(torch.stack([error.detach(), *error.new_tensor(counted)]))
+        self.position = batch.position or self.position
+        return error / self.config.tokens
+
+    def figures(self) -> tuple[float, float, float, float]:
+        """Return loss of a token, tokens, clips and seconds of all batches since this was asked last, on all ranks."""
+        own = torch.stack(self.seen).double().sum(dim=0)
+        error, tokens, clips, seconds = self.trainer.strategy.reduce(own, reduce_op="sum").tolist()
+        self.seen = []
+        return error / tokens, tokens, clips, seconds
 
     @torch.no_grad()
-    def probe(self, batch: Packed) -> float:
-        """Return the averaged weights' loss on a batch at fixed times and noise: a smooth curve."""
-        condition, losses = self.condition(batch), []
-        for number, time in enumerate(PROBE_TIMES):
-            t = torch.full((len(batch.lengths),), time, device=self.device)
-            losses.append(self._loss(self.ema, batch, t, self._generator(-1 - number), condition))
-        return float(torch.stack(losses).mean())
+    def validate(self, batches: Iterable[Batch]) -> dict[float, float]:
+        """Return the averaged weights' loss on batches at each of fixed times, with the noise of the batches."""
+        errors, tokens = dict.fromkeys(PROBE_TIMES, 0.0), 0
+        for batch in (one.to(self.device) for one in batches):
+            noise, own = self.noise(batch), sum(batch.packed.lengths)
+            tokens += own
+            for time in PROBE_TIMES:
+                t = torch.full((len(batch.tickets),), time, device=self.device)
+                errors[time] += float(self._loss(self.ema, batch, t, batch.condition, noise)) * own
+        return {time: error / tokens for time, error in errors.items()}
 
-    def _loss(self, net: DiT, batch: Packed, t: Tensor, generator: torch.Generator, condition: Condition) -> Tensor:
-        data = net.normalise(batch.tokens)
-        noise = torch.randn(data.shape, generator=generator, device=data.device)
-        each = torch.repeat_interleave(t, torch.tensor(batch.lengths, device=t.device))[:, None]
-        told = (batch.positions, batch.rates, batch.orders, batch.lengths)
+    def noise(self, batch: Batch) -> Tensor:
+        """Return the ends of the paths of a batch, which are drawn here: half of what a reader would have to send."""
+        width = self.config.model.token_width
+        return draws.noise(batch.tickets, batch.packed.lengths, width).to(self.device)
+
+    def _loss(self, net: DiT, batch: Batch, t: Tensor, condition: Condition, noise: Tensor) -> Tensor:
+        packed, data = batch.packed, net.normalise(batch.packed.tokens)
+        each = torch.repeat_interleave(t, torch.tensor(packed.lengths, device=t.device))[:, None]
+        told = (packed.positions, packed.rates, packed.orders, packed.lengths)
         velocity = net(flow.mix(data, noise, each), *told, t, condition)
         return flow.loss(velocity, data, noise)
-
-    def condition(self, batch: Packed) -> Condition:
-        """Return captions and facts of a batch as the network takes them."""
-        if not self._text:
-            self._text.append(TextEncoder(self.config.model, self.device))
-        words, lengths, pooled = self._text[0](batch.captions)
-        return Condition(words=words, word_lengths=lengths, pooled=pooled, facts=batch.facts)
-
-    def _generator(self, step: int) -> torch.Generator:
-        seed = ((self.config.seed * 2**32 + step) * 4096 + self.global_rank) % 2**63
-        return torch.Generator(self.device).manual_seed(seed)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Step, then fold the new weights into the average: a power function, section 3.1 of arXiv 2312.02696."""
@@ -100,35 +111,24 @@ class FlowModule(L.LightningModule):
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / rise))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    def transfer_batch_to_device(self, batch: Packed, device: torch.device, dataloader_idx: int) -> Packed:
-        """Move a batch; Lightning's own way would look into every field."""
-        return batch.to(device)
-
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Record where each rank stands in its data."""
-        places = torch.as_tensor(self.all_gather(torch.tensor(self.position, device=self.device)))
-        checkpoint["positions"] = places.reshape(-1, 2).tolist()
+        """Record where training stands: the same on all ranks."""
+        checkpoint["position"] = list(self.position)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on where this rank stood. Raises ValueError where the number of ranks has changed."""
-        places = checkpoint["positions"]
-        if len(places) != self.trainer.world_size:
-            raise ValueError(
-                f"the checkpoint is of {len(places)} processes, not {self.trainer.world_size}; use as many"
-            )
-        self.position = (places[self.global_rank][0], places[self.global_rank][1])
+        """Go on where training stood, on however many ranks."""
+        self.position = (checkpoint["position"][0], checkpoint["position"][1])
 
 
-def thinned(condition: Condition, share: float, generator: torch.Generator) -> Condition:
+def thinned(condition: Condition, share: float, uniforms: Float[Tensor, "clips draws"]) -> Condition:
     """Return the condition with some of it hidden, since a sampler may be asked with any part of it.
 
     A `share` of clips loses everything, which guidance needs, another its caption; of the rest a share of facts that is
-    drawn for each clip is hidden, so that a prompt alone is as well known as a prompt with every fact.
+    drawn for each clip is hidden, so that a prompt alone is as well known as a prompt with every fact. `uniforms` are
+    three numbers in [0, 1) for each clip, and one for each fact.
     """
-    clips, device = len(condition.facts), generator.device
-    nothing, wordless = torch.rand(2, clips, generator=generator, device=device) < share
-    hidden = torch.rand(condition.facts.shape, generator=generator, device=device)
-    hidden = hidden < torch.rand(clips, 1, generator=generator, device=device)
+    nothing, wordless = uniforms[:, 0] < share, uniforms[:, 1] < share
+    hidden = uniforms[:, 3:] < uniforms[:, 2:3]
     return condition.without_facts(hidden | nothing[:, None]).without_captions((wordless | nothing).tolist())
 
 

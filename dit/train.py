@@ -1,11 +1,14 @@
 """Train a diffusion transformer on latent shards: `rushes dit train LATENTS --out RUN/dit`.
 
     OUT/train.json        the resolved config and the latents' fingerprint
-    OUT/metrics.jsonl     a line for every `log_every` steps
+    OUT/statistics.json   scale, facts and usual sizes of the latents, measured once
+    OUT/text/             the captions, embedded ahead
+    OUT/metrics.jsonl     a line for every `log_every` steps; at each save what held-out clips lose, by noise level
     OUT/checkpoint.ckpt   everything a resume needs
     OUT/model/            the averaged weights: what `rushes dit sample` reads
 
-The same command again resumes at the checkpoint, with the same batches, noise and weights as if it had never stopped.
+The same command again resumes at the checkpoint, with the same batches, noise and weights as if it had never stopped;
+on another number of devices or with other workers likewise, with weights equal up to rounding.
 """
 
 from __future__ import annotations
@@ -14,27 +17,35 @@ import json
 import logging
 import time
 import warnings
-from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import lightning as L
 import torch
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader
 
 from rushes.dit.config import TrainConfig
-from rushes.dit.data import LatentError, Packed, Round, require_same
+from rushes.dit.data import Batch, Packs, loader, require_same
+from rushes.dit.index import Index, read_index
 from rushes.dit.model import save
 from rushes.dit.module import FlowModule
+from rushes.dit.plan import fixed, windows
 from rushes.dit.statistics import Statistics, statistics
+from rushes.dit.text import Embedded, embed_ahead
 from rushes.pipelines import threads
 from rushes.pipelines.store import ledger, shards, storage
+from rushes.tokenizer import loggers
 from rushes.tokenizer.codec import OURS
 from rushes.tokenizer.config import Tell, silent
 
-FIGURES = ("loss", "probe_loss", "lr", "tokens_per_s")
+FIGURES = ("loss", "held_loss", "probe_loss", "lr", "tokens_per_s")
 """What is told of a line of the metrics."""
+FREE = ("steps", "log_every", "save_every", "workers", "devices", "device", "logger")
+"""Settings that do not decide the weights, but for rounding, and so may change at a resume."""
+VALIDATION_PACKS = 4
+"""Packs at most on which the loss is measured at each save."""
 
 
 def train(config: TrainConfig, latents: str, out: str, tell: Tell = silent) -> Path:
@@ -52,39 +63,78 @@ def train(config: TrainConfig, latents: str, out: str, tell: Tell = silent) -> P
     folder = storage.local_path(out)
     if not storage.is_local(out):
         raise ValueError(f"out={out} is not a local folder; train to a local one and copy the model")
-    facts = statistics(latents, config.model, config.seed)
-    config = replace(config, model=replace(config.model, in_channels=len(facts.mean)))
-    _claim(folder, config, facts, latents)
+    loggers.require(config.logger)
+    index = read_index(latents)
+    config = replace(config, model=replace(config.model, in_channels=index.channels), packs=_packs(config, folder))
+    record = _claim(folder, config, index)
+    facts = _measured(folder, config, index)
     threads.warn_of_spinning(torch.get_num_threads())
     L.seed_everything(config.seed, verbose=False)
-    module = FlowModule(config, facts)
-    checkpoint = folder / "checkpoint.ckpt"
-    data = Stream(latents, config, facts, module)
+    module, clips = FlowModule(config, facts), Clips(index, config, folder / "text", tell)
+    done = _steps_done(folder / "checkpoint.ckpt")
+    about = {
+        "tokenizer": index.fingerprint, "tokenizer_name": index.tokenizer,
+        "typical": facts.typical, "captioned": facts.captioned,
+    }  # fmt: skip
     with warnings.catch_warnings():
         _hush()
-        trainer = _trainer(config, [Keeper(folder, config, facts, data, tell)])
-        trainer.fit(
-            module,
-            DataLoader(data, batch_size=None),
-            ckpt_path=checkpoint if checkpoint.exists() else None,
-            weights_only=True,
+        run = ledger.fingerprint(record, str(folder.resolve()))
+        trainer = _trainer(
+            config, Keeper(folder, config, about, clips, tell), loggers.logger(config.logger, folder, run, done, record)
         )
+        resumed = str(folder / "checkpoint.ckpt") if done else None
+        trainer.fit(module, datamodule=clips, ckpt_path=resumed, weights_only=True)
     return folder / "model"
 
 
-def _claim(folder: Path, config: TrainConfig, facts: Statistics, latents: str) -> None:
-    """Write the config to the run's folder, or make sure that it is the one that stands there."""
-    settings = {
-        k: v for k, v in asdict(config).items() if k not in ("steps", "log_every", "save_every", "workers", "device")
-    }
-    content = ledger.fingerprint([shard.sha256 for shard in shards.read_manifest(latents).shards])
-    whose = {"tokenizer": facts.fingerprint, "tokenizer_name": facts.tokenizer}
+def _devices(config: TrainConfig) -> int:
+    """Return how many processes train."""
+    return config.devices or (max(1, torch.cuda.device_count()) if config.device != "cpu" else 1)
+
+
+def _packs(config: TrainConfig, folder: Path) -> int:
+    """Return the packs of a step: asked for, or those that the run began with, or one for each device."""
+    path, devices = folder / "train.json", _devices(config)
+    begun = json.loads(path.read_text())["train"].get("packs", 0) if path.exists() else 0
+    packs = config.packs or begun or devices
+    if packs % devices:
+        raise ValueError(
+            f"a step has packs={packs}, which {devices} devices cannot share out evenly; "
+            f"give devices={max(n for n in range(1, devices + 1) if packs % n == 0)}, or another --out and other packs"
+        )
+    return packs
+
+
+def _measured(folder: Path, config: TrainConfig, index: Index) -> Statistics:
+    """Return the statistics of the latents, which are measured once for a run: a resume reads no clip again."""
+    path = folder / "statistics.json"
+    if not path.exists():
+        found = statistics(index, config.model, config.seed)
+        storage.write_bytes(str(path), (json.dumps(found.to_json()) + "\n").encode())
+    return Statistics.from_json(json.loads(path.read_text()))
+
+
+def _steps_done(path: Path) -> int:
+    """Return the steps that a checkpoint has done, 0 if there is none. Raises ValueError for one that is damaged."""
+    if not path.exists():
+        return 0
+    try:
+        return int(torch.load(path, map_location="cpu", weights_only=True, mmap=True)["global_step"])
+    except (RuntimeError, OSError, EOFError, KeyError, ValueError, UnpicklingError) as error:
+        raise ValueError(f"{path} is damaged or no checkpoint ({error}); remove it to start anew") from error
+
+
+def _claim(folder: Path, config: TrainConfig, index: Index) -> dict[str, Any]:
+    """Write the config to the run's folder, or make sure that it is the one that stands there; return what decides."""
+    settings = {k: v for k, v in asdict(config).items() if k not in FREE}
+    content = ledger.fingerprint([shard.sha256 for shard in shards.read_manifest(index.root).shards])
+    whose = {"tokenizer": index.fingerprint, "tokenizer_name": index.tokenizer}
     record = json.loads(json.dumps({"train": settings, **whose, "latents": content}))
     path = folder / "train.json"
     if path.exists():
         found = json.loads(path.read_text())
         trained = found.get("tokenizer_name", OURS), found["tokenizer"]
-        require_same(str(folder), trained, (facts.tokenizer, facts.fingerprint), f"{latents} are those of")
+        require_same(str(folder), trained, (index.tokenizer, index.fingerprint), f"{index.root} are those of")
         changed = [
             name
             for name in {**record["train"], **found["train"]}
@@ -97,20 +147,22 @@ def _claim(folder: Path, config: TrainConfig, facts: Statistics, latents: str) -
                 f"use those again, another --out, or remove that folder"
             )
     storage.write_bytes(str(path), (json.dumps({**record, "steps": config.steps}, indent=2) + "\n").encode())
+    return dict(record)
 
 
-def _trainer(config: TrainConfig, callbacks: list[Any]) -> L.Trainer:
+def _trainer(config: TrainConfig, keeper: L.Callback, logger: Any) -> L.Trainer:
     gpu = config.device != "cpu" and torch.cuda.is_available()
     if config.device == "cuda" and not gpu:
         raise ValueError("device='cuda', but torch sees no GPU; use device='auto'")
     return L.Trainer(
         max_steps=config.steps,
         accelerator="cuda" if gpu else "cpu",
-        devices="auto" if gpu else 1,
+        devices=_devices(config),
+        accumulate_grad_batches=config.packs // _devices(config),
         precision="bf16-mixed" if gpu and torch.cuda.is_bf16_supported() else "32-true",
         gradient_clip_val=config.clip_norm,
-        callbacks=callbacks,
-        logger=False,
+        callbacks=[keeper],
+        logger=logger or False,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -125,45 +177,49 @@ def _hush() -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
 
 
-class Stream(IterableDataset):
-    """Packed batches without end, round after round, from where the module stands.
+class Clips(L.LightningDataModule):
+    """Packs from where the module stands: asked for after a checkpoint was taken up."""
 
-    A resume reads the batches of its round that were already trained on, and passes over them.
-    """
+    def __init__(self, index: Index, config: TrainConfig, text: Path, tell: Tell):
+        super().__init__()
+        self.index, self.config, self.text, self.tell = index, config, text, tell
+        self.trained, held = windows(index, config)
+        self.held = len(held) > 0
+        self._fixed = fixed(held if self.held else self.trained, config, VALIDATION_PACKS)
 
-    def __init__(self, root: str, config: TrainConfig, facts: Statistics, module: FlowModule):
-        self.root, self.config, self.facts, self.module = root, config, facts, module
+    def prepare_data(self) -> None:
+        """Embed the captions, in one process; the others wait for it."""
+        gpu = self.config.device != "cpu" and torch.cuda.is_available()
+        embed_ahead(self.index.captions, self.config.model, self.text, "cuda" if gpu else "cpu", self.tell)
 
-    def __iter__(self) -> Iterator[Packed]:
-        number, done = self.module.position
-        while True:
-            count = 0
-            for count, batch in enumerate(self.round(number), start=1):
-                if count > done:
-                    yield replace(batch, position=(number, count))
-            if count == 0:
-                raise LatentError(
-                    f"{self.root} has no clip that fits; raise tokens, crop with max_cells, or use fewer processes"
-                )
-            number, done = number + 1, 0
+    def packs(self) -> Packs:
+        """Return what reads packs."""
+        return Packs(self.index, Embedded(self.text, self.config.model), self.config)
 
-    def round(self, number: int) -> Iterator[Packed]:
-        """Yield the batches of one round of epochs."""
-        each = self.facts.epochs_of_round(self.config, self.module.trainer.world_size * max(self.config.workers, 1))
-        epochs = range(number * each, (number + 1) * each)
-        batches = Round(self.root, self.config, epochs, self.facts.fingerprint)
-        yield from DataLoader(batches, batch_size=None, num_workers=self.config.workers)
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Return the loader of this process."""
+        assert self.trainer is not None
+        module: Any = self.trainer.lightning_module
+        rank, world = self.trainer.global_rank, self.trainer.world_size
+        return loader(self.packs(), self.trained, module.position, rank, world)
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        """Move a batch; Lightning's own way would look into every field."""
+        return batch.to(device)
+
+    def validation(self) -> list[Batch]:
+        """Return the packs on which the loss is measured, held out where any clip is: the same at any time."""
+        packs = self.packs()
+        return [packs[wanted] for wanted in self._fixed]
 
 
 class Keeper(L.Callback):
     """Writes metrics, checkpoints and the model."""
 
-    def __init__(self, folder: Path, config: TrainConfig, facts: Statistics, data: Stream, tell: Tell):
-        self.folder, self.config, self.facts, self.data, self.tell = folder, config, facts, data, tell
-        self.losses: list[torch.Tensor] = []
-        self.tokens = self.clips = 0
-        self.since = 0.0
-        self.probe: Packed | None = None
+    def __init__(self, folder: Path, config: TrainConfig, about: dict[str, Any], clips: Clips, tell: Tell):
+        self.folder, self.config, self.about, self.clips, self.tell = folder, config, about, clips, tell
+        self.since, self.logged = 0.0, 0
+        self.fixed: list[Batch] = []
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         """Drop the lines of metrics that the checkpoint knows nothing of; they will be written again."""
@@ -173,54 +229,56 @@ class Keeper(L.Callback):
         if trainer.is_global_zero:
             storage.write_bytes(str(path), "".join(kept).encode())
             self.tell(trainer.global_step, self.config.steps, "steps", {})
-        self.since = time.monotonic()
+        self.since, self.logged = time.monotonic(), trainer.global_step
 
-    def on_train_batch_end(self, trainer: L.Trainer, module: Any, outputs: Any, batch: Packed, batch_idx: int) -> None:
-        """Count, and write what is due at this step."""
+    def on_train_batch_end(self, trainer: L.Trainer, module: Any, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        """Write what is due at this step."""
+        if batch.position is None:
+            return
         step = trainer.global_step
-        self.losses.append(outputs["loss"].detach())
-        self.tokens, self.clips = self.tokens + len(batch.tokens), self.clips + len(batch.lengths)
         last = step == self.config.steps
         saving = last or step % self.config.save_every == 0
         due = saving or step % self.config.log_every == 0
-        figures = self._log(trainer, module, batch, saving) if due else {}
+        figures = self._log(trainer, module, saving) if due else {}
         if trainer.is_global_zero:
             self.tell(step, self.config.steps, "steps", figures)
         if saving:
             self._save(trainer, module)
 
-    def _log(self, trainer: L.Trainer, module: FlowModule, batch: Packed, probing: bool) -> dict[str, float]:
-        """Write a line and return its figures; the averaged weights' loss on a fixed batch where asked."""
-        now = time.monotonic()
+    def _log(self, trainer: L.Trainer, module: FlowModule, validating: bool) -> dict[str, float]:
+        """Write a line and return its figures; the averaged weights' loss on fixed packs where asked."""
+        loss, tokens, clips, seconds = module.figures()
+        now, steps = time.monotonic(), trainer.global_step - self.logged
         line = {
             "step": trainer.global_step,
-            "loss": float(torch.stack(self.losses).mean()),
+            "loss": loss,
             "lr": trainer.optimizers[0].param_groups[0]["lr"],
-            "round": batch.position[0],
-            "tokens": self.tokens / len(self.losses),
-            "clips": self.clips / len(self.losses),
-            "tokens_per_s": self.tokens / max(now - self.since, 1e-9),
+            "round": module.position[0],
+            "tokens": tokens / steps,
+            "clips": clips / steps,
+            "tokens_per_s": tokens / max(now - self.since, 1e-9),
+            "clip_seconds_per_s": seconds / max(now - self.since, 1e-9),
         }
-        if probing:
-            self.probe = self.probe or next(iter(self.data.round(0)))
-            line["probe_loss"] = module.probe(self.probe.to(module.device))
-        if not torch.isfinite(torch.tensor(line["loss"])):
-            raise ValueError(f"the loss is {line['loss']} at step {line['step']}; lower lr or clip_norm and start anew")
+        if not torch.isfinite(torch.tensor(loss)):
+            raise ValueError(f"the loss is {loss} at step {line['step']}; lower lr or clip_norm and start anew")
         if trainer.is_global_zero:
+            line |= self._validated(module) if validating else {}
             with (self.folder / "metrics.jsonl").open("a") as file:
                 file.write(json.dumps(line) + "\n")
-        self.losses, self.tokens, self.clips, self.since = [], 0, 0, time.monotonic()
+            for logger in trainer.loggers:
+                logger.log_metrics({name: value for name, value in line.items() if name != "step"}, trainer.global_step)
+        self.since, self.logged = time.monotonic(), trainer.global_step
         return {name: value for name, value in line.items() if name in FIGURES}
+
+    def _validated(self, module: FlowModule) -> dict[str, float]:
+        """Return the loss on fixed packs, the mean and at each time; of clips that are trained on it is no test."""
+        self.fixed = self.fixed or self.clips.validation()
+        name, found = "held_loss" if self.clips.held else "probe_loss", module.validate(self.fixed)
+        return {name: sum(found.values()) / len(found), **{f"{name}_at_{t:g}": loss for t, loss in found.items()}}
 
     def _save(self, trainer: L.Trainer, module: FlowModule) -> None:
         part = self.folder / ".checkpoint.ckpt.part"
         trainer.save_checkpoint(part)
         if trainer.is_global_zero:
             part.replace(self.folder / "checkpoint.ckpt")
-            about = {
-                "tokenizer": self.facts.fingerprint,
-                "tokenizer_name": self.facts.tokenizer,
-                "typical": self.facts.typical,
-                "captioned": self.facts.captioned,
-            }
-            save(module.ema, str(self.folder / "model"), {**about, "step": trainer.global_step})
+            save(module.ema, str(self.folder / "model"), {**self.about, "step": trainer.global_step})

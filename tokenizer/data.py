@@ -279,10 +279,11 @@ def shaped(config: TrainConfig, stage: Stage) -> TrainConfig:
 
 def is_held(key: str, share: float) -> bool:
     """Whether a clip belongs to the share that is held out, by a hash of its key and so wherever it lies."""
-    return _mark(key) < share * 2**32
+    return mark(key) < share * 2**32
 
 
-def _mark(key: str) -> int:
+def mark(key: str) -> int:
+    """Return the hash of a clip's key, below 2³²: of all clips the share with the lowest marks is held out."""
     return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=4).digest())
 
 
@@ -293,7 +294,7 @@ def held_share(root: str, config: TrainConfig) -> float:
     """
     root = shards.find(root)
     sidecars = (shards.read_sidecar(root, info) for info in shards.read_manifest(root).shards) if config.holdout else ()
-    marks = sorted(_mark(key) for table in sidecars for key in table["key"].to_pylist())
+    marks = sorted(mark(key) for table in sidecars for key in table["key"].to_pylist())
     return max(config.holdout, (marks[0] + 1) / 2**32) if len(marks) > 1 else 0.0
 
 

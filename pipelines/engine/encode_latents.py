@@ -34,7 +34,7 @@ from rushes.tokenizer.shipped import folder_of, frozen_kind
 
 log = logging.getLogger("rushes")
 Row = dict[str, Any]
-FORMAT = 2  # of a sample; shards of an earlier one are made again
+FORMAT = 3  # of a sample; shards of an earlier one are made again
 SHOWN = 20  # failures named in the log; all stand in the table `errors`
 
 

@@ -208,10 +208,20 @@ def read_info(root: str, path: str) -> ShardInfo:
     return ShardInfo(**json.loads(metadata[b"rushes.shard"]))
 
 
-def read_sidecar(root: str, info: ShardInfo) -> pa.Table:
-    """Return the side-car of a shard: a row per sample with `key`, `offset`, `size_bytes`, `<ext>_offset`, facts."""
-    with storage.open_read(f"{root.rstrip('/')}/{info.sidecar}") as file:
-        return pq.read_table(file)
+def read_sidecar(root: str, info: ShardInfo, columns: Sequence[str] | None = None) -> pa.Table:
+    """Return the side-car of a shard: a row per sample with `key`, `offset`, `size_bytes`, `<ext>_offset`, facts.
+
+    Where only some `columns` are asked for, those that it lacks are left out.
+    """
+    with storage.open_read(f"{root.rstrip('/')}/{info.sidecar}") as file, pq.ParquetFile(file) as sidecar:
+        there = sidecar.schema_arrow.names
+        return sidecar.read(columns=there if columns is None else [name for name in columns if name in there])
+
+
+def described(sidecar: pa.Table) -> ShardInfo | None:
+    """Return what `write_shard` returned for the shard of a side-car that was read; None for what is no side-car."""
+    told = (sidecar.schema.metadata or {}).get(b"rushes.shard")
+    return None if told is None else ShardInfo(**json.loads(told))
 
 
 def write_manifest(

@@ -190,6 +190,17 @@ def read_range(uri: str, offset: int, size_bytes: int) -> bytes:
         return objects.get(*filesystem(uri), offset, offset + size_bytes).data if size_bytes else b""
 
 
+def read_into(uri: str, offset: int, buffer: memoryview) -> int:
+    """Fill a buffer with a part of a file or object, in one request; return how many bytes there were."""
+    if is_local(uri):
+        with local_path(uri).open("rb", buffering=0) as file:
+            file.seek(offset)
+            return file.readinto(buffer)
+    data = read_range(uri, offset, len(buffer))
+    buffer[: len(data)] = data
+    return len(data)
+
+
 @contextmanager
 def open_read(uri: str) -> Iterator[BinaryIO]:
     """Open a file or object for reading; seekable. An object is asked for when it is first read or sought from its end.

@@ -44,6 +44,7 @@ def make_sample(
         "rates": list(rates),
         "lengths": lengths,
         "times_s": (starts / 24).tolist(),
+        "latent_shape": [sum(counts), 16, side, side],
         "fingerprint": FINGERPRINT,
         "caption": caption,
         "pan": 0.1 * number,

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+import pyarrow as pa
 import pytest
 import torch
 
 from rushes.dit.config import DiTConfig
-from rushes.dit.text import TextEncoder, TextModelError, model_folder
+from rushes.dit.text import Embedded, TextEncoder, TextModelError, embed_ahead, model_folder
 
 
 @pytest.fixture(scope="module")
@@ -39,3 +40,17 @@ def test_a_missing_text_model_is_named_with_the_remedy(tmp_path):
 def test_a_width_that_does_not_fit_is_refused():
     with pytest.raises(TextModelError, match="set text_width"):
         TextEncoder(DiTConfig(text_width=512))
+
+
+def test_captions_embedded_ahead_are_read_as_they_were_embedded(encoder, tmp_path):
+    captions, config = ["a red ball rolls", "", "night traffic", "waves on a beach"], DiTConfig(text_words=12)
+    told = []
+    embed_ahead(pa.array(captions), config, tmp_path, tell=lambda *words: told.append(words[:3]))
+    ahead = Embedded(tmp_path, config)
+    for number, caption in enumerate(captions):
+        words, _, pooled = encoder([caption])
+        torch.testing.assert_close(ahead[number], (words, pooled[0]), atol=4e-3, rtol=1e-3)
+    embed_ahead(pa.array(captions), config, tmp_path, tell=lambda *words: told.append(words[:3]))
+    assert told == [(4, 4, "captions")], "they were embedded once"
+    with pytest.raises(TextModelError, match="another encoder"):
+        embed_ahead(pa.array(captions), DiTConfig(text_words=9), tmp_path)

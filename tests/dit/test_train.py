@@ -11,12 +11,17 @@ import pytest
 import torch
 
 from rushes.dit.config import TrainConfig
+from rushes.dit.data import Packs
+from rushes.dit.index import read_index
 from rushes.dit.model import Condition, load
 from rushes.dit.module import FlowModule, ema_exponent, thinned
+from rushes.dit.plan import fixed, windows
+from rushes.dit.statistics import statistics
+from rushes.dit.text import Embedded, embed_ahead
 from rushes.dit.train import train
 from rushes.pipelines.progress import Reporter
 
-FAST = TrainConfig(steps=6, tokens=40, log_every=1, save_every=3, shuffle=4, warmup=2, device="cpu")
+FAST = TrainConfig(steps=6, tokens=40, log_every=1, save_every=3, warmup=2, device="cpu")
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
@@ -43,13 +48,13 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(latents, tmp_path, monkey
     class Killed(BaseException):
         pass
 
-    def kill_at_5(self, step: int) -> torch.Generator:
-        if step == 5:
+    def kill_at_5(self, *rest) -> torch.Tensor:
+        if self.global_step == 5:
             raise Killed
-        return original(self, step)
+        return original(self, *rest)
 
-    original = FlowModule._generator
-    monkeypatch.setattr(FlowModule, "_generator", kill_at_5)
+    original = FlowModule.training_step
+    monkeypatch.setattr(FlowModule, "training_step", kill_at_5)
     with pytest.raises(Killed):
         train(FAST, latents, str(tmp_path / "killed"))
     monkeypatch.undo()
@@ -63,9 +68,12 @@ def test_a_training_is_never_silent_and_tells_every_step(latents, tmp_path, capl
     caplog.set_level(logging.INFO, "rushes")
     told, original = [], FlowModule.training_step
 
+    def steps() -> list[tuple]:
+        return [words for words in told if words[2] == "steps"]
+
     def slow_third(self, *rest):
         end = time.monotonic() + 10
-        while len(told) == 3 and "2/6 steps" not in caplog.text:
+        while len(steps()) == 3 and "2/6 steps" not in caplog.text:
             assert time.monotonic() < end, "silent"
             time.sleep(0.005)
         return original(self, *rest)
@@ -73,9 +81,9 @@ def test_a_training_is_never_silent_and_tells_every_step(latents, tmp_path, capl
     monkeypatch.setattr(FlowModule, "training_step", slow_third)
     with Reporter(live=False, every_s=0.01).work("dit") as beat:
         train(FAST, latents, str(tmp_path), lambda *words: told.append(words) or beat.tell(*words))
-    assert [words[:3] for words in told] == [(step, 6, "steps") for step in range(7)]
+    assert [words[:3] for words in steps()] == [(step, 6, "steps") for step in range(7)]
     losses = [line["loss"] for line in metrics(tmp_path)]
-    assert [words[3]["loss"] for words in told[1:]] == losses
+    assert [words[3]["loss"] for words in steps()[1:]] == losses
     assert re.fullmatch(rf"dit       6/6 steps, loss {losses[-1]:.4g}, .*", caplog.messages[-1])
 
 
@@ -119,7 +127,7 @@ def test_the_average_has_the_width_asked_for():
 def test_prompts_and_single_facts_are_trained_alone_as_well_as_together():
     facts = torch.ones(2000, 4)
     known = Condition(words=torch.ones(2000, 3), word_lengths=(1,) * 2000, pooled=torch.ones(2000, 3), facts=facts)
-    thin = thinned(known, 0.1, torch.Generator().manual_seed(0))
+    thin = thinned(known, 0.1, torch.rand(2000, 7, generator=torch.Generator().manual_seed(0)))
     worded, facts_left = torch.tensor(thin.word_lengths) > 0, (~thin.facts.isnan()).sum(dim=1)
     assert all((worded & (facts_left == count)).any() for count in range(5))
     assert (~worded & (facts_left == 4)).any()
@@ -130,3 +138,47 @@ def test_a_run_on_other_latents_is_refused(make_latents, latent_sample, tmp_path
     train(replace(FAST, steps=1), make_latents([latent_sample(0)]), str(tmp_path / "run"))
     with pytest.raises(ValueError, match="other latents"):
         train(replace(FAST, steps=1), make_latents([latent_sample(1)], name="other"), str(tmp_path / "run"))
+
+
+def test_loss_and_gradient_of_the_same_clips_are_equal_under_any_packing(latents, tmp_path):
+    index, texts = read_index(latents), tmp_path / "text"
+    config = TrainConfig(holdout=0.0, tokens=24)
+    embed_ahead(index.captions, config.model, texts)
+    facts, found = statistics(index, config.model), []
+    for tokens in (24, 50, 500):
+        own = replace(config, tokens=tokens)
+        packs = [
+            Packs(index, Embedded(texts, own.model), own)[one] for one in fixed(windows(index, own)[0], own, most=100)
+        ]
+        torch.manual_seed(0)
+        module = FlowModule(own, facts)
+        for parameter in module.net.parameters():  # away from where most of them have no gradient
+            parameter.data += 0.02 * torch.randn_like(parameter)
+        losses = [module.training_step(pack, 0) * tokens for pack in packs]
+        sum(losses).backward()
+        found.append((len(packs), sum(losses).item(), [p.grad for p in module.net.parameters()]))
+    assert found[0][0] > found[1][0] > found[2][0] == 1, "packs"
+    for _, loss, gradient in found[1:]:
+        assert loss == pytest.approx(found[0][1], rel=1e-5)
+        for one, other in zip(gradient, found[0][2], strict=True):
+            torch.testing.assert_close(one, other, rtol=0, atol=1e-5 * other.abs().max().item())
+
+
+def test_held_out_clips_are_measured_at_each_noise_level_in_files_and_loggers(latents, tmp_path):
+    train(replace(FAST, logger="csv"), latents, str(tmp_path))
+    held = [line for line in metrics(tmp_path) if "held_loss" in line]
+    assert [line["step"] for line in held] == [3, 6]
+    levels = [held[0][f"held_loss_at_{time}"] for time in (0.125, 0.375, 0.625, 0.875)]
+    assert held[0]["held_loss"] == pytest.approx(sum(levels) / 4)
+    logged = next(tmp_path.glob("logs/*/metrics.csv")).read_text()
+    assert "held_loss_at_0.125" in logged.splitlines()[0] and "clip_seconds_per_s" in logged
+    assert any(line["loss"] > 0 and line["clip_seconds_per_s"] > 0 for line in metrics(tmp_path))
+
+
+def test_packs_that_the_devices_cannot_share_and_a_damaged_checkpoint_are_refused(latents, tmp_path):
+    with pytest.raises(ValueError, match="packs=3, which 2 devices cannot share out evenly; give devices=1"):
+        train(replace(FAST, packs=3, devices=2), latents, str(tmp_path))
+    train(replace(FAST, steps=1), latents, str(tmp_path))
+    (tmp_path / "checkpoint.ckpt").write_bytes(b"no checkpoint")
+    with pytest.raises(ValueError, match=r"checkpoint\.ckpt is damaged.*remove it"):
+        train(FAST, latents, str(tmp_path))

@@ -1,8 +1,8 @@
 """Clip shards through the tokenizer's encoder into latent shards, one for one. No Ray here: a shard is a unit of work.
 
 A latent shard has the name and the keys of its clip shard; a sample is `KEY.npy` (float16 `[n, C, h, w]`), `KEY.json`
-with rate and frames of each segment, the time in seconds of each latent and whose latents they are beside the clip's
-own facts, and `KEY.txt`, the caption.
+with rate and frames of each segment, the time in seconds of each latent, their shape and whose latents they are beside
+the clip's own facts, and `KEY.txt`, the caption.
 """
 
 from __future__ import annotations
@@ -119,6 +119,7 @@ def encode_clip(
         raise ClipError(f"clip {sample['__key__']} has not the {len(given)} segments for which rates were chosen")
     if not found:
         raise ClipError(f"clip {sample['__key__']} has no frames")
+    joined = torch.cat(found).numpy()
     facts = json.loads(sample["json"]) | {
         "key": sample["__key__"],
         "frames": len(times_s),
@@ -128,13 +129,14 @@ def encode_clip(
         "rates": rates,
         "lengths": lengths,
         "times_s": latent_times(times_s, rates, lengths),
+        "latent_shape": list(joined.shape),
         "tokenizer": name_of(tokenizer),
         "latents_mean": tokenizer.latent_mean.tolist(),
         "latents_std": tokenizer.latent_std.tolist(),
         "fingerprint": fingerprint_,
         "caption": sample["txt"].decode(),
     }
-    return pack(sample["__key__"], torch.cat(found).numpy(), facts)
+    return pack(sample["__key__"], joined, facts)
 
 
 def pack(key: str, z: np.ndarray, facts: Mapping[str, Any]) -> shards.Sample:

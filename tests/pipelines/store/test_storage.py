@@ -72,6 +72,8 @@ def test_a_range_is_read_alone(root: str) -> None:
     assert storage.read_range(f"{root}/r", 10, 5) == bytes(range(10, 15))
     assert storage.read_range(f"{root}/r", 10, 0) == b""
     assert storage.read_range(f"{root}/r", 98, 5) == bytes([98, 99])
+    buffer = bytearray(5)
+    assert storage.read_into(f"{root}/r", 98, memoryview(buffer)) == 2 and buffer == bytes([98, 99, 0, 0, 0])
 
 
 def test_a_large_file_is_streamed_and_comes_back_whole(root: str) -> None:
