@@ -21,7 +21,7 @@ from safetensors.torch import save as tensors_to
 from torch import Tensor, nn
 
 from rushes.dit.config import DiTConfig
-from rushes.dit.layers import Block, Place, Rotary, Sinusoids, modulate, spread
+from rushes.dit.layers import Block, Place, Rotary, Sinusoids, modulate
 from rushes.pipelines.store import storage
 
 KIND = "rushes-dit"
@@ -138,8 +138,8 @@ class DiT(nn.Module):
         x = x + self.rate_in(rates.float().log2()) + self.order_in(orders)
         for block in self.blocks:
             x = block(x, state, angles, words, lengths, word_lengths)
-        shift, scale = spread(self.out_modulation(F.silu(state)), lengths).chunk(2, dim=-1)
-        return self.tokens_out(modulate(x, shift, scale))
+        shift, scale = self.out_modulation(F.silu(state)).chunk(2, dim=-1)
+        return self.tokens_out(modulate(x, lengths, shift, scale))
 
     def _known(self, condition: Condition) -> Float[Tensor, "clips d"]:
         known = ~condition.facts.isnan()
