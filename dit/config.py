@@ -40,6 +40,9 @@ class DiTConfig:
     space_wavelengths: tuple[float, float] = (4.0, 256.0)
     """Shortest and longest wavelength of the rotary position in y and x, in tokens."""
 
+    shift_tokens: int = 256
+    """Times of a clip of n times as many tokens move towards noise, by sqrt(n), in training and in sampling; 0: none do."""
+
     @property
     def width(self) -> int:
         """Channels of a token inside the network."""
@@ -91,7 +94,7 @@ class TrainConfig:
     """Share of clips trained without caption and facts, which classifier-free guidance needs, and share of those
     trained without the caption alone; single facts are hidden at random in any case."""
     shift: float = 1.0
-    """Moves the times towards noise for larger latents, eq. 23 of arXiv 2403.03206; 1 leaves them."""
+    """Moves the times of all clips towards noise, eq. 23 of arXiv 2403.03206, beside `model.shift_tokens`; 1 leaves them."""
     ema_width: float = 0.1
     """Relative width of the average over past weights, section 3 of arXiv 2312.02696."""
     seed: int = 0
@@ -133,7 +136,7 @@ class SampleConfig:
     guidance: float = 3.0
     """Scale of classifier-free guidance; 1 is none. Nothing to be guided by means 1."""
     shift: float = 1.0
-    """Moves the sampler's times towards noise; 1 leaves them."""
+    """Moves the sampler's times towards noise, beside what the clip's length does; 1 leaves them."""
     seed: int = 0
     """Seed of the noise: the same seed gives the same clip."""
     device: Literal["auto", "cpu", "cuda"] = "auto"

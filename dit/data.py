@@ -152,6 +152,8 @@ class Packed:
     """Frames per latent, for each token."""
     orders: Float[Tensor, " n"]
     """Place of its latent in its segment, for each token."""
+    seconds: Float[Tensor, " n"]
+    """How long its latent lasts, for each token."""
     lengths: list[int]
     captions: list[str]
     facts: Float[Tensor, "clips facts"]
@@ -162,8 +164,8 @@ class Packed:
 
     def to(self, device: torch.device) -> Packed:
         """Return the batch on a device."""
-        moved = {name: getattr(self, name).to(device) for name in ("tokens", "positions", "rates", "orders", "facts")}
-        return replace(self, **moved)
+        tensors = ("tokens", "positions", "rates", "orders", "seconds", "facts")
+        return replace(self, **{name: getattr(self, name).to(device) for name in tensors})
 
 
 def pack(clips: Sequence[LatentClip], config: DiTConfig) -> Packed:
@@ -171,15 +173,17 @@ def pack(clips: Sequence[LatentClip], config: DiTConfig) -> Packed:
     p = config.patch
     tokens = [patchify(clip.latents, p) for clip in clips]
     told = [
-        one.repeat_interleave(len(row) // len(one), dim=0)
-        for row, one in zip(tokens, (latents_told(clip.rates, clip.counts) for clip in clips), strict=True)
+        torch.cat([latents_told(clip.rates, clip.counts), durations(clip)[:, None]], dim=1)  # l 3
+        .repeat_interleave(len(row) // len(clip.latents), dim=0)
+        for row, clip in zip(tokens, clips, strict=True)
     ]
-    rates, orders = torch.cat(told).unbind(dim=1)
+    rates, orders, seconds = torch.cat(told).unbind(dim=1)
     return Packed(
         tokens=torch.cat(tokens),
         positions=torch.cat([grid(clip.times_s, p, *clip.latents.shape[-2:]) for clip in clips]),
         rates=rates,
         orders=orders,
+        seconds=seconds,
         lengths=[len(one) for one in tokens],
         captions=[clip.caption for clip in clips],
         facts=facts_of([clip.facts for clip in clips], config.facts),
@@ -191,6 +195,14 @@ def latents_told(rates: Sequence[int], counts: Sequence[int]) -> Float[Tensor, "
     """Return the frames that each latent stands for, and its place in its segment, from those of the segments."""
     orders = np.concatenate([np.arange(count) for count in counts])
     return torch.from_numpy(np.stack([np.repeat(rates, counts), orders], axis=1)).float()
+
+
+def durations(clip: LatentClip) -> Float[Tensor, " l"]:
+    """Return how long each latent of a clip lasts, in seconds: up to the next; of the last its frames are counted."""
+    frames = latents_told(clip.rates, clip.counts)[:, 0]
+    gaps = clip.times_s.diff()
+    frame_s = gaps.sum() / frames[:-1].sum() if len(gaps) else 1 / float(clip.facts.get("fps") or 24)
+    return torch.cat([gaps, (frames[-1] * frame_s)[None]])
 
 
 def facts_of(clips: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Float[Tensor, "clips facts"]:

@@ -6,7 +6,7 @@ path's velocity, noise - data, and a sampler follows it from t = 1 back to 0.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import torch
@@ -21,12 +21,23 @@ def mix(data: Float[Tensor, "n d"], noise: Float[Tensor, "n d"], t: Float[Tensor
     return (1 - t) * data + t * noise
 
 
-def shifted(t: Tensor, shift: float) -> Tensor:
+def shifted(t: Tensor, shift: float | Tensor) -> Tensor:
     """Return times moved towards noise, which larger latents need. Eq. 23 of arXiv 2403.03206."""
     return shift * t / (1 + (shift - 1) * t)
 
 
-def logit_normal_times(count: int, generator: torch.Generator, shift: float = 1.0) -> Float[Tensor, " count"]:
+def shifts(lengths: Sequence[int], reference: int) -> Float[Tensor, " clips"]:
+    """Return by how much the times of each clip are shifted, from its tokens: sqrt(m / n) of eq. 23, arXiv 2403.03206.
+
+    Averaging m tokens takes out noise as well as averaging n does at the unshifted time, so a clip is as unclear as one
+    of `reference` tokens is. Shorter ones are not shifted towards data. A reference of 0 shifts none.
+    """
+    return (torch.tensor(lengths) / (reference or torch.inf)).sqrt().clamp(min=1)
+
+
+def logit_normal_times(
+    count: int, generator: torch.Generator, shift: float | Float[Tensor, " count"] = 1.0
+) -> Float[Tensor, " count"]:
     """Return random times in (0, 1), most of them in the middle. Eq. 19 of arXiv 2403.03206 with m = 0, s = 1."""
     normal = torch.randn(count, generator=generator, device=generator.device)
     return shifted(torch.sigmoid(normal), shift)
@@ -36,16 +47,17 @@ def loss(
     velocity: Float[Tensor, "n d"],
     data: Float[Tensor, "n d"],
     noise: Float[Tensor, "n d"],
-    weight: Float[Tensor, " n"] | None = None,
+    seconds: Float[Tensor, " n"] | None = None,
 ) -> Float[Tensor, ""]:
-    """Return the squared error of the velocity, averaged over tokens.
+    """Return the squared error of the velocity, averaged over tokens, or over time where their `seconds` are given.
 
-    Every token weighs the same, so a clip counts by what it shows: the tokenizer spends few tokens on a still one.
+    Over time, a second counts the same at every rate of the tokenizer: at rate 2 it has eight times the tokens of rate
+    16. What is averaged is the integral over seconds (and the picture), with tokens as its steps.
     """
     error = (velocity.float() - (noise - data)).square().mean(dim=-1)
-    if weight is None:
+    if seconds is None:
         return error.mean()
-    return (error * weight).sum() / weight.sum()
+    return (error * seconds).sum() / seconds.sum()
 
 
 def times(steps: int, shift: float = 1.0) -> list[float]:

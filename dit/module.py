@@ -44,7 +44,8 @@ class FlowModule(L.LightningModule):
     def training_step(self, batch: Packed, batch_idx: int) -> Tensor:
         """Return the flow loss of a packed batch."""
         generator = self._generator(self.global_step)
-        t = flow.logit_normal_times(len(batch.lengths), generator, self.config.shift)
+        shift = self.config.shift * flow.shifts(batch.lengths, self.config.model.shift_tokens)
+        t = flow.logit_normal_times(len(batch.lengths), generator, shift.to(self.device))
         known = thinned(self.condition(batch), self.config.drop_condition, generator)
         loss = self._loss(self.net, batch, t, generator, known)
         self.position = batch.position
@@ -65,7 +66,7 @@ class FlowModule(L.LightningModule):
         each = torch.repeat_interleave(t, torch.tensor(batch.lengths, device=t.device))[:, None]
         told = (batch.positions, batch.rates, batch.orders, batch.lengths)
         velocity = net(flow.mix(data, noise, each), *told, t, condition)
-        return flow.loss(velocity, data, noise)
+        return flow.loss(velocity, data, noise, batch.seconds)
 
     def condition(self, batch: Packed) -> Condition:
         """Return captions and facts of a batch as the network takes them."""
