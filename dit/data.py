@@ -173,8 +173,9 @@ def pack(clips: Sequence[LatentClip], config: DiTConfig) -> Packed:
     p = config.patch
     tokens = [patchify(clip.latents, p) for clip in clips]
     told = [
-        torch.cat([latents_told(clip.rates, clip.counts), durations(clip)[:, None]], dim=1)  # l 3
-        .repeat_interleave(len(row) // len(clip.latents), dim=0)
+        torch.cat([latents_told(clip.rates, clip.counts), durations(clip)[:, None]], dim=1).repeat_interleave(  # l 3
+            len(row) // len(clip.latents), dim=0
+        )
         for row, clip in zip(tokens, clips, strict=True)
     ]
     rates, orders, seconds = torch.cat(told).unbind(dim=1)

@@ -26,13 +26,13 @@ def shifted(t: Tensor, shift: float | Tensor) -> Tensor:
     return shift * t / (1 + (shift - 1) * t)
 
 
-def shifts(lengths: Sequence[int], reference: int) -> Float[Tensor, " clips"]:
+def shifts(lengths: Sequence[int], reference: int, least: float = 1.0) -> Float[Tensor, " clips"]:
     """Return by how much the times of each clip are shifted, from its tokens: sqrt(m / n) of eq. 23, arXiv 2403.03206.
 
-    Averaging m tokens takes out noise as well as averaging n does at the unshifted time, so a clip is as unclear as one
-    of `reference` tokens is. Shorter ones are not shifted towards data. A reference of 0 shifts none.
+    The mean of m tokens at the shifted time is as unclear as that of n, the `reference`, at the unshifted one. No clip
+    is shifted by less than `least`; with a reference of 0 all are shifted by that.
     """
-    return (torch.tensor(lengths) / (reference or torch.inf)).sqrt().clamp(min=1)
+    return (torch.tensor(lengths) / (reference or torch.inf)).sqrt().clamp(min=least)
 
 
 def logit_normal_times(
@@ -41,6 +41,17 @@ def logit_normal_times(
     """Return random times in (0, 1), most of them in the middle. Eq. 19 of arXiv 2403.03206 with m = 0, s = 1."""
     normal = torch.randn(count, generator=generator, device=generator.device)
     return shifted(torch.sigmoid(normal), shift)
+
+
+def preconditioning(t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return skip, out and in scale of times: the velocity is skip·x + out·network(in·x). Table 1 of arXiv 2206.00364.
+
+    skip·x is the best velocity where data are Gaussian of unit variance, out the error that it leaves, and in brings x
+    to unit variance. So in noise the network is asked for the data alone, and need not hand the noise through, which
+    drowns what conditions tell, and which no token fits through that has more values than the network is wide.
+    """
+    variance = (1 - t).square() + t.square()
+    return (2 * t - 1) / variance, variance.rsqrt(), variance.rsqrt()
 
 
 def loss(

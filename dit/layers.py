@@ -193,9 +193,7 @@ def modulate(
     return by_clip(lambda one, shift, scale: one * (1 + scale) + shift, normal, lengths, shift, scale)
 
 
-def gated(
-    x: Float[Tensor, "n d"], lengths: Sequence[int], gate: Float[Tensor, "clips d"]
-) -> Float[Tensor, "n d"]:
+def gated(x: Float[Tensor, "n d"], lengths: Sequence[int], gate: Float[Tensor, "clips d"]) -> Float[Tensor, "n d"]:
     """Return x, each channel let through as far as its clip says."""
     return by_clip(lambda one, gate: one * gate, x, lengths, gate)
 

@@ -20,8 +20,9 @@ from safetensors.torch import load as tensors_from
 from safetensors.torch import save as tensors_to
 from torch import Tensor, nn
 
+from rushes.dit import flow
 from rushes.dit.config import DiTConfig
-from rushes.dit.layers import Block, Place, Rotary, Sinusoids, modulate, spread
+from rushes.dit.layers import Block, Place, Rotary, Sinusoids, gated, modulate, spread
 from rushes.pipelines.store import storage
 
 KIND = "rushes-dit"
@@ -135,13 +136,15 @@ class DiT(nn.Module):
         state = self.time_in(t) + self._known(condition)  # clips d
         words, word_lengths = self._words(condition)  # m d
         angles = self.rotary(positions)  # n head/2
-        x = self.tokens_in(tokens) + self.place_in(positions[:, 1:])  # n d
+        skip_scale, out_scale, in_scale = (scale[:, None] for scale in flow.preconditioning(t))  # clips 1
+        x = self.tokens_in(gated(tokens, lengths, in_scale)) + self.place_in(positions[:, 1:])  # n d
         x = x + self.moment_in(moments(positions[:, 0], lengths))
         x = x + self.rate_in(rates.float().log2()) + self.order_in(orders)
         for block in self.blocks:
             x = block(x, state, angles, words, lengths, word_lengths)
         shift, scale = self.out_modulation(F.silu(state)).chunk(2, dim=-1)
-        return self.tokens_out(modulate(x, lengths, shift, scale))
+        found = self.tokens_out(modulate(x, lengths, shift, scale))
+        return gated(tokens, lengths, skip_scale) + gated(found, lengths, out_scale)
 
     def _known(self, condition: Condition) -> Float[Tensor, "clips d"]:
         known = ~condition.facts.isnan()

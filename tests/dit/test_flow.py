@@ -36,6 +36,17 @@ def test_a_gaussian_comes_back_with_its_mean_and_spread_and_heun_needs_fewer_ste
     assert found.mean() == pytest.approx(2.0, abs=0.02) and found.std() == pytest.approx(0.5, abs=0.02)
 
 
+@pytest.mark.parametrize("time", [0.0, 0.3, 0.5, 0.9, 1.0])
+def test_preconditioning_asks_the_network_for_numbers_of_unit_variance(time):
+    torch.manual_seed(0)
+    data, noise, t = torch.randn(50_000, 1), torch.randn(50_000, 1), torch.tensor(time)
+    x = flow.mix(data, noise, t)
+    skip_scale, out_scale, in_scale = flow.preconditioning(t)
+    asked = (noise - data - skip_scale * x) / out_scale
+    assert float((in_scale * x).std()) == pytest.approx(1, abs=0.02) == float(asked.std())
+    assert float((asked * x).mean()) == pytest.approx(0, abs=0.02)
+
+
 def test_times_run_from_noise_to_data():
     assert flow.times(4) == [1.0, 0.75, 0.5, 0.25, 0.0]
     moved = flow.times(4, shift=3.0)
@@ -64,7 +75,7 @@ def test_a_token_of_no_time_does_not_count():
 
 
 def test_another_rate_changes_what_a_clip_counts_by_token_but_not_by_second():
-    """A lively second, then a calm one, and the best predictor of Gaussian latents, E[noise - data | x], in closed form."""
+    """A lively second, then a calm one, and the best predictor of Gaussian latents, E[noise - data | x]."""
     torch.manual_seed(0)
     t, spreads, frames = 0.6, (1.0, 0.2), 16
 
@@ -85,6 +96,7 @@ def test_another_rate_changes_what_a_clip_counts_by_token_but_not_by_second():
 def test_a_longer_clip_has_noisier_times_and_a_shorter_one_those_it_had():
     shift = flow.shifts([64, 256, 25_600], reference=256)
     assert shift.tolist() == [1.0, 1.0, 10.0]
+    assert flow.shifts([64, 25_600], reference=256, least=3.0).tolist() == [3.0, 10.0]
     assert flow.shifts([64, 25_600], reference=0).tolist() == [1.0, 1.0]
     t = flow.logit_normal_times(3, torch.Generator().manual_seed(0), shift)
     plain = flow.logit_normal_times(3, torch.Generator().manual_seed(0))
@@ -92,7 +104,7 @@ def test_a_longer_clip_has_noisier_times_and_a_shorter_one_those_it_had():
 
 
 def test_the_mean_of_a_clip_is_as_unclear_at_its_shifted_time_as_that_of_one_of_the_reference_length():
-    """What eq. 23 is derived from: n tokens of one constant, seen through noise t / (1 - t), leave t / (1 - t) / sqrt(n)."""
+    """What eq. 23 is derived from: the mean of n tokens has a noise of t / (1 - t) / sqrt(n)."""
     lengths, t = [256, 1024, 25_600], torch.tensor(0.4)
     moved = flow.shifted(t, flow.shifts(lengths, reference=256))
     unclear = moved / (1 - moved) / torch.tensor(lengths).sqrt()

@@ -20,7 +20,7 @@ def awake() -> DiT:
     torch.manual_seed(0)
     model = DiT(CONFIG)
     for name, parameter in model.named_parameters():
-        torch.nn.init.normal_(parameter, mean=2.0 if name.endswith(("q_norm.weight", "k_norm.weight")) else 0.0, std=0.05)
+        torch.nn.init.normal_(parameter, mean=2.0 if name.endswith("_norm.weight") else 0.0, std=0.05)
     return model.eval().requires_grad_(False)
 
 
@@ -111,9 +111,12 @@ def test_a_dropped_condition_is_that_of_a_clip_of_which_nothing_is_known(awake):
     assert known.dropped([False]).word_lengths == known.word_lengths
 
 
-def test_a_fresh_network_predicts_zero_velocity():
+@pytest.mark.parametrize("time", [0.0, 0.3, 1.0])
+def test_a_fresh_network_predicts_the_velocity_of_a_unit_gaussian(time):
     (tokens, where, rates, orders), known = clip(2, 4, 4, 4, words=3, seed=6)
-    assert not DiT(CONFIG)(tokens, where, rates, orders, [len(tokens)], torch.tensor([0.5]), known).any()
+    found = DiT(CONFIG)(tokens, where, rates, orders, [len(tokens)], torch.tensor([time]), known)
+    gain = (time - (1 - time)) / ((1 - time) ** 2 + time**2)  # E[noise - data | x] of data ~ N(0, 1)
+    torch.testing.assert_close(found, gain * tokens)
 
 
 @settings(max_examples=20, deadline=None)
