@@ -44,7 +44,7 @@ class FlowModule(L.LightningModule):
     def training_step(self, batch: Packed, batch_idx: int) -> Tensor:
         """Return the flow loss of a packed batch."""
         generator = self._generator(self.global_step)
-        shift = self.config.shift * flow.shifts(batch.lengths, self.config.model.shift_tokens)
+        shift = flow.shifts(batch.lengths, self.config.model.shift_tokens, self.config.shift)
         t = flow.logit_normal_times(len(batch.lengths), generator, shift.to(self.device))
         known = thinned(self.condition(batch), self.config.drop_condition, generator)
         loss = self._loss(self.net, batch, t, generator, known)
@@ -123,14 +123,17 @@ class FlowModule(L.LightningModule):
 def thinned(condition: Condition, share: float, generator: torch.Generator) -> Condition:
     """Return the condition with some of it hidden, since a sampler may be asked with any part of it.
 
-    A `share` of clips loses everything, which guidance needs, another its caption; of the rest a share of facts that is
-    drawn for each clip is hidden, so that a prompt alone is as well known as a prompt with every fact.
+    A `share` of clips loses everything, which guidance needs. A third of the others keeps its caption alone, a third
+    its facts alone: where both tell the same, what never stands alone is never learned. Of every second clip's facts
+    some are hidden, a share that is drawn for each.
     """
     clips, device = len(condition.facts), generator.device
-    nothing, wordless = torch.rand(2, clips, generator=generator, device=device) < share
+    nothing, kept, some, most = torch.rand(4, clips, generator=generator, device=device)
+    alone = (3 * kept).floor()
     hidden = torch.rand(condition.facts.shape, generator=generator, device=device)
-    hidden = hidden < torch.rand(clips, 1, generator=generator, device=device)
-    return condition.without_facts(hidden | nothing[:, None]).without_captions((wordless | nothing).tolist())
+    hidden = hidden < torch.where(some < 0.5, most, 0.0)[:, None]
+    factless, wordless = (nothing < share) | (alone == 0), (nothing < share) | (alone == 1)
+    return condition.without_facts(hidden | factless[:, None]).without_captions(wordless.tolist())
 
 
 def ema_exponent(width: float) -> float:
