@@ -1,4 +1,4 @@
-"""Claims that minutes on a CPU can prove, on shapes whose movement is known: `rushes dit toy conditions --out toy`.
+"""Claims that minutes on a CPU can prove, on shapes whose movement is known: `rushes dit toy --claim conditions`.
 
 A disc of one of four colours moves in one of four directions. A fixed linear code stands in for the tokenizer, the mean
 of a latent's frames, so that no other training stands between a claim and its figure; rates, times, captions and facts
@@ -63,11 +63,11 @@ class Shape:
     """Where it is half-way through the clip, x and y in pixels."""
 
 
-def shape(dice: random.Random, seconds: float) -> Shape:
-    """Return a random disc that crosses the middle of the picture, give or take a pixel, in so many seconds."""
+def shape(dice: random.Random) -> Shape:
+    """Return a random disc that crosses the middle of the picture, give or take a pixel, and stays in it for 2 s."""
     colour, direction = dice.choice(list(COLOURS)), dice.choice(list(DIRECTIONS))
-    speed = dice.uniform(0.5, 0.6) / seconds
-    room = speed * seconds * SIDE / 2 + RADIUS
+    speed = dice.uniform(0.25, 0.3)
+    room = speed * SIDE + RADIUS
     along, across = dice.uniform(room, SIDE - room), SIDE / 2 + dice.uniform(-1, 1)
     return Shape(colour, direction, speed, (along, across) if DIRECTIONS[direction][0] else (across, along))
 
@@ -176,8 +176,8 @@ def draw(net: DiT, like: Packed, known: Condition, guidance: float, seed: int) -
     told = (like.positions.repeat(2, 1), like.rates.repeat(2), like.orders.repeat(2), like.lengths * 2)
 
     def velocity(x: Tensor, t: float) -> Tensor:
-        found = net(x.repeat(2, 1), *told, torch.full((2 * clips,), t), both)
-        return flow.guided(*found.chunk(2), guidance)
+        wanted, free = net(x.repeat(2, 1), *told, torch.full((2 * clips,), t), both).chunk(2)
+        return flow.guided(wanted, free, guidance)
 
     return list(net.denormalise(flow.euler(velocity, noise, 20, SHIFT)).split(like.lengths))
 
@@ -185,13 +185,13 @@ def draw(net: DiT, like: Packed, known: Condition, guidance: float, seed: int) -
 class Shapes:
     """Batches of clips with one pair of rates, captioned and measured."""
 
-    def __init__(self, rates: tuple[int, ...], speeds: tuple[float, ...] = (16.0,)):
-        self.rates, self.fps, self.text = rates, speeds, TextEncoder(NETWORK)
+    def __init__(self, rates: tuple[int, ...], fps: tuple[float, ...] = (16.0,)):
+        self.rates, self.fps, self.text = rates, fps, TextEncoder(NETWORK)
 
     def __call__(self, dice: random.Random, count: int) -> tuple[Packed, Condition]:
         """Return clips and all that is known of them."""
         rates, fps = tuple(dice.choices(self.rates, k=SEGMENTS)), dice.choice(self.fps)
-        return self.known([clip(shape(dice, SEGMENTS * FRAMES / fps), rates, fps) for _ in range(count)])
+        return self.known([clip(shape(dice), rates, fps) for _ in range(count)])
 
     def known(self, clips: list[LatentClip]) -> tuple[Packed, Condition]:
         """Return these clips and all that is known of them."""
@@ -205,7 +205,7 @@ def conditions(config: ToyConfig, tell: Tell) -> tuple[list[Figure], bytes]:
     torch.manual_seed(config.seed)
     batches = Shapes(RATES)
     net = scaled(batches(random.Random("scale"), HELD)[0])
-    fit(net, batches, config.steps or 1500, config.seed, tell)
+    fit(net, batches, config.steps or 1000, config.seed, tell)
     asked = [(colour, direction) for colour in COLOURS for direction in DIRECTIONS] * 6
     like = [clip(Shape(*one, 0.25, (SIDE / 2, SIDE / 2)), ASKED, 16.0) for one in asked]
     (batch, known), wordless = batches.known(like), [True] * len(like)
@@ -251,14 +251,14 @@ def _strips(films: list[Float[Tensor, "t 3 h w"]]) -> bytes:
 
 def positions(config: ToyConfig, tell: Tell) -> tuple[list[Figure], bytes]:
     """Positions in seconds and rates teach more than the indices of latents do, where frame rates and rates vary."""
-    shapes = Shapes((2, 4, 8, 16), (8.0, 16.0, 32.0))
+    shapes = Shapes((4, 8, 16), (16.0, 32.0, 64.0))
     lines: dict[str, list[tuple[float, float]]] = {"seconds and rates": [], "indices": []}
     for seed in range(config.seed, config.seed + 5):
         for name, points in lines.items():
             told = shapes if name != "indices" else _Indexed(shapes)
             torch.manual_seed(seed)
             net = scaled(told(random.Random("scale"), HELD)[0])
-            fit(net, told, config.steps or 200, seed, tell)
+            fit(net, told, config.steps or 150, seed, tell)
             points.append((float(seed), _held(net, told)))
     gains = [one[1] < two[1] for one, two in zip(*lines.values(), strict=True)]
     drawn = [Line(name, points, marks=True) for name, points in lines.items()]

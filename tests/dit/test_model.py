@@ -142,7 +142,9 @@ def test_normalised_tokens_come_back(awake):
     torch.testing.assert_close(unpatchify(model.denormalise(tokens), 2, 4, 4), latents)
 
 
-@pytest.mark.parametrize(("size", "millions"), [("nano", 1.79), ("S", 40), ("B", 160), ("L", 562), ("XL", 826)])
+@pytest.mark.parametrize(
+    ("size", "millions"), [("pico", 0.398), ("nano", 1.79), ("S", 40), ("B", 160), ("L", 562), ("XL", 826)]
+)
 def test_one_dial_sets_the_number_of_parameters(size, millions):
     with torch.device("meta"):
         model = DiT(DiTConfig(size=size))

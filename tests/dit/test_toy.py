@@ -14,14 +14,14 @@ from rushes.dit.config import ToyConfig
 @pytest.mark.parametrize("rates", product(toy.RATES, repeat=2))
 def test_colour_and_direction_are_read_from_latents_of_every_rate(rates):
     dice = random.Random(0)
-    shapes = [toy.shape(dice, 2.0) for _ in range(40)]
+    shapes = [toy.shape(dice) for _ in range(40)]
     films = [toy.decode(toy.clip(one, rates, 16.0).latents, rates) for one in shapes]
     assert [toy.seen(film) for film in films] == [(one.colour, one.direction) for one in shapes]
     assert len({(one.colour, one.direction) for one in shapes}) > 12
 
 
 def test_a_disc_stays_in_the_picture_and_moves_as_its_facts_say():
-    one = toy.shape(random.Random(1), 2.0)
+    one = toy.shape(random.Random(1))
     mass = (toy.film(one, 16.0) - toy.GROUND).abs().sum(dim=1)
     assert mass.sum(dim=(1, 2)) == pytest.approx(float(mass[0].sum()), rel=0.05)
     pan, tilt = (toy.clip(one, (8, 8), 16.0).facts[name] for name in ("pan", "tilt"))
@@ -31,7 +31,7 @@ def test_a_disc_stays_in_the_picture_and_moves_as_its_facts_say():
 
 
 def test_the_code_keeps_the_mean_of_a_latents_frames():
-    film = toy.film(toy.shape(random.Random(2), 2.0), 16.0)
+    film = toy.film(toy.shape(random.Random(2)), 16.0)
     again = toy.decode(toy.encode(film, (2, 16)), (2, 16))
     torch.testing.assert_close(again[:2].mean(dim=0), film[:2].mean(dim=0))
     torch.testing.assert_close(again[20], film[16:].mean(dim=0))
