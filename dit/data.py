@@ -22,12 +22,10 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from rushes.dit import draws
 from rushes.dit.config import DiTConfig, TrainConfig
-from rushes.dit.draws import Ticket
 from rushes.dit.index import Index, LatentError
 from rushes.dit.model import Condition, grid, patchify
-from rushes.dit.plan import Asked, Windows, asked
+from rushes.dit.plan import Asked, Ticket, Windows, asked, drawn
 from rushes.dit.text import Embedded
 from rushes.pipelines.store import storage
 
@@ -170,6 +168,8 @@ class Packed:
     """Frames per latent, for each token."""
     orders: Float[Tensor, " n"]
     """Place of its latent in its segment, for each token."""
+    seconds: Float[Tensor, " n"]
+    """How long its latent lasts, for each token."""
     lengths: list[int]
     captions: list[str]
     facts: Float[Tensor, "clips facts"]
@@ -192,7 +192,7 @@ class Packed:
 
     def to(self, device: torch.device) -> Packed:
         """Return the clips on a device."""
-        names = ("values", "times_s", "rates", "orders", "facts")
+        names = ("values", "times_s", "rates", "orders", "seconds", "facts")
         return replace(self, **{name: getattr(self, name).to(device) for name in names})
 
 
@@ -227,10 +227,12 @@ def pack(clips: Sequence[LatentClip], config: DiTConfig) -> Packed:
     p = config.patch
     lengths = [clip.tokens(p) for clip in clips]
     told = [
-        one.repeat_interleave(length // len(one), dim=0)
-        for length, one in zip(lengths, (latents_told(clip.rates, clip.counts) for clip in clips), strict=True)
+        torch.cat([latents_told(clip.rates, clip.counts), durations(clip)[:, None]], dim=1).repeat_interleave(  # l 3
+            length // len(clip.latents), dim=0
+        )
+        for length, clip in zip(lengths, clips, strict=True)
     ]
-    rates, orders = torch.cat(told).unbind(dim=1)
+    rates, orders, seconds = torch.cat(told).unbind(dim=1)
     return Packed(
         values=torch.cat([clip.latents.reshape(-1) for clip in clips]),
         shapes=[tuple(clip.latents.shape) for clip in clips],
@@ -238,6 +240,7 @@ def pack(clips: Sequence[LatentClip], config: DiTConfig) -> Packed:
         times_s=torch.cat([clip.times_s for clip in clips]),
         rates=rates,
         orders=orders,
+        seconds=seconds,
         lengths=lengths,
         captions=[clip.caption for clip in clips],
         facts=facts_of([clip.facts for clip in clips], config.facts),
@@ -248,6 +251,14 @@ def latents_told(rates: Sequence[int], counts: Sequence[int]) -> Float[Tensor, "
     """Return the frames that each latent stands for, and its place in its segment, from those of the segments."""
     orders = np.concatenate([np.arange(count) for count in counts])
     return torch.from_numpy(np.stack([np.repeat(rates, counts), orders], axis=1)).float()
+
+
+def durations(clip: LatentClip) -> Float[Tensor, " l"]:
+    """Return how long each latent of a clip lasts, in seconds: up to the next; of the last its frames are counted."""
+    frames = latents_told(clip.rates, clip.counts)[:, 0]
+    gaps = clip.times_s.diff()
+    frame_s = gaps.sum() / frames[:-1].sum() if len(gaps) else 1 / float(clip.facts.get("fps") or 24)
+    return torch.cat([gaps, (frames[-1] * frame_s)[None]])
 
 
 def facts_of(clips: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Float[Tensor, "clips facts"]:
@@ -285,7 +296,7 @@ class Packs(Dataset[Batch]):
             ],
             config.model,
         )
-        normals, uniforms = draws.drawn(tickets, 3 + len(config.model.facts))
+        normals, uniforms = drawn(tickets, 4 + len(config.model.facts))
         return Batch(
             packed=packed,
             condition=self._known(wanted, packed.facts),

@@ -6,7 +6,7 @@ path's velocity, noise - data, and a sampler follows it from t = 1 back to 0.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import torch
@@ -21,30 +21,53 @@ def mix(data: Float[Tensor, "n d"], noise: Float[Tensor, "n d"], t: Float[Tensor
     return (1 - t) * data + t * noise
 
 
-def shifted(t: Tensor, shift: float) -> Tensor:
+def shifted(t: Tensor, shift: float | Tensor) -> Tensor:
     """Return times moved towards noise, which larger latents need. Eq. 23 of arXiv 2403.03206."""
     return shift * t / (1 + (shift - 1) * t)
 
 
-def logit_normal_times(normals: Float[Tensor, " count"], shift: float = 1.0) -> Float[Tensor, " count"]:
+def shifts(lengths: Sequence[int], reference: int, least: float = 1.0) -> Float[Tensor, " clips"]:
+    """Return by how much the times of each clip are shifted, from its tokens: sqrt(m / n) of eq. 23, arXiv 2403.03206.
+
+    The mean of m tokens at the shifted time is as unclear as that of n, the `reference`, at the unshifted one. No clip
+    is shifted by less than `least`; with a reference of 0 all are shifted by that.
+    """
+    return (torch.tensor(lengths) / (reference or torch.inf)).sqrt().clamp(min=least)
+
+
+def logit_normal_times(
+    normals: Float[Tensor, " count"], shift: float | Float[Tensor, " count"] = 1.0
+) -> Float[Tensor, " count"]:
     """Return times in (0, 1), most in the middle, made of normal numbers. Eq. 19 of arXiv 2403.03206, m = 0, s = 1."""
     return shifted(torch.sigmoid(normals), shift)
+
+
+def preconditioning(t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return skip, out and in scale of times: the velocity is skip·x + out·network(in·x). Table 1 of arXiv 2206.00364.
+
+    skip·x is the best velocity where data are Gaussian of unit variance, out the error that it leaves, and in brings x
+    to unit variance. So in noise the network is asked for the data alone, and need not hand the noise through, which
+    drowns what conditions tell, and which no token fits through that has more values than the network is wide.
+    """
+    variance = (1 - t).square() + t.square()
+    return (2 * t - 1) / variance, variance.rsqrt(), variance.rsqrt()
 
 
 def loss(
     velocity: Float[Tensor, "n d"],
     data: Float[Tensor, "n d"],
     noise: Float[Tensor, "n d"],
-    weight: Float[Tensor, " n"] | None = None,
+    seconds: Float[Tensor, " n"] | None = None,
 ) -> Float[Tensor, ""]:
-    """Return the squared error of the velocity, averaged over tokens.
+    """Return the squared error of the velocity, averaged over tokens, or over time where their `seconds` are given.
 
-    Every token weighs the same, so a clip counts by what it shows: the tokenizer spends few tokens on a still one.
+    Over time, a second counts the same at every rate of the tokenizer: at rate 2 it has eight times the tokens of rate
+    16. What is averaged is the integral over seconds (and the picture), with tokens as its steps.
     """
     error = (velocity.float() - (noise - data)).square().mean(dim=-1)
-    if weight is None:
+    if seconds is None:
         return error.mean()
-    return (error * weight).sum() / weight.sum()
+    return (error * seconds).sum() / seconds.sum()
 
 
 def times(steps: int, shift: float = 1.0) -> list[float]:

@@ -7,7 +7,7 @@ Clips of different lengths stand one behind the other in a single row of tokens 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -154,9 +154,10 @@ class SwiGLU(nn.Module):
 
 
 class Place(nn.Module):
-    """Embeds where in the picture a token stands.
+    """Embeds where a token stands: in the picture by row and column, in its clip by seconds from start and to end.
 
-    Rotary attention knows differences of positions alone, and in pure noise nothing tells the sky from the ground.
+    Rotary attention knows differences of positions alone, and in pure noise nothing tells the sky from the ground, nor
+    the beginning of a movement from its end.
     """
 
     frequencies: Tensor
@@ -166,15 +167,35 @@ class Place(nn.Module):
         self.register_buffer("frequencies", frequencies(channels, wavelengths), persistent=False)
         self.out = nn.Linear(2 * channels, width)
 
-    def forward(self, yx: Float[Tensor, "n 2"]) -> Float[Tensor, "n d"]:
-        """Return one embedding for each token from its row and column."""
-        angles = (yx[:, :, None].float() * self.frequencies).flatten(1)  # n, channels
+    def forward(self, places: Float[Tensor, "n 2"]) -> Float[Tensor, "n d"]:
+        """Return one embedding for each token from its two numbers."""
+        angles = (places[:, :, None].float() * self.frequencies).flatten(1)  # n, channels
         return self.out(torch.cat([angles.cos(), angles.sin()], dim=-1).to(self.out.weight.dtype))
 
 
-def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    """Return a normalised x, moved and scaled."""
-    return F.layer_norm(x, x.shape[-1:], eps=1e-6) * (1 + scale) + shift
+def by_clip(
+    act: Callable[..., Tensor], x: Float[Tensor, "n d"], lengths: Sequence[int], *rows: Float[Tensor, "clips d"]
+) -> Float[Tensor, "n d"]:
+    """Return `act(tokens, *rows)` of every clip's tokens and its own rows, which are never written out for each token.
+
+    Rows for all tokens would be kept for the backward pass: in a block of AdaLN six times as much as the tokens are.
+    """
+    if len(set(lengths)) == 1:
+        return act(rearrange(x, "(b l) d -> b l d", b=len(lengths)), *(row[:, None] for row in rows)).flatten(0, 1)
+    return torch.cat([act(one, *each) for one, *each in zip(x.split(list(lengths)), *rows, strict=True)])
+
+
+def modulate(
+    x: Float[Tensor, "n d"], lengths: Sequence[int], shift: Float[Tensor, "clips d"], scale: Float[Tensor, "clips d"]
+) -> Float[Tensor, "n d"]:
+    """Return x, each token normalised, then moved and scaled as its clip says."""
+    normal = F.layer_norm(x, x.shape[-1:], eps=1e-6)
+    return by_clip(lambda one, shift, scale: one * (1 + scale) + shift, normal, lengths, shift, scale)
+
+
+def gated(x: Float[Tensor, "n d"], lengths: Sequence[int], gate: Float[Tensor, "clips d"]) -> Float[Tensor, "n d"]:
+    """Return x, each channel let through as far as its clip says."""
+    return by_clip(lambda one, gate: one * gate, x, lengths, gate)
 
 
 class Block(nn.Module):
@@ -200,12 +221,10 @@ class Block(nn.Module):
         word_lengths: Sequence[int],
     ) -> Float[Tensor, "n d"]:
         """Mix tokens in space and time, read the words, transform; `state` is the clip's time and condition."""
-        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = spread(self.modulation(F.silu(state)), lengths).chunk(
-            6, dim=-1
-        )
-        x = x + gate_a * self.attention(modulate(x, shift_a, scale_a), angles, lengths)
+        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = self.modulation(F.silu(state)).chunk(6, dim=-1)
+        x = x + gated(self.attention(modulate(x, lengths, shift_a, scale_a), angles, lengths), lengths, gate_a)
         x = x + self.cross(self.cross_norm(x), words, lengths, word_lengths)
-        return x + gate_m * self.mlp(modulate(x, shift_m, scale_m))
+        return x + gated(self.mlp(modulate(x, lengths, shift_m, scale_m)), lengths, gate_m)
 
 
 class Sinusoids(nn.Module):

@@ -20,8 +20,9 @@ from safetensors.torch import load as tensors_from
 from safetensors.torch import save as tensors_to
 from torch import Tensor, nn
 
+from rushes.dit import flow
 from rushes.dit.config import DiTConfig
-from rushes.dit.layers import Block, Place, Rotary, Sinusoids, modulate, spread
+from rushes.dit.layers import Block, Place, Rotary, Sinusoids, gated, modulate, spread
 from rushes.pipelines.store import storage
 
 KIND = "rushes-dit"
@@ -93,6 +94,7 @@ class DiT(nn.Module):
         self.rate_in = Sinusoids(d, longest=64.0, channels=32)
         self.order_in = Sinusoids(d, longest=64.0, channels=32)
         self.place_in = Place(d, config.space_wavelengths)
+        self.moment_in = Place(d, config.time_wavelengths_s)
         self.time_in = Sinusoids(d, longest=4.0)
         self.pooled_in = nn.Linear(config.text_width, d, bias=False)
         self.facts_in = nn.Sequential(nn.Linear(2 * len(config.facts), d, bias=False), nn.SiLU(), nn.Linear(d, d))
@@ -134,12 +136,15 @@ class DiT(nn.Module):
         state = self.time_in(t) + self._known(condition)  # clips d
         words, word_lengths = self._words(condition)  # m d
         angles = self.rotary(positions)  # n head/2
-        x = self.tokens_in(tokens) + self.place_in(positions[:, 1:])  # n d
+        skip_scale, out_scale, in_scale = (scale[:, None] for scale in flow.preconditioning(t))  # clips 1
+        x = self.tokens_in(gated(tokens, lengths, in_scale)) + self.place_in(positions[:, 1:])  # n d
+        x = x + self.moment_in(moments(positions[:, 0], lengths))
         x = x + self.rate_in(rates.float().log2()) + self.order_in(orders)
         for block in self.blocks:
             x = block(x, state, angles, words, lengths, word_lengths)
-        shift, scale = spread(self.out_modulation(F.silu(state)), lengths).chunk(2, dim=-1)
-        return self.tokens_out(modulate(x, shift, scale))
+        shift, scale = self.out_modulation(F.silu(state)).chunk(2, dim=-1)
+        found = self.tokens_out(modulate(x, lengths, shift, scale))
+        return gated(tokens, lengths, skip_scale) + gated(found, lengths, out_scale)
 
     def _known(self, condition: Condition) -> Float[Tensor, "clips d"]:
         known = ~condition.facts.isnan()
@@ -191,6 +196,13 @@ def grid(times_s: Float[Tensor, " l"], p: int, h: int, w: int) -> Float[Tensor, 
     """Return (seconds, y, x) of the tokens that `patchify` makes."""
     y, x = (torch.arange(-(-side // p), device=times_s.device).float() for side in (h, w))
     return torch.cartesian_prod(times_s.float(), y, x)
+
+
+def moments(seconds: Float[Tensor, " n"], lengths: Sequence[int]) -> Float[Tensor, "n 2"]:
+    """Return how long after its clip's first latent, and how long before its last, each token stands, in seconds."""
+    ends = torch.stack([torch.stack([one[0], one[-1]]) for one in seconds.split(list(lengths))])
+    first, last = spread(ends, lengths).unbind(dim=1)
+    return torch.stack([seconds - first, last - seconds], dim=1)
 
 
 def save(model: DiT, folder: str, extra: dict[str, object]) -> None:

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from rushes.dit import draws, flow
+from rushes.dit import flow, plan
 from rushes.dit.config import TrainConfig
 from rushes.dit.data import Batch
 from rushes.dit.model import Condition, DiT
@@ -25,7 +25,7 @@ WIDTH_OF_XL = 1152
 class FlowModule(L.LightningModule):
     """The network, the average of its past weights, and the optimizer.
 
-    Noise, times and what is hidden come with the batch (`draws`), so no state of a generator is kept: where training
+    Noise, times and what is hidden come with the batch (`plan`), so no state of a generator is kept: where training
     stands is a round and a step.
     """
 
@@ -42,52 +42,56 @@ class FlowModule(L.LightningModule):
         self.position = (0, 0)
         """Round and step where training goes on."""
         self.seen: list[Tensor] = []
-        """Of each batch since the last line of the metrics: error summed over tokens, tokens, clips, seconds."""
+        """Of each batch since the last line of metrics: error over time and picture, those, tokens, clips, seconds."""
+        self.token_s = statistics.token_s
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the flow loss of a packed batch, as its part of that of a step.
 
-        It is the error of all tokens over the number that a pack holds: every token weighs the same wherever it stands,
-        so the gradient of a set of clips is the same in whatever packs they come.
+        It is the integral of the error over time and picture, over that of a pack of tokens of usual length: a second
+        weighs the same wherever it stands, so the gradient of a set of clips is the same in whatever packs they come.
         """
-        t = flow.logit_normal_times(batch.normals, self.config.shift)
-        known, tokens = thinned(batch.condition, self.config.drop_condition, batch.uniforms), sum(batch.packed.lengths)
-        error = self._loss(self.net, batch, t, known, self.noise(batch)) * tokens * batch.weight
-        counted = [tokens * batch.weight, len(batch.tickets) * batch.weight, batch.duration_s * batch.weight]
-        self.seen.append(torch.stack([error.detach(), *error.new_tensor(counted)]))
+        lengths = batch.packed.lengths
+        shift = flow.shifts(lengths, self.config.model.shift_tokens, self.config.shift)
+        t = flow.logit_normal_times(batch.normals, shift.to(self.device))
+        known = thinned(batch.condition, self.config.drop_condition, batch.uniforms)
+        spent = batch.packed.seconds.sum() * batch.weight
+        error = self._loss(self.net, batch, t, known, self.noise(batch)) * spent
+        counted = [sum(lengths) * batch.weight, len(batch.tickets) * batch.weight, batch.duration_s * batch.weight]
+        self.seen.append(torch.stack([error.detach(), spent, *error.new_tensor(counted)]))
         self.position = batch.position or self.position
-        return error / self.config.tokens
+        return error / (self.config.tokens * self.token_s)
 
     def figures(self) -> tuple[float, float, float, float]:
-        """Return loss of a token, tokens, clips and seconds of all batches since this was asked last, on all ranks."""
+        """Return loss of a second, tokens, clips and seconds of all batches since this was asked last, on all ranks."""
         own = torch.stack(self.seen).double().sum(dim=0)
-        error, tokens, clips, seconds = self.trainer.strategy.reduce(own, reduce_op="sum").tolist()
+        error, spent, tokens, clips, seconds = self.trainer.strategy.reduce(own, reduce_op="sum").tolist()
         self.seen = []
-        return error / tokens, tokens, clips, seconds
+        return error / spent, tokens, clips, seconds
 
     @torch.no_grad()
     def validate(self, batches: Iterable[Batch]) -> dict[float, float]:
         """Return the averaged weights' loss on batches at each of fixed times, with the noise of the batches."""
-        errors, tokens = dict.fromkeys(PROBE_TIMES, 0.0), 0
+        errors, spent = dict.fromkeys(PROBE_TIMES, 0.0), 0.0
         for batch in (one.to(self.device) for one in batches):
-            noise, own = self.noise(batch), sum(batch.packed.lengths)
-            tokens += own
+            noise, own = self.noise(batch), float(batch.packed.seconds.sum())
+            spent += own
             for time in PROBE_TIMES:
                 t = torch.full((len(batch.tickets),), time, device=self.device)
                 errors[time] += float(self._loss(self.ema, batch, t, batch.condition, noise)) * own
-        return {time: error / tokens for time, error in errors.items()}
+        return {time: error / spent for time, error in errors.items()}
 
     def noise(self, batch: Batch) -> Tensor:
         """Return the ends of the paths of a batch, which are drawn here: half of what a reader would have to send."""
         width = self.config.model.token_width
-        return draws.noise(batch.tickets, batch.packed.lengths, width).to(self.device)
+        return plan.noise(batch.tickets, batch.packed.lengths, width).to(self.device)
 
     def _loss(self, net: DiT, batch: Batch, t: Tensor, condition: Condition, noise: Tensor) -> Tensor:
         packed, data = batch.packed, net.normalise(batch.packed.tokens)
         each = torch.repeat_interleave(t, torch.tensor(packed.lengths, device=t.device))[:, None]
         told = (packed.positions, packed.rates, packed.orders, packed.lengths)
         velocity = net(flow.mix(data, noise, each), *told, t, condition)
-        return flow.loss(velocity, data, noise)
+        return flow.loss(velocity, data, noise, packed.seconds)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Step, then fold the new weights into the average: a power function, section 3.1 of arXiv 2312.02696."""
@@ -123,13 +127,16 @@ class FlowModule(L.LightningModule):
 def thinned(condition: Condition, share: float, uniforms: Float[Tensor, "clips draws"]) -> Condition:
     """Return the condition with some of it hidden, since a sampler may be asked with any part of it.
 
-    A `share` of clips loses everything, which guidance needs, another its caption; of the rest a share of facts that is
-    drawn for each clip is hidden, so that a prompt alone is as well known as a prompt with every fact. `uniforms` are
-    three numbers in [0, 1) for each clip, and one for each fact.
+    A `share` of clips loses everything, which guidance needs. A third of the others keeps its caption alone, a third
+    its facts alone: where both tell the same, what never stands alone is never learned. Of every second clip's facts
+    some are hidden, a share that is drawn for each. `uniforms` are four numbers in [0, 1) for each clip, and one for
+    each fact.
     """
-    nothing, wordless = uniforms[:, 0] < share, uniforms[:, 1] < share
-    hidden = uniforms[:, 3:] < uniforms[:, 2:3]
-    return condition.without_facts(hidden | nothing[:, None]).without_captions((wordless | nothing).tolist())
+    nothing, kept, some, most = uniforms[:, :4].unbind(dim=1)
+    alone = (3 * kept).floor()
+    hidden = uniforms[:, 4:] < torch.where(some < 0.5, most, 0.0)[:, None]
+    factless, wordless = (nothing < share) | (alone == 0), (nothing < share) | (alone == 1)
+    return condition.without_facts(hidden | factless[:, None]).without_captions(wordless.tolist())
 
 
 def ema_exponent(width: float) -> float:

@@ -157,7 +157,8 @@ def generate(
         tell(next(looks), total, "looks of the network", {})
         return flow.guided(found[0], found[1], config.guidance) if guiding else found[0]
 
-    data = flow.SAMPLERS[config.sampler](velocity, noise, config.steps, config.shift)
+    shift = float(flow.shifts([len(noise)], dit.config.shift_tokens, config.shift))
+    data = flow.SAMPLERS[config.sampler](velocity, noise, config.steps, shift)
     return unpatchify(dit.denormalise(data), p, h, w)
 
 

@@ -12,9 +12,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from rushes.dit.config import DiTConfig
-from rushes.dit.data import facts_of, parse
-from rushes.dit.draws import generator
+from rushes.dit.data import durations, facts_of, parse
 from rushes.dit.index import Index, LatentError
+from rushes.dit.plan import generator
 
 MEASURED_CLIPS = 512  # clips from which the statistics of a training set are taken
 
@@ -31,6 +31,8 @@ class Statistics:
     """Commonest rate, fps, height and width: what sampling uses where nothing is asked for."""
     captioned: bool
     """Whether any clip has a caption."""
+    token_s: float
+    """How long a token lasts, the mean over all tokens."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the statistics as plain values."""
@@ -45,11 +47,13 @@ class Statistics:
 
 def statistics(index: Index, config: DiTConfig, seed: int = 0) -> Statistics:
     """Return the statistics of a set of latent shards, from at most `MEASURED_CLIPS` clips chosen at random."""
-    found, cells = [], Moments()
+    found, cells, spent, tokens = [], Moments(), 0.0, 0
     for row in sorted(generator("statistics", seed).permutation(len(index))[:MEASURED_CLIPS].tolist()):
         clip = parse(index.read(row), index.fingerprint)
         cells.add(clip.latents)
         found.append(clip.facts)
+        own = clip.tokens(config.patch)
+        spent, tokens = spent + float(durations(clip).mean()) * own, tokens + own
     facts = facts_of(found, config.facts).double()
     known = (~facts.isnan()).sum(dim=0).clamp(min=1)
     fact_mean = facts.nansum(dim=0) / known
@@ -62,6 +66,7 @@ def statistics(index: Index, config: DiTConfig, seed: int = 0) -> Statistics:
         fact_std=torch.where(fact_std > 1e-6, fact_std, 1.0).float(),
         typical=_typical(found),
         captioned=any(caption.as_py() for caption in index.captions),
+        token_s=spent / tokens,
     )
 
 

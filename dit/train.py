@@ -78,12 +78,11 @@ def train(config: TrainConfig, latents: str, out: str, tell: Tell = silent) -> P
     }  # fmt: skip
     with warnings.catch_warnings():
         _hush()
-        run = ledger.fingerprint(record, str(folder.resolve()))
-        trainer = _trainer(
-            config, Keeper(folder, config, about, clips, tell), loggers.logger(config.logger, folder, run, done, record)
-        )
+        logger = loggers.logger(config.logger, folder, ledger.fingerprint(record, str(folder.resolve())), done, record)
+        trainer = _trainer(config, Keeper(folder, config, about, clips, tell), logger)
         resumed = str(folder / "checkpoint.ckpt") if done else None
-        trainer.fit(module, datamodule=clips, ckpt_path=resumed, weights_only=True)
+        with loggers.ending(logger):
+            trainer.fit(module, datamodule=clips, ckpt_path=resumed, weights_only=True)
     return folder / "model"
 
 

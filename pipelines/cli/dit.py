@@ -1,12 +1,13 @@
-"""`rushes dit train|sample`."""
+"""`rushes dit train|sample|toy`."""
 
 from __future__ import annotations
 
 from jsonargparse import ArgumentParser, Namespace
 
-from rushes.dit.config import SampleConfig, TrainConfig
+from rushes.dit.config import SampleConfig, ToyConfig, TrainConfig
 from rushes.pipelines.cli.command import (
     DONE,
+    FAILED,
     Command,
     configured,
     selection,
@@ -57,6 +58,22 @@ def _dit_sample(options: Namespace) -> int:
     return DONE
 
 
+def _dit_toy_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("--out", type=str, default="toy", help="folder of the pictures")
+    configured(parser, ToyConfig)
+
+
+def _dit_toy(options: Namespace) -> int:
+    from rushes.dit import toy
+
+    with Reporter().work("dit") as beat:
+        figures, picture = toy.prove(settings_of(ToyConfig, options), options.out, beat.tell)
+    for one in figures:
+        print(f"{one.name}: {one.found:.3g}, {one.expected} expected{'' if one.met else ': missed'}")
+    print(picture)
+    return DONE if all(one.met for one in figures) else FAILED
+
+
 COMMANDS = [
     Command(
         name="dit train",
@@ -65,4 +82,10 @@ COMMANDS = [
         run=_dit_train,
     ),
     Command(name="dit sample", help="generate a clip", arguments=_dit_sample_arguments, run=_dit_sample),
+    Command(
+        name="dit toy",
+        help="try a claim about the diffusion transformer, in minutes on a CPU",
+        arguments=_dit_toy_arguments,
+        run=_dit_toy,
+    ),
 ]

@@ -11,10 +11,9 @@ import torch
 
 from rushes.dit.config import DiTConfig, TrainConfig
 from rushes.dit.data import Batch, LatentClip, LatentError, Packs, facts_of, loader, pack, parse
-from rushes.dit.draws import Ticket
 from rushes.dit.index import Index, read_index
 from rushes.dit.model import patchify
-from rushes.dit.plan import windows
+from rushes.dit.plan import Ticket, windows
 from rushes.dit.text import Embedded
 from rushes.pipelines.store import shards, storage
 
@@ -54,6 +53,7 @@ def test_a_packed_batch_keeps_the_times_and_rates_of_each_latent(latents):
     assert packed.rates.tolist()[:24] == [4.0] * 16 + [8.0] * 8
     assert packed.orders.tolist()[:24:4] == [0, 1, 2, 3, 0, 1], "a latent's place is that in its segment"
     assert packed.positions[:24:4, 0].tolist() == pytest.approx([i / 24 for i in (0, 4, 8, 12, 16, 24)])
+    assert packed.seconds[:24].tolist() == pytest.approx([4 / 24] * 16 + [8 / 24] * 8)
     assert packed.facts[0, 0] == 24 and packed.facts[0].isnan().any()
     wanted = torch.cat([patchify(clip.latents.float(), 2) for clip in (one, two)])
     assert torch.equal(packed.tokens, wanted)

@@ -36,6 +36,17 @@ def test_a_gaussian_comes_back_with_its_mean_and_spread_and_heun_needs_fewer_ste
     assert found.mean() == pytest.approx(2.0, abs=0.02) and found.std() == pytest.approx(0.5, abs=0.02)
 
 
+@pytest.mark.parametrize("time", [0.0, 0.3, 0.5, 0.9, 1.0])
+def test_preconditioning_asks_the_network_for_numbers_of_unit_variance(time):
+    torch.manual_seed(0)
+    data, noise, t = torch.randn(50_000, 1), torch.randn(50_000, 1), torch.tensor(time)
+    x = flow.mix(data, noise, t)
+    skip_scale, out_scale, in_scale = flow.preconditioning(t)
+    asked = (noise - data - skip_scale * x) / out_scale
+    assert float((in_scale * x).std()) == pytest.approx(1, abs=0.02) == float(asked.std())
+    assert float((asked * x).mean()) == pytest.approx(0, abs=0.02)
+
+
 def test_times_run_from_noise_to_data():
     assert flow.times(4) == [1.0, 0.75, 0.5, 0.25, 0.0]
     moved = flow.times(4, shift=3.0)
@@ -55,11 +66,48 @@ def test_the_path_joins_data_and_noise_and_its_velocity_has_no_loss():
     assert flow.loss(noise - data, data, noise) == 0
 
 
-def test_a_token_of_no_weight_does_not_count():
+def test_a_token_of_no_time_does_not_count():
     data, noise = torch.zeros(2, 4), torch.ones(2, 4)
     guess = torch.tensor([[1.0] * 4, [3.0] * 4])
     assert flow.loss(guess, data, noise) == 2
     assert flow.loss(guess, data, noise, torch.tensor([1.0, 0.0])) == 0
+
+
+def test_another_rate_changes_what_a_clip_counts_by_token_but_not_by_second():
+    """A lively second, then a calm one, and the best predictor of Gaussian latents, E[noise - data | x]."""
+    torch.manual_seed(0)
+    t, spreads, frames = 0.6, (1.0, 0.2), 16
+
+    def ideal(rates: tuple[int, int]) -> tuple[float, float]:
+        counts = [4000 * frames // rate for rate in rates]
+        std = torch.tensor(spreads).repeat_interleave(torch.tensor(counts))[:, None]
+        seconds = (torch.tensor(rates) / frames).repeat_interleave(torch.tensor(counts))
+        data, noise = std * torch.randn(len(std), 8), torch.randn(len(std), 8)
+        x = flow.mix(data, noise, torch.full_like(std, t))
+        velocity = x * (t - (1 - t) * std**2) / ((1 - t) ** 2 * std**2 + t**2)
+        return float(flow.loss(velocity, data, noise, seconds)), float(flow.loss(velocity, data, noise))
+
+    (over_time, over_tokens), (again, tokens_again) = ideal((2, 16)), ideal((4, 4))
+    assert again == pytest.approx(over_time, rel=0.01)
+    assert abs(tokens_again / over_tokens - 1) > 0.3
+
+
+def test_a_longer_clip_has_noisier_times_and_a_shorter_one_those_it_had():
+    shift = flow.shifts([64, 256, 25_600], reference=256)
+    assert shift.tolist() == [1.0, 1.0, 10.0]
+    assert flow.shifts([64, 25_600], reference=256, least=3.0).tolist() == [3.0, 10.0]
+    assert flow.shifts([64, 25_600], reference=0).tolist() == [1.0, 1.0]
+    normals = torch.randn(3, generator=torch.Generator().manual_seed(0))
+    t, plain = flow.logit_normal_times(normals, shift), flow.logit_normal_times(normals)
+    assert torch.equal(t[:2], plain[:2]) and t[2] == pytest.approx(10 * plain[2] / (1 + 9 * plain[2]))
+
+
+def test_the_mean_of_a_clip_is_as_unclear_at_its_shifted_time_as_that_of_one_of_the_reference_length():
+    """What eq. 23 is derived from: the mean of n tokens has a noise of t / (1 - t) / sqrt(n)."""
+    lengths, t = [256, 1024, 25_600], torch.tensor(0.4)
+    moved = flow.shifted(t, flow.shifts(lengths, reference=256))
+    unclear = moved / (1 - moved) / torch.tensor(lengths).sqrt()
+    torch.testing.assert_close(unclear, unclear[:1].expand(3))
 
 
 def test_guidance_of_one_is_none():

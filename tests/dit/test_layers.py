@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from rushes.dit.layers import Block, Rotary, SelfAttention, axis_widths, packed_attention
+from rushes.dit.layers import Block, Rotary, SelfAttention, axis_widths, modulate, packed_attention, spread
 
 TIME_S, SPACE = (0.5, 64.0), (4.0, 256.0)
 
@@ -38,6 +38,14 @@ def test_a_fresh_block_is_the_identity():
     angles = Rotary(32, TIME_S, SPACE)(positions(10))
     out = block(x, torch.randn(2, 128), angles, torch.randn(5, 128), [4, 6], [2, 3])
     assert torch.equal(out, x)
+
+
+@pytest.mark.parametrize("lengths", [[4, 4, 4], [1, 7, 4]])
+def test_modulation_is_that_of_rows_written_out_for_every_token(lengths):
+    torch.manual_seed(0)
+    x, shift, scale = torch.randn(12, 16), torch.randn(3, 16), torch.randn(3, 16)
+    plain = F.layer_norm(x, (16,), eps=1e-6) * (1 + spread(scale, lengths)) + spread(shift, lengths)
+    torch.testing.assert_close(modulate(x, lengths, shift, scale), plain, atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("lengths", [[4, 4, 4], [1, 7, 4]])

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import copy
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -13,11 +16,11 @@ CONFIG = DiTConfig()
 
 @pytest.fixture(scope="module")
 def awake() -> DiT:
-    """A network all of whose weights matter; a fresh one answers zero."""
+    """A network all of whose weights matter; a fresh one answers zero, and gains near zero make attention uniform."""
     torch.manual_seed(0)
     model = DiT(CONFIG)
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.05)
+    for name, parameter in model.named_parameters():
+        torch.nn.init.normal_(parameter, mean=2.0 if name.endswith("_norm.weight") else 0.0, std=0.05)
     return model.eval().requires_grad_(False)
 
 
@@ -36,7 +39,7 @@ def clip(
         facts=facts,
     )
     orders = torch.arange(latents).float().repeat_interleave(len(tokens) // latents)
-    return (tokens, where, torch.full((len(tokens),), rate), orders), known
+    return (tokens, where, torch.full((len(tokens),), float(rate)), orders), known
 
 
 def test_packing_two_clips_is_running_each_alone(awake):
@@ -48,12 +51,34 @@ def test_packing_two_clips_is_running_each_alone(awake):
     torch.testing.assert_close(both, alone, atol=1e-5, rtol=0)
 
 
-def test_a_shift_of_the_clips_time_changes_nothing(awake):
+@pytest.mark.parametrize("placed", [True, False])
+def test_a_shift_of_the_clips_time_changes_nothing_and_reversed_time_does(awake, placed):
+    """With the embedding of a token's moment, and with rotary attention alone."""
+    model = copy.deepcopy(awake)
+    if not placed:
+        torch.nn.init.zeros_(model.moment_in.out.weight)
     (tokens, where, rates, orders), known = clip(4, 4, 4, 4, words=2, seed=3)
     t = torch.tensor([0.5])
-    here = awake(tokens, where, rates, orders, [len(tokens)], t, known)
-    later = awake(tokens, where + torch.tensor([12.5, 0, 0]), rates, orders, [len(tokens)], t, known)
-    torch.testing.assert_close(later, here, atol=1e-4, rtol=0)
+
+    def found(times: torch.Tensor) -> torch.Tensor:
+        return model(tokens, torch.cat([times, where[:, 1:]], dim=1), rates, orders, [len(tokens)], t, known)
+
+    here = found(where[:, :1])
+    torch.testing.assert_close(found(where[:, :1] + 12.5), here, atol=1e-4, rtol=0)
+    assert (found(-where[:, :1]) - here).abs().max() > 1e-2
+
+
+def test_no_clip_of_a_pack_has_a_gradient_on_another(awake):
+    (one, a), (two, b) = clip(4, 8, 8, 4, words=5, seed=1), clip(3, 6, 9, 8, words=0, seed=2)
+    lengths = [len(one[0]), len(two[0])]
+    packed = [torch.cat(pair).requires_grad_() for pair in zip(one, two, strict=True)]
+    known = a.joined(b)
+    known = replace(known, words=known.words.requires_grad_(), pooled=known.pooled.requires_grad_())
+    t = torch.tensor([0.2, 0.9], requires_grad=True)
+    awake(*packed, lengths, t, known)[: lengths[0]].square().sum().backward()
+    for values, own in [*((value, lengths[0]) for value in packed), (known.pooled, 1), (t, 1)]:
+        assert values.grad[:own].any() and not values.grad[own:].any()
+    assert known.words.grad.any()  # all of them are the first clip's
 
 
 @pytest.mark.parametrize("part", ["words", "pooled", "facts", "rates", "orders", "time"])
@@ -86,9 +111,12 @@ def test_a_dropped_condition_is_that_of_a_clip_of_which_nothing_is_known(awake):
     assert known.dropped([False]).word_lengths == known.word_lengths
 
 
-def test_a_fresh_network_predicts_zero_velocity():
+@pytest.mark.parametrize("time", [0.0, 0.3, 1.0])
+def test_a_fresh_network_predicts_the_velocity_of_a_unit_gaussian(time):
     (tokens, where, rates, orders), known = clip(2, 4, 4, 4, words=3, seed=6)
-    assert not DiT(CONFIG)(tokens, where, rates, orders, [len(tokens)], torch.tensor([0.5]), known).any()
+    found = DiT(CONFIG)(tokens, where, rates, orders, [len(tokens)], torch.tensor([time]), known)
+    gain = (time - (1 - time)) / ((1 - time) ** 2 + time**2)  # E[noise - data | x] of data ~ N(0, 1)
+    torch.testing.assert_close(found, gain * tokens)
 
 
 @settings(max_examples=20, deadline=None)
@@ -114,7 +142,9 @@ def test_normalised_tokens_come_back(awake):
     torch.testing.assert_close(unpatchify(model.denormalise(tokens), 2, 4, 4), latents)
 
 
-@pytest.mark.parametrize(("size", "millions"), [("nano", 1.75), ("S", 40), ("B", 160), ("L", 562), ("XL", 826)])
+@pytest.mark.parametrize(
+    ("size", "millions"), [("pico", 0.398), ("nano", 1.79), ("S", 40), ("B", 160), ("L", 562), ("XL", 826)]
+)
 def test_one_dial_sets_the_number_of_parameters(size, millions):
     with torch.device("meta"):
         model = DiT(DiTConfig(size=size))

@@ -11,9 +11,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rushes.dit.config import DiTConfig, TrainConfig
-from rushes.dit.draws import Ticket, drawn, generator, noise
 from rushes.dit.index import Index, LatentError
-from rushes.dit.plan import Round, Windows, asked, best_fit, costs, fixed, pair_cost, plan, windows
+from rushes.dit.plan import (
+    Round,
+    Ticket,
+    Windows,
+    asked,
+    best_fit,
+    costs,
+    drawn,
+    fixed,
+    generator,
+    noise,
+    pair_cost,
+    plan,
+    windows,
+)
 
 CONFIG = TrainConfig(tokens=40, holdout=0.0, model=DiTConfig(patch=1))
 

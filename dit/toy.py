@@ -1,0 +1,370 @@
+"""Claims that minutes on a CPU can prove, on shapes whose movement is known: `rushes dit toy --claim conditions`.
+
+A disc of one of four colours moves in one of four directions. A fixed linear code stands in for the tokenizer, the mean
+of a latent's frames, so that no other training stands between a claim and its figure; rates, times, captions and facts
+are those of real latents. Every clip is drawn anew: none is seen twice.
+"""
+
+from __future__ import annotations
+
+import io
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from rushes.dit import flow
+from rushes.dit.config import DiTConfig, ToyConfig
+from rushes.dit.data import LatentClip, Packed, pack
+from rushes.dit.model import Condition, DiT, unpatchify
+from rushes.dit.module import thinned
+from rushes.dit.text import TextEncoder
+from rushes.pipelines.store import storage
+from rushes.tokenizer.config import Tell, silent
+from rushes.tokenizer.plots import Line, chart
+
+FRAMES, SIDE, SEGMENTS = 16, 8, 2  # frames of a segment, pixels of a side, segments of a clip
+COLOURS = {"red": (1.0, -0.5, -0.5), "green": (-0.5, 1.0, -0.5), "blue": (-0.5, -0.5, 1.0), "yellow": (1.0, 1.0, -0.5)}
+DIRECTIONS = {"right": (1, 0), "left": (-1, 0), "down": (0, 1), "up": (0, -1)}  # x, y
+GROUND, RADIUS, EDGE = -1.0, 1.6, 0.25  # brightness of the background; of the disc, in pixels
+NETWORK = DiTConfig(size="pico", in_channels=3, facts=("fps", "pan", "tilt"))
+MIXED = replace(NETWORK, in_channels=2)
+BATCH, HELD = 16, 256  # clips of a step, and of what is measured
+LR, SHIFT = 3e-3, 8.0  # the best denoiser of these clips needs conditions above t = 0.8 alone: where they are learned
+RATES, ASKED = (8, 16), (8, 16)  # rates that segments may have; those of the clips that are asked for
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One number of a claim."""
+
+    name: str
+    found: float
+    expected: str
+    met: bool
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A disc and its movement."""
+
+    colour: str
+    direction: str
+    speed: float
+    """Sides of the picture in a second, as the facts `pan` and `tilt` count."""
+    middle: tuple[float, float]
+    """Where it is half-way through the clip, x and y in pixels."""
+
+
+def shape(dice: random.Random) -> Shape:
+    """Return a random disc that crosses the middle of the picture, give or take a pixel, and stays in it for 2 s."""
+    colour, direction = dice.choice(list(COLOURS)), dice.choice(list(DIRECTIONS))
+    speed = dice.uniform(0.25, 0.3)
+    room = speed * SIDE + RADIUS
+    along, across = dice.uniform(room, SIDE - room), SIDE / 2 + dice.uniform(-1, 1)
+    return Shape(colour, direction, speed, (along, across) if DIRECTIONS[direction][0] else (across, along))
+
+
+def film(one: Shape, fps: float) -> Float[Tensor, "t 3 h w"]:
+    """Return its frames, with colours from -1 to 1."""
+    frames = torch.arange(SEGMENTS * FRAMES)
+    way = one.speed * SIDE * (frames - frames[-1] / 2) / fps
+    places = torch.tensor(one.middle) + way[:, None] * torch.tensor(DIRECTIONS[one.direction])  # t 2
+    centres = torch.arange(SIDE) + 0.5
+    x, y = centres - places[:, :1], centres - places[:, 1:]
+    cover = torch.sigmoid((RADIUS - torch.hypot(x[:, None, :], y[:, :, None])) / EDGE)[:, None]  # t 1 h w
+    return GROUND + cover * (torch.tensor(COLOURS[one.colour])[:, None, None] - GROUND)
+
+
+def encode(video: Float[Tensor, "t 3 h w"], rates: tuple[int, ...]) -> Float[Tensor, "l 3 h w"]:
+    """Return latents: means of the frames that each stands for."""
+    pairs = zip(video.split(FRAMES), rates, strict=True)
+    return torch.cat([segment.unflatten(0, (-1, rate)).mean(dim=1) for segment, rate in pairs])
+
+
+def decode(latents: Float[Tensor, "l 3 h w"], rates: tuple[int, ...]) -> Float[Tensor, "t 3 h w"]:
+    """Return frames that stand as long as their latent lasts."""
+    return latents.repeat_interleave(torch.tensor([rate for rate in rates for _ in range(FRAMES // rate)]), dim=0)
+
+
+def clip(one: Shape, rates: tuple[int, ...], fps: float) -> LatentClip:
+    """Return the latents of its film, its caption and its facts, as `rushes latents` would leave them."""
+    counts = tuple(FRAMES // rate for rate in rates)
+    starts = [FRAMES * i + rate * j for i, rate in enumerate(rates) for j in range(FRAMES // rate)]
+    x, y = (one.speed * step for step in DIRECTIONS[one.direction])
+    return LatentClip(
+        key=f"{one}",
+        latents=encode(film(one, fps), rates),
+        times_s=torch.tensor(starts) / fps,
+        rates=rates,
+        counts=counts,
+        caption=f"a {one.colour} ball moves {one.direction}",
+        facts={"fps": fps, "pan": x, "tilt": y},
+    )
+
+
+def seen(video: Float[Tensor, "t 3 h w"]) -> tuple[str, str]:
+    """Return the colour and the direction of what moves in a film: of its centre in the first and last quarter."""
+    mass = ((video - GROUND).abs().sum(dim=1) - 0.6).clamp(min=0)  # t h w
+    mean = (video * mass[:, None]).sum(dim=(0, 2, 3)) / mass.sum().clamp(min=1e-6)
+    colour = min(COLOURS, key=lambda name: float((torch.tensor(COLOURS[name]) - mean).square().sum()))
+    first, *_, last = mass.split(len(mass) // 4)
+    way = _centre(last) - _centre(first)
+    return colour, max(DIRECTIONS, key=lambda name: float((torch.tensor(DIRECTIONS[name]) * way).sum()))
+
+
+def _centre(mass: Float[Tensor, "t h w"]) -> Float[Tensor, 2]:
+    centres, total = torch.arange(SIDE) + 0.5, mass.sum().clamp(min=1e-6)
+    return torch.stack([(mass.sum(dim=(0, 1)) * centres).sum(), (mass.sum(dim=(0, 2)) * centres).sum()]) / total
+
+
+Batches = Callable[[random.Random, int], tuple[Packed, Condition]]
+
+
+def fit(
+    net: DiT, batches: Batches, steps: int, seed: int, tell: Tell, shift: float = SHIFT, clips: int = BATCH
+) -> None:
+    """Train a network by the flow loss."""
+    generator, dice = torch.Generator().manual_seed(seed), random.Random(seed)
+    optimizer = torch.optim.AdamW(net.parameters(), lr=LR, betas=(0.9, 0.99))
+    for step in range(steps):
+        batch, known = batches(dice, clips)
+        t = flow.logit_normal_times(torch.randn(clips, generator=generator), shift)
+        uniforms = torch.rand(clips, 4 + known.facts.shape[1], generator=generator)
+        error = loss(net, batch, t, thinned(known, 0.1, uniforms), generator)
+        for group in optimizer.param_groups:
+            group["lr"] = LR * min(1.0, (step + 1) / 50, (steps - step) / (0.4 * steps))
+        optimizer.zero_grad()
+        error.backward()
+        torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+        optimizer.step()
+        tell(step + 1, steps, "steps", {"loss": float(error.detach())})
+
+
+def scaled(batch: Packed) -> DiT:
+    """Return a fresh network with the scale of a batch's latents and facts."""
+    net = DiT(NETWORK)
+    values = rearrange(batch.tokens, "n (c k) -> c (n k)", c=net.config.in_channels)
+    net.latent_mean.copy_(values.mean(dim=1))
+    net.latent_std.copy_(values.std(dim=1).clamp(min=1e-3))
+    spread = batch.facts.std(dim=0)
+    net.fact_mean.copy_(batch.facts.mean(dim=0))
+    net.fact_std.copy_(torch.where(spread > 1e-6, spread, 1.0))
+    return net
+
+
+def loss(net: DiT, batch: Packed, t: Tensor, known: Condition, generator: torch.Generator) -> Float[Tensor, ""]:
+    """Return the flow loss of a batch at given times."""
+    data = net.normalise(batch.tokens)
+    noise = torch.randn(data.shape, generator=generator)
+    each = torch.repeat_interleave(t, torch.tensor(batch.lengths))[:, None]
+    told = (batch.positions, batch.rates, batch.orders, batch.lengths)
+    return flow.loss(net(flow.mix(data, noise, each), *told, t, known), data, noise, batch.seconds)
+
+
+@torch.no_grad()
+def draw(net: DiT, like: Packed, known: Condition, guidance: float, seed: int) -> list[Tensor]:
+    """Return the tokens of clips generated under conditions, as long and as placed as those of a batch."""
+    clips, noise = len(like.lengths), torch.randn(like.tokens.shape, generator=torch.Generator().manual_seed(seed))
+    both = known.joined(known.dropped([True] * clips))
+    told = (like.positions.repeat(2, 1), like.rates.repeat(2), like.orders.repeat(2), like.lengths * 2)
+
+    def velocity(x: Tensor, t: float) -> Tensor:
+        wanted, free = net(x.repeat(2, 1), *told, torch.full((2 * clips,), t), both).chunk(2)
+        return flow.guided(wanted, free, guidance)
+
+    return list(net.denormalise(flow.euler(velocity, noise, 20, SHIFT)).split(like.lengths))
+
+
+class Shapes:
+    """Batches of clips with one pair of rates, captioned and measured."""
+
+    def __init__(self, rates: tuple[int, ...], fps: tuple[float, ...] = (16.0,)):
+        self.rates, self.fps, self.text = rates, fps, TextEncoder(NETWORK)
+
+    def __call__(self, dice: random.Random, count: int) -> tuple[Packed, Condition]:
+        """Return clips and all that is known of them."""
+        rates, fps = tuple(dice.choices(self.rates, k=SEGMENTS)), dice.choice(self.fps)
+        return self.known([clip(shape(dice), rates, fps) for _ in range(count)])
+
+    def known(self, clips: list[LatentClip]) -> tuple[Packed, Condition]:
+        """Return these clips and all that is known of them."""
+        batch = pack(clips, NETWORK)
+        words, lengths, pooled = self.text(batch.captions)
+        return batch, Condition(words=words, word_lengths=lengths, pooled=pooled, facts=batch.facts)
+
+
+def conditions(config: ToyConfig, tell: Tell) -> tuple[list[Figure], bytes]:
+    """Colour and direction come as the prompt asks, direction by camera facts alone, and wrong facts cost."""
+    torch.manual_seed(config.seed)
+    batches = Shapes(RATES)
+    net = scaled(batches(random.Random("scale"), HELD)[0])
+    fit(net, batches, config.steps or 1000, config.seed, tell)
+    asked = [(colour, direction) for colour in COLOURS for direction in DIRECTIONS] * 6
+    like = [clip(Shape(*one, 0.25, (SIDE / 2, SIDE / 2)), ASKED, 16.0) for one in asked]
+    (batch, known), wordless = batches.known(like), [True] * len(like)
+    only_fps = torch.tensor([[False, True, True]]).expand_as(known.facts)
+    ways = {"prompt": known.without_facts(only_fps), "facts": known.without_captions(wordless)}
+    films, right = {}, {}
+    for name, way in ways.items():
+        tokens = draw(net, batch, way, guidance=2.0, seed=config.seed)
+        films[name] = [decode(unpatchify(one, NETWORK.patch, SIDE, SIDE), ASKED) for one in tokens]
+        answers = zip([seen(video) for video in films[name]], asked, strict=True)
+        right[name] = np.mean([np.equal(found, wanted) for found, wanted in answers], axis=0)
+    figures = [
+        _at_least("colour as the prompt asks", float(right["prompt"][0]), 0.95),
+        _at_least("direction as the prompt asks", float(right["prompt"][1]), 0.95),
+        _at_least("direction by pan and tilt alone", float(right["facts"][1]), 0.95),
+        _at_least("loss with others' facts by loss with one's own, t = 0.9", _cost(net, batches, config.seed), 1.1),
+    ]
+    return figures, _strips([*films["prompt"][:16], *films["facts"][:4]])
+
+
+def _at_least(name: str, found: float, limit: float) -> Figure:
+    return Figure(name, found, f"at least {limit:g}", found >= limit)
+
+
+@torch.no_grad()
+def _cost(net: DiT, batches: Shapes, seed: int) -> float:
+    batch, known = batches(random.Random(f"held {seed}"), HELD)
+    own = known.without_captions([True] * HELD)
+    others = replace(own, facts=own.facts.roll(1, dims=0))
+    t = torch.full((HELD,), 0.9)
+    wrong, right = (float(loss(net, batch, t, one, torch.Generator().manual_seed(seed))) for one in (others, own))
+    return wrong / right
+
+
+def _strips(films: list[Float[Tensor, "t 3 h w"]]) -> bytes:
+    """Return a PNG: a film a row, every fourth frame, each pixel as eight by eight, with lines between."""
+    rows = [rearrange(F.pad(video[::4], (0, 1, 0, 1)), "t k h w -> h (t w) k") for video in films]
+    pixels = ((torch.cat(rows).clamp(-1, 1) + 1) * 127.5).byte().numpy().repeat(8, axis=0).repeat(8, axis=1)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "png")
+    return buffer.getvalue()
+
+
+def positions(config: ToyConfig, tell: Tell) -> tuple[list[Figure], bytes]:
+    """Positions in seconds and rates teach more than the indices of latents do, where frame rates and rates vary."""
+    shapes = Shapes((4, 8, 16), (16.0, 32.0, 64.0))
+    lines: dict[str, list[tuple[float, float]]] = {"seconds and rates": [], "indices": []}
+    for seed in range(config.seed, config.seed + 5):
+        for name, points in lines.items():
+            told = shapes if name != "indices" else _Indexed(shapes)
+            torch.manual_seed(seed)
+            net = scaled(told(random.Random("scale"), HELD)[0])
+            fit(net, told, config.steps or 150, seed, tell)
+            points.append((float(seed), _held(net, told)))
+    gains = [one[1] < two[1] for one, two in zip(*lines.values(), strict=True)]
+    drawn = [Line(name, points, marks=True) for name, points in lines.items()]
+    picture = chart(drawn, "Held-out loss", "seed", "flow loss")
+    return [_at_least("seeds in which seconds and rates have the lower held-out loss", sum(gains), 5)], picture.encode()
+
+
+@torch.no_grad()
+def _held(net: DiT, batches: Batches) -> float:
+    """Return the loss on clips never seen, of sixteen pairs of rates and frame rates, the same for every network."""
+    dice, generator, found = random.Random("held"), torch.Generator().manual_seed(0), []
+    for _ in range(16):
+        batch, known = batches(dice, BATCH)
+        found.append(float(loss(net, batch, torch.linspace(0.1, 0.9, BATCH), known, generator)))
+    return sum(found) / len(found)
+
+
+class _Indexed:
+    """Batches whose latents are told by their number alone."""
+
+    def __init__(self, batches: Shapes):
+        self.batches = batches
+
+    def __call__(self, dice: random.Random, count: int) -> tuple[Packed, Condition]:
+        batch, known = self.batches(dice, count)
+        numbers = batch.times_s.unique(return_inverse=True)[1]
+        return replace(batch, times_s=numbers / 4, rates=torch.ones_like(batch.rates)), known  # 4 latents a second
+
+
+class Mixture:
+    """Clips of two tokens, drawn from three Gaussians over both together, and their best velocity in closed form."""
+
+    def __init__(self, seed: int, spread: float = 0.3):
+        self.means = torch.randn(3, 16, generator=torch.Generator().manual_seed(seed))  # k d
+        self.spread = spread
+        still = torch.zeros(2, MIXED.in_channels, 2, 2)
+        times_s = torch.tensor([0.0, 0.5])
+        one = LatentClip(key="", latents=still, times_s=times_s, rates=(8,), counts=(2,), caption="", facts={})
+        self.one = pack([one], MIXED)
+
+    def __call__(self, dice: random.Random, count: int) -> tuple[Packed, Condition]:
+        """Return clips of which nothing is known."""
+        generator = torch.Generator().manual_seed(dice.getrandbits(32))
+        whose = torch.randint(3, (count,), generator=generator)
+        data = self.means[whose] + self.spread * torch.randn(count, 16, generator=generator)
+        told = self.one
+        batch = Packed(
+            values=data.flatten(),
+            shapes=told.shapes * count,
+            patch=told.patch,
+            times_s=told.times_s.repeat(count),
+            rates=told.rates.repeat(count),
+            orders=told.orders.repeat(count),
+            seconds=told.seconds.repeat(count),
+            lengths=told.lengths * count,
+            captions=told.captions * count,
+            facts=told.facts.repeat(count, 1),
+        )
+        nothing = torch.zeros(count, MIXED.text_width)
+        return batch, Condition(words=nothing[:0], word_lengths=(0,) * count, pooled=nothing, facts=batch.facts)
+
+    def velocity(self, x: Float[Tensor, "b d"], t: float) -> Float[Tensor, "b d"]:
+        """Return E[noise - data | x]: of each Gaussian, weighed by how likely x is its."""
+        variance = (1 - t) ** 2 * self.spread**2 + t**2
+        apart = x[:, None] - (1 - t) * self.means  # b k d
+        whose = (-apart.square().sum(dim=-1) / (2 * variance)).softmax(dim=-1)[..., None]
+        data = self.means + (1 - t) * self.spread**2 / variance * apart
+        return (whose * (t / variance * apart - data)).sum(dim=1)
+
+
+def mixture(config: ToyConfig, tell: Tell) -> tuple[list[Figure], bytes]:
+    """The learned velocity is the best one, where it is known: of a mixture of Gaussians."""
+    torch.manual_seed(config.seed)
+    net, batches = DiT(MIXED), Mixture(config.seed)
+    fit(net, batches, config.steps or 1500, config.seed, tell, shift=1.0, clips=16 * BATCH)
+    points, errors, sizes = [], 0.0, 0.0
+    for number in range(1, 20):
+        error, size = _apart(net, batches, number / 20)
+        points.append((number / 20, (error / size) ** 0.5))
+        errors, sizes = errors + error, sizes + size
+    far = (errors / sizes) ** 0.5
+    picture = chart([Line("error", points, marks=True)], "Learned against exact velocity", "t", "relative error")
+    return [Figure("relative error of the velocity", far, "below 0.05", far < 0.05)], picture.encode()
+
+
+@torch.no_grad()
+def _apart(net: DiT, batches: Mixture, t: float) -> tuple[float, float]:
+    """Return mean squares of how far learned velocities are from the exact ones, and of these."""
+    batch, known = batches(random.Random("held"), 4 * HELD)
+    noise = torch.randn(batch.tokens.shape, generator=torch.Generator().manual_seed(1))
+    x = flow.mix(batch.tokens, noise, torch.tensor(t))
+    when = torch.full((len(batch.lengths),), t)
+    found = net(x, batch.positions, batch.rates, batch.orders, batch.lengths, when, known)
+    exact = batches.velocity(rearrange(x, "(b l) d -> b (l d)", l=2), t)
+    error = rearrange(found, "(b l) d -> b (l d)", l=2) - exact
+    return float(error.square().mean()), float(exact.square().mean())
+
+
+CLAIMS = {"conditions": (conditions, "png"), "positions": (positions, "svg"), "mixture": (mixture, "svg")}
+
+
+def prove(config: ToyConfig, out: str, tell: Tell = silent) -> tuple[list[Figure], str]:
+    """Try one claim; return its figures, and the picture that was written: `OUT/CLAIM.png` or `.svg`."""
+    claim, suffix = CLAIMS[config.claim]
+    figures, picture = claim(config, tell)
+    path = f"{out.rstrip('/')}/{config.claim}.{suffix}"
+    storage.write_bytes(path, picture)
+    return figures, path
