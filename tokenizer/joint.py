@@ -178,6 +178,9 @@ def held(config: TokenizerConfig, frames: int) -> Int[np.ndarray, "m number"]:
 NOISE = 1e-5
 """Variance with which each coefficient is drawn at first: of a fine detail it is more than of what is flat, in the
 picture the same, where it is 58 dB down if all numbers are drawn."""
+NATURAL = 0.5
+"""Power of a coefficient's expected deviation that its number keeps. With 1, numbers would be as large as what they show
+in the picture; with 0, all of unit variance, and a generator would learn noise-like details before what is seen first."""
 MODE_LOGVAR = -8.0
 """Log variance of the number that stands for a mode; its noise must not turn it into that of another."""
 
@@ -285,7 +288,9 @@ class Code(NamedTuple):
     """The coefficients that there are, among `union`, and beside each its place among k and band, the band inner."""
     places: Int[Tensor, " known"]
     gains: Float[Tensor, "m number"]
-    """What the numbers of each mode are multiplied by to be of about unit variance where this mode is taken."""
+    """What coefficients in units of `std` are multiplied by to be numbers of each mode."""
+    scale: Float[Tensor, "m number"]
+    """The standard deviation that numbers of each mode are expected to have."""
     numbers: Int[Tensor, "m number"]
     """`held`."""
 
@@ -308,7 +313,8 @@ def _code_on_cpu(config: TokenizerConfig, frames: int) -> Code:
         flat = variance(config.segment, config.space, *given).ravel() ** 0.5
         stds[mode] = [flat[one] if one < total else 1 for one in every]
     numbers = held(config, frames)
-    gains = stds[PLAIN][numbers] / np.take_along_axis(stds, numbers, axis=1)
+    own = np.take_along_axis(stds, numbers, axis=1)
+    scale = own**NATURAL
     return Code(
         seam=torch.tensor(seam(config.space), dtype=torch.float32),
         cells=torch.tensor(cells[used], dtype=torch.float32),
@@ -316,7 +322,8 @@ def _code_on_cpu(config: TokenizerConfig, frames: int) -> Code:
         std=torch.tensor(stds[PLAIN], dtype=torch.float32)[:, None, None],
         known=torch.tensor(known),
         places=torch.tensor(at),
-        gains=torch.tensor(gains, dtype=torch.float32),
+        gains=torch.tensor(stds[PLAIN][numbers] / own * scale, dtype=torch.float32),
+        scale=torch.tensor(scale, dtype=torch.float32),
         numbers=torch.from_numpy(numbers),
     )
 
@@ -337,7 +344,7 @@ def numbers_from(
         modes: of the cells.
         frames: of each segment.
         latents: of each segment.
-        scaled: whether they are coefficients, which are to be of unit variance in each mode.
+        scaled: whether they are coefficients in units of `Code.std`, of which numbers are to be made.
     """
     code, count = _code(config, frames, x.device), latents * config.channels - 1
     found = x.gather(2, _by_cell(code.numbers, modes, count))
@@ -425,7 +432,9 @@ class JointEncoder(SpaceEncoder):
         mean, logvar = each_frame(self.leave, F.silu(self.norm(x, rate))).chunk(2, dim=2)
         mean = numbers_from(self.config, mean, modes, frames, frames >> halvings)
         logvar = numbers_from(self.config, logvar, modes, frames, frames >> halvings)
-        logvar = logvar + 2 * _by_cell(_code(self.config, frames, x.device).gains, modes, logvar.shape[2]).log()
+        code, count = _code(self.config, frames, x.device), mean.shape[2]
+        mean = mean * _by_cell(code.scale, modes, count).to(mean)
+        logvar = logvar + 2 * _by_cell(code.gains, modes, count).log()
         return torch.cat([self._rows(CORRECTION * mean, 0.0), self._rows(logvar, MODE_LOGVAR)], dim=2)
 
     def exits(self) -> list[nn.Conv2d]:
