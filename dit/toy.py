@@ -251,14 +251,14 @@ def _strips(films: list[Float[Tensor, "t 3 h w"]]) -> bytes:
 
 def positions(config: ToyConfig, tell: Tell) -> tuple[list[Figure], bytes]:
     """Positions in seconds and rates teach more than the indices of latents do, where frame rates and rates vary."""
-    shapes = Shapes((4, 8, 16), (16.0, 32.0, 64.0))
+    shapes = Shapes(RATES, (16.0, 32.0, 64.0))
     lines: dict[str, list[tuple[float, float]]] = {"seconds and rates": [], "indices": []}
     for seed in range(config.seed, config.seed + 5):
         for name, points in lines.items():
             told = shapes if name != "indices" else _Indexed(shapes)
             torch.manual_seed(seed)
             net = scaled(told(random.Random("scale"), HELD)[0])
-            fit(net, told, config.steps or 150, seed, tell)
+            fit(net, told, config.steps or 120, seed, tell)
             points.append((float(seed), _held(net, told)))
     gains = [one[1] < two[1] for one, two in zip(*lines.values(), strict=True)]
     drawn = [Line(name, points, marks=True) for name, points in lines.items()]
@@ -286,7 +286,8 @@ class _Indexed:
         batch, known = self.batches(dice, count)
         _, numbers = batch.positions[:, 0].unique(return_inverse=True)
         seconds = torch.stack([numbers / 4, *batch.positions[:, 1:].unbind(dim=1)], dim=1)  # 4 latents a second
-        return replace(batch, positions=seconds, rates=torch.ones_like(batch.rates)), known
+        same = torch.ones_like(batch.rates)
+        return replace(batch, positions=seconds, rates=same, orders=same), known
 
 
 class Mixture:
@@ -344,7 +345,7 @@ def mixture(config: ToyConfig, tell: Tell) -> tuple[list[Figure], bytes]:
     """The learned velocity is the best one, where it is known: of a mixture of Gaussians."""
     torch.manual_seed(config.seed)
     net, batches = DiT(MIXED), Mixture(config.seed)
-    fit(net, batches, config.steps or 1500, config.seed, tell, shift=1.0, clips=16 * BATCH)
+    fit(net, batches, config.steps or 1200, config.seed, tell, shift=1.0, clips=16 * BATCH)
     points, errors, sizes = [], 0.0, 0.0
     for number in range(1, 20):
         error, size = _apart(net, batches, number / 20)
