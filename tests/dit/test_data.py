@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rushes.dit.config import DiTConfig, TrainConfig
-from rushes.dit.data import LatentClip, LatentError, Round, facts_of, first_fit, pack, parse
+from rushes.dit.data import LatentClip, LatentError, Round, durations, facts_of, first_fit, pack, parse
 from rushes.pipelines.store import shards
 
 FINGERPRINT = "abcdef012345"
@@ -70,6 +70,12 @@ def test_a_packed_batch_keeps_the_times_and_rates_of_each_latent(latents):
     assert packed.positions[:24:4, 0].tolist() == pytest.approx([i / 24 for i in (0, 4, 8, 12, 16, 24)])
     assert packed.seconds[:24].tolist() == pytest.approx([4 / 24] * 16 + [8 / 24] * 8)
     assert packed.facts[0, 0] == 24 and packed.facts[0].isnan().any()
+
+
+def test_the_last_latent_lasts_as_long_as_its_frames():
+    assert durations(clip("k", 3)).tolist() == pytest.approx([4 / 24] * 3)
+    assert durations(replace(clip("k", 3), facts={"frames": 9})).tolist() == pytest.approx([4 / 24, 4 / 24, 1 / 24])
+    assert durations(replace(clip("k", 1), facts={"frames": 3, "fps": 10.0})).tolist() == pytest.approx([0.3])
 
 
 def test_a_clip_over_the_budget_keeps_its_leading_segments(latents):
