@@ -58,8 +58,11 @@ class LatentClip:
     def window(self, first: int, last: int) -> LatentClip:
         """Return the segments from `first` up to `last`, which is left out."""
         begin, end = sum(self.counts[:first]), sum(self.counts[:last])
+        before = sum(count * rate for count, rate in zip(self.counts[:first], self.rates[:first], strict=True))
+        frames = {"frames": self.facts["frames"] - before} if first and "frames" in self.facts else {}
         return replace(
             self,
+            facts={**self.facts, **frames},
             latents=self.latents[begin:end],
             times_s=self.times_s[begin:end],
             rates=self.rates[first:last],
@@ -258,7 +261,8 @@ def durations(clip: LatentClip) -> Float[Tensor, " l"]:
     frames = latents_told(clip.rates, clip.counts)[:, 0]
     gaps = clip.times_s.diff()
     frame_s = gaps.sum() / frames[:-1].sum() if len(gaps) else 1 / float(clip.facts.get("fps") or 24)
-    return torch.cat([gaps, (frames[-1] * frame_s)[None]])
+    left = max(float(clip.facts.get("frames") or math.inf) - float(frames[:-1].sum()), 1.0)
+    return torch.cat([gaps, torch.as_tensor(min(float(frames[-1]), left) * frame_s)[None]])
 
 
 def facts_of(clips: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Float[Tensor, "clips facts"]:

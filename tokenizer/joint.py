@@ -179,8 +179,9 @@ NOISE = 1e-5
 """Variance with which each coefficient is drawn at first: of a fine detail it is more than of what is flat, in the
 picture the same, where it is 58 dB down if all numbers are drawn."""
 NATURAL = 0.5
-"""Power of a coefficient's expected deviation that its number keeps. With 1, numbers would be as large as what they show
-in the picture; with 0, all of unit variance, and a generator would learn noise-like details before what is seen first."""
+"""Power of a coefficient's expected deviation that its number keeps. With 1, numbers would be as large as what they are
+in the picture; with 0 all were of unit variance, and a generator learned noise-like details before what is seen first.
+"""
 MODE_LOGVAR = -8.0
 """Log variance of the number that stands for a mode; its noise must not turn it into that of another."""
 

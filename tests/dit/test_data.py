@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from rushes.dit.config import DiTConfig, TrainConfig
-from rushes.dit.data import Batch, LatentClip, LatentError, Packs, facts_of, loader, pack, parse
+from rushes.dit.data import Batch, LatentClip, LatentError, Packs, durations, facts_of, loader, pack, parse
 from rushes.dit.index import Index, read_index
 from rushes.dit.model import patchify
 from rushes.dit.plan import Ticket, windows
@@ -57,6 +57,12 @@ def test_a_packed_batch_keeps_the_times_and_rates_of_each_latent(latents):
     assert packed.facts[0, 0] == 24 and packed.facts[0].isnan().any()
     wanted = torch.cat([patchify(clip.latents.float(), 2) for clip in (one, two)])
     assert torch.equal(packed.tokens, wanted)
+
+
+def test_the_last_latent_lasts_as_long_as_its_frames():
+    assert durations(clip("k", 3)).tolist() == pytest.approx([4 / 24] * 3)
+    assert durations(replace(clip("k", 3), facts={"frames": 9})).tolist() == pytest.approx([4 / 24, 4 / 24, 1 / 24])
+    assert durations(replace(clip("k", 1), facts={"frames": 3, "fps": 10.0})).tolist() == pytest.approx([0.3])
 
 
 def test_a_window_of_a_clip_holds_its_segments_alone(latents):

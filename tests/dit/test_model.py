@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rushes.dit.config import DiTConfig
-from rushes.dit.model import Condition, DiT, grid, load, patchify, save, unpatchify
+from rushes.dit.model import Condition, DiT, grid, load, moments, patchify, save, unpatchify
 
 CONFIG = DiTConfig()
 
@@ -66,6 +66,11 @@ def test_a_shift_of_the_clips_time_changes_nothing_and_reversed_time_does(awake,
     here = found(where[:, :1])
     torch.testing.assert_close(found(where[:, :1] + 12.5), here, atol=1e-4, rtol=0)
     assert (found(-where[:, :1]) - here).abs().max() > 1e-2
+
+
+def test_the_moment_of_a_token_is_counted_from_its_own_clips_start_and_end():
+    found = moments(torch.tensor([1.0, 1.5, 3.0, 10.0, 12.0]), [3, 2])
+    assert found.tolist() == [[0, 2], [0.5, 1.5], [2, 0], [0, 2], [2, 0]]
 
 
 def test_no_clip_of_a_pack_has_a_gradient_on_another(awake):
