@@ -59,6 +59,27 @@ def _sql(options: Namespace) -> int:
     return DONE if shell.shell(books, form, sys.stdin, sys.stdout) else FAILED
 
 
+def _explore_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("run", type=str, help="a run")
+    selection(parser, "which one to look at and to compare with")
+    parser.add_argument("--port", type=int, default=0, help="port to answer on; a free one if not given")
+    parser.add_argument(
+        "--host", type=str, default="127.0.0.1",
+        help="address to answer on; this machine alone sees the default, whoever reaches another one sees the footage",
+    )  # fmt: skip
+    parser.add_argument("--no-browser", action="store_true", help="print the address and open no browser")
+
+
+def _explore(options: Namespace) -> int:
+    try:
+        from rushes.pipelines.explore import serve
+    except ModuleNotFoundError as error:
+        raise ValueError(f"explore needs {error.name}: pip install 'rushes[explore]'") from error
+
+    serve.run(options.run, options.selection, options.host, options.port, not options.no_browser)
+    return DONE
+
+
 def _schema_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("tables", type=str, nargs="*", help="some tables or views; all if none is named")
     parser.add_argument("--json", action="store_true", help="print them as JSON")
@@ -113,6 +134,12 @@ COMMANDS = [
         help="ask the ledger of a run, in SQL: one query, or a shell",
         arguments=_sql_arguments,
         run=_sql,
+    ),
+    Command(
+        name="explore",
+        help="a page to move limits on, to look at clips and to ask by SQL",
+        arguments=_explore_arguments,
+        run=_explore,
     ),
     Command(
         name="schema",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import csv
 import json
+import math
 import sys
 from collections.abc import Iterator
 from typing import Any, TextIO
@@ -34,10 +35,11 @@ def asked(books: Books, query: str) -> duckdb.DuckDBPyRelation | None:
     """
     known = QUERIES.get(query.strip())
     try:
-        *before, last = books.connection.extract_statements(known.sql if known else query) or [None]
-        for statement in [*before, *([last] if last and last.type not in _ANSWERED else [])]:
+        statements = books.connection.extract_statements(known.sql if known else query)
+        last = statements.pop() if statements and statements[-1].type in _ANSWERED else None
+        for statement in statements:
             books.connection.execute(statement)
-        return books.connection.sql(last.query) if last and last.type in _ANSWERED else None
+        return books.connection.sql(last.query) if last else None
     except duckdb.Error as error:
         said = " ".join(str(error).split())
         raise QueryError(
@@ -51,14 +53,17 @@ def rows(found: duckdb.DuckDBPyRelation) -> Iterator[dict[str, Any]]:
     try:
         for batch in found.to_arrow_reader(ROWS):
             for row in batch.to_pylist():
-                yield {name: _plain(value) for name, value in row.items()}
+                yield {name: plain(value) for name, value in row.items()}
     except duckdb.Error as error:
         raise QueryError(" ".join(str(error).split())) from error
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Return a value as JSON takes it: bytes as Base64, numbers that are none as null, the rest as text."""
     if isinstance(value, bytes):
         return base64.b64encode(value).decode()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
     return value if isinstance(value, str | int | float | bool | list | dict | None) else str(value)
 
 

@@ -101,7 +101,7 @@ def measures(run: str, books: Books) -> list[Measure]:
     for name, value in _columns(books):
         bounds = [limit for measure, limit in drawn if measure == name]
         title, unit = TITLES.get(name, (name.replace("_", " ").capitalize(), ""))
-        data = _histogram(books, value, [limit.value for limit in bounds], unit.startswith("share"))
+        data = histogram(books, value, [limit.value for limit in bounds], unit.startswith("share"))
         if data is not None and (bounds or name not in _ONLY_LIMITED):
             found.append(Measure(name=name, title=title, unit=unit, histogram=data, limits=bounds))
     return sorted(found, key=lambda measure: not measure.limits)
@@ -144,7 +144,17 @@ def gather(books: Books) -> None:
     )
 
 
-def _histogram(books: Books, values: str, limits: list[float], share: bool) -> Histogram | None:
+def histogram(books: Books, values: str, limits: list[float], share: bool) -> Histogram | None:
+    """Return the histogram of a relation of (value, kept), on a logarithmic scale where it is long-tailed.
+
+    None where there is no value or but one.
+
+    Args:
+        books: whose connection knows the relation.
+        values: the relation, as SQL.
+        limits: values that must lie on it.
+        share: whether it goes from 0 to 1.
+    """
     ask = books.connection.execute
     quantiles, least = ask(
         f"""select quantile_cont(value, [0.005, 0.5, 0.995]), min(value) filter (value > 0)

@@ -1,0 +1,43 @@
+"""`rushes explore RUN`: opens a run and serves its page until it is interrupted."""
+
+from __future__ import annotations
+
+import secrets
+import socket
+import sys
+import webbrowser
+
+import uvicorn
+
+from rushes.pipelines.explore.served import LOOPBACK, application
+from rushes.pipelines.explore.workbench import Workbench
+from rushes.pipelines.progress import Reporter
+
+
+def run(run: str, selection: str = "", host: str = "127.0.0.1", port: int = 0, browser: bool = True) -> None:
+    """Serve the page of a run, and say where, until it is interrupted.
+
+    Args:
+        run: the run.
+        selection: which one to look at; see `accounting.account`.
+        host: address to answer on.
+        port: port to answer on; 0 for a free one.
+        browser: whether to open the page.
+
+    Raises OSError where the port is taken, and what `Workbench` raises.
+    """
+    listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((host, port))
+    except OSError as error:
+        raise OSError(f"cannot answer on {host}:{port} ({error.strerror}); give another --port") from error
+    with Reporter().work("explore"):
+        bench = Workbench(run, selection)
+    token, shown = secrets.token_urlsafe(24), f"[{host}]" if ":" in host else host
+    address = f"http://{shown}:{listening.getsockname()[1]}/#token={token}"
+    app = application(bench, token, (*LOOPBACK, shown))
+    print(address, flush=True)  # noqa: T201  this is what the command says
+    if browser and not webbrowser.open(address):
+        sys.stderr.write("no browser could be opened; open the address above\n")
+    uvicorn.Server(uvicorn.Config(app, log_level="warning", server_header=False)).run(sockets=[listening])
