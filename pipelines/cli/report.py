@@ -61,6 +61,7 @@ def _sql(options: Namespace) -> int:
 
 def _explore_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("run", type=str, help="a run")
+    parser.add_argument("other", type=str, nargs="?", default="", help="another run to compare with")
     selection(parser, "which one to look at and to compare with")
     parser.add_argument("--port", type=int, default=0, help="port to answer on; a free one if not given")
     parser.add_argument(
@@ -76,7 +77,21 @@ def _explore(options: Namespace) -> int:
     except ModuleNotFoundError as error:
         raise ValueError(f"explore needs {error.name}: pip install 'rushes[explore]'") from error
 
-    serve.run(options.run, options.selection, options.host, options.port, not options.no_browser)
+    serve.run(options.run, options.other, options.selection, options.host, options.port, not options.no_browser)
+    return DONE
+
+
+def _eval_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("run", type=str, help="a run with labels")
+    selection(parser, "which one to hold against the labels")
+    parser.add_argument("--json", action="store_true", help="print the evaluation as JSON")
+
+
+def _eval(options: Namespace) -> int:
+    from rushes.pipelines.explore import labels
+
+    found = labels.evaluated(options.run, options.selection)
+    show(found, options.json, labels.lines(found))
     return DONE
 
 
@@ -140,6 +155,12 @@ COMMANDS = [
         help="a page to move limits on, to look at clips and to ask by SQL",
         arguments=_explore_arguments,
         run=_explore,
+    ),
+    Command(
+        name="eval",
+        help="hold cuts, policy and captions against what people labelled in explore",
+        arguments=_eval_arguments,
+        run=_eval,
     ),
     Command(
         name="schema",

@@ -9,12 +9,14 @@ from typing import Any
 
 import pyarrow.compute as pc
 
+from rushes.pipelines.explore import labels
 from rushes.pipelines.explore.shell import plain
 from rushes.pipelines.explore.workbench import Workbench
 from rushes.pipelines.report.facts import Strips
 from rushes.pipelines.report.measures import TITLES, drawable
 from rushes.pipelines.store import storage
 from rushes.pipelines.store.encoded import encoded_uri
+from rushes.pipelines.store.ledger import Ledger
 
 HELD_BYTES = 64 * 2**20
 """Strips that are held at once."""
@@ -89,6 +91,7 @@ class Looks:
             "caption": _caption(captions[0]) if captions else None,
             "verdicts": self._verdicts(key),
             "copies": self._copies(key),
+            "labels": labels.of(Ledger(self.bench.run), key),
         }
 
     def _beside(self, row: dict[str, Any], scores: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -113,7 +116,7 @@ class Looks:
 
     def _copies(self, key: str) -> list[dict[str, Any]]:
         """Return the clips that were dropped for this one, or for which it was, under the selection."""
-        policy = self.bench.books.policy or ""
+        policy = self.bench.selection or ""
         other = (pc.field("key") == key) | (pc.field("kept_key") == key)
         names = ["level", "key", "kept_key", "distance", "limit", "unit", "speed", "offset_s", "why"]
         rows = self.bench.ledger.read("pairs", names, (pc.field("policy") == policy) & other).to_pylist()

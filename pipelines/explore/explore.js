@@ -267,6 +267,8 @@
       const saved = await ask("/api/save", { policy, replace: $("save-replace").checked }, true);
       $("saved").textContent = `Saved. ${saved.command}`;
       $("saved").dataset.path = saved.path;
+      state.info.drafts = [...new Set([...state.info.drafts, policy.name])];
+      for (const name of ["first", "second"]) $("pair")[name].replaceChildren();
       complain(null);
     } catch (error) { complain(error); }
   });
@@ -275,9 +277,11 @@
   function card(clip, kind) {
     const picture = el("img", { loading: "lazy", alt: "", src: `/api/strip/${encodeURIComponent(clip.key)}` });
     const why = clip.fate === "kept" ? "kept" : `${clip.rule}${clip.value === null ? "" : `: ${number(clip.value)}${clip.limit === null ? "" : ` against ${number(clip.limit)}`}`}${clip.detail ? `, ${clip.detail}` : ""}`;
-    return el("button", { className: kind, type: "button", onclick: () => look(clip.key), "aria-label": `${basename(clip.uri)}, ${why}` }, picture,
+    const made = el("button", { className: kind, type: "button", onclick: () => look(clip.key) }, picture,
       el("span", {}, el("b", {}, basename(clip.uri)), ` ${clip.duration_s.toFixed(2)} s `, el("span", { className: `fate-${clip.fate}` }, why),
         clip.measured === null || clip.measured === undefined ? null : ` · ${number(clip.measured)}`));
+    made.dataset.key = clip.key;
+    return made;
   }
   async function list(more) {
     const form = $("filter");
@@ -330,6 +334,33 @@
       el("tbody", {}, ...rows.map((row) => el("tr", {}, ...row.map((cell) => el("td", { className: typeof cell === "string" && /^[-0-9.e+]+$/.test(cell) ? "n" : "" }, cell))))));
     return el("div", {}, el("h3", {}, title), made);
   }
+  // ---- labels, by k d f m w; n goes to the next clip of the list
+  const LETTERS = { keep: "k", drop: "d", false_cut: "f", missed_cut: "m", wrong_caption: "w" };
+  function labelled(key, rows) {
+    const { labels, who } = state.info;
+    const mine = new Set(rows.filter((row) => row.who === who).map((row) => row.label));
+    const others = rows.filter((row) => row.who !== who).map((row) => `${row.who}: ${row.label}`).join(", ");
+    const made = Object.entries(labels).map(([name, about]) => el("button", {
+      type: "button", title: about, "aria-pressed": String(mine.has(name)), "aria-keyshortcuts": LETTERS[name],
+      onclick: async () => {
+        try { labelled(key, (await ask("/api/label", { key, label: name, on: !mine.has(name) }, true)).labels); } catch (error) { complain(error); $("clip").close(); }
+      },
+    }, `${name.replace("_", " ")} (${LETTERS[name]})`));
+    [...made].forEach((one, at) => { one.dataset.letter = Object.values(LETTERS)[at]; });
+    const next = el("button", { type: "button", onclick: () => follow(key) }, "next (n)");
+    next.dataset.letter = "n";
+    fill("labels", ...made, next, others ? el("span", { className: "soft" }, others) : null);
+  }
+  function follow(key) {
+    const cards = [...document.querySelectorAll("#grid .card")];
+    const next = cards[cards.findIndex((one) => one.dataset.key === key) + 1];
+    if (next) look(next.dataset.key);
+  }
+  $("clip").addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.altKey || event.metaKey) return;
+    const button = [...$("labels").querySelectorAll("button")].find((one) => one.dataset.letter === event.key);
+    if (button) button.click();
+  });
   async function look(key) {
     try {
       const found = await ask(`/api/clip/${encodeURIComponent(key)}`);
@@ -337,6 +368,7 @@
       $("clip-where").textContent = `${key} · ${number(found.start_s)} s to ${number(found.end_s)} s of ${found.uri}`;
       const mine = player(key, found, found.encoded ? "from the run's encoded clips" : "the source, at this clip's time");
       fill("players", mine);
+      labelled(key, found.labels);
       const copy = found.copies[0];
       if (copy) {
         const other = copy.key === key ? copy.kept_key : copy.key;
@@ -361,6 +393,72 @@
     } catch (error) { complain(error); }
   }
   $("clip").addEventListener("close", () => fill("players"));
+
+  // ---------------------------------------------------------------------------------------------------------- sources
+  const head = (...names) => el("thead", {}, el("tr", {}, ...names.map((name) => el("th", { className: name.startsWith("#") ? "n" : "" }, name.replace("#", "")))));
+  const n = (text) => el("td", { className: "n" }, text);
+  async function sources() {
+    try {
+      const found = await ask("/api/sql", {
+        query: `select uri, duration_s, clips, kept_clips, kept_s, dropped_s, trimmed_s, failed_s, kept_share, code, remedy from sources_all order by ${$("by").order.value}, uri limit 500`,
+      });
+      complain(null);
+      const seconds = (value) => (value ? hours(value / 3600) : "–");
+      fill("source-rows", head("source", "#length", "#clips", "#kept", "#kept for", "#dropped", "#trimmed", "#failed", "share kept", "what failed, and what helps"),
+        el("tbody", {}, ...found.rows.map(([uri, length, clips, kept, ...rest]) => {
+          const bar = el("span", { className: "bar" });
+          bar.style.width = `${100 * (rest[4] || 0)}%`;
+          return el("tr", {}, el("td", {}, el("button", { type: "button", onclick: () => of(uri) }, basename(uri))), n(seconds(length)), n(count(clips)), n(count(kept)),
+            ...rest.slice(0, 4).map((value) => n(seconds(value))), el("td", {}, rest[4] === null ? "–" : `${Math.round(100 * rest[4])} %`, bar), el("td", {}, rest[5] ? `${rest[5]}: ${rest[6] || ""}` : ""));
+        })));
+      $("sourced").textContent = `${count(found.rows.length)} sources${found.rows.length === 500 ? ", the first 500; ask by SQL for others" : ""}`;
+    } catch (error) { complain(error); }
+  }
+  function of(uri) {
+    $("filter").reset();
+    $("filter").text.value = uri;
+    view("clips");
+  }
+  $("by").addEventListener("input", sources);
+  $("by").addEventListener("submit", (event) => event.preventDefault());
+
+  // ---------------------------------------------------------------------------------------------------------- compare
+  function pairs() {
+    const own = [["", "what is tried here"], ...state.info.selections.map((name) => [name, `selection ${name}`]),
+      ...state.info.drafts.map((name) => [name, `draft ${name}`]), ...state.info.presets.map((name) => [name, `preset ${name}`])];
+    const known = (list) => list.filter(([name], at) => list.findIndex(([other]) => other === name) === at);
+    const other = state.info.other;
+    const second = other.is_same ? own : [...other.selections.map((name) => [name, `${basename(other.run)}: selection ${name}`]), ...state.info.presets.map((name) => [name, `${basename(other.run)}: preset ${name}`])];
+    for (const [name, list, chosen] of [["first", own, ""], ["second", second, state.info.selection || "default"]]) {
+      if ($("pair")[name].options.length) continue;
+      $("pair")[name].replaceChildren(...known(list).map(([value, text]) => el("option", { value, selected: value === chosen }, text)));
+    }
+  }
+  $("pair").addEventListener("submit", async (event) => {
+    event.preventDefault();
+    const named = (value) => value || asTried();
+    try {
+      const found = await ask("/api/compare", { first: named($("pair").first.value), second: named($("pair").second.value) });
+      complain(null);
+      const [a, b] = found.sides;
+      const names = [...new Set([...a.rules, ...b.rules].map((row) => row.rule))];
+      const cells = (side, rule) => { const row = side.rules.find((one) => one.rule === rule); return row ? [el("td", {}, row.limit), n(count(row.clips)), n(hours(row.hours))] : [el("td", {}, "–"), n(""), n("")]; };
+      const whole = (name, part) => el("tr", {}, el("td", {}, name), ...[a, b].flatMap((side) => [el("td", {}), n(count(side[part].clips)), n(hours(side[part].hours))]));
+      fill("both", head("rule", `${a.policy}`, "#clips", "#time", `${b.policy}`, "#clips", "#time"),
+        el("tbody", {}, whole("found", "found"), ...names.map((rule) => el("tr", {}, el("td", {}, `− ${rule}`), ...cells(a, rule), ...cells(b, rule))), whole("− duplicate", "duplicates"), whole("kept", "kept")));
+      const apart = found.clips_of_first_alone || found.clips_of_second_alone ? `; ${count(found.clips_of_first_alone)} clips are in the first run alone, ${count(found.clips_of_second_alone)} in the second` : "";
+      $("compared").textContent = `${count(found.both)} clips are kept by both${apart}`;
+      for (const [side, part] of [["first", found.only_first], ["second", found.only_second]]) {
+        $(`${side}-title`).textContent = `Only the ${side} keeps ${count(part.clips)} clips, ${hours(part.hours)}`;
+        fill(`${side}-only`, ...part.keys.map((key) => el("button", { type: "button", className: "small", onclick: () => look(key), "aria-label": key }, el("img", { alt: "", loading: "lazy", src: `/api/strip/${encodeURIComponent(key)}` }))));
+      }
+      fill("moved", head("measure", "unit", "#median, first", "#median, second", "distance of the distributions, 0 to 1"), el("tbody", {}, ...found.moved.map((row) => {
+        const bar = el("span", { className: "bar" });
+        bar.style.width = `${100 * row.distance}%`;
+        return el("tr", {}, el("td", {}, row.title), el("td", {}, row.unit), n(number(row.medians[0])), n(number(row.medians[1])), el("td", {}, number(row.distance), bar));
+      })));
+    } catch (error) { complain(error); }
+  });
 
   // -------------------------------------------------------------------------------------------------------------- SQL
   $("queries").addEventListener("change", () => {
@@ -393,6 +491,8 @@
     state.view = name;
     for (const section of document.querySelectorAll("main > section")) section.hidden = section.id !== name;
     for (const button of document.querySelectorAll("nav button")) button.setAttribute("aria-pressed", String(button.dataset.view === name));
+    if (name === "sources") sources();
+    if (name === "compare") pairs();
     if (name === "clips") {
       const form = $("filter");
       const had = form.rule.value;

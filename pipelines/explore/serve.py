@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import secrets
 import socket
 import sys
@@ -14,11 +15,14 @@ from rushes.pipelines.explore.workbench import Workbench
 from rushes.pipelines.progress import Reporter
 
 
-def run(run: str, selection: str = "", host: str = "127.0.0.1", port: int = 0, browser: bool = True) -> None:
+def run(
+    run: str, other: str = "", selection: str = "", host: str = "127.0.0.1", port: int = 0, browser: bool = True
+) -> None:
     """Serve the page of a run, and say where, until it is interrupted.
 
     Args:
         run: the run.
+        other: another run to compare with; none if empty.
         selection: which one to look at; see `accounting.account`.
         host: address to answer on.
         port: port to answer on; 0 for a free one.
@@ -34,10 +38,18 @@ def run(run: str, selection: str = "", host: str = "127.0.0.1", port: int = 0, b
         raise OSError(f"cannot answer on {host}:{port} ({error.strerror}); give another --port") from error
     with Reporter().work("explore"):
         bench = Workbench(run, selection)
+        beside = Workbench(other) if other else None
     token, shown = secrets.token_urlsafe(24), f"[{host}]" if ":" in host else host
     address = f"http://{shown}:{listening.getsockname()[1]}/#token={token}"
-    app = application(bench, token, (*LOOPBACK, shown))
+    app = application(bench, token, (*LOOPBACK, shown), beside, _who())
     print(address, flush=True)  # noqa: T201  this is what the command says
     if browser and not webbrowser.open(address):
         sys.stderr.write("no browser could be opened; open the address above\n")
     uvicorn.Server(uvicorn.Config(app, log_level="warning", server_header=False)).run(sockets=[listening])
+
+
+def _who() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a user without a name, as containers have
+        return "unknown"

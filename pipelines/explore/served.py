@@ -13,6 +13,7 @@ import mimetypes
 import secrets
 import threading
 from collections.abc import Awaitable, Callable, Iterator
+from datetime import UTC, datetime
 from functools import wraps
 from importlib import resources
 from typing import Any
@@ -26,11 +27,12 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from rushes.filters import policy as policies
-from rushes.pipelines.explore import clip, shell
+from rushes.pipelines.explore import clip, compare, labels, shell
 from rushes.pipelines.explore.queries import QUERIES
 from rushes.pipelines.explore.workbench import PAGE, Workbench
 from rushes.pipelines.stages.select import selections
 from rushes.pipelines.store import storage
+from rushes.pipelines.store.ledger import Ledger
 
 CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; media-src 'self'; connect-src 'self'; "
@@ -53,13 +55,21 @@ SQL_ROWS, SQL_S = 1000, 30
 PIECE_BYTES = 256 * 1024
 
 
-def application(bench: Workbench, token: str, hosts: tuple[str, ...] = LOOPBACK) -> ASGIApp:
+def application(
+    bench: Workbench,
+    token: str,
+    hosts: tuple[str, ...] = LOOPBACK,
+    other: Workbench | None = None,
+    who: str = "",
+) -> ASGIApp:
     """Return the application over one run.
 
     Args:
         bench: the run.
         token: what writing takes, in the header `x-rushes-token`.
         hosts: names that requests may have in `Host`, with or without a port.
+        other: the run to compare with; the same one if not given.
+        who: in whose name labels are noted.
     """
     app = Starlette(
         routes=[
@@ -68,14 +78,17 @@ def application(bench: Workbench, token: str, hosts: tuple[str, ...] = LOOPBACK)
             Route("/api/run", _run),
             Route("/api/try", _try, methods=["POST"]),
             Route("/api/clips", _clips, methods=["POST"]),
+            Route("/api/compare", _compare, methods=["POST"]),
             Route("/api/save", _save, methods=["POST"]),
+            Route("/api/label", _label, methods=["POST"]),
             Route("/api/sql", _sql, methods=["POST"]),
             Route("/api/clip/{key}", _clip),
             Route("/api/strip/{key}", _strip),
             Route("/api/video/{key}", _video),
         ]
     )
-    app.state.bench, app.state.token = bench, token
+    app.state.bench, app.state.token, app.state.other = bench, token, other or bench
+    app.state.who, app.state.labelling = who, threading.Lock()
     app.state.looks = clip.Looks(bench)
     return _Guarded(app, hosts)
 
@@ -105,6 +118,10 @@ class _Guarded:
             await JSONResponse(said, 421)(scope, receive, sent)
 
 
+class Forbidden(Exception):
+    """A request may not write; the message says what it lacks."""
+
+
 Answer = Callable[[Request], Awaitable[Response]]
 
 
@@ -115,6 +132,8 @@ def _told(answer: Answer) -> Answer:
     async def safe(request: Request) -> Response:
         try:
             return await answer(request)
+        except Forbidden as error:
+            return JSONResponse({"error": str(error)}, 403)
         except KeyError as error:
             return JSONResponse({"error": f"there is no clip {error.args[0]} in this run"}, 404)
         except FileExistsError as error:
@@ -157,11 +176,19 @@ async def _run(request: Request) -> Response:
     return JSONResponse(
         {
             "run": storage.redact(bench.run),
-            "selection": bench.books.policy,
-            "selections": bench.books.policies,
-            "stale": bench.books.policy in selections.stale(bench.ledger),
+            "selection": bench.selection,
+            "selections": bench.selections,
+            "stale": bench.selection in selections.stale(bench.ledger),
             "policy": bench.given,
             "presets": policies.presets(),
+            "drafts": bench.drafts(),
+            "labels": labels.LABELS,
+            "who": request.app.state.who,
+            "other": {
+                "run": storage.redact(request.app.state.other.run),
+                "is_same": request.app.state.other is bench,
+                "selections": request.app.state.other.selections,
+            },
             "measures": bench.measured(),
             "queries": [{"name": name, "question": one.question, "sql": one.sql} for name, one in QUERIES.items()],
         }
@@ -191,10 +218,44 @@ async def _clips(request: Request) -> Response:
 
 
 @_told
-async def _save(request: Request) -> Response:
+async def _compare(request: Request) -> Response:
+    given = await _given(request)
+    bench, other = request.app.state.bench, request.app.state.other
+    first, second = given.get("first"), given.get("second")
+
+    def found() -> dict[str, Any]:
+        one = policies.load(first) if isinstance(first, dict) else bench.named(str(first))
+        two = policies.load(second) if isinstance(second, dict) else other.named(str(second))
+        return compare.compared(bench, one, other, two)
+
+    return JSONResponse(await run_in_threadpool(found))
+
+
+def _check_token(request: Request) -> None:
+    """Raise Forbidden where a request may not write."""
     if not secrets.compare_digest(request.headers.get(TOKEN, "").encode(), request.app.state.token.encode()):
-        said = "writing takes the token of this session; open the address that `rushes explore` printed"
-        return JSONResponse({"error": said}, 403)
+        raise Forbidden("writing takes the token of this session; open the address that `rushes explore` printed")
+
+
+@_told
+async def _label(request: Request) -> Response:
+    _check_token(request)
+    given = await _given(request)
+    state = request.app.state
+    key, label, on = str(given.get("key", "")), str(given.get("label", "")), bool(given.get("on", True))
+    state.bench.place(key)
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+
+    def noted() -> list[dict[str, Any]]:
+        with state.labelling:
+            return labels.put(Ledger(state.bench.run), key, label, state.who, now, on)
+
+    return JSONResponse({"labels": await run_in_threadpool(noted)})
+
+
+@_told
+async def _save(request: Request) -> Response:
+    _check_token(request)
     given = await _given(request)
     bench: Workbench = request.app.state.bench
     saved = await run_in_threadpool(bench.save, given.get("policy") or {}, bool(given.get("replace")))
@@ -210,16 +271,16 @@ async def _sql(request: Request) -> Response:
 
 def _queried(bench: Workbench, query: str) -> dict[str, Any]:
     """Return the first rows of one query that only reads. Raises QueryError."""
-    db = bench.books.connection
-    timer = threading.Timer(SQL_S, db.interrupt)
     with bench.asking:
+        db = bench.books.connection
+        timer = threading.Timer(SQL_S, db.interrupt)
         timer.start()
         try:
             if [one.type for one in db.extract_statements(query)] != [duckdb.StatementType.SELECT]:
                 raise shell.QueryError("give one query that only reads: select, from, with, describe, summarize")
             found = db.execute(query)
             columns = [column[0] for column in found.description or ()]
-            rows = [[shell.plain(value) for value in row] for row in found.fetchmany(SQL_ROWS + 1)]
+            rows = [[_shown(value) for value in row] for row in found.fetchmany(SQL_ROWS + 1)]
         except duckdb.InterruptException as error:
             raise shell.QueryError(
                 f"the query took longer than {SQL_S} s; `rushes sql` takes as long as needed"
@@ -229,6 +290,11 @@ def _queried(bench: Workbench, query: str) -> dict[str, Any]:
         finally:
             timer.cancel()
     return {"columns": columns, "rows": rows[:SQL_ROWS], "more": len(rows) > SQL_ROWS}
+
+
+def _shown(value: Any) -> Any:
+    plain = shell.plain(value)
+    return storage.redact(plain) if isinstance(plain, str) else plain
 
 
 @_told

@@ -10,6 +10,7 @@ need not be read or sorted again. Memory holds the columns that were asked for, 
 from __future__ import annotations
 
 import dataclasses
+import re
 import threading
 import time
 from functools import cached_property
@@ -28,11 +29,13 @@ from rushes.filters.policy import DUPLICATE, Policy
 from rushes.filters.verdicts import Verdicts
 from rushes.pipelines.explore import views
 from rushes.pipelines.report import measures
+from rushes.pipelines.report.accounting import Books
 from rushes.pipelines.report.charts import Histogram
 from rushes.pipelines.stages.select import select, selections, trial
 from rushes.pipelines.stages.select.measures import measure as values_of
 from rushes.pipelines.store import storage
 from rushes.pipelines.store.columns import flat, numbers
+from rushes.pipelines.store.ledger import Ledger
 from rushes.pipelines.store.tables import TABLES
 
 Mask = npt.NDArray[np.bool_]
@@ -54,25 +57,44 @@ class Workbench:
         Raises NoRun, SelectionError and PolicyError.
         """
         self.run = storage.absolute(run).rstrip("/")
-        self.books = views.opened(self.run, selection)
-        self.ledger = self.books.ledger
+        self.ledger = Ledger(self.run).snapshot()
+        self.ledger.require()
+        self.selections = selections.names(self.ledger)
+        self.selection = selections.choose(self.run, self.selections, selection)
         self.lock = threading.RLock()
         """Held while policies are tried …"""
-        self.asking = threading.Lock()
+        self.asking = threading.RLock()
         """… and while the connection of the books answers, so that a slow query holds up no slider."""
-        self._drawing = duckdb.connect()
-        hdr = selections.hdr_of(self.run)
-        self.policy, text = selections.chosen(self.run, self.books.policy or "", hdr)
+        self.policy, text = selections.chosen(self.run, self.selection or "", selections.hdr_of(self.run))
         self.given: dict[str, Any] = yaml.safe_load(text)
         """The policy as its file has it."""
-        self._matches: dict[DuplicateRules, tuple[pa.Table, pa.Table]] = {}
         seen = selections.material(self.ledger, self.policy)
         self.there = seen.there
+        self._matches = {self.policy.dedup: (seen.matches, seen.scores)}
         self.clips = select.prepared(seen.clips, seen.scores, self.policy)
-        self._matches[self.policy.dedup] = seen.matches, seen.scores
+        self._ready = self.clips.select([])
+        self._make_ready()
         self.seconds = numbers(flat(self.clips["duration_s"]))
+        self._drawing = duckdb.connect()
         self._bins: dict[str, tuple[Histogram, npt.NDArray[np.int64]]] = {}
+        self._labels: dict[str, tuple[npt.NDArray[np.int64], list[str | None]]] = {}
         self._tried: dict[Policy, Verdicts] = {}
+
+    @cached_property
+    def books(self) -> Books:
+        """The run's ledger with its views, for queries; opened when one is asked, since its account takes a while."""
+        return views.opened(self.run, self.selection)
+
+    def _make_ready(self) -> None:
+        """Lay the columns out as rules are tried on them: numbers without nulls, what is derived beside them."""
+        for name in self.clips.column_names:
+            column = self.clips[name]
+            if name not in self._ready.column_names:
+                text = pa.types.is_string(column.type)
+                self._ready = self._ready.append_column(name, column if text else pa.array(numbers(flat(column))))
+        for name in views.DERIVED:
+            if name not in self._ready.column_names:
+                self._ready = self._ready.append_column(name, pa.array(numbers(values_of(name, self.clips))))
 
     @cached_property
     def keys(self) -> npt.NDArray[np.bytes_]:
@@ -82,10 +104,10 @@ class Workbench:
     @cached_property
     def was(self) -> Mask | None:
         """Which clips the selection keeps; None where nothing is selected."""
-        if self.books.policy is None:
+        if self.selection is None:
             return None
         rows = self.ledger.read(
-            "selection", ["key", "kept"], where=(pc.field("policy") == self.books.policy) & pc.field("kept")
+            "selection", ["key", "kept"], where=(pc.field("policy") == self.selection) & pc.field("kept")
         )
         places = np.searchsorted(self.keys, np.array(rows["key"].to_pylist(), "S"))
         found = np.zeros(len(self.keys), bool)
@@ -124,6 +146,7 @@ class Workbench:
         for name in fresh.column_names:
             if name not in self.clips.column_names:
                 self.clips = self.clips.append_column(name, fresh[name])
+        self._make_ready()
         if not known:
             self._matches[policy.dedup] = seen.matches, seen.scores
 
@@ -132,7 +155,7 @@ class Workbench:
         if policy in self._tried:
             return self._tried[policy]
         self.need(policy)
-        judged = select.tried(self.clips, policy, self.there)
+        judged = select.tried(self._ready, policy, self.there)
         if settled:
             matches, scores = self._matches[policy.dedup]
             select.settle(judged, scores, policy, matches)
@@ -152,33 +175,36 @@ class Workbench:
         with self.lock:
             verdicts = self.verdicts(policy, settled)
             found = trial.counts(policy, verdicts, self.seconds) | {"settled": settled, "policy": policy.name}
-            found["spread"] = {
-                name: self._spread(name, verdicts.kept) for name in {rule.measure for rule in policy.rules}
-            }
+            gone = np.flatnonzero(~verdicts.kept)  # mostly fewer than what is kept
+            found["spread"] = {name: self._spread(name, gone) for name in {rule.measure for rule in policy.rules}}
             if self.was is not None:
                 changed = trial.changed(policy, verdicts, self.seconds, self.was)
-                found["against"] = {"selection": self.books.policy, **changed}
+                found["against"] = {"selection": self.selection, **changed}
         return found | {"ms": round(1000 * (time.perf_counter() - begun), 1)}
 
-    def _spread(self, name: str, kept: Mask) -> dict[str, Any]:
-        """Return how a measure is spread over all clips and over those that are kept: in bins, or by its values."""
-        column = values_of(name, self.clips)
+    def _spread(self, name: str, gone: npt.NDArray[np.int64]) -> dict[str, Any]:
+        """Return how a measure is spread over all clips and those that are not gone: in bins, or by its values."""
+        column = self.clips[name] if name in self.clips.column_names else self._ready[name]
         if pa.types.is_string(column.type) or pa.types.is_boolean(column.type):
-            return {"labels": _labels(column, kept)}
+            if name not in self._labels:
+                encoded = flat(column).cast(pa.string()).dictionary_encode("encode")
+                codes = encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64)
+                self._labels[name] = codes, encoded.dictionary.to_pylist()
+            return {"labels": _counted(*self._labels[name], gone)}
         if name not in self._bins:
-            self._bins[name] = self._binned(name, numbers(column))
+            self._bins[name] = self._binned(name, numbers(flat(self._ready[name])))
         drawn, places = self._bins[name]
-        size = len(drawn.edges)
-        return {
-            "edges": drawn.edges, "log": drawn.log, "all": drawn.dropped,
-            "kept": np.bincount(places[kept], minlength=size)[: size - 1].tolist(),
-        }  # fmt: skip
+        dropped = np.bincount(places[gone], minlength=len(drawn.edges))
+        kept = [whole - part for whole, part in zip(drawn.dropped, dropped.tolist(), strict=False)]
+        return {"edges": drawn.edges, "log": drawn.log, "all": drawn.dropped, "kept": kept}
 
     def _binned(self, name: str, values: Numbers) -> tuple[Histogram, npt.NDArray[np.int64]]:
         """Return the report's histogram of a measure, and in which bin each clip is; those without a value in none."""
         unit = measures.TITLES.get(name, ("", ""))[1]
         self._drawing.register("held", pa.table({"value": values, "kept": np.zeros(len(values), bool)}))
-        books = dataclasses.replace(self.books, connection=self._drawing)
+        books = Books(
+            run=self.run, ledger=self.ledger, connection=self._drawing, policy=self.selection, policies=self.selections
+        )
         drawn = measures.histogram(books, "held", [], unit.startswith("share"))
         self._drawing.unregister("held")
         if drawn is None:
@@ -224,7 +250,26 @@ class Workbench:
             return None
         looked = policies.load({"name": "looked", "rules": [{"name": "l", "measure": measure, "min": 0}]})
         self.need(dataclasses.replace(looked, dedup=self.policy.dedup))
-        return numbers(values_of(measure, self.clips))
+        return numbers(flat(self._ready[measure]))
+
+    def numbers_of(self, measure: str) -> Numbers | None:
+        """Return a measure of all clips that is in memory as numbers; None for another."""
+        known = measure in self._ready.column_names and not pa.types.is_string(self._ready[measure].type)
+        return numbers(flat(self._ready[measure])) if known else None
+
+    def named(self, name: str) -> Policy:
+        """Return a policy of the run by its name: a selection, a draft or a preset. Raises PolicyError."""
+        draft = f"{self.run}/drafts/{name}.yaml"
+        if re.fullmatch(r"[A-Za-z0-9_-]{1,64}", name) and storage.exists(draft):
+            return select.read_policy(draft)
+        if name not in self.selections and name not in policies.presets():
+            raise policies.PolicyError(f"{name[:80]!r} is no selection, draft or preset")
+        return selections.chosen(self.run, name, selections.hdr_of(self.run))[0]
+
+    def drafts(self) -> list[str]:
+        """Return the names of the policies that were saved here."""
+        names = (uri.rsplit("/", 1)[-1] for uri in storage.list_files(f"{self.run}/drafts"))
+        return sorted(name.removesuffix(".yaml") for name in names if name.endswith(".yaml"))
 
     def _among(self, verdicts: Verdicts, policy: Policy, fate: str, rule: str) -> Mask:
         was = np.zeros(len(self.keys), bool) if self.was is None else self.was
@@ -238,11 +283,9 @@ class Workbench:
         if not text:
             return np.ones(len(self.keys), bool)
         found = pc.match_substring(flat(self.clips["uri"]), text, ignore_case=True).to_numpy(zero_copy_only=False)
-        with self.asking:
-            keys = self.books.connection.execute(
-                'select key from captions where contains(lower("long"), lower(?))', [text]
-            ).fetchall()
-        said = np.isin(self.keys, np.array([key for (key,) in keys], "S")) if keys else np.zeros(len(found), bool)
+        where = pc.match_substring(pc.field("long"), text, ignore_case=True)
+        keys = self.ledger.read("captions", ["key"], where)["key"].to_pylist()
+        said = np.isin(self.keys, np.array(keys, "S")) if keys else np.zeros(len(found), bool)
         return found.astype(bool) | said
 
     def _card(self, at: int, policy: Policy, verdicts: Verdicts, values: Numbers | None) -> dict[str, Any]:
@@ -281,12 +324,12 @@ class Workbench:
         return {"path": uri, "command": f"rushes select --out {self.run} --policy {uri}"}
 
 
-def _labels(column: pa.Array, kept: Mask) -> list[dict[str, Any]]:
-    encoded = column.cast(pa.string()).dictionary_encode("encode")
-    codes, names = encoded.indices.to_numpy(zero_copy_only=False), encoded.dictionary.to_pylist()
-    every, stays = (np.bincount(some, minlength=len(names)) for some in (codes, codes[kept]))
+def _counted(
+    codes: npt.NDArray[np.int64], names: list[str | None], gone: npt.NDArray[np.int64]
+) -> list[dict[str, Any]]:
+    every, lost = (np.bincount(some, minlength=len(names)) for some in (codes, codes[gone]))
     order = np.argsort(-every, kind="stable")[:LABELS]
-    return [{"label": names[at], "all": int(every[at]), "kept": int(stays[at])} for at in order]
+    return [{"label": names[at], "all": int(every[at]), "kept": int(every[at] - lost[at])} for at in order]
 
 
 def _ordered(rows: npt.NDArray[np.int64], values: Numbers, order: str, limit: float, count: int) -> Any:

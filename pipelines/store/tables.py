@@ -405,6 +405,13 @@ TABLES: dict[str, pa.Schema] = {
         dropped=(_b, *_TEXT, "whether it is left out"),
         applied=(_b, *_TEXT, "whether the ledger is made without it"),
     ),
+    "labels": _table(
+        "explore", "a person", "What people said of clips that they looked at; a part for each person.",
+        key=_KEY,
+        label=(_s, "", "keep, drop, false_cut, missed_cut or wrong_caption", "what is said of it"),
+        who=(_s, *_TEXT, "name of who said it"),
+        said_at=(_s, "ISO 8601, UTC", "", "when"),
+    ),
     "errors": _table(
         "any", "the stage that failed", "What failed, where, and what to do about it.",
         stage=(_s, *_TEXT, "which stage"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import threading
 import time
@@ -156,6 +157,40 @@ def test_a_query_is_answered_as_a_table(page: Any) -> None:
     assert "only reads" in page.inner_text("#error")
 
 
+def test_clips_are_labelled_by_keyboard(page: Any, run: str) -> None:
+    page.click("nav button[data-view=clips]")
+    page.locator("#grid .card").first.click()
+    page.wait_for_selector("dialog[open] #labels button")
+    page.keyboard.press("d")
+    page.wait_for_selector("#labels button[data-letter=d][aria-pressed=true]")
+    page.keyboard.press("k")
+    page.wait_for_selector("#labels button[data-letter=k][aria-pressed=true]")
+    first = page.inner_text("#clip-where")
+    page.keyboard.press("n")
+    until(page, f"document.getElementById('clip-where').textContent !== {json.dumps(first)}")
+    page.keyboard.press("w")
+    page.wait_for_selector("#labels button[data-letter=w][aria-pressed=true]")
+    rows = Ledger(run).read("labels").to_pylist()
+    assert sorted(row["label"] for row in rows) == ["keep", "wrong_caption"] and len({row["key"] for row in rows}) == 2
+
+
+def test_sources_lead_to_their_clips_and_policies_are_compared(page: Any) -> None:
+    page.click("nav button[data-view=sources]")
+    page.wait_for_selector("#source-rows td")
+    assert "notes.mp4" in page.inner_text("#source-rows")
+    page.click("#source-rows button >> text=bikes.mp4")
+    page.locator("#grid .card").first.wait_for()
+    page.click("nav button[data-view=compare]")
+    page.select_option("#pair select[name=second]", "default")
+    page.click("#pair button")
+    page.wait_for_selector("#moved td")
+    assert "duplicate" in page.inner_text("#both") and "kept by both" in page.inner_text("#compared")
+    page.select_option("#pair select[name=second]", "svd-pretrain")
+    page.click("#pair button")
+    page.wait_for_selector("#error:not([hidden])")
+    assert "which no clip has" in page.inner_text("#error")
+
+
 def test_it_is_used_by_keyboard_and_fits_a_phone(page: Any) -> None:
     page.set_viewport_size({"width": 390, "height": 844})
     page.keyboard.press("Tab")
@@ -167,7 +202,7 @@ def test_it_is_used_by_keyboard_and_fits_a_phone(page: Any) -> None:
     page.wait_for_selector("dialog[open]")
     page.keyboard.press("Escape")
     page.wait_for_selector("dialog:not([open])", state="attached")
-    for view in ("policy", "clips", "sql"):
+    for view in ("policy", "clips", "sources", "compare", "sql"):
         page.click(f"nav button[data-view={view}]")
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), view
     unnamed = page.evaluate(

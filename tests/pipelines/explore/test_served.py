@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import s3fs
 
 from rushes.pipelines.explore.workbench import Workbench
 from rushes.pipelines.store import storage
@@ -19,6 +20,22 @@ from starlette.testclient import TestClient
 from rushes.pipelines.explore.served import application
 
 TOKEN = "of-the-session"
+
+
+def test_a_run_in_a_bucket_is_looked_at_as_one_on_disk(undisturbed: str, s3: str) -> None:
+    s3fs.S3FileSystem().put(undisturbed, f"{s3}/run", recursive=True)
+    far = TestClient(application(Workbench(f"{s3}/run"), TOKEN), base_url="http://127.0.0.1:8000")
+    clip = encoded(undisturbed)
+    part = far.get(f"/api/video/{clip['key']}", headers={"range": "bytes=10-99"})
+    assert part.status_code == 206 and part.content == clip["bytes"][10:100]
+    assert far.get(f"/api/strip/{clip['key']}").content[8:12] == b"WEBP"
+    assert far.post("/api/sql", json={"query": "from clips_all"}).json()["rows"]
+    policy = {"name": "everything", "rules": []}
+    assert far.post("/api/try", json={"policy": policy}).json()["kept"]["clips"] > 0
+    saved = far.post("/api/save", json={"policy": policy}, headers={"x-rushes-token": TOKEN}).json()
+    assert saved["path"] == f"{s3}/run/drafts/everything.yaml" and storage.exists(saved["path"])
+    told = "".join(far.get(path).text for path in ("/", "/api/run", f"/api/clip/{clip['key']}"))
+    assert "AWS" not in told and TOKEN not in told
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +74,9 @@ def test_writing_takes_the_token_and_json(client: TestClient, undisturbed: str) 
     for token in ({}, {"x-rushes-token": "another"}, {"x-rushes-token": "é"}):
         answer = client.post("/api/save", json=body, headers={k: v.encode() for k, v in token.items()})
         assert answer.status_code == 403 and "token" in answer.json()["error"]
+        headers = {name: value.encode() for name, value in token.items()}
+        said = client.post("/api/label", json={"key": "x", "label": "keep"}, headers=headers)
+        assert said.status_code == 403 and not Ledger(undisturbed).parts("labels")
     form = client.post("/api/save", data={"policy": "x"}, headers={"x-rushes-token": TOKEN})
     assert form.status_code == 400 and not storage.exists(f"{undisturbed}/drafts/mine.yaml")
     assert TOKEN not in client.get("/").text + client.get("/api/run").text
