@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import mimetypes
+import threading
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,16 +41,18 @@ class Looks:
         """Look at the clips of a workbench."""
         self.bench = bench
         self._strips = Strips(bench.run, HELD_BYTES)
+        self._reading = threading.Lock()
 
     def _unit(self, key: str) -> str:
         return str(self.bench.clips["unit"][self.bench.place(key)].as_py())
 
     def strip(self, key: str) -> bytes:
         """Return the contact strip of a clip as WebP. Raises KeyError, and ValueError where it has none."""
-        with self.bench.lock:
+        unit = self._unit(key)
+        with self._reading:
             if self._strips.left_bytes <= 0:
                 self._strips = Strips(self.bench.run, HELD_BYTES)
-            found = self._strips.of(key, self._unit(key))
+            found = self._strips.of(key, unit)
         if found is None:
             raise ValueError(f"the clip {key} has no strip")
         return found

@@ -36,6 +36,7 @@ def compared(a: Workbench, first: Policy, b: Workbench, second: Policy) -> dict[
     sides = []
     for bench, policy in ((a, first), (b, second)):
         with bench.lock:
+            bench.need_all()
             verdicts = bench.verdicts(policy)
             sides.append({"run": bench.run, "policy": policy.name, **trial.counts(policy, verdicts, bench.seconds)})
             kept.append(verdicts.kept)
@@ -66,15 +67,15 @@ def _some(bench: Workbench, chosen: npt.NDArray[np.bool_]) -> dict[str, Any]:
 def _moved(
     a: Workbench, in_a: npt.NDArray[np.bool_], b: Workbench, in_b: npt.NDArray[np.bool_]
 ) -> list[dict[str, Any]]:
-    """Return measures that both have in memory with the largest distance of their distributions over what is kept.
+    """Return the measures of both whose distributions over what is kept lie furthest apart.
 
     The distance is that of Kolmogorov and Smirnov: 0 for equal distributions, 1 for those that share no value.
     """
     found = []
     for one in a.measured():
-        values = [bench.numbers_of(one["name"]) for bench in (a, b)]
-        if one["form"] == "number" and values[0] is not None and values[1] is not None:
-            first, second = (own[chosen & np.isfinite(own)] for own, chosen in zip(values, (in_a, in_b), strict=True))
+        first, second = a.numbers_of(one["name"]), b.numbers_of(one["name"])
+        if one["form"] == "number" and first is not None and second is not None:
+            first, second = first[in_a & np.isfinite(first)], second[in_b & np.isfinite(second)]
             if len(first) and len(second):
                 medians = [float(np.median(first)), float(np.median(second))]
                 found.append({**one, "medians": medians, "distance": _distance(first, second)})
