@@ -66,7 +66,7 @@ def _explore_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--port", type=int, default=0, help="port to answer on; a free one if not given")
     parser.add_argument(
         "--host", type=str, default="127.0.0.1",
-        help="address to answer on; this machine alone sees the default, whoever reaches another one sees the footage",
+        help="address or name to answer on; whoever reaches another than the default sees the footage",
     )  # fmt: skip
     parser.add_argument("--no-browser", action="store_true", help="print the address and open no browser")
 

@@ -9,6 +9,7 @@ are put on the page as text.
 from __future__ import annotations
 
 import json
+import math
 import mimetypes
 import secrets
 import threading
@@ -50,6 +51,8 @@ TOKEN = "x-rushes-token"
 ASSETS = {"": "explore.html", "explore.css": "explore.css", "explore.js": "explore.js"}
 MOST_BYTES = 1_000_000
 """Of a request; a policy is far less."""
+MOST_LETTERS = 500
+"""Of a text that clips are searched for."""
 SQL_ROWS, SQL_S = 1000, 30
 """Rows that a query of the page may give, and seconds that it may take."""
 PIECE_BYTES = 256 * 1024
@@ -159,6 +162,14 @@ async def _given(request: Request) -> dict[str, Any]:
     return found
 
 
+def _number(given: dict[str, Any], name: str, default: float) -> float:
+    """Return a number of a request. Raises ValueError for what is none."""
+    value = given.get(name, default)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"{name} is a number, not {str(value)[:40]!r}")
+    return value
+
+
 async def _asset(request: Request) -> Response:
     asked = request.path_params.get("name", "")
     name = ASSETS.get(asked)
@@ -211,8 +222,8 @@ async def _clips(request: Request) -> Response:
     found = await run_in_threadpool(
         bench.listed, policy, fate=str(given.get("fate", "")), rule=str(given.get("rule", "")),
         measure=str(given.get("measure", "")), order=str(given.get("order", "highest")),
-        limit=float(given.get("limit") or 0), text=str(given.get("text", ""))[:200],
-        first=max(0, int(given.get("first") or 0)), count=min(max(1, int(given.get("count") or PAGE)), 4 * PAGE),
+        limit=_number(given, "limit", 0), text=str(given.get("text", ""))[:MOST_LETTERS],
+        first=max(0, int(_number(given, "first", 0))), count=min(max(1, int(_number(given, "count", PAGE))), 4 * PAGE),
     )  # fmt: skip
     return JSONResponse(found)
 

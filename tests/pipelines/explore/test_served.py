@@ -133,6 +133,8 @@ def test_wrong_requests_get_one_sentence(client: TestClient) -> None:
         ("/api/try", {"policy": {"name": "a", "rules": [{"name": "b"}]}}),
         ("/api/try", {"policy": unknown}),
         ("/api/clips", {"policy": {"name": "a"}, "order": "odd"}),
+        ("/api/clips", {"policy": {"name": "a"}, "first": [1]}),
+        ("/api/clips", {"policy": {"name": "a"}, "limit": "high"}),
     ]
     for path, body in wrong:
         answer = client.post(path, json=body)
