@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import asdict
+from functools import partial
 
 from jsonargparse import ArgumentParser, Namespace
 
@@ -77,7 +78,10 @@ def _explore(options: Namespace) -> int:
     except ModuleNotFoundError as error:
         raise ValueError(f"explore needs {error.name}: pip install 'rushes[explore]'") from error
 
-    serve.run(options.run, options.other, options.selection, options.host, options.port, not options.no_browser)
+    serve.run(
+        options.run, partial(print, flush=True), options.other, options.selection, options.host, options.port,
+        not options.no_browser,
+    )  # fmt: skip
     return DONE
 
 

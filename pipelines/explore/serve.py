@@ -5,8 +5,8 @@ from __future__ import annotations
 import getpass
 import secrets
 import socket
-import sys
 import webbrowser
+from collections.abc import Callable
 
 import uvicorn
 
@@ -16,12 +16,14 @@ from rushes.pipelines.progress import Reporter
 
 
 def run(
-    run: str, other: str = "", selection: str = "", host: str = "127.0.0.1", port: int = 0, browser: bool = True
-) -> None:
+    run: str, say: Callable[[str], None], other: str = "", selection: str = "", host: str = "127.0.0.1", port: int = 0,
+    browser: bool = True,
+) -> None:  # fmt: skip
     """Serve the page of a run, and say where, until it is interrupted.
 
     Args:
         run: the run.
+        say: is given the address of the page, which bears the token, and what else is to be known.
         other: another run to compare with; none if empty.
         selection: which one to look at; see `accounting.account`.
         host: address to answer on.
@@ -42,9 +44,9 @@ def run(
     token, shown = secrets.token_urlsafe(24), f"[{host}]" if ":" in host else host
     address = f"http://{shown}:{listening.getsockname()[1]}/#token={token}"
     app = application(bench, token, (*LOOPBACK, shown), beside, _who())
-    print(address, flush=True)  # noqa: T201  this is what the command says
+    say(address)
     if browser and not webbrowser.open(address):
-        sys.stderr.write("no browser could be opened; open the address above\n")
+        say("no browser could be opened; open the address above")
     uvicorn.Server(uvicorn.Config(app, log_level="warning", server_header=False)).run(sockets=[listening])
 
 

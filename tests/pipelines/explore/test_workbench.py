@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rushes.filters import policy as policies
+from rushes.pipelines.cli.main import main
 from rushes.pipelines.explore.workbench import Workbench
 from rushes.pipelines.stages.select import select, selections, trial
 
@@ -102,3 +104,12 @@ def test_clips_are_listed_by_measure_by_nearness_and_by_text(bench: Workbench) -
     assert all("of " in clip["detail"] for clip in dropped["clips"])
     with pytest.raises(ValueError, match="orders are highest"):
         bench.listed(everything, order="sideways")
+
+
+def test_without_its_extra_the_command_says_how_to_get_it(
+    undisturbed: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    monkeypatch.delitem(sys.modules, "rushes.pipelines.explore.serve", raising=False)
+    assert main(["explore", undisturbed, "--no-browser"]) == 2
+    assert "explore needs uvicorn: pip install 'rushes[explore]'" in capsys.readouterr().err
