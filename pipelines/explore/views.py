@@ -8,9 +8,6 @@ The connection holds the tables of the ledger under their names and cannot read 
 
 from __future__ import annotations
 
-import pyarrow as pa
-
-from rushes.pipelines.models.score import SCORERS
 from rushes.pipelines.report import accounting
 from rushes.pipelines.report.accounting import Books
 from rushes.pipelines.report.measures import DERIVED, TITLES
@@ -114,14 +111,6 @@ def scorers(books: Books) -> list[str]:
     """Return the scorers whose value is a measure in this run, sorted; a column of clips has its name before any."""
     found = books.connection.execute("select distinct scorer from scores where scorer is not null order by 1")
     return [name for (name,) in found.fetchall() if name not in TABLES["clips"].names and name not in DERIVED]
-
-
-def is_number(name: str) -> bool:
-    """Whether a measure of clips is a number: a column, a derived one, or a scorer's value."""
-    if name not in TABLES["clips"].names:
-        return name in DERIVED or name in SCORERS
-    kind = TABLES["clips"].field(name).type
-    return bool(pa.types.is_floating(kind) or pa.types.is_integer(kind))
 
 
 def quoted(name: str) -> str:
