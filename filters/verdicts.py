@@ -44,21 +44,24 @@ class Verdicts:
 
     def numbers(self, rule: Rule, place: int, values: Numbers) -> None:
         """Drop the clips whose first failing rule this is; NaN is a value that could not be measured."""
+        threshold = None
         if rule.share is None:
-            limits = broken(rule, values)
-            fails = ~np.isnan(limits) | _unlisted(rule, values)
+            fails = _outside(rule, values)
             text = None
         else:
             candidates = self.kept & ~np.isnan(values)
             stays, threshold = best(rule, values, candidates)
-            fails, limits = ~stays, np.full(len(values), threshold)
+            fails = ~stays
             of, left = int(candidates.sum()), int(stays.sum())
             self.thresholds[rule.name] = threshold, left, of
             text = f"not among the {left} {'lowest' if rule.keep_highest is None else 'highest'} of {of}"
         unmeasured = np.isnan(values)
-        here = np.flatnonzero(np.where(unmeasured, rule.missing == "drop", fails) & self.kept)
-        self._drop(here, place, values[here], np.where(unmeasured, np.nan, limits)[here], text)
-        self.words[here[unmeasured[here]]] = self._word(UNMEASURED)
+        fails = fails | unmeasured if rule.missing == "drop" else fails & ~unmeasured
+        here = np.flatnonzero(fails & self.kept)
+        unmeasured, values = unmeasured[here], values[here]
+        limits = broken(rule, values) if threshold is None else np.full(len(here), threshold)
+        self._drop(here, place, values, np.where(unmeasured, np.nan, limits), text)
+        self.words[here[unmeasured]] = self._word(UNMEASURED)
 
     def labels(self, rule: Rule, place: int, codes: Places, labels: Sequence[str | None]) -> None:
         """Drop the clips whose first failing rule this is; `codes` are places in `labels`. Raises PolicyError."""
@@ -93,6 +96,16 @@ def broken(rule: Rule, values: Numbers) -> Numbers:
     """Return the limit that each number breaks, NaN where it breaks none; agrees with `Rule.broken`."""
     low, high = (np.nan if bound is None else float(bound) for bound in (rule.min, rule.max))
     return np.where(values < low, low, np.where(values > high, high, np.nan))
+
+
+def _outside(rule: Rule, values: Numbers) -> npt.NDArray[np.bool_]:
+    """Return which numbers a rule without a share does not pass; NaN may be either."""
+    fails = _unlisted(rule, values)
+    if rule.min is not None:
+        fails |= values < rule.min
+    if rule.max is not None:
+        fails |= values > rule.max
+    return fails
 
 
 def _unlisted(rule: Rule, values: Numbers) -> npt.NDArray[np.bool_]:

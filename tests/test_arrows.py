@@ -18,7 +18,8 @@ MOST = 13
 # Rooms from the ground up; `pipelines` itself is the leaves that stand in no room: config, progress.
 FLOORS = [
     "filters", "pipelines", "pipelines/colour", "pipelines/store", "pipelines/media", "pipelines/models",
-    "pipelines/stages", "pipelines/report", "pipelines/export", "pipelines/engine", "pipelines/cli",
+    "pipelines/stages", "pipelines/report", "pipelines/explore", "pipelines/export", "pipelines/engine",
+    "pipelines/cli",
 ]  # fmt: skip
 BELOW = {room: set(FLOORS[:place]) for place, room in enumerate(FLOORS)}
 BELOW["filters"] = set()

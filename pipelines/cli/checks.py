@@ -31,6 +31,8 @@ VERSIONS = ("ray", "torch", "av", "open-clip-torch")
 OPTIONAL = {
     "onnxruntime": ("overlay text, faces, nudity", "pip install 'rushes[models]'"),
     "rapidocr": ("overlay text", "pip install 'rushes[models]'"),
+    "starlette": ("rushes explore", "pip install 'rushes[explore]'"),
+    "uvicorn": ("rushes explore", "pip install 'rushes[explore]'"),
     "nudenet": ("faces, nudity", "pip install 'nudenet>=3.4' (AGPL-3.0 by its own licence file)"),
 }
 NUDENET_LICENCE = "AGPL-3.0 by its licence file and the weights, MIT by its metadata"

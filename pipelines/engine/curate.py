@@ -296,6 +296,7 @@ class Curation:
         self._leg(steps, self.units, self._unit_prints(), lost)
         if "shots" in steps:
             removal.purge(self.listed(), self.units, self.prints)
+        removal.forget(self.listed(), down)
         self._take(takedowns.applied(takedowns.resolved(self.listed(), self.taken)))
 
     def _plan(self) -> None:

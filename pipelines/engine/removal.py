@@ -234,6 +234,15 @@ def purge(ledger: Ledger, units: Sequence[WorkUnit], prints: Mapping[str, str]) 
                     ledger.write(table, name, ledger.read_whole(table, part).filter(stays), own["scan"], [])
 
 
+def forget(ledger: Ledger, down: Down) -> None:
+    """Remove what people said of clips that were taken down."""
+    for part in ledger.parts("labels") if down else ():
+        rows = ledger.read_whole("labels", part)
+        lost = down.keys(rows["key"].combine_chunks())
+        if pc.any(lost).as_py():
+            ledger.write("labels", part.unit, rows.filter(pc.invert(lost)), part.fingerprint, [])
+
+
 def _inside(pictures: pa.Table, stretches: Sequence[Row]) -> pa.Array:
     """Return which pictures are of some stretches of their sources."""
     found = pa.chunked_array([np.zeros(len(pictures), np.bool_)])

@@ -141,11 +141,11 @@ def account(run: str, policy: str | None = None) -> Account:
     return open_books(run, policy).account
 
 
-def open_books(run: str, policy: str | None = None) -> Books:
-    """Open the ledger of a run under one policy; see `account` for which one."""
+def open_books(run: str, policy: str | None = None, sealed: bool = False) -> Books:
+    """Open the ledger of a run under one policy; see `account` for which one, and `tables` for `sealed`."""
     ledger = Ledger(run).snapshot()
     try:
-        connection = tables(ledger, *TABLES)
+        connection = tables(ledger, *TABLES, sealed=sealed)
         found = connection.execute("select distinct policy from selection order by 1").fetchall()
         policies = [name for (name,) in found] or names(ledger)  # where no clip is left, selections have no rows
         chosen = choose(run, policies, policy)
@@ -178,11 +178,12 @@ def _settled(books: Books) -> Account:
     )
 
 
-def tables(ledger: Ledger, *names: str) -> duckdb.DuckDBPyConnection:
+def tables(ledger: Ledger, *names: str, sealed: bool = False) -> duckdb.DuckDBPyConnection:
     """Return a DuckDB connection in which tables of the ledger can be queried by name, on disk or in a bucket.
 
     A table without parts is an empty one, so queries work on a run that has just begun. Parts on disk are read by
-    DuckDB itself, which takes half the time for many small ones.
+    DuckDB itself, which takes half the time for many small ones; a sealed connection, which is for people's own
+    queries, is given them, reads and writes no file, and stays so.
     """
     settings: dict[str, str | bool | int | float | list[str]] = {
         "threads": 2, "memory_limit": f"{MEMORY_GB}GB", "temp_directory": f"{tempfile.gettempdir()}/rushes-duckdb",
@@ -190,14 +191,20 @@ def tables(ledger: Ledger, *names: str) -> duckdb.DuckDBPyConnection:
     }  # fmt: skip
     connection = duckdb.connect(":memory:", config=settings)
     for name in names:
-        parts = [storage.local_path(part.uri) for part in ledger.parts(name)] if storage.is_local(ledger.root) else []
+        direct = storage.is_local(ledger.root) and not sealed
+        parts = [storage.local_path(part.uri) for part in ledger.parts(name)] if direct else []
         if parts:
             listed = ", ".join("'" + str(path.absolute()).replace("'", "''") + "'" for path in parts)
             connection.execute(f"create view {name} as select * from read_parquet([{listed}])")
         else:
             dataset = ledger.dataset(name)
             connection.register(name, ledger.read(name) if dataset is None else dataset)
+    if sealed:
+        connection.execute(_SEAL)
     return connection
+
+
+_SEAL = "set python_enable_replacements = false; set enable_external_access = false; set lock_configuration = true"
 
 
 # A source is identified by content: of several inputs with the same content the first is scanned, the others are

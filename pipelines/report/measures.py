@@ -16,7 +16,7 @@ from rushes.pipelines.report.accounting import Books
 from rushes.pipelines.report.charts import Histogram, Limit
 from rushes.pipelines.stages.select.selections import settings
 from rushes.pipelines.store import storage
-from rushes.pipelines.store.tables import TABLES
+from rushes.pipelines.store.tables import TABLES, told
 
 BINS = 40
 # Clip columns that are places, names or settings, not something one would draw.
@@ -36,45 +36,48 @@ _SHOWN_WIDTH, _SHOWN_HEIGHT = (
     f"{side} * (1 - coalesce({one}, 0) - coalesce({other}, 0))"
     for side, one, other in (("width", "crop_left", "crop_right"), ("height", "crop_top", "crop_bottom"))
 )
-_DERIVED = {
+DERIVED = {
     "min_side_px": f"round(least({_SHOWN_WIDTH}, {_SHOWN_HEIGHT}))",
     "pixels": f"round({_SHOWN_WIDTH} * {_SHOWN_HEIGHT})",
     "aspect": f"{_SHOWN_WIDTH} / ({_SHOWN_HEIGHT})",
+}
+_NAMED = {
+    "duration_s": "Clip length",
+    "motion": "Motion",
+    "camera_speed": "Camera speed",
+    "pan": "Pan",
+    "tilt": "Tilt",
+    "zoom": "Zoom",
+    "roll": "Roll",
+    "shake": "Shake",
+    "object_speed": "Object speed",
+    "object_area": "Moving area",
+    "residual": "Motion left over",
+    "black": "Black frames",
+    "white": "White frames",
+    "frozen": "Frozen",
+    "duplicate_frames": "Duplicate frames",
+    "cadence_fps": "New pictures",
+    "luma_mean": "Brightness",
+    "luma_std": "Contrast",
+    "exposure": "Exposure",
+    "clipped_dark": "Lost in the dark",
+    "clipped_bright": "Burnt out",
+    "flicker": "Flicker",
+    "interlaced": "Interlaced",
+    "blockiness": "Blockiness",
+    "sharpness": "Sharpness",
+    "cut_score": "Cut score",
+    "bit_rate": "Bit rate",
+    "fps": "Frame rate",
+    "crop_top": "Bar at the top",
+    "crop_bottom": "Bar at the bottom",
 }
 TITLES = {
     "min_side_px": ("Shorter side", "pixels inside the bars"),
     "pixels": ("Picture size", "pixels inside the bars"),
     "aspect": ("Aspect", "width by height"),
-    "duration_s": ("Clip length", "seconds"),
-    "motion": ("Motion", "frame widths a second"),
-    "camera_speed": ("Camera speed", "frame widths a second"),
-    "pan": ("Pan", "frame widths a second, right is positive"),
-    "tilt": ("Tilt", "frame widths a second, up is positive"),
-    "zoom": ("Zoom", "growth a second, 0.1 is 10 %"),
-    "roll": ("Roll", "radians a second, clockwise is positive"),
-    "shake": ("Shake", "frame widths a second"),
-    "object_speed": ("Object speed", "frame widths a second"),
-    "object_area": ("Moving area", "share of the picture"),
-    "residual": ("Motion left over", "frame widths beside the camera's"),
-    "black": ("Black frames", "share of frames"),
-    "white": ("White frames", "share of frames"),
-    "frozen": ("Frozen", "share of time"),
-    "duplicate_frames": ("Duplicate frames", "share of frames"),
-    "cadence_fps": ("New pictures", "pictures a second"),
-    "luma_mean": ("Brightness", "mean luma, 0–255"),
-    "luma_std": ("Contrast", "deviation of luma, 0–255"),
-    "exposure": ("Exposure", "stops over 18 % grey"),
-    "clipped_dark": ("Lost in the dark", "share of pixels"),
-    "clipped_bright": ("Burnt out", "share of pixels"),
-    "flicker": ("Flicker", "height of the strongest period, 0–255"),
-    "interlaced": ("Interlaced", "share of moving frames"),
-    "blockiness": ("Blockiness", "excess at 8×8 edges, 0 is none"),
-    "sharpness": ("Sharpness", "variance of the Laplacian"),
-    "cut_score": ("Cut score", "how sure the weaker of its two boundaries is"),
-    "bit_rate": ("Bit rate", "bits a second"),
-    "fps": ("Frame rate", "frames a second"),
-    "crop_top": ("Bar at the top", "share of the height"),
-    "crop_bottom": ("Bar at the bottom", "share of the height"),
+    **{name: (title, told(TABLES["clips"].field(name)).get("unit", "")) for name, title in _NAMED.items()},
     **{name: (kind.title, kind.unit) for name, kind in SCORERS.items() if name != "tags"},  # drawn with the mixture
 }
 
@@ -98,7 +101,7 @@ def measures(run: str, books: Books) -> list[Measure]:
     for name, value in _columns(books):
         bounds = [limit for measure, limit in drawn if measure == name]
         title, unit = TITLES.get(name, (name.replace("_", " ").capitalize(), ""))
-        data = _histogram(books, value, [limit.value for limit in bounds], unit.startswith("share"))
+        data = histogram(books, value, [limit.value for limit in bounds], unit.startswith("share"))
         if data is not None and (bounds or name not in _ONLY_LIMITED):
             found.append(Measure(name=name, title=title, unit=unit, histogram=data, limits=bounds))
     return sorted(found, key=lambda measure: not measure.limits)
@@ -117,14 +120,14 @@ def _columns(books: Books) -> Iterator[tuple[str, str]]:
     for (scorer,) in books.connection.execute(query).fetchall():
         quoted = scorer.replace("'", "''")
         yield scorer, f"(select value, kept from scored where scorer = '{quoted}')"
-    for name in (*drawable(), *_DERIVED):
+    for name in (*drawable(), *DERIVED):
         yield name, f"(select {name}::double as value, kept from measured)"
 
 
 def gather(books: Books) -> None:
     """Read what clips are measured by into the tables `measured` and `scored` of the books, once for all questions."""
     names = ", ".join(name for name in drawable() if name != "duration_s")
-    derived = ", ".join(f"{formula} as {name}" for name, formula in _DERIVED.items())
+    derived = ", ".join(f"{formula} as {name}" for name, formula in DERIVED.items())
     books.connection.execute(
         f"""
         create temp table if not exists measured as
@@ -141,7 +144,17 @@ def gather(books: Books) -> None:
     )
 
 
-def _histogram(books: Books, values: str, limits: list[float], share: bool) -> Histogram | None:
+def histogram(books: Books, values: str, limits: list[float], share: bool) -> Histogram | None:
+    """Return the histogram of a relation of (value, kept), on a logarithmic scale where it is long-tailed.
+
+    None where there is no value or but one.
+
+    Args:
+        books: whose connection knows the relation.
+        values: the relation, as SQL.
+        limits: values that must lie on it.
+        share: whether it goes from 0 to 1.
+    """
     ask = books.connection.execute
     quantiles, least = ask(
         f"""select quantile_cont(value, [0.005, 0.5, 0.995]), min(value) filter (value > 0)

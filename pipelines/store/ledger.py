@@ -171,9 +171,9 @@ class Ledger:
         self, table: str, unit: str, tables: Iterable[pa.Table], fingerprint_: str, stale: Sequence[Part] | None = None
     ) -> str:
         """Write one part as `write` does, from pieces that never stand in memory together."""
-        schema = TABLES[table].with_metadata(
-            {"rushes.schema": str(SCHEMA_VERSION), "rushes.table": table, "rushes.fingerprint": fingerprint_}
-        )
+        schema = TABLES[table]
+        own = {"rushes.schema": str(SCHEMA_VERSION), "rushes.table": table, "rushes.fingerprint": fingerprint_}
+        schema = schema.with_metadata({**(schema.metadata or {}), **own})
         part = self.part(table, unit, fingerprint_)
         with (
             storage.open_write(part.uri) as file,

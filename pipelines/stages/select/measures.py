@@ -27,7 +27,7 @@ def measure(name: str, clips: pa.Table) -> pa.Array:
         name: the measure.
         clips: table `clips`, with the values of scorers as `with_scores` adds them.
     """
-    return pa.array(_derived(name, clips)) if name in DERIVED else flat(clips[name])
+    return flat(clips[name]) if name in clips.column_names else pa.array(_derived(name, clips))
 
 
 def with_scores(clips: pa.Table, scores: pa.Table, wanted: Iterable[str]) -> pa.Table:

@@ -161,11 +161,20 @@ def judge(
         there: all measures that there are, where `scores` holds only those that the policy looks at.
         skip: names of rules that are left out, to see what the others do.
     """
-    there, skipped = there or known(clips, scores), set(skip)
+    return tried(prepared(clips, scores, policy), policy, there or known(clips, scores), skip)
+
+
+def prepared(clips: pa.Table, scores: pa.Table, policy: Policy) -> pa.Table:
+    """Return what a policy looks at of clips, with the values of scorers, sorted by key. Raises as `judge` does."""
+    return _sorted(clips.select([name for name in clips.column_names if name in columns(policy)]), scores, policy)
+
+
+def tried(clips: pa.Table, policy: Policy, there: Set[str], skip: Iterable[str] = ()) -> Judged:
+    """Try every rule on clips that were prepared, maybe for another policy that looks at these columns and more."""
+    skipped = set(skip)
     for rule in unmeasured(policy, there):
         if rule.name not in skipped and len(clips):
             raise absent(rule, there)
-    clips = _sorted(clips.select([name for name in clips.column_names if name in columns(policy)]), scores, policy)
     verdicts = Verdicts(len(clips))
     for place, rule in enumerate(policy.rules):
         if rule.measure in there and rule.name not in skipped and len(clips):
@@ -194,12 +203,24 @@ def select(clips: pa.Table, scores: pa.Table, policy: Policy, matches: pa.Table)
 
 def resolve(judged: Judged, scores: pa.Table, policy: Policy, matches: pa.Table) -> tuple[pa.Table, list[Pair]]:
     """Drop duplicates among the clips that the limits leave; return the rows of `selection`, and who went for whom."""
+    pairs = settle(judged, scores, policy, matches)
+    selection = _selection(judged.clips, policy, judged.verdicts)
+    return _weighted(selection, judged.clips, scores, policy), pairs
+
+
+def settle(judged: Judged, scores: pa.Table, policy: Policy, matches: pa.Table) -> list[Pair]:
+    """Drop duplicates among the clips that the limits leave, in their verdicts; return who went for whom."""
     clips, verdicts = judged.clips, judged.verdicts
-    pairs: list[Pair] = []
-    if policy.dedup.enabled and len(clips):
-        pairs = duplicates(clips, scores, np.flatnonzero(verdicts.kept), policy.dedup, matches)
-    selection = _selection(clips, policy, verdicts, pairs)
-    return _weighted(selection, clips, scores, policy), pairs
+    if not (policy.dedup.enabled and len(clips)):
+        return []
+    pairs = duplicates(clips, scores, np.flatnonzero(verdicts.kept), policy.dedup, matches)
+    stays = flat(clips["key"]).take(pa.array([pair.kept for pair in pairs], pa.int64())).to_pylist()
+    verdicts.drop(
+        np.array([pair.dropped for pair in pairs], np.int64), len(policy.rules),
+        np.array([pair.distance for pair in pairs]), np.array([pair.limit for pair in pairs]),
+        [f"{pair.level} of {key}" for pair, key in zip(pairs, stays, strict=True)],
+    )  # fmt: skip
+    return pairs
 
 
 def _sorted(clips: pa.Table, scores: pa.Table, policy: Policy) -> pa.Table:
@@ -216,14 +237,8 @@ def _sorted(clips: pa.Table, scores: pa.Table, policy: Policy) -> pa.Table:
     return clips
 
 
-def _selection(clips: pa.Table, policy: Policy, verdicts: Verdicts, pairs: list[Pair]) -> pa.Table:
+def _selection(clips: pa.Table, policy: Policy, verdicts: Verdicts) -> pa.Table:
     duplicate = len(policy.rules)
-    stays = flat(clips["key"]).take(pa.array([pair.kept for pair in pairs], pa.int64())).to_pylist()
-    verdicts.drop(
-        np.array([pair.dropped for pair in pairs], np.int64), duplicate, np.array([pair.distance for pair in pairs]),
-        np.array([pair.limit for pair in pairs]),
-        [f"{pair.level} of {key}" for pair, key in zip(pairs, stays, strict=True)],
-    )  # fmt: skip
     failed, kept = verdicts.failed, verdicts.kept
     names = pa.array([*(rule.name for rule in policy.rules), DUPLICATE], pa.string())
     stages = pa.array(["limits", "duplicates"], pa.string())

@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable, Sequence
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rushes.filters.policy import DUPLICATE, Policy, Rule, Value
+from rushes.filters.verdicts import Verdicts
 from rushes.pipelines.stages.select import select, selections
 from rushes.pipelines.stages.select.measures import remedy
 from rushes.pipelines.store.columns import numbers
@@ -78,49 +80,79 @@ def _counted(
     clock.lap("limits")
     selection, _ = select.resolve(judged, seen.scores, policy, seen.matches)
     clock.lap("duplicates")
-    seconds, kept = numbers(selection["duration_s"].combine_chunks()), _mask(selection["kept"])
-    reasons = selection["rule"].combine_chunks()
-    rules = []
-    for rule in policy.rules:
-        row = {"rule": rule.name, "measure": rule.measure, "limit": limit_text(rule), "measured": rule not in absent}
-        row |= _tally(seconds, _is(reasons, rule.name))
-        if rule.name in judged.verdicts.thresholds:
-            value, left, of = judged.verdicts.thresholds[rule.name]
-            row |= {"threshold": None if np.isnan(value) else value, "kept_of": [left, of]}
-        rules.append(row)
-    found: dict[str, Any] = {
-        "found": _tally(seconds, np.ones(len(seconds), bool)),
-        "kept": _tally(seconds, kept),
-        "rules": rules,
-        "duplicates": {"sought": policy.dedup.enabled, **_tally(seconds, _is(reasons, DUPLICATE))},
-    }
-    found["against"] = _compared(ledger, against, selection, seconds, kept, reasons, examples)
+    seconds = numbers(selection["duration_s"].combine_chunks())
+    found = counts(policy, judged.verdicts, seconds, absent)
+    found["against"] = _compared(ledger, against, policy, judged.verdicts, selection, seconds, examples)
     clock.lap("compare")
     return found
 
 
+def counts(
+    policy: Policy, verdicts: Verdicts, seconds: npt.NDArray[np.float64], absent: Sequence[Rule] = ()
+) -> dict[str, Any]:
+    """Return what verdicts come to in clips and hours: `found`, `kept`, `rules` in their order, and `duplicates`.
+
+    Args:
+        policy: what was tried.
+        verdicts: of each clip, duplicates among them.
+        seconds: length of each clip.
+        absent: rules that were left out.
+    """
+    places, most = verdicts.failed + 1, len(policy.rules) + 2  # kept, the rules, duplicates
+    clips = np.bincount(places, minlength=most)
+    hours = np.bincount(places, np.nan_to_num(seconds), minlength=most) / 3600
+    kept, *ruled, duplicates = (
+        {"clips": int(one), "hours": float(other)} for one, other in zip(clips, hours, strict=True)
+    )
+    rules = []
+    for rule, dropped in zip(policy.rules, ruled, strict=True):
+        row = {"rule": rule.name, "measure": rule.measure, "limit": limit_text(rule), "measured": rule not in absent}
+        row |= dropped
+        if rule.name in verdicts.thresholds:
+            value, left, of = verdicts.thresholds[rule.name]
+            row |= {"threshold": None if np.isnan(value) else value, "kept_of": [left, of]}
+        rules.append(row)
+    return {
+        "found": _tally(seconds, np.ones(len(seconds), bool)),
+        "kept": kept,
+        "rules": rules,
+        "duplicates": {"sought": policy.dedup.enabled, **duplicates},
+    }
+
+
+def changed(policy: Policy, verdicts: Verdicts, seconds: npt.NDArray[np.float64], was: Mask) -> dict[str, Any]:
+    """Return what verdicts change against another selection, which kept the clips `was`: by clips, hours and rules."""
+    kept = verdicts.kept
+    lost = was & ~kept
+    names = [*(rule.name for rule in policy.rules), DUPLICATE]
+    rows = [(names[place], lost & (verdicts.failed == place)) for place in np.unique(verdicts.failed[lost])]
+    return {
+        "same": _tally(seconds, kept & was),
+        "newly_kept": _tally(seconds, kept & ~was),
+        "newly_dropped": {
+            **_tally(seconds, lost),
+            "rules": [{"rule": name, **_tally(seconds, chosen)} for name, chosen in sorted(rows, key=itemgetter(0))],
+        },
+    }
+
+
 def _compared(
-    ledger: Ledger, against: str, selection: pa.Table, seconds: npt.NDArray[np.float64], kept: Mask,
-    reasons: pa.Array, examples: int,
+    ledger: Ledger, against: str, policy: Policy, verdicts: Verdicts, selection: pa.Table,
+    seconds: npt.NDArray[np.float64], examples: int,
 ) -> dict[str, Any] | None:  # fmt: skip
     """Return what changes against a selection that stands in the ledger, None where there is none."""
     other = selections.choose(ledger.run, selections.names(ledger), against)
     if other is None:
         return None
     before, was, gone = _before(ledger, other, selection)
-    new, lost = kept & ~was, was & ~kept
-    names = sorted({name for name in pc.unique(reasons.filter(pa.array(lost))).to_pylist() if name})
+    found = changed(policy, verdicts, seconds, was)
+    found["newly_kept"]["examples"] = _keys(selection, verdicts.kept & ~was, examples)
+    found["newly_dropped"]["examples"] = _keys(selection, was & ~verdicts.kept, examples)
     return {
         "selection": other,
         "stale": other in selections.stale(ledger),
         "kept": {"clips": len(before), "hours": (pc.sum(before["duration_s"]).as_py() or 0.0) / 3600},
-        "same": _tally(seconds, kept & was),
-        "newly_kept": {**_tally(seconds, new), "examples": _keys(selection, new, examples)},
-        "newly_dropped": {
-            **_tally(seconds, lost),
-            "rules": [{"rule": name, **_tally(seconds, lost & _is(reasons, name))} for name in names],
-            "examples": _keys(selection, lost, examples),
-        },
+        **found,
         "no_longer_clips": gone,
     }
 
@@ -148,10 +180,6 @@ def _keys(selection: pa.Table, chosen: Mask, count: int) -> list[dict[str, Any]]
 def _mask(column: pa.ChunkedArray | pa.Array) -> Mask:
     column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     return column.to_numpy(zero_copy_only=False).astype(bool)
-
-
-def _is(reasons: pa.Array, name: str) -> Mask:
-    return _mask(pc.fill_null(pc.equal(reasons, name), False))
 
 
 def _notes(ledger: Ledger, policy: Policy) -> list[str]:

@@ -1,0 +1,1 @@
+"""For analysts: a ledger that explains itself, and questions to it."""

@@ -1,0 +1,355 @@
+"""A run's clips in memory, on which policies are tried while a person moves their limits.
+
+    bench = Workbench("runs/first")
+    bench.outcome(policies.load(text))["kept"]      # the counts of `rushes select --dry-run`
+
+Rules are tried and duplicates told by `stages.select`, which every selection is made by; what is kept here is what
+need not be read or sorted again. Memory holds the columns that were asked for, 12 bytes a clip and number.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import threading
+import time
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import duckdb
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import yaml
+
+from rushes.filters import policy as policies
+from rushes.filters.duplicates import DuplicateRules
+from rushes.filters.policy import DUPLICATE, Policy
+from rushes.filters.verdicts import Verdicts
+from rushes.pipelines.explore import views
+from rushes.pipelines.report import measures
+from rushes.pipelines.report.accounting import Books
+from rushes.pipelines.report.charts import Histogram
+from rushes.pipelines.stages.select import select, selections, trial
+from rushes.pipelines.stages.select.measures import measure as values_of
+from rushes.pipelines.store import storage
+from rushes.pipelines.store.columns import flat, numbers
+from rushes.pipelines.store.ledger import Ledger
+from rushes.pipelines.store.tables import TABLES
+
+Mask = npt.NDArray[np.bool_]
+Numbers = npt.NDArray[np.float64]
+PAGE = 60
+LABELS = 50
+"""Values of a text that are counted by themselves."""
+ORDERS = ("highest", "lowest", "nearest", "spread")
+FATES = ("", "kept", "dropped", "new", "lost")
+"""All clips, those of a fate, and those that come in and go out against the selection."""
+
+
+class Workbench:
+    """The clips of a run under one selection, sorted by key; the columns of a measure come when it is asked for."""
+
+    def __init__(self, run: str, selection: str = ""):
+        """Read what the selection's policy looks at; that of config.yaml where nothing is selected yet.
+
+        Raises NoRun, SelectionError and PolicyError.
+        """
+        self.run = storage.absolute(run).rstrip("/")
+        self.ledger = Ledger(self.run).snapshot()
+        self.ledger.require()
+        self.selections = selections.names(self.ledger)
+        self.selection = selections.choose(self.run, self.selections, selection)
+        self.lock = threading.RLock()
+        """Held while policies are tried …"""
+        self.asking = threading.RLock()
+        """… and while the connection of the books answers, so that a slow query holds up no slider."""
+        self.policy, text = selections.chosen(self.run, self.selection or "", selections.hdr_of(self.run))
+        self.given: dict[str, Any] = yaml.safe_load(text)
+        """The policy as its file has it."""
+        seen = selections.material(self.ledger, self.policy)
+        self.there = seen.there
+        self._matches = {self.policy.dedup: (seen.matches, seen.scores)}
+        self.clips = select.prepared(seen.clips, seen.scores, self.policy)
+        self._ready = self.clips.select([])
+        self._make_ready()
+        self.seconds = numbers(flat(self.clips["duration_s"]))
+        self._drawing = duckdb.connect()
+        self._bins: dict[str, tuple[Histogram, npt.NDArray[np.int64]]] = {}
+        self._labels: dict[str, tuple[npt.NDArray[np.int64], list[str | None]]] = {}
+        self._tried: dict[Policy, Verdicts] = {}
+
+    @cached_property
+    def books(self) -> Books:
+        """The run's ledger with its views, for queries; opened when one is asked, since its account takes a while."""
+        return views.opened(self.run, self.selection)
+
+    def _make_ready(self) -> None:
+        """Lay the columns out as rules are tried on them: numbers without nulls, what is derived beside them."""
+        for name in self.clips.column_names:
+            column = self.clips[name]
+            if name not in self._ready.column_names:
+                text = pa.types.is_string(column.type)
+                self._ready = self._ready.append_column(name, column if text else pa.array(numbers(flat(column))))
+        for name in views.DERIVED:
+            if name not in self._ready.column_names:
+                self._ready = self._ready.append_column(name, pa.array(numbers(values_of(name, self.clips))))
+
+    @cached_property
+    def keys(self) -> npt.NDArray[np.bytes_]:
+        """The keys of all clips, ascending."""
+        return np.array(self.clips["key"].to_pylist(), "S")
+
+    @cached_property
+    def was(self) -> Mask | None:
+        """Which clips the selection keeps; None where nothing is selected."""
+        if self.selection is None:
+            return None
+        rows = self.ledger.read(
+            "selection", ["key", "kept"], where=(pc.field("policy") == self.selection) & pc.field("kept")
+        )
+        places = np.searchsorted(self.keys, np.array(rows["key"].to_pylist(), "S"))
+        found = np.zeros(len(self.keys), bool)
+        found[places[places < len(found)]] = True
+        return found
+
+    def place(self, key: str) -> int:
+        """Return the row of a clip. Raises KeyError for a key that is none."""
+        at = int(np.searchsorted(self.keys, key.encode()))
+        if at >= len(self.keys) or self.keys[at] != key.encode():
+            raise KeyError(key)
+        return at
+
+    def measured(self) -> list[dict[str, Any]]:
+        """Return the measures that a rule can limit, each with title, unit and whether it is a number."""
+        found = []
+        for name in sorted(self.there):
+            title, unit = measures.TITLES.get(name, (name.replace("_", " ").capitalize(), ""))
+            kind = TABLES["clips"].field(name).type if name in TABLES["clips"].names else pa.float64()
+            form = "text" if pa.types.is_string(kind) else "flag" if pa.types.is_boolean(kind) else "number"
+            found.append({"name": name, "title": title, "unit": unit, "form": form})
+        return found
+
+    # ------------------------------------------------------------------------------------------------------- trying
+
+    def need(self, policy: Policy) -> None:
+        """Read what a policy looks at and is not here yet. Raises PolicyError for a measure that there never is."""
+        select.check_names(policy, self.there)
+        asked = {*select.columns(policy), *(select.asked(policy) - set(views.DERIVED))} - set(self.clips.column_names)
+        known = policy.dedup in self._matches
+        if known and not asked & self.there:
+            return
+        without = dataclasses.replace(policy, dedup=DuplicateRules(enabled=False))
+        seen = selections.material(self.ledger, without if known else policy)
+        fresh = select.prepared(seen.clips, seen.scores, without)
+        for name in fresh.column_names:
+            if name not in self.clips.column_names:
+                self.clips = self.clips.append_column(name, fresh[name])
+        self._make_ready()
+        if not known:
+            self._matches[policy.dedup] = seen.matches, seen.scores
+
+    def verdicts(self, policy: Policy, settled: bool = True) -> Verdicts:
+        """Return the verdicts of a policy; not settled, those of its limits alone, without duplicates."""
+        if policy in self._tried:
+            return self._tried[policy]
+        self.need(policy)
+        judged = select.tried(self._ready, policy, self.there)
+        if settled:
+            matches, scores = self._matches[policy.dedup]
+            select.settle(judged, scores, policy, matches)
+            while len(self._tried) > 3:
+                self._tried.pop(next(iter(self._tried)))
+            self._tried[policy] = judged.verdicts
+        return judged.verdicts
+
+    def outcome(self, policy: Policy, settled: bool = True) -> dict[str, Any]:
+        """Return what a policy does: counts as of a dry run, what changes, and how its measures are spread.
+
+        Args:
+            policy: what to try.
+            settled: whether duplicates are sought among what its limits leave; without, there are more kept.
+        """
+        begun = time.perf_counter()
+        with self.lock:
+            verdicts = self.verdicts(policy, settled)
+            found = trial.counts(policy, verdicts, self.seconds) | {"settled": settled, "policy": policy.name}
+            gone = np.flatnonzero(~verdicts.kept)  # mostly fewer than what is kept
+            found["spread"] = {name: self._spread(name, gone) for name in {rule.measure for rule in policy.rules}}
+            if self.was is not None:
+                changed = trial.changed(policy, verdicts, self.seconds, self.was)
+                found["against"] = {"selection": self.selection, **changed}
+        return found | {"ms": round(1000 * (time.perf_counter() - begun), 1)}
+
+    def _spread(self, name: str, gone: npt.NDArray[np.int64]) -> dict[str, Any]:
+        """Return how a measure is spread over all clips and those that are not gone: in bins, or by its values."""
+        column = self.clips[name] if name in self.clips.column_names else self._ready[name]
+        if pa.types.is_string(column.type) or pa.types.is_boolean(column.type):
+            if name not in self._labels:
+                encoded = flat(column).cast(pa.string()).dictionary_encode("encode")
+                codes = encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64)
+                self._labels[name] = codes, encoded.dictionary.to_pylist()
+            return {"labels": _counted(*self._labels[name], gone)}
+        if name not in self._bins:
+            self._bins[name] = self._binned(name, numbers(flat(self._ready[name])))
+        drawn, places = self._bins[name]
+        dropped = np.bincount(places[gone], minlength=len(drawn.edges))
+        kept = [whole - part for whole, part in zip(drawn.dropped, dropped.tolist(), strict=False)]
+        return {"edges": drawn.edges, "log": drawn.log, "all": drawn.dropped, "kept": kept}
+
+    def _binned(self, name: str, values: Numbers) -> tuple[Histogram, npt.NDArray[np.int64]]:
+        """Return the report's histogram of a measure, and in which bin each clip is; those without a value in none."""
+        unit = measures.TITLES.get(name, ("", ""))[1]
+        self._drawing.register("held", pa.table({"value": values, "kept": np.zeros(len(values), bool)}))
+        books = Books(
+            run=self.run, ledger=self.ledger, connection=self._drawing, policy=self.selection, policies=self.selections
+        )
+        drawn = measures.histogram(books, "held", [], unit.startswith("share"))
+        self._drawing.unregister("held")
+        if drawn is None:
+            return Histogram(edges=[], kept=[], dropped=[], log=False), np.zeros(len(values), np.int64)
+        places = np.searchsorted(drawn.edges[1:-1], values, side="right")
+        places[~np.isfinite(values)] = len(drawn.edges) - 1
+        return drawn, places
+
+    # ------------------------------------------------------------------------------------------------------ looking
+
+    def listed(
+        self, policy: Policy, *, fate: str = "", rule: str = "", measure: str = "", order: str = "highest",
+        limit: float = 0.0, text: str = "", first: int = 0, count: int = PAGE,
+    ) -> dict[str, Any]:  # fmt: skip
+        """Return a page of clips under a policy.
+
+        Args:
+            policy: whose verdicts are meant.
+            fate: kept or dropped by it; new or lost against the selection; all if empty.
+            rule: only those that this rule dropped.
+            measure: by which they are ordered; by key if empty.
+            order: highest, lowest, nearest to `limit`, or spread evenly from the lowest to the highest.
+            limit: see `order`.
+            text: only those whose source or caption has it, in either case.
+            first: so many are passed over.
+            count: so many at most.
+
+        Raises ValueError for words that mean nothing.
+        """
+        if order not in ORDERS or fate not in FATES:
+            raise ValueError(f"orders are {', '.join(ORDERS)}, fates {', '.join(FATES[1:])}; not {order!r}, {fate!r}")
+        with self.lock:
+            verdicts = self.verdicts(policy)
+            rows = np.flatnonzero(self._among(verdicts, policy, fate, rule) & self._saying(text))
+            values = self._values(measure)
+            if values is not None:
+                rows = _ordered(rows, values[rows], order, limit, count)
+            page = rows[first : first + count] if order != "spread" else rows
+            return {"total": len(rows), "clips": [self._card(int(at), policy, verdicts, values) for at in page]}
+
+    def need_all(self) -> None:
+        """Read every measure that is a number and not here yet."""
+        self._look([one["name"] for one in self.measured() if one["form"] == "number"])
+
+    def _look(self, names: Sequence[str]) -> None:
+        rules = [{"name": f"r{at}", "measure": name, "min": 0} for at, name in enumerate(names)]
+        self.need(dataclasses.replace(policies.load({"name": "looked", "rules": rules}), dedup=self.policy.dedup))
+
+    def _values(self, measure: str) -> Numbers | None:
+        if not measure:
+            return None
+        self._look([measure])
+        return numbers(flat(self._ready[measure]))
+
+    def numbers_of(self, measure: str) -> Numbers | None:
+        """Return a measure of all clips that is in memory as numbers; None for another."""
+        known = measure in self._ready.column_names and not pa.types.is_string(self._ready[measure].type)
+        return numbers(flat(self._ready[measure])) if known else None
+
+    def named(self, name: str) -> Policy:
+        """Return a policy of the run by its name: a selection, a draft or a preset. Raises PolicyError."""
+        draft = f"{self.run}/drafts/{name}.yaml"
+        if re.fullmatch(r"[A-Za-z0-9_-]{1,64}", name) and storage.exists(draft):
+            return select.read_policy(draft)
+        if name not in self.selections and name not in policies.presets():
+            raise policies.PolicyError(f"{name[:80]!r} is no selection, draft or preset")
+        return selections.chosen(self.run, name, selections.hdr_of(self.run))[0]
+
+    def drafts(self) -> list[str]:
+        """Return the names of the policies that were saved here."""
+        names = (uri.rsplit("/", 1)[-1] for uri in storage.list_files(f"{self.run}/drafts"))
+        return sorted(name.removesuffix(".yaml") for name in names if name.endswith(".yaml"))
+
+    def _among(self, verdicts: Verdicts, policy: Policy, fate: str, rule: str) -> Mask:
+        was = np.zeros(len(self.keys), bool) if self.was is None else self.was
+        sets = {"kept": verdicts.kept, "dropped": ~verdicts.kept, "new": verdicts.kept & ~was,
+                "lost": was & ~verdicts.kept}  # fmt: skip
+        found = sets.get(fate, np.ones(len(self.keys), bool))
+        names = [*(one.name for one in policy.rules), DUPLICATE]
+        return found & (verdicts.failed == names.index(rule)) if rule in names else found
+
+    def _saying(self, text: str) -> Mask:
+        if not text:
+            return np.ones(len(self.keys), bool)
+        found = pc.match_substring(flat(self.clips["uri"]), text, ignore_case=True).to_numpy(zero_copy_only=False)
+        where = pc.match_substring(pc.field("long"), text, ignore_case=True)
+        keys = self.ledger.read("captions", ["key"], where)["key"].to_pylist()
+        said = np.isin(self.keys, np.array(keys, "S")) if keys else np.zeros(len(found), bool)
+        return found.astype(bool) | said
+
+    def _card(self, at: int, policy: Policy, verdicts: Verdicts, values: Numbers | None) -> dict[str, Any]:
+        place = int(verdicts.failed[at])
+        names = [*(rule.name for rule in policy.rules), DUPLICATE]
+        word = int(verdicts.words[at])
+        return {
+            "key": self.keys[at].decode(),
+            "uri": storage.redact(self.clips["uri"][at].as_py() or ""),
+            "duration_s": _finite(self.seconds[at]),
+            "fate": "kept" if place < 0 else "dropped",
+            "rule": None if place < 0 else names[place],
+            "value": _finite(verdicts.values[at]),
+            "limit": _finite(verdicts.limits[at]),
+            "detail": None if word < 0 else verdicts.texts[word],
+            "was": None if self.was is None else bool(self.was[at]),
+            "measured": None if values is None else _finite(values[at]),
+        }
+
+    # ------------------------------------------------------------------------------------------------------- saving
+
+    def save(self, given: dict[str, Any], replace: bool = False) -> dict[str, str]:
+        """Write a policy as RUN/drafts/NAME.yaml, which `rushes select` takes, and return where and the command.
+
+        Raises PolicyError for what is no policy or bears the name of a preset with other rules, FileExistsError where
+        a draft has the name and is not to be replaced.
+        """
+        policy = policies.load(given)
+        select.check_names(policy, self.there)
+        if reason := selections.clash(self.ledger, policy):
+            raise policies.PolicyError(reason)
+        uri = f"{self.run}/drafts/{policy.name}.yaml"
+        if not replace and storage.exists(uri):
+            raise FileExistsError(f"there is a draft of the name {policy.name} already; give another, or replace it")
+        storage.write_bytes(uri, yaml.safe_dump(given, sort_keys=False, allow_unicode=True).encode())
+        return {"path": uri, "command": f"rushes select --out {self.run} --policy {uri}"}
+
+
+def _counted(
+    codes: npt.NDArray[np.int64], names: list[str | None], gone: npt.NDArray[np.int64]
+) -> list[dict[str, Any]]:
+    every, lost = (np.bincount(some, minlength=len(names)) for some in (codes, codes[gone]))
+    order = np.argsort(-every, kind="stable")[:LABELS]
+    return [{"label": names[at], "all": int(every[at]), "kept": int(every[at] - lost[at])} for at in order]
+
+
+def _ordered(rows: npt.NDArray[np.int64], values: Numbers, order: str, limit: float, count: int) -> Any:
+    """Return rows that have a value, in an order of these values."""
+    there = np.isfinite(values)
+    rows, values = rows[there], values[there]
+    sort_by = {"highest": -values, "nearest": np.abs(values - limit)}.get(order, values)
+    rows = rows[np.argsort(sort_by, kind="stable")]
+    if order == "spread" and len(rows) > count:
+        rows = rows[np.linspace(0, len(rows) - 1, count).round().astype(np.int64)]
+    return rows
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None

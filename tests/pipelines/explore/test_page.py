@@ -1,0 +1,212 @@
+"""The page in a browser: limits moved, a policy saved, a clip played, a query asked; nothing of the data executed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from rushes.pipelines.stages.select import trial
+from rushes.pipelines.store.ledger import Ledger
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
+uvicorn = pytest.importorskip("uvicorn", reason="the extra `explore` is not installed")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+if CHROMIUM is None:
+    pytest.skip("there is no chromium on this machine", allow_module_level=True)
+
+EVIL = "<script>window.stolen = 1</script><img src=x onerror='window.stolen = 2'>\"'{{7*7}}${7*7}"
+
+
+@pytest.fixture(scope="module")
+def run(undisturbed: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The small run, in which films and captions bear what would be executed if it were taken for markup."""
+    folder = tmp_path_factory.mktemp("explored") / "run"
+    shutil.copytree(undisturbed, folder)
+    ledger = Ledger(str(folder))
+    for table, column in (("captions", "long"), ("captions", "short"), ("clips", "uri"), ("pairs", "why")):
+        for part in ledger.parts(table):
+            rows = ledger.read_whole(table, part)
+            named = [f"{text}/{EVIL}" if column == "uri" else EVIL for text in rows[column].to_pylist()]
+            at, words = rows.schema.get_field_index(column), pa.array(named, pa.string())
+            ledger.write(
+                table,
+                part.unit,
+                rows.set_column(at, rows.field(column), words),
+                part.fingerprint,
+            )
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def address(run: str) -> Iterator[str]:
+    """Where the page is served, with the token."""
+    from rushes.pipelines.explore.served import application
+    from rushes.pipelines.explore.workbench import Workbench
+
+    config = uvicorn.Config(application(Workbench(run), "secret"), port=0, log_level="warning")
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        time.sleep(0.05)
+    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/#token=secret"
+    server.should_exit = True
+    thread.join()
+
+
+@pytest.fixture
+def page(address: str) -> Iterator[Any]:
+    """The page, open; it fails where anything was executed or an error was thrown."""
+    with sync_api.sync_playwright() as player:
+        browser = player.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        opened = browser.new_page()
+        thrown: list[str] = []
+        opened.on("pageerror", lambda error: thrown.append(str(error)))
+        opened.goto(address)
+        opened.wait_for_selector("#kept[data-settled=true]")
+        yield opened
+        assert opened.evaluate("window.stolen") is None and not thrown
+        browser.close()
+
+
+def kept(page: Any) -> int:
+    return int(page.get_attribute("#kept", "data-clips"))
+
+
+def until(page: Any, is_so: str) -> None:
+    """Wait for what the page comes to; Playwright's own way evaluates a string, which the page forbids."""
+    for _ in range(200):
+        if page.evaluate(is_so):
+            return
+        page.wait_for_timeout(50)
+    raise AssertionError(is_so)
+
+
+def test_a_moved_slider_and_a_saved_policy_count_what_select_counts(page: Any, run: str) -> None:
+    before = kept(page)
+    page.select_option("#add-measure", "luma_mean")
+    page.click("#add button")
+    slider = page.locator(".rule", has_text="my_luma_mean").locator("input[type=range]")
+    slider.wait_for()
+    slider.evaluate("one => { one.value = 220; one.dispatchEvent(new Event('input')); }")
+    until(page, f"document.getElementById('kept').dataset.clips < {before}")
+    page.wait_for_selector("#kept[data-settled=true]")
+    page.fill("#save-name", "brighter")
+    page.click("#save button")
+    page.wait_for_selector("#saved[data-path]")
+    dry = trial.trial(run, page.get_attribute("#saved", "data-path"))
+    assert dry["kept"]["clips"] == kept(page) < before
+    assert str(dry["against"]["newly_dropped"]["clips"]) in page.inner_text("#lost-title")
+    assert page.locator("#lost button").count() == min(6, dry["against"]["newly_dropped"]["clips"])
+    page.locator(".rule", has_text="my_luma_mean").locator("h3 input").uncheck()
+    until(page, f"document.getElementById('kept').dataset.clips == {before}")
+
+
+def test_a_clip_plays_and_what_it_is_called_is_text(page: Any, run: str) -> None:
+    page.click("nav button[data-view=clips]")
+    page.select_option("select[name=fate]", "kept")
+    page.locator("#grid .fate-dropped").first.wait_for(state="detached")
+    page.locator("#grid .card").first.click()
+    page.wait_for_selector("dialog[open] video")
+    assert "<script>window.stolen" in page.inner_text("#clip-where")
+    assert "{{7*7}}" in page.inner_text("#clip-facts")
+    light = page.evaluate(
+        """async () => {
+          const video = document.querySelector("dialog video");
+          await video.play();
+          await new Promise((done) => { video.requestVideoFrameCallback(done); });
+          const canvas = document.createElement("canvas");
+          canvas.width = canvas.height = 16;
+          const pen = canvas.getContext("2d");
+          pen.drawImage(video, 0, 0, 16, 16);
+          return Math.max(...pen.getImageData(0, 0, 16, 16).data.filter((_, at) => at % 4 !== 3));
+        }"""
+    )
+    assert light > 30
+
+
+def test_a_duplicate_plays_beside_the_one_that_stands_for_it(page: Any) -> None:
+    page.click("nav button[data-view=clips]")
+    page.select_option("select[name=rule]", "duplicate")
+    page.locator("#grid .fate-kept").first.wait_for(state="detached")
+    page.locator("#grid .card").first.click()
+    page.wait_for_selector("dialog[open] figure")
+    until(page, "document.querySelectorAll('#players figure').length === 2")
+    assert EVIL in page.inner_text("#clip-facts")
+
+
+def test_a_query_is_answered_as_a_table(page: Any) -> None:
+    page.click("nav button[data-view=sql]")
+    page.select_option("#queries", "funnel")
+    page.wait_for_selector("#answer td")
+    assert "kept" in page.inner_text("#answer")
+    page.fill("#query", "select long, '<b>bold</b>' as bold from captions")
+    page.press("#query", "Control+Enter")
+    until(page, "document.getElementById('answer').innerText.includes('<b>bold</b>')")
+    assert EVIL in page.inner_text("#answer")
+    page.fill("#query", "drop view clips_all")
+    page.press("#query", "Control+Enter")
+    page.wait_for_selector("#error:not([hidden])")
+    assert "only reads" in page.inner_text("#error")
+
+
+def test_clips_are_labelled_by_keyboard(page: Any, run: str) -> None:
+    page.click("nav button[data-view=clips]")
+    page.locator("#grid .card").first.click()
+    page.wait_for_selector("dialog[open] #labels button")
+    page.keyboard.press("d")
+    page.wait_for_selector("#labels button[data-letter=d][aria-pressed=true]")
+    page.keyboard.press("k")
+    page.wait_for_selector("#labels button[data-letter=k][aria-pressed=true]")
+    first = page.inner_text("#clip-where")
+    page.keyboard.press("n")
+    until(page, f"document.getElementById('clip-where').textContent !== {json.dumps(first)}")
+    page.keyboard.press("w")
+    page.wait_for_selector("#labels button[data-letter=w][aria-pressed=true]")
+    rows = Ledger(run).read("labels").to_pylist()
+    assert sorted(row["label"] for row in rows) == ["keep", "wrong_caption"] and len({row["key"] for row in rows}) == 2
+
+
+def test_sources_lead_to_their_clips_and_policies_are_compared(page: Any) -> None:
+    page.click("nav button[data-view=sources]")
+    page.wait_for_selector("#source-rows td")
+    assert "notes.mp4" in page.inner_text("#source-rows")
+    page.click("#source-rows button >> text=bikes.mp4")
+    page.locator("#grid .card").first.wait_for()
+    page.click("nav button[data-view=compare]")
+    page.select_option("#pair select[name=second]", "default")
+    page.click("#pair button")
+    page.wait_for_selector("#moved td")
+    assert "duplicate" in page.inner_text("#both") and "kept by both" in page.inner_text("#compared")
+    page.select_option("#pair select[name=second]", "svd-pretrain")
+    page.click("#pair button")
+    page.wait_for_selector("#error:not([hidden])")
+    assert "which no clip has" in page.inner_text("#error")
+
+
+def test_it_is_used_by_keyboard_and_fits_a_phone(page: Any) -> None:
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.dataset.view") == "policy"
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    page.locator("#grid .card").first.focus()
+    page.keyboard.press("Enter")
+    page.wait_for_selector("dialog[open]")
+    page.keyboard.press("Escape")
+    page.wait_for_selector("dialog:not([open])", state="attached")
+    for view in ("policy", "clips", "sources", "compare", "sql"):
+        page.click(f"nav button[data-view={view}]")
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), view
+    unnamed = page.evaluate(
+        """[...document.querySelectorAll("input, select, textarea, button")].filter((one) =>
+             !one.labels?.length && !one.getAttribute("aria-label") && !one.textContent.trim()).length"""
+    )
+    assert unnamed == 0

@@ -1,0 +1,115 @@
+"""What the page counts while a limit is moved is what `rushes select` counts; what it saves, `rushes select` takes."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rushes.filters import policy as policies
+from rushes.pipelines.cli.main import main
+from rushes.pipelines.explore.workbench import Workbench
+from rushes.pipelines.stages.select import select, selections, trial
+
+NUMBERS = ("motion", "luma_mean", "duration_s", "quality", "min_side_px", "aspect", "flicker", "object_speed")
+
+
+@pytest.fixture(scope="module")
+def bench(undisturbed: str) -> Workbench:
+    """The small run on the bench."""
+    return Workbench(undisturbed)
+
+
+@st.composite
+def rules(draw: Any) -> list[dict[str, Any]]:
+    found = []
+    for number in range(draw(st.integers(0, 4))):
+        name, missing = f"r{number}", draw(st.sampled_from(policies.MISSING))
+        form = draw(st.sampled_from(["min", "max", "keep_highest", "keep_lowest", "camera", "still"]))
+        rule = {"name": name, "measure": draw(st.sampled_from(NUMBERS)), "missing": missing}
+        if form == "camera":
+            rule |= {"measure": "camera", draw(st.sampled_from(["in", "not_in"])): ["pan", "static"]}
+        elif form == "still":
+            rule |= {"measure": "still_picture", "in": [draw(st.booleans())]}
+        else:
+            rule[form] = draw(st.floats(0.05, 1) if form.startswith("keep") else st.floats(-1, 300))
+        found.append(rule)
+    return found
+
+
+@settings(max_examples=25, deadline=None)
+@given(given_rules=rules(), dedup=st.booleans())
+def test_counts_are_those_of_a_dry_run(
+    bench: Workbench, tmp_path_factory: pytest.TempPathFactory, given_rules: list[dict[str, Any]], dedup: bool
+) -> None:
+    text = {"name": "tried", "rules": given_rules, "dedup": {"enabled": dedup}}
+    saved = bench.save(text, replace=True)
+    dry, found = trial.trial(bench.run, saved["path"]), bench.outcome(policies.load(text))
+    assert (found["kept"], found["rules"], found["duplicates"]) == (dry["kept"], dry["rules"], dry["duplicates"])
+    for part in ("same", "newly_kept", "newly_dropped"):
+        for unit in ("clips", "hours"):
+            assert found["against"][part][unit] == pytest.approx(dry["against"][part][unit])
+    for name, spread in found["spread"].items():
+        kept = spread["kept"] if "kept" in spread else [row["kept"] for row in spread["labels"]]
+        assert sum(kept) <= found["kept"]["clips"], name
+
+
+def test_limits_alone_keep_what_duplicates_would_take(bench: Workbench) -> None:
+    limits, settled = bench.outcome(bench.policy, settled=False), bench.outcome(bench.policy)
+    taken = settled["duplicates"]["clips"]
+    assert taken > 0 and limits["kept"]["clips"] == settled["kept"]["clips"] + taken
+    assert settled["against"]["newly_kept"]["clips"] == settled["against"]["newly_dropped"]["clips"] == 0
+
+
+def test_a_draft_selects_and_is_neither_overwritten_nor_a_preset_in_disguise(undisturbed: str, tmp_path: Path) -> None:
+    run = str(tmp_path / "run")
+    shutil.copytree(undisturbed, run)
+    bench = Workbench(run)
+    given_ = {"name": "brighter", "rules": [{"name": "dark", "measure": "luma_mean", "min": 100}]}
+    saved = bench.save(given_)
+    kept = bench.outcome(policies.load(given_))["kept"]["clips"]
+    assert selections.make(run, saved["path"])["kept"] == kept < len(bench.keys)
+    assert select.read_policy(saved["path"]) == policies.load(given_)
+    with pytest.raises(FileExistsError, match="a draft of the name brighter"):
+        bench.save(given_)
+    with pytest.raises(policies.PolicyError, match="bears the name of the preset"):
+        bench.save(given_ | {"name": "default"})
+    with pytest.raises(policies.PolicyError, match="may hold only letters"):
+        bench.save(given_ | {"name": "../../out"})
+    with pytest.raises(policies.PolicyError, match="is no measure"):
+        bench.save({"name": "x", "rules": [{"name": "a", "measure": "beauty", "min": 1}]})
+
+
+def test_clips_are_listed_by_measure_by_nearness_and_by_text(bench: Workbench) -> None:
+    everything = policies.load({"name": "everything", "dedup": {"enabled": False}})
+    up, down = (bench.listed(everything, measure="motion", order=order) for order in ("lowest", "highest"))
+    values = [clip["measured"] for clip in up["clips"]]
+    assert values == sorted(values) == [clip["measured"] for clip in down["clips"]][::-1]
+    assert up["total"] == len(bench.keys)
+    near = bench.listed(everything, measure="motion", order="nearest", limit=values[2])
+    assert near["clips"][0]["measured"] == values[2]
+    two = bench.listed(everything, measure="motion", order="spread", count=2)
+    assert [clip["measured"] for clip in two["clips"]] == [values[0], values[-1]]
+    assert bench.listed(everything, first=1, count=2)["clips"] == bench.listed(everything)["clips"][1:3]
+    cars = bench.listed(everything, text="CAR_distorted")["clips"] + bench.listed(everything, text="CAR.mp4")["clips"]
+    assert cars and all("car" in clip["uri"] for clip in cars)
+    assert bench.listed(everything, text="' or 1=1 --")["total"] == 0
+    dropped = bench.listed(bench.policy, fate="dropped", rule="duplicate")
+    assert dropped["total"] == bench.outcome(bench.policy)["duplicates"]["clips"]
+    assert all("of " in clip["detail"] for clip in dropped["clips"])
+    with pytest.raises(ValueError, match="orders are highest"):
+        bench.listed(everything, order="sideways")
+
+
+def test_without_its_extra_the_command_says_how_to_get_it(
+    undisturbed: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    monkeypatch.delitem(sys.modules, "rushes.pipelines.explore.serve", raising=False)
+    assert main(["explore", undisturbed, "--no-browser"]) == 2
+    assert "explore needs uvicorn: pip install 'rushes[explore]'" in capsys.readouterr().err
