@@ -102,7 +102,7 @@ def _eval(options: Namespace) -> int:
 def _schema_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("tables", type=str, nargs="*", help="some tables or views; all if none is named")
     parser.add_argument("--json", action="store_true", help="print them as JSON")
-    parser.add_argument("--page", action="store_true", help="print docs/ledger.md: all of them, and ten queries")
+    parser.add_argument("--page", action="store_true", help="print pipelines/ledger.md: all of them, and ten queries")
 
 
 def _schema(options: Namespace) -> int:

@@ -2,7 +2,7 @@
 
 found = described()
 print("\\n".join(lines(found)))
-print(page(found))          # docs/ledger.md
+print(page(found))          # pipelines/ledger.md
 """
 
 from __future__ import annotations

@@ -47,7 +47,8 @@ def test_views_have_the_columns_that_are_told_and_no_other(undisturbed: str) -> 
 
 def test_the_page_of_the_docs_is_what_the_command_prints(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["schema", "--page"]) == 0
-    assert (REPO / "docs/ledger.md").read_text() == capsys.readouterr().out, "rushes schema --page > docs/ledger.md"
+    shown = capsys.readouterr().out
+    assert (REPO / "pipelines/ledger.md").read_text() == shown, "rushes schema --page > pipelines/ledger.md"
 
 
 def test_a_table_is_told_in_lines_and_for_machines(capsys: pytest.CaptureFixture[str]) -> None:
