@@ -35,7 +35,7 @@ TOKENIZER = TokenizerTrainConfig(steps=60, batch=1, frames=32, side=64, lr=1e-4,
 LATENTS = LatentsConfig(side_px=64)
 # Small batches give more steps for the time; shifted times train near noise, where a clip's layout is decided.
 DIT = DiTTrainConfig(model=DiTConfig(size="nano"), steps=3000, tokens=1024, lr=2e-3, shift=10.0, log_every=50)
-SAMPLE = SampleConfig(seconds=1.5, steps=30, shift=10.0, guidance=2.0, seed=1)
+SAMPLE = SampleConfig(steps=30, shift=10.0, guidance=1.0, seed=1)
 
 
 def run(out: str) -> dict[str, object]:
@@ -85,7 +85,10 @@ def run(out: str) -> dict[str, object]:
 
 
 def _asked(root: str) -> SampleConfig:
-    """Return the longest clip's caption, facts, rate and size, so that the demo asks for what it was trained on."""
+    """Return the longest clip's caption, facts, length and size, so that the demo asks for what it was trained on.
+
+    A model that has seen so few clips knows no other lengths: it is told how far away a clip's end is.
+    """
     from rushes.pipelines.store import shards
 
     facts = [
@@ -96,7 +99,8 @@ def _asked(root: str) -> SampleConfig:
     clip = max(facts, key=lambda one: (one["frames"], one["key"]))
     known = {name: float(clip[name]) for name in DIT.model.facts if clip.get(name) is not None}
     even = {side: 2 * round(clip[side] / 2) for side in ("height", "width")}
-    return replace(SAMPLE, prompt=clip["caption"], facts=known, fps=clip["fps"], **even)
+    seconds = clip["frames"] / clip["fps"]
+    return replace(SAMPLE, prompt=clip["caption"], facts=known, seconds=seconds, fps=clip["fps"], **even)
 
 
 def _is_new(film: str, model: str | Path, settings: object) -> bool:
