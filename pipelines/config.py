@@ -183,8 +183,8 @@ class LatentsConfig:
     and it is looked at once: for streams and data sets that grow. `rushes tokenizer eval` tells which λ spends which
     share at which side_px."""
     allocation: Allocation = "auto"
-    """measured: each clip is coded at every rate first; predicted: the model's scorer foresees what each segment loses,
-    many times faster; auto: predicted where the model has a scorer."""
+    """measured: each clip is coded at every rate first; predicted: the model's linear code foresees what each segment
+    loses, many times faster; auto: predicted where the model has such a code."""
 
     @property
     def together(self) -> bool:

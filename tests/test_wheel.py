@@ -84,7 +84,7 @@ def test_the_wheel_holds_one_name_with_all_modules_and_data_and_nothing_else(whe
     files = {path.relative_to(REPO).as_posix() for room in ROOMS for path in (REPO / room).rglob("*.*")}
     notes = {"pipelines/ledger.md", *(f"{room}/README.md" for room in ROOMS)}  # read beside the code, in a clone
     assert held == {name for name in files if not name.endswith(".pyc")} - notes
-    for kind in ("presets/default.yaml", "page.css", "page.js", "model.safetensors", "scorer.safetensors"):
+    for kind in ("presets/default.yaml", "page.css", "page.js", "model.safetensors"):
         assert [name for name in held if name.endswith(kind)], kind
 
 

@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from rushes.tokenizer import data, hunyuan, model, wan
+from rushes.tokenizer.config import Allocation, predicted
 from rushes.tokenizer.frozen import Coded, FrozenTokenizer, Shown
 from rushes.tokenizer.model import Tokenizer
 from rushes.tokenizer.shipped import frozen_kind
@@ -45,6 +46,11 @@ def name_of(tokenizer: AnyTokenizer) -> str:
 def fingerprint(tokenizer: AnyTokenizer) -> str:
     """Return 12 hex digits that change with any weight or setting; every latent shard carries them."""
     return tokenizer.fingerprint() if isinstance(tokenizer, FrozenTokenizer) else model.fingerprint(tokenizer)
+
+
+def predicts(tokenizer: AnyTokenizer, allocation: Allocation) -> bool:
+    """Whether what a segment loses at each rate is foreseen. Raises ValueError where it is to be and cannot."""
+    return predicted("" if isinstance(tokenizer, FrozenTokenizer) else tokenizer.config.variant, allocation)
 
 
 def lengths_of(tokenizer: AnyTokenizer, frames: int) -> tuple[int, ...]:

@@ -16,6 +16,8 @@ LoggerName = Literal["none", "csv", "tensorboard", "wandb"]
 
 # size: width at 1/8 of the side, blocks for each stage. Half of a nano is five stages of one block of 12·80² weights.
 _DIALS: dict[str, tuple[int, int]] = {"nano": (80, 1), "tiny": (136, 2), "small": (256, 3), "base": (480, 4)}
+FORESEEING: tuple[Variant, ...] = ("adaptive",)
+"""Variants whose linear code tells what a segment loses at each rate, without coding it."""
 KNOWN_RATES = (1, 2, 4, 8, 16)
 OWN_RATES: dict[str, tuple[int, ...]] = {
     "adaptive": (2, 4, 8, 16), "fixed-4x8x8": (4,), "dual-branch": (4,), "grown-16x": (4, 8, 16),
@@ -27,6 +29,19 @@ PATCH = 4
 """Two levels of Haar patching: the network never sees full resolution."""
 Tell = Callable[[int, int, str, Mapping[str, float]], None]
 """What long work tells of itself: how many are done, of how many (0 where nobody knows), of what, and new figures."""
+
+
+def predicted(variant: str, allocation: Allocation) -> bool:
+    """Whether what a segment loses at each rate is foreseen, by a tokenizer of a variant, or none of ours.
+
+    Raises ValueError where it is to be foreseen and cannot.
+    """
+    if allocation == "predicted" and variant not in FORESEEING:
+        raise ValueError(
+            f"{variant or 'a frozen VAE'} cannot tell what it will lose, as a tokenizer of the variant "
+            f"{', '.join(FORESEEING)} can; give --allocation measured"
+        )
+    return allocation != "measured" and variant in FORESEEING
 
 
 def silent(done: int, total: int, of: str, figures: Mapping[str, float]) -> None:
@@ -344,21 +359,3 @@ class Budget:
     def limited(self) -> bool:
         """Whether there is a limit or a price at all."""
         return bool(self.share or self.latents or self.per_second or self.lam is not None)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ScorerConfig:
-    """How the scorer, which predicts what each segment loses at each rate, is trained."""
-
-    steps: int = 600
-    """Steps of the optimizer."""
-    batch: int = 32
-    """Segments for each step."""
-    lr: float = 3e-3
-    """Peak learning rate of AdamW; a cosine takes it to nothing."""
-    side_px: int = 256
-    """Clips are shrunk so that the shorter side has this many pixels: what the latents will be made at."""
-    clips: int = 64
-    """Clips that are measured, from the first on."""
-    seed: int = 0
-    """Seed of weights and order."""

@@ -24,15 +24,14 @@ from torch import Tensor
 from rushes.pipelines.store import shards, storage
 from rushes.tokenizer.allocate import allocate, lam_for, monotone
 from rushes.tokenizer.baselines import by_motion, by_ssim, by_tuned_ssim, held_ssim, motion
-from rushes.tokenizer.codec import AnyTokenizer, fingerprint, load, segments, stream_again
+from rushes.tokenizer.codec import AnyTokenizer, fingerprint, load, predicts, segments, stream_again
 from rushes.tokenizer.config import EvalConfig, Tell, silent
-from rushes.tokenizer.data import ClipError, to_pictures
+from rushes.tokenizer.data import ClipError
 from rushes.tokenizer.losses import FeatureDistance
 from rushes.tokenizer.metrics import WINDOW, flicker, psnr, ssim
-from rushes.tokenizer.model import counts
+from rushes.tokenizer.model import Tokenizer, counts
 from rushes.tokenizer.plots import Line, chart
-from rushes.tokenizer.rates import RateDistortion, costs, measure
-from rushes.tokenizer.scorer import Scorer, predict, scorer_for
+from rushes.tokenizer.rates import RateDistortion, costs, foresee, measure
 
 log = logging.getLogger(__name__)
 KINDS = ((0.01, "still"), (0.05, "slow"), (0.2, "moderate"), (float("inf"), "fast"))
@@ -70,7 +69,7 @@ class Study:
     similarity: Float[np.ndarray, "segments rates"]
     """SSIM of each segment and its subsampled version."""
     predicted: Float[np.ndarray, "segments rates"] | None
-    """Distortions that the scorer expects; None without one."""
+    """Distortions that the linear code foresees; None without one."""
     by_rate: dict[int, dict[str, float | None]] = field(default_factory=dict)
     """At each rate alone: PSNR, SSIM (None of pictures below its window), feature distance, flicker, latents."""
     coded: dict[tuple[int, ...], float] = field(default_factory=dict)
@@ -96,7 +95,7 @@ def evaluate(model: str, sources: Sequence[str], out: str, config: EvalConfig, t
         ValueError: there is no tokenizer, or not one clip.
     """
     tokenizer = load(model).to("cuda" if torch.cuda.is_available() else "cpu")
-    feature, scorer = FeatureDistance().to(tokenizer.latent_mean.device), scorer_for(model, tokenizer, "auto")
+    feature = FeatureDistance().to(tokenizer.latent_mean.device)
     studies: list[Study] = []
     total = count(sources, config.clips)
     tell(0, total, "clips studied", {})
@@ -106,7 +105,7 @@ def evaluate(model: str, sources: Sequence[str], out: str, config: EvalConfig, t
         except ClipError as error:
             log.warning("clip %s is passed over: %s", clip.name, error)
             continue
-        studies.append(study(tokenizer, feature, scorer, clip, video))
+        studies.append(study(tokenizer, feature, clip, video))
         quality = {f"PSNR at {rate}": value for rate, found in studies[-1].by_rate.items() if (value := found["psnr"])}
         tell(number, total, "clips studied", quality)
     if not studies:
@@ -157,9 +156,7 @@ def opened(tokenizer: AnyTokenizer, clip: Clip, config: EvalConfig) -> Segments:
 
 
 @torch.no_grad()
-def study(
-    tokenizer: AnyTokenizer, feature: FeatureDistance, scorer: Scorer | None, clip: Clip, video: Segments
-) -> Study:
+def study(tokenizer: AnyTokenizer, feature: FeatureDistance, clip: Clip, video: Segments) -> Study:
     """Return what a clip costs and loses at each rate."""
     rates = tokenizer.config.rates
     large = min(video[0].shape[-2:]) >= WINDOW
@@ -169,7 +166,9 @@ def study(
         measured=measure(tokenizer, video),
         motions=np.array([motion(segment) for segment in video]),
         similarity=np.stack([held_ssim(segment, rates) if large else np.ones(len(rates)) for segment in video]),
-        predicted=None if scorer is None else np.stack([predict(scorer, to_pictures(one)) for one in video]),
+        predicted=foresee(tokenizer, video).distortion
+        if isinstance(tokenizer, Tokenizer) and predicts(tokenizer, "auto")
+        else None,
     )
     whole = torch.cat(video, dim=2)
     for rate in rates:
@@ -203,9 +202,9 @@ Plan = dict[tuple[str, float], list[tuple[int, ...]]]
 def plans(tokenizer: AnyTokenizer, studies: Sequence[Study]) -> Plan:
     """Return what each method chooses under each budget.
 
-    `adaptive` has a budget for each clip, as have `motion`, `ssim`, `tuned ssim`, `predicted` (the scorer's) and the
-    fixed rates. `tuned ssim` has thresholds for each clip, an oracle that no system has; `adaptive, all clips` shares
-    one budget out over all of them, and `tuned ssim, all clips` has the one best set of thresholds for all.
+    `adaptive` has a budget for each clip, as have `motion`, `ssim`, `tuned ssim`, `predicted` and the fixed rates.
+    `tuned ssim` has thresholds for each clip, an oracle that no system has; `adaptive, all clips` shares one budget
+    out over all of them, and `tuned ssim, all clips` has the one best set of thresholds for all.
     """
     rates = np.array(tokenizer.config.rates)
     calm, similar = (limits[len(limits) + 1 - len(rates) :] for limits in (MOTION_LIMITS, SSIM_LIMITS))
@@ -340,5 +339,5 @@ def lines_of(found: dict[str, Any]) -> list[str]:
         lines.append(f"{method:<22}{shown}")
     for name, points in found["lam"].items():
         shown = "  ".join(f"{point['share']:.4g}: {point['lam']:.4g}" for point in points)
-        lines.append(f"{f'λ of a share, {name}':<22}{shown}")
+        lines.append(f"{f'λ of a share, {name}':<24}{shown}")
     return lines

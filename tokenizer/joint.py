@@ -15,6 +15,7 @@ nearest ones of a whole segment.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import cache
 from itertools import product
 from typing import NamedTuple
@@ -222,15 +223,33 @@ class CoarseIn(nn.Module):
 
         The mode of a cell is that of the least errors: their logarithms are added for its rates and all higher ones.
         """
+        coefficients, energy = self._seen(x)
+        modes = self._best(coefficients, energy, x.shape[2])
+        return coefficients / _code(self.config, x.shape[2], x.device).std, modes
+
+    def losses(self, x: Float[Tensor, "b s f c h w"], latents: Sequence[int]) -> Float[Tensor, "b s latents"]:
+        """Return the squared error of segments in so many latents each, mean over pixels, summed over frames.
+
+        It is the energy of the coefficients that they do not hold, for the transform is orthonormal: exact, but for
+        what the network betters and for the range in which pixels are shown.
+        """
+        coefficients, energy = self._seen(x)
+        code = _code(self.config, x.shape[2], x.device)
+        numbers = _by_cell(code.numbers, self._best(coefficients, energy, x.shape[2]), code.numbers.shape[1])
+        held_ = coefficients.gather(2, numbers).square().sum(dim=(3, 4)).cumsum(dim=2) * x.shape[2]
+        whole, pixels = energy.sum(dim=(2, 3))[..., None], 3 * x.shape[-2] * x.shape[-1]
+        within = [count * self.config.channels - 2 for count in latents]  # the first number is the mode
+        return (whole - held_[..., within]).clamp(min=0) / pixels
+
+    def _seen(self, x: Float[Tensor, "b s f c h w"]) -> tuple[Segments, Float[Tensor, "b s h w"]]:
+        """Return the coefficients of segments that some mode keeps, and the energy of each cell in all its frames."""
         (b, s, frames), space, code = x.shape[:3], self.config.space, _code(self.config, x.shape[2], x.device)
         x = _over_seams(x.flatten(0, 2), code.seam)
         energy = F.avg_pool2d(x.square().sum(dim=1), space).unflatten(0, (b, s, frames)).sum(dim=2) * space**2
         bands = F.conv2d(x, code.cells, stride=space).unflatten(0, (b * s, frames))
         found = torch.einsum("kf,nfcij->nkcij", code.waves / frames, bands).flatten(1, 2)[:, code.places]
         empty = x.new_zeros(b * s, len(union(self.config)), *found.shape[-2:])
-        coefficients = empty.index_copy(1, code.known, found).unflatten(0, (b, s))
-        modes = self._best(coefficients, energy, frames)
-        return coefficients / code.std, modes
+        return empty.index_copy(1, code.known, found).unflatten(0, (b, s)), energy
 
     def _best(self, coefficients: Segments, energy: Float[Tensor, "b s h w"], frames: int) -> Modes:
         squares, faint = coefficients.square() * frames, FAINT * frames * (self.config.space / 8) ** 2

@@ -34,6 +34,7 @@ from torch.utils.checkpoint import checkpoint
 
 from rushes.pipelines.store import storage
 from rushes.tokenizer.config import PATCH, TokenizerConfig
+from rushes.tokenizer.joint import CoarseIn
 from rushes.tokenizer.layers import Caches, haar, next_caches, unhaar, zeroed
 from rushes.tokenizer.shipped import folder_of
 from rushes.tokenizer.variants import SYSTEMS
@@ -180,6 +181,23 @@ class Tokenizer(nn.Module):
             start = stop
         mean, logvar = torch.cat(out, dim=1).chunk(2, dim=2)
         return mean, logvar.clamp(*LOGVAR_RANGE)
+
+    @torch.no_grad()
+    def foreseen(self, segment: Float[Tensor, "1 3 t h w"]) -> list[float]:
+        """Return what a segment loses at each rate by the linear code alone, as `rates.measure` counts it: cheap.
+
+        Raises ValueError where the variant has no code that could tell.
+        """
+        if not isinstance(self.coarse_in, CoarseIn):
+            raise ValueError(f"a tokenizer of the variant {self.config.variant} foresees nothing; measure")
+        frames, found = segment.shape[2], {}
+        for rate in self.config.rates:
+            length = frames + -frames % rate
+            if length not in found:
+                counts_ = [max(1, length // one) for one in self.config.rates]
+                x = rearrange(_pad(segment, rate, self.config.space), "b c t h w -> b 1 t c h w")
+                found[length] = (self.coarse_in.losses(x, counts_)[0, 0] * frames / length).tolist()
+        return [found[frames + -frames % rate][i] for i, rate in enumerate(self.config.rates)]
 
     def encode_chunk(
         self, video: Float[Tensor, "b 3 t h w"], rate: int, caches: Caches

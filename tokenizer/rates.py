@@ -1,7 +1,8 @@
-"""What each segment costs and loses at each rate, measured by coding it at all of them, and the rates that follow.
+"""What each segment costs and loses at each rate, measured or foreseen, and the rates that follow.
 
-The choice itself is arithmetic on these tables (`tokenizer.allocate`); a scorer predicts them without coding anything
-(`tokenizer.scorer`).
+Measuring codes and decodes each segment at every rate. The linear code of the variant `adaptive` tells much the same
+without: what a rate leaves out of it is what it loses, and the network on top betters all rates alike. The choice
+itself is arithmetic on these tables (`tokenizer.allocate`).
 """
 
 from __future__ import annotations
@@ -18,11 +19,12 @@ from torch import Tensor
 from rushes.tokenizer.allocate import allocate, lagrangian, limit, monotone
 from rushes.tokenizer.codec import AnyTokenizer, lengths_of, stream_again
 from rushes.tokenizer.config import Budget
+from rushes.tokenizer.model import Tokenizer
 
 
 @dataclass(frozen=True, kw_only=True)
 class RateDistortion:
-    """What each segment costs and loses at each rate, measured or predicted."""
+    """What each segment costs and loses at each rate, measured or foreseen."""
 
     costs: Int[np.ndarray, "segments rates"]
     """Latents."""
@@ -43,6 +45,16 @@ def measure(tokenizer: AnyTokenizer, segments: Iterable[Float[Tensor, "1 3 t h w
     for video, *others in zip(given, *coded, strict=True):
         distortion.append([float((again - video).square().mean(dim=(0, 1, 3, 4)).sum()) for again in others])
         lengths.append(video.shape[2])
+    return RateDistortion(costs=costs(lengths, rates), distortion=np.array(distortion).reshape(-1, len(rates)))
+
+
+def foresee(tokenizer: Tokenizer, segments: Iterable[Float[Tensor, "1 3 t h w"]]) -> RateDistortion:
+    """Return what `measure` returns as the linear code tells it, coding nothing; see `Tokenizer.foreseen`."""
+    lengths, distortion = [], []
+    for video in segments:
+        distortion.append(tokenizer.foreseen(video))
+        lengths.append(video.shape[2])
+    rates = tokenizer.config.rates
     return RateDistortion(costs=costs(lengths, rates), distortion=np.array(distortion).reshape(-1, len(rates)))
 
 

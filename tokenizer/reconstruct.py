@@ -3,7 +3,7 @@
     rushes tokenizer reconstruct RUN/tokenizer/model VIDEO.mp4 --out side-by-side.mp4
 
 Measured, both passes (measuring, then coding under the budget) go segment by segment, so memory does not grow with the
-video; where a scorer predicts, its pictures are held.
+video; where rates are predicted, its pictures are held.
 """
 
 from __future__ import annotations
@@ -23,13 +23,12 @@ from torch import Tensor
 
 from rushes.pipelines.colour.picture import Screen, tag
 from rushes.pipelines.store import shards, storage
-from rushes.tokenizer.codec import load, segments, stream_again
+from rushes.tokenizer.codec import load, predicts, segments, stream_again
 from rushes.tokenizer.config import Allocation, Budget, Tell, silent
 from rushes.tokenizer.data import ClipError, to_pictures
 from rushes.tokenizer.metrics import psnr
 from rushes.tokenizer.model import counts
 from rushes.tokenizer.plan import Segment, plan
-from rushes.tokenizer.scorer import scorer_for
 
 BAR_PX = 18
 _COLOURS = {1: "#b2182b", 2: "#d6604d", 4: "#ef8a62", 8: "#67a9cf", 16: "#2166ac"}
@@ -74,12 +73,12 @@ def reconstruct(
         budget: How many latents the video may have; none gives every segment the lowest rate.
         side_px: The shorter side is shrunk to this; 0 keeps the size.
         max_seconds: Later frames are left out.
-        allocation: Whether what a segment loses at each rate is measured or predicted by the model's scorer; auto
-            predicts where the model has one.
+        allocation: Whether what a segment loses at each rate is measured or predicted by the model's linear code; auto
+            predicts where it has one.
         tell: Told of each segment that is looked at to choose the rates, then of each that is coded.
 
     Raises:
-        ValueError: No tokenizer, scorer, video or clip is there, or the budget is below its minimum.
+        ValueError: No tokenizer, video or clip is there, nothing can be predicted, or the budget is too small.
     """
     tokenizer = load(model).to("cuda" if torch.cuda.is_available() else "cpu")
     clip = find_clip(source, key)
@@ -88,9 +87,8 @@ def reconstruct(
         chunks = segments(tokenizer, clip, side_px)
         return ((t, v.to(tokenizer.latent_mean.device)) for t, v in takewhile(lambda c: c[0][0] < max_seconds, chunks))
 
-    rates, lengths, chunks = plan(
-        tokenizer, _telling(read, tell), budget or Budget(), scorer_for(model, tokenizer, allocation)
-    )
+    predict = predicts(tokenizer, allocation)
+    rates, lengths, chunks = plan(tokenizer, _telling(read, tell), budget or Budget(), predict=predict)
     if not rates:
         raise ClipError(f"{source} has no frames")
     error = 0.0

@@ -1,4 +1,4 @@
-"""`rushes tokenizer train|scorer|reconstruct|eval`."""
+"""`rushes tokenizer train|reconstruct|eval`."""
 
 from __future__ import annotations
 
@@ -16,10 +16,9 @@ from rushes.pipelines.cli.command import (
     settings_of,
     show,
     tokenizer,
-    tokenizer_of,
 )
 from rushes.pipelines.progress import Reporter
-from rushes.tokenizer.config import Allocation, Budget, EvalConfig, ScorerConfig, TokenizerConfig, TrainConfig
+from rushes.tokenizer.config import Allocation, Budget, EvalConfig, TokenizerConfig, TrainConfig
 
 
 def _tokenizer_train_arguments(parser: ArgumentParser) -> None:
@@ -50,23 +49,6 @@ def _tokenizer_train(options: Namespace) -> int:
     return DONE
 
 
-def _scorer_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("run", type=str, help="a run with shards")
-    tokenizer(parser)
-    selection(parser, "whose shards to measure")
-    configured(parser, ScorerConfig)
-
-
-def _scorer(options: Namespace) -> int:
-    from rushes.tokenizer import scorer
-
-    settings = settings_of(ScorerConfig, options)
-    with Reporter().work("scorer") as beat:
-        found = scorer.fit(set_of(options), tokenizer_of(options), settings, beat.tell)
-    print(json.dumps(found, indent=2))
-    return DONE
-
-
 def _reconstruct_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("source", type=str, help="a run with shards, or a video file")
     tokenizer(parser)
@@ -78,8 +60,8 @@ def _reconstruct_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument(
         "--allocation", type=Allocation, default="auto",
-        help="measure what each segment loses at each rate, or let the model's scorer predict it; auto: predict where "
-        "there is one",
+        help="measure what each segment loses at each rate, or let the model's linear code predict it; auto: predict "
+        "where it has one",
     )  # fmt: skip
     parser.add_class_arguments(Budget, None)
 
@@ -139,12 +121,6 @@ COMMANDS = [
         help="train the tokenizer on the shards of a run",
         arguments=_tokenizer_train_arguments,
         run=_tokenizer_train,
-    ),
-    Command(
-        name="tokenizer scorer",
-        help="train what predicts the loss at each rate, beside the model",
-        arguments=_scorer_arguments,
-        run=_scorer,
     ),
     Command(
         name="tokenizer reconstruct",

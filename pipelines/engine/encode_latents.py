@@ -30,6 +30,7 @@ from rushes.pipelines.stages.rates.stage import RatesJob
 from rushes.pipelines.stages.select import selections
 from rushes.pipelines.store import shards, storage
 from rushes.pipelines.store.ledger import Ledger, fingerprint
+from rushes.tokenizer.config import predicted
 from rushes.tokenizer.shipped import folder_of, frozen_kind
 
 log = logging.getLogger("rushes")
@@ -70,7 +71,8 @@ def run(
     print_ = tokenizer_fingerprint(model)
     work = _Work(
         ledger=ledger.snapshot(), root=root, selection=root.rsplit("/", 1)[-1], model=model, config=config,
-        tokenizer=print_, scorer=scorer_fingerprint(model, print_, config), ray=ray, reporter=reporter or Reporter(),
+        tokenizer=print_, predicted=predicted(variant_of(model), config.allocation), ray=ray,
+        reporter=reporter or Reporter(),
     )  # fmt: skip
     with storage.alone(f"{run_}/latents"):
         for folder in ("latents", "ledger/rates", "ledger/latents"):
@@ -90,8 +92,8 @@ class _Work:
     config: LatentsConfig
     tokenizer: str
     """Its fingerprint."""
-    scorer: str
-    """Its fingerprint; empty where distortion is measured."""
+    predicted: bool
+    """Whether the tokenizer foresees distortion; else it is measured."""
     ray: RayConfig
     reporter: Reporter
 
@@ -109,7 +111,7 @@ class _Work:
     @cached_property
     def looks(self) -> dict[str, str]:
         """By unit the fingerprint of its part of `rates`."""
-        common = (FORMAT, self.tokenizer, self.scorer, self.config.side_px)
+        common = (FORMAT, self.tokenizer, self.predicted, self.config.side_px)
         return {name: fingerprint(*common, shard.sha256) for name, shard in self.packed.items()}
 
     @cached_property
@@ -131,7 +133,7 @@ class _Work:
             raise RuntimeError(f"not one clip of {self.root} could be encoded; run `{look}`")
         manifest = shards.write_manifest(
             self.out, [shards.read_info(self.out, shard) for shard in made], kind="latents",
-            fingerprint=fingerprint(FORMAT, self.tokenizer, self.scorer, self.config),
+            fingerprint=fingerprint(FORMAT, self.tokenizer, self.predicted, self.config),
             extra={"tokenizer": self.tokenizer, "selection": self.selection, **price},
         )  # fmt: skip
         shards.prune(self.out, manifest)
@@ -142,7 +144,7 @@ class _Work:
         common, shard = (FORMAT, self.tokenizer), self.packed[name].sha256
         if rates is not None:
             return fingerprint(*common, self.config.side_px, shard, rates)
-        return fingerprint(*common, self.scorer, self.config, shard)
+        return fingerprint(*common, self.predicted, self.config, shard)
 
     def priced(self) -> tuple[Row, dict[str, str]]:
         """Return what the manifest tells of λ, and by unit the rates that it buys where one budget is for all clips."""
@@ -168,7 +170,7 @@ class _Work:
         ]  # fmt: skip
         settings = RatesJob(
             selection=self.selection, model=self.model, side_px=self.config.side_px,
-            allocation=self.config.allocation, tokenizer=self.tokenizer, scorer=self.scorer,
+            tokenizer=self.tokenizer, predicted=self.predicted,
         )  # fmt: skip
         self._leg("rates", settings, pending)
 
@@ -245,31 +247,20 @@ def tokenizer_fingerprint(model: str) -> str:
         from rushes.tokenizer import codec
 
         return codec.fingerprint(codec.load(model))
+    return str(_about(model)["fingerprint"])
+
+
+def variant_of(model: str) -> str:
+    """Return the variant of a tokenizer, empty for a frozen VAE. Raises ValueError where there is none."""
+    return "" if frozen_kind(model)[0] else str(_about(model)["config"]["variant"])
+
+
+def _about(model: str) -> Row:
     uri = f"{folder_of(model)}/config.json"
     if not storage.exists(uri):
         raise ValueError(
             f"{model} holds no tokenizer; train one with `rushes tokenizer train RUN`, or give --tokenizer shipped, "
             "wan:PATH or hunyuan:PATH"
         )
-    return str(json.loads(storage.read_bytes(uri))["fingerprint"])
-
-
-def scorer_fingerprint(model: str, tokenizer: str, config: LatentsConfig) -> str:
-    """Return the fingerprint of the scorer that decides on rates, empty where they are measured.
-
-    Raises ValueError where it is to be predicted and the model has no scorer, or one of another tokenizer.
-    """
-    if config.allocation == "measured" or (config.allocation == "auto" and frozen_kind(model)[0]):
-        return ""
-    uri = f"{folder_of(model)}/scorer.json"
-    if not storage.exists(uri):
-        if config.allocation == "predicted":
-            raise ValueError(f"{model} holds no scorer; train one with `rushes tokenizer scorer RUN`, or measure")
-        return ""
-    about = json.loads(storage.read_bytes(uri))
-    if about["tokenizer"] != tokenizer:
-        raise ValueError(
-            f"the scorer in {model} predicts for the tokenizer {about['tokenizer']}, not for {tokenizer}; "
-            "train it again with `rushes tokenizer scorer`, or give --allocation measured"
-        )
-    return str(about["fingerprint"])
+    about: Row = json.loads(storage.read_bytes(uri))
+    return about

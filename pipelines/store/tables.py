@@ -377,7 +377,7 @@ TABLES: dict[str, pa.Schema] = {
         latents=(_i, *_COUNT, "what it costs at that rate"),
         distortion=(_f, "squared error, in [-1, 1]", NOT_NEGATIVE, "mean over pixels, summed over frames"),
         tokenizer=(_s, *_TEXT, "which tokenizer"),
-        scorer=(_s, *_TEXT, "what predicted it; empty where it was measured"),
+        predicted=(_b, *_TEXT, "whether the tokenizer's linear code foresaw it; else it was measured"),
     ),
     "latents": _table(
         "latents", "tokenizer", "A row for each latent shard that is done.",

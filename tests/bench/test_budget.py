@@ -255,7 +255,7 @@ def test_what_a_million_clips_take(tmp_path: Path, show: Callable[..., None]) ->
                 (dice.lognormal(0, 1, (segments_, 1)) * [1, 1.3, 1.8, 2.6]).astype(np.float32).ravel()
             ),
         }
-        rows |= {name: pa.nulls(4 * segments_, pa.string()) for name in ("tokenizer", "scorer")}
+        rows |= {"tokenizer": pa.nulls(4 * segments_, pa.string()), "predicted": pa.nulls(4 * segments_, pa.bool_())}
         ledger.write("rates", f"a.{shard:06d}", pa.table(rows).cast(TABLES["rates"]), "0" * 12, [])
     done = subprocess.run([sys.executable, "-c", _SPEND, str(tmp_path)], check=True, capture_output=True, text=True)
     found = json.loads(done.stdout)

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -21,13 +21,13 @@ import pytest
 from rushes.pipelines.stages.latents import latents
 from rushes.pipelines.stages.select import selections
 from rushes.pipelines.store import shards
-from rushes.tokenizer import plan
+from rushes.tokenizer.allocate import total
 from rushes.tokenizer.config import Budget, EvalConfig
 from rushes.tokenizer.data import segments
 from rushes.tokenizer.evaluate import evaluate
 from rushes.tokenizer.metrics import psnr
 from rushes.tokenizer.model import Tokenizer, load
-from rushes.tokenizer.scorer import example, regret, scorer_for
+from rushes.tokenizer.rates import RateDistortion, choose, foresee, measure
 from tests.bench.conftest import RESULTS
 
 HELD_OUT = (
@@ -91,30 +91,39 @@ def head_of(figures: dict[str, Any]) -> list[str]:
 
 
 @pytest.mark.bench
-def test_still_clips_and_the_scorer_and_fine_pictures(held_out: str, show: Callable[..., None]) -> None:
+def test_still_clips_and_predictions_and_fine_pictures(held_out: str, show: Callable[..., None]) -> None:
     tokenizer = load("shipped")
-    scorer = scorer_for("shipped", tokenizer, "predicted")
-    assert scorer is not None
     rates = tokenizer.config.rates
-    examples, stills, fine = [], [], []
+    tables, stills, fine = [], [], []
     for sample in shards.pipeline(held_out, members=("mp4", "json"), nodes=False):
         read = islice(segments(sample["mp4"], tokenizer.config.segment, 256), SEGMENTS)
-        one = example(tokenizer, (video for _, video in read))
-        examples.append(one)
-        frames = float(one.frames.sum())
-        quality = [psnr(error / frames) for error in one.table.distortion.sum(axis=0)]
+        videos = [video for _, video in read]
+        table = measure(tokenizer, videos)
+        tables.append((table, foresee(tokenizer, videos)))
+        frames = sum(video.shape[2] for video in videos)
+        quality = [psnr(error / frames) for error in table.distortion.sum(axis=0)]
         fine.append(quality)
         moved = json.loads(sample["json"])["motion"]
         cheapest = max(i for i in range(len(rates)) if quality[i] >= quality[rates.index(4)] - 0.1)
-        fewer = one.table.costs[:, rates.index(4)].sum() / one.table.costs[:, cheapest].sum()
+        fewer = table.costs[:, rates.index(4)].sum() / table.costs[:, cheapest].sum()
         stills.append([sample["__key__"][:12], f"{moved:.4f}", *(f"{q:.2f}" for q in quality), f"{fewer:.1f} ×"])
     stills.sort(key=lambda row: row[1])
     head = ["clip", "motion, widths/s", *(f"rate {rate}, dB" for rate in rates), "fewer latents than rate 4"]
     show("Shipped tokenizer, held-out clips at 256 px: PSNR and what rate 4's quality takes", head, stills)
-    costs = {share: regret(scorer, examples, share) for share in (0.5, 0.25)}
-    show("Regret of the scorer against the measured optimum, dB", [f"{share:g} of the latents" for share in costs],
+    costs = {share: regret(rates, tables, share) for share in (0.5, 0.25)}
+    show("Regret of predicted rates against the measured optimum, dB", [f"{share:g} of the latents" for share in costs],
          [[f"{cost:.3f}" for cost in costs.values()]], costs)  # fmt: skip
     assert np.mean(fine, axis=0)[rates.index(4)] > 20
+
+
+def regret(rates: Sequence[int], tables: Sequence[tuple[RateDistortion, RateDistortion]], share: float) -> float:
+    """Return by how many dB the measured distortion of clips is higher when predictions choose the rates."""
+    lost = [0.0, 0.0]
+    for pair in tables:
+        for i, table in enumerate(pair):
+            chosen = choose(rates, table, Budget(share=share), 0.0)
+            lost[i] += total(pair[0].distortion, [rates.index(rate) for rate in chosen])
+    return float(10 * np.log10(lost[1] / lost[0]))
 
 
 @dataclass
@@ -137,7 +146,7 @@ def test_what_is_beside_the_network_when_latents_are_made(
 ) -> None:
     short = [one for one in shards.read_manifest(held_out).shards if one.stats["duration_s"]["sum"] < 10]
     rounds = []
-    network, reading = Tokenizer.encode_chunk, latents.segments
+    network, foreseen, reading = Tokenizer.encode_chunk, Tokenizer.foreseen, latents.segments
     for _ in range(ROUNDS):
         clock = Clock(Counter())
 
@@ -154,9 +163,9 @@ def test_what_is_beside_the_network_when_latents_are_made(
                     return
                 yield chunk
 
-        def predicted(*given: Any, clock: Clock = clock, plain: Any = plan.predict) -> Any:
-            with clock.of("scorer"):
-                return plain(*given)
+        def predicted(*given: Any, clock: Clock = clock) -> Any:
+            with clock.of("predicting"):
+                return foreseen(*given)
 
         def loaded(*given: Any, clock: Clock = clock) -> Any:
             with clock.of("loading the model for each shard"):
@@ -166,7 +175,7 @@ def test_what_is_beside_the_network_when_latents_are_made(
             patched.setattr(latents, "load", loaded)
             patched.setattr(Tokenizer, "encode_chunk", timed)
             patched.setattr(latents, "segments", read)
-            patched.setattr(plan, "predict", predicted)
+            patched.setattr(Tokenizer, "foreseen", predicted)
             for info in short:
                 latents.encode_shard(
                     held_out,
@@ -182,7 +191,7 @@ def test_what_is_beside_the_network_when_latents_are_made(
     parts = [*PARTS, "allocation, packing and all else"]
     rows = [[name, f"{median(one[name] for one in rounds):.2f}",
              f"{median(one[name] / one['network'] for one in rounds):.1%}"] for name in parts]  # fmt: skip
-    show("Making latents of the held-out clips at 256 px with the scorer", ["", "s", "of the network"], rows, rounds)
+    show("Making latents of the held-out clips at 256 px, rates predicted", ["", "s", "of the network"], rows, rounds)
 
 
-PARTS = ("network", "decoding and scaling video", "loading the model for each shard", "scorer")
+PARTS = ("network", "decoding and scaling video", "loading the model for each shard", "predicting")

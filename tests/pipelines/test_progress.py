@@ -182,12 +182,12 @@ def test_a_slow_start_is_forgotten(clock):
 
 
 def test_something_else_to_be_counted_begins_anew(clock):
-    beat = Heartbeat("scorer")
+    beat = Heartbeat("tokenizer")
     beat.tell(0, 4, "clips measured", {"PSNR": 30.0})
     clock.now += 40
     beat.tell(4, 4, "clips measured", {})
     beat.tell(0, 600, "steps", {})
-    assert beat.line() == "scorer    0/600 steps, 40 s"
+    assert beat.line() == "tokenizer 0/600 steps, 40 s"
 
 
 def test_where_nobody_knows_how_much_there_is_no_time_left_is_said(clock):

@@ -67,11 +67,13 @@ def test_fixed_rates_are_points_of_the_curves(found):
 
 def test_it_tells_the_lambda_of_shares_and_a_smaller_share_has_a_higher_one(found):
     record, _ = found
-    assert set(record["lam"]) == {"measured"}, "there is no scorer"
+    assert set(record["lam"]) == {"measured", "predicted"}
     points = record["lam"]["measured"]
     assert [point["share"] for point in points][::6] == [1 / 8, 1.0] and points[-1]["lam"] == 0
     assert all(a["lam"] >= b["lam"] >= 0 for a, b in itertools.pairwise(points)) and points[0]["lam"] > 0
-    assert lines_of(record)[-1].startswith("λ of a share, measured")
+    assert [line.split()[:5] for line in lines_of(record)[-2:]] == [
+        ["λ", "of", "a", "share,", name] for name in ("measured", "predicted")
+    ]
 
 
 def test_what_holds_no_clip_is_refused(model, tmp_path):

@@ -18,13 +18,12 @@ import torch
 
 from rushes.pipelines.stages.unit import guard
 from rushes.pipelines.store import shards
-from rushes.tokenizer.codec import AnyTokenizer, fingerprint, load, name_of, segments, stream_encode
+from rushes.tokenizer.codec import AnyTokenizer, fingerprint, load, name_of, predicts, segments, stream_encode
 from rushes.tokenizer.config import Allocation, Budget
 from rushes.tokenizer.data import ClipError
 from rushes.tokenizer.model import Latents
 from rushes.tokenizer.plan import Segment, plan
 from rushes.tokenizer.rates import latent_times
-from rushes.tokenizer.scorer import Scorer, scorer_for
 
 
 @torch.no_grad()
@@ -51,16 +50,16 @@ def encode_shard(
         budget: Latents that each clip may have, or their price; with none every segment takes the lowest rate and
             nothing is measured.
         side_px: Clips are shrunk so that the shorter side has this many pixels; 0 keeps their size.
-        allocation: Whether what a segment loses at each rate is measured or predicted by the model's scorer; auto
-            predicts where the model has one.
+        allocation: Whether what a segment loses at each rate is measured or predicted by the model's linear code; auto
+            predicts where it has one.
         rates: In place of a budget the rates of the segments of each clip, by its key.
 
     Raises:
         ShardError: The shard is damaged.
-        ValueError: There is no such tokenizer, no scorer to predict, or one of another tokenizer.
+        ValueError: There is no such tokenizer, or it cannot predict.
     """
     tokenizer = load(model).to("cuda" if torch.cuda.is_available() else "cpu")
-    scorer = None if rates is not None else scorer_for(model, tokenizer, allocation)
+    predict = rates is None and predicts(tokenizer, allocation)
     print_ = fingerprint(tokenizer)
     failed: list[dict[str, Any]] = []
     budget = budget or Budget()
@@ -70,7 +69,7 @@ def encode_shard(
             done: list[shards.Sample] = []
             with guard(failed, key=sample["__key__"]):
                 own = None if rates is None else rates.get(sample["__key__"], ())
-                done.append(encode_clip(tokenizer, print_, sample, budget, side_px, scorer, own))
+                done.append(encode_clip(tokenizer, print_, sample, budget, side_px, own, predict=predict))
             yield from done
 
     encoded = samples()
@@ -89,8 +88,9 @@ def encode_clip(
     sample: Mapping[str, Any],
     budget: Budget,
     side_px: int = 0,
-    scorer: Scorer | None = None,
     given: Sequence[int] | None = None,
+    *,
+    predict: bool = False,
 ) -> shards.Sample:
     """Return the latents of one clip as a sample; see `plan` for how often its frames are read.
 
@@ -105,7 +105,7 @@ def encode_clip(
     chosen: Iterable[int] = repeat(tokenizer.config.rates[0]) if given is None else given
     chunks = read()
     if budget.limited and given is None:
-        chosen, _, chunks = plan(tokenizer, read, budget, scorer)
+        chosen, _, chunks = plan(tokenizer, read, budget, predict=predict)
     rates, lengths, times_s, found, shape = [], [], [], [], (0, 0)
     shown, coded = tee(zip(chosen, chunks, strict=False))  # one rate repeats for ever
     latents = stream_encode(tokenizer, ((video, rate) for rate, (_, video) in coded))

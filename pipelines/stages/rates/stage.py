@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from rushes.pipelines.config import Allocation
 from rushes.pipelines.stages.stage import Stage
 from rushes.pipelines.stages.unit import Tally, Unit, guard
 from rushes.pipelines.store import shards
@@ -30,11 +29,10 @@ class RatesJob:
     model: str
     """A tokenizer's name that the workers can read, see `codec.load`."""
     side_px: int
-    allocation: Allocation
     tokenizer: str
     """Fingerprint of the tokenizer."""
-    scorer: str
-    """Fingerprint of the scorer that predicts; empty where distortion is measured."""
+    predicted: bool
+    """Whether the tokenizer foresees distortion; else it is measured."""
 
 
 class Rates:
@@ -44,11 +42,9 @@ class Rates:
         import torch
 
         from rushes.tokenizer.codec import load
-        from rushes.tokenizer.scorer import scorer_for
 
         self.job = job
         self.tokenizer = load(job.model).to("cuda" if torch.cuda.is_available() else "cpu")
-        self.scorer = scorer_for(job.model, self.tokenizer, job.allocation)
 
     def __call__(self, unit: Unit) -> Tally:
         """Write the rows of one shard."""
@@ -68,16 +64,12 @@ class Rates:
     def _rows(self, shard: str, sample: Row) -> Iterator[pa.Table]:
         """Yield the rows of a clip: its segments in order, of each its rates in the tokenizer's order."""
         from rushes.tokenizer.codec import segments
-        from rushes.tokenizer.data import pictured
-        from rushes.tokenizer.plan import duration_s, measured, predicted
+        from rushes.tokenizer.plan import duration_s, looked_at
 
-        own, side_px = self.tokenizer.config, self.job.side_px
-        if self.scorer is None:
-            device = self.tokenizer.latent_mean.device
-            videos = segments(self.tokenizer, sample["mp4"], side_px)
-            table, times_s = measured(self.tokenizer, ((times_s, video.to(device)) for times_s, video in videos))
-        else:
-            table, times_s = predicted(self.scorer, pictured(sample["mp4"], own.segment, side_px))
+        device = self.tokenizer.latent_mean.device
+        videos = segments(self.tokenizer, sample["mp4"], self.job.side_px)
+        shown = ((times_s, video.to(device)) for times_s, video in videos)
+        table, times_s = looked_at(self.tokenizer, shown, predict=self.job.predicted)
         frames = np.array([len(one) for one in times_s])
         seconds = duration_s([time_s for one in times_s for time_s in one]) * frames / max(frames.sum(), 1)
         count, options = table.costs.shape
@@ -87,11 +79,11 @@ class Rates:
                 "shard": [shard] * table.costs.size,
                 "segment": np.repeat(np.arange(count), options),
                 "seconds": np.repeat(seconds, options),
-                "rate": np.tile(own.rates, count),
+                "rate": np.tile(self.tokenizer.config.rates, count),
                 "latents": table.costs.ravel(),
                 "distortion": table.distortion.ravel(),
                 "tokenizer": [self.job.tokenizer] * table.costs.size,
-                "scorer": [self.job.scorer] * table.costs.size,
+                "predicted": [self.job.predicted] * table.costs.size,
             }
         ).cast(TABLES["rates"])
 

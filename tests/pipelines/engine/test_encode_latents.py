@@ -24,7 +24,6 @@ from rushes.pipelines.store.ledger import Ledger
 from rushes.tokenizer.allocate import BudgetError, allocate, total
 from rushes.tokenizer.config import TokenizerConfig
 from rushes.tokenizer.model import Tokenizer, fingerprint, save
-from rushes.tokenizer.scorer import Scorer, save_scorer
 from tests.pipelines.small_run import content
 
 RATES = (4, 8, 16)
@@ -127,11 +126,11 @@ def test_stopped_in_either_pass_the_same_command_gives_the_same_bytes(
     for part, of in (("_rows", looking.Rates), ("encode_clip", latents)):
         plain, left = getattr(of, part), [1]
 
-        def stops(*given: Any, plain: Any = plain, left: list[int] = left) -> Any:
+        def stops(*given: Any, plain: Any = plain, left: list[int] = left, **named: Any) -> Any:
             left[0] -= 1
             if left[0] < 0:
                 raise KeyboardInterrupt
-            return plain(*given)
+            return plain(*given, **named)
 
         with monkeypatch.context() as patch:
             patch.setattr(of, part, stops)
@@ -212,10 +211,9 @@ def test_what_cannot_be_is_refused_with_the_remedy(run: Path, model: str, tmp_pa
     ):  # fmt: skip
         with pytest.raises(ValueError, match=words):
             encode(run, model, config)
-    shutil.copytree(model, tmp_path / "odd")
-    save_scorer(Scorer(RATES, "another0000"), str(tmp_path / "odd"))
-    with pytest.raises(ValueError, match=r"for the tokenizer another0000, not for .*--allocation measured"):
-        encode(run, str(tmp_path / "odd"))
+    save(Tokenizer(TokenizerConfig(variant="fixed-4x8x8")), str(tmp_path / "odd"))
+    with pytest.raises(ValueError, match=r"fixed-4x8x8 cannot tell .* --allocation measured"):
+        encode(run, str(tmp_path / "odd"), replace(HALF, allocation="predicted"))
 
 
 def test_the_command_line_takes_all_of_it(run: Path, model: str, capsys: pytest.CaptureFixture[str]):
@@ -240,11 +238,11 @@ def test_rates_survive_the_way_to_a_worker_and_a_large_shard_stays_a_small_task(
     assert len(text) < 15_000 and spend.of_clips(pa.table({"key": []}), "") == {}
 
 
-def test_a_scorer_of_this_tokenizer_predicts_in_the_first_pass(run: Path, model: str, tmp_path: Path):
+def test_what_is_lost_is_foreseen_in_the_first_pass_or_measured(run: Path, model: str):
     from rushes.tokenizer.model import load
 
-    shutil.copytree(model, tmp_path / "scored")
-    save_scorer(Scorer(RATES, fingerprint(load(model))), str(tmp_path / "scored"))
-    encode(run, str(tmp_path / "scored"))
-    rows = Ledger(str(run)).read("rates")
-    assert all(rows["scorer"].to_pylist()) and set(rows["tokenizer"].to_pylist()) == {fingerprint(load(model))}
+    for allocation, foreseen in (("auto", True), ("measured", False)):
+        encode(run, model, replace(HALF, allocation=allocation))
+        rows = Ledger(str(run)).read("rates")
+        assert set(rows["predicted"].to_pylist()) == {foreseen}
+        assert set(rows["tokenizer"].to_pylist()) == {fingerprint(load(model))}

@@ -10,13 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from rushes.pipelines.config import LatentsConfig
+from rushes.pipelines.engine.encode_latents import variant_of
 from rushes.pipelines.stages.latents.latents import encode_shard, unpack
 from rushes.pipelines.store import shards
-from rushes.tokenizer.config import Budget, TokenizerConfig
+from rushes.tokenizer.config import Budget, TokenizerConfig, predicted
 from rushes.tokenizer.data import segments
 from rushes.tokenizer.model import Latents, Tokenizer, fingerprint, load, save
-from rushes.tokenizer.scorer import Scorer, save_scorer, scorer_fingerprint
 
 KEYS = [f"{i:016x}-000001000" for i in range(3)]
 
@@ -127,14 +126,10 @@ def test_a_shard_of_which_no_clip_can_be_decoded_gives_no_shard_but_the_reasons(
     assert info is None and [one["key"] for one in failed] == KEYS[:2] and all(one["remedy"] for one in failed)
 
 
-def test_a_model_with_a_scorer_allocates_by_prediction_unless_told_to_measure(model, tmp_path, monkeypatch):
+def test_rates_are_foreseen_unless_told_to_measure(model, tmp_path, monkeypatch):
     root, path = write(tmp_path / "clips", [moving_square(32, 2.5, still=15)])
-    scorer = Scorer((4, 8), fingerprint(load(model)))
-    save_scorer(scorer, model)
     asked = []
-    monkeypatch.setattr(
-        "rushes.tokenizer.plan.predict", lambda *_: asked.append(1) or np.array([[1.0, 9.0], [1, 1]][len(asked) - 1])
-    )
+    monkeypatch.setattr(Tokenizer, "foreseen", lambda *_: asked.append(1) or [[1.0, 9.0], [1.0, 1.0]][len(asked) - 1])
     for allocation, rates, times in (("auto", [4, 8], 2), ("predicted", [4, 8], 2), ("measured", [8, 4], 0)):
         asked.clear()
         out = tmp_path / f"latents-{allocation}"
@@ -156,21 +151,15 @@ def test_a_clip_has_the_rates_that_are_given_and_fails_where_they_are_not_as_man
     assert len(failed) == 3
 
 
-def test_prediction_without_a_scorer_is_refused_with_the_remedy(model, tmp_path):
+def test_what_cannot_be_foreseen_is_refused_with_the_remedy(tmp_path):
     root, path = write(tmp_path / "clips", [moving_square(5, 3)])
-    with pytest.raises(ValueError, match="rushes tokenizer scorer"):
-        encode_shard(root, path, str(tmp_path / "latents"), model, Budget(share=0.5), allocation="predicted")
-
-
-def test_latents_are_made_anew_for_another_scorer_but_not_where_it_is_not_asked(model):
-    from rushes.pipelines.engine.encode_latents import scorer_fingerprint as found
-
-    print_ = fingerprint(load(model))
-    assert found(model, print_, LatentsConfig()) == found(model, print_, LatentsConfig(allocation="measured")) == ""
-    with pytest.raises(ValueError, match="rushes tokenizer scorer"):
-        found(model, print_, LatentsConfig(allocation="predicted"))
-    scorer = Scorer((4, 8), print_)
-    save_scorer(scorer, model)
-    assert found(model, print_, LatentsConfig()) == found(model, print_, LatentsConfig(allocation="predicted"))
-    assert found(model, print_, LatentsConfig()) == scorer_fingerprint(scorer)
-    assert found(model, print_, LatentsConfig(allocation="measured")) == ""
+    save(Tokenizer(TokenizerConfig(variant="grown-16x")), str(tmp_path / "grown"))
+    with pytest.raises(ValueError, match="grown-16x cannot tell what it will lose"):
+        encode_shard(
+            root, path, str(tmp_path / "l"), str(tmp_path / "grown"), Budget(share=0.5), allocation="predicted"
+        )
+    assert variant_of(str(tmp_path / "grown")) == "grown-16x" and variant_of("wan:any.pth") == ""
+    for variant, allocation, expected in (
+        ("adaptive", "auto", True), ("adaptive", "measured", False), ("grown-16x", "auto", False), ("", "auto", False),
+    ):  # fmt: skip
+        assert predicted(variant, allocation) == expected
