@@ -182,6 +182,8 @@ class LatentsConfig:
     """λ in place of a budget: the squared error that one latent must save. Each clip's rates depend on that clip alone,
     and it is looked at once: for streams and data sets that grow. `rushes tokenizer eval` tells which λ spends which
     share at which side_px."""
+    rate: int = 0
+    """Frames per latent of every segment, such as 4, in place of a budget: nothing is chosen."""
     allocation: Allocation = "auto"
     """measured: each clip is coded at every rate first; predicted: the model's linear code foresees what each segment
     loses, many times faster; auto: predicted where the model has such a code."""
@@ -189,7 +191,7 @@ class LatentsConfig:
     @property
     def together(self) -> bool:
         """Whether one budget is shared out over all clips."""
-        return self.lam is None and not self.per_clip and bool(self.share or self.per_second)
+        return self.lam is None and not (self.rate or self.per_clip) and bool(self.share or self.per_second)
 
 
 @dataclass(frozen=True, kw_only=True)

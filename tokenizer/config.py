@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -331,7 +331,7 @@ class EvalConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """How many latents a clip may have, or at what price. Give one, or every segment takes the lowest rate number."""
+    """How many latents a clip may have, at what price, or the one rate of all its segments: the lowest without any."""
 
     share: float = 0.0
     """Share of the latents that the lowest rate number would take, such as 0.6; 0 means no limit."""
@@ -342,20 +342,29 @@ class Budget:
     lam: float | None = None
     """λ in place of a number: the squared error (range [-1, 1], mean over pixels, summed over frames) that one latent
     must save; `rushes tokenizer eval` tells which λ spends which share. 0 takes all latents that save anything."""
+    rate: int = 0
+    """Frames per latent of every segment, such as 4: nothing is chosen; 0 takes the lowest that the tokenizer has."""
 
     def __post_init__(self):
         if self.lam is not None and not 0 <= self.lam < math.inf:
             raise ValueError(
                 f"lam={self.lam} must be an error for a latent, 0 or more; `rushes tokenizer eval` tells some"
             )
-        given = sum((*map(bool, (self.share, self.latents, self.per_second)), self.lam is not None))
-        if not 0 <= self.share <= 1 or self.latents < 0 or not 0 <= self.per_second < math.inf or given > 1:
+        given = sum((*map(bool, (self.share, self.latents, self.per_second, self.rate)), self.lam is not None))
+        counts = 0 <= self.share <= 1 and 0 <= self.per_second < math.inf and min(self.latents, self.rate) >= 0
+        if not counts or given > 1:
             raise ValueError(
-                f"{self} is no budget: give one of share between 0 and 1, latents ≥ 1, per_second > 0 or lam, and "
-                "nothing for the others"
+                f"{self} is no budget: give one of share between 0 and 1, latents ≥ 1, per_second > 0, lam or rate, "
+                "and nothing for the others"
             )
 
     @property
     def limited(self) -> bool:
         """Whether there is a limit or a price at all."""
         return bool(self.share or self.latents or self.per_second or self.lam is not None)
+
+    def rate_of(self, rates: Sequence[int]) -> int:
+        """Return the rate of all segments where there is no limit. Raises ValueError for one that is not among them."""
+        if self.rate and self.rate not in rates:
+            raise ValueError(f"rate={self.rate} is unknown to this tokenizer; it has {list(rates)}")
+        return self.rate or rates[0]

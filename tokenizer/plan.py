@@ -26,8 +26,8 @@ def plan(
     """Return the rate of each segment of a clip, the frames of each, and the segments.
 
     By prediction the clip is read once, and its frames are held as 8-bit pictures until the rates are known: 0.2 GB for
-    20 s at 256×455. To measure, it is read twice and nothing is held. Without a limit every segment takes the lowest
-    rate, and the clip is read twice only to count them.
+    20 s at 256×455. To measure, it is read twice and nothing is held. Without a limit every segment takes one rate,
+    and the clip is read twice only to count them.
 
     Args:
         tokenizer: Whose rates are chosen.
@@ -37,11 +37,12 @@ def plan(
 
     Raises:
         BudgetError: The budget is below the clip's minimum; the message names it.
+        ValueError: The one rate of all segments is not the tokenizer's.
     """
     rates = tokenizer.config.rates
     if not budget.limited:
         lengths = tuple(len(times_s) for times_s, _ in read())
-        return (rates[0],) * len(lengths), lengths, read()
+        return (budget.rate_of(rates),) * len(lengths), lengths, read()
     held = []
 
     def holding() -> Iterator[Segment]:

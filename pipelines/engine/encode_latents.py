@@ -30,7 +30,7 @@ from rushes.pipelines.stages.rates.stage import RatesJob
 from rushes.pipelines.stages.select import selections
 from rushes.pipelines.store import shards, storage
 from rushes.pipelines.store.ledger import Ledger, fingerprint
-from rushes.tokenizer.config import predicted
+from rushes.tokenizer.config import Budget, predicted
 from rushes.tokenizer.shipped import folder_of, frozen_kind
 
 log = logging.getLogger("rushes")
@@ -69,6 +69,8 @@ def run(
     ledger.require()
     root = selections.folder(run_, "shards", selection)
     print_ = tokenizer_fingerprint(model)
+    if not frozen_kind(model)[0]:
+        Budget(rate=config.rate).rate_of(_about(model)["config"]["rates"])
     work = _Work(
         ledger=ledger.snapshot(), root=root, selection=root.rsplit("/", 1)[-1], model=model, config=config,
         tokenizer=print_, predicted=predicted(variant_of(model), config.allocation), ray=ray,
@@ -229,14 +231,12 @@ def failures(run_: str, selection: str) -> list[Row]:
 
 def _check(config: LatentsConfig) -> None:
     """Raise ValueError for settings that no clip can be encoded with, before any worker starts."""
-    from rushes.tokenizer.config import Budget
-
-    if config.lam is None:
+    if config.lam is None and not config.rate:
         Budget(share=config.share, per_second=config.per_second)
     elif config.per_clip:
-        raise ValueError("lam is a price, no budget that a clip could have by itself; give lam or per_clip")
+        raise ValueError("lam and rate are no budget that a clip could have by itself; give one of them or per_clip")
     else:
-        Budget(lam=config.lam, per_second=config.per_second)  # the share is not looked at
+        Budget(lam=config.lam, per_second=config.per_second, rate=config.rate)  # the share is not looked at
     if config.side_px < 0:
         raise ValueError(f"side_px={config.side_px} must be a number of pixels; 0 keeps the size of the clips")
 

@@ -59,6 +59,9 @@ def test_a_plan_by_prediction_codes_nothing_and_one_by_measurement_does(tokenize
 def test_without_a_limit_every_segment_takes_the_lowest_rate(tokenizer, clip_bytes):
     rates, _, chunks = plan(tokenizer, Reader(clip_bytes), Budget())
     assert rates == (2, 2, 2) and len(list(chunks)) == 3
+    assert plan(tokenizer, Reader(clip_bytes), Budget(rate=8))[0] == (8, 8, 8)
+    with pytest.raises(ValueError, match="rate=3 is unknown"):
+        plan(tokenizer, Reader(clip_bytes), Budget(rate=3))
 
 
 @pytest.mark.parametrize("asked", [False, True])

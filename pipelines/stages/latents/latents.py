@@ -47,8 +47,8 @@ def encode_shard(
         shard: Path of the shard below it, `<bucket>/NAME-000000.tar`.
         out_root: Root of the latent shards.
         model: A tokenizer's name, see `codec.load`.
-        budget: Latents that each clip may have, or their price; with none every segment takes the lowest rate and
-            nothing is measured.
+        budget: Latents that each clip may have, or their price; with none every segment takes one rate and nothing is
+            measured.
         side_px: Clips are shrunk so that the shorter side has this many pixels; 0 keeps their size.
         allocation: Whether what a segment loses at each rate is measured or predicted by the model's linear code; auto
             predicts where it has one.
@@ -56,13 +56,14 @@ def encode_shard(
 
     Raises:
         ShardError: The shard is damaged.
-        ValueError: There is no such tokenizer, or it cannot predict.
+        ValueError: There is no such tokenizer, it cannot predict, or it has not the rate.
     """
     tokenizer = load(model).to("cuda" if torch.cuda.is_available() else "cpu")
     predict = rates is None and predicts(tokenizer, allocation)
     print_ = fingerprint(tokenizer)
     failed: list[dict[str, Any]] = []
     budget = budget or Budget()
+    budget.rate_of(tokenizer.config.rates)
 
     def samples() -> Iterator[shards.Sample]:
         for sample in shards.read_shard(f"{root.rstrip('/')}/{shard}", ("mp4", "json", "txt")):
@@ -102,7 +103,7 @@ def encode_clip(
     def read() -> Iterator[Segment]:
         return ((times, video.to(device)) for times, video in segments(tokenizer, sample["mp4"], side_px))
 
-    chosen: Iterable[int] = repeat(tokenizer.config.rates[0]) if given is None else given
+    chosen: Iterable[int] = repeat(budget.rate_of(tokenizer.config.rates)) if given is None else given
     chunks = read()
     if budget.limited and given is None:
         chosen, _, chunks = plan(tokenizer, read, budget, predict=predict)

@@ -58,6 +58,8 @@ class Latents:
         budget, rates = Budget(share=config.share, per_second=config.per_second), None
         if config.lam is not None:
             budget = Budget(lam=config.lam)
+        if config.rate:
+            budget = Budget(rate=config.rate)
         if config.together:  # of a shard without clips that can be read nothing is bought
             budget, rates = Budget(), spend.of_clips(unit.read("rates", ["key"]), unit.task["rates"] or "")
         try:

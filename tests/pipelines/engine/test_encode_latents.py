@@ -206,7 +206,9 @@ def test_what_cannot_be_is_refused_with_the_remedy(run: Path, model: str, tmp_pa
     with pytest.raises(BudgetError, match=r"per_second=0\.5 is a budget"):
         encode(run, model, LatentsConfig(side_px=32, share=0, per_second=0.5))
     for config, words in (
-        (LatentsConfig(lam=-1.0), "lam=-1.0 must be"), (LatentsConfig(lam=1.0, per_clip=True), "lam or per_clip"),
+        (LatentsConfig(lam=-1.0), "lam=-1.0 must be"), (LatentsConfig(lam=1.0, per_clip=True), "or per_clip"),
+        (LatentsConfig(rate=4, lam=1.0), "is no budget"), (LatentsConfig(rate=4, per_clip=True), "one of them or"),
+        (LatentsConfig(rate=2), r"rate=2 is unknown to this tokenizer; it has \[4, 8, 16\]"),
         (LatentsConfig(lam=1.0, per_second=2.0), "is no budget"), (LatentsConfig(per_second=2.0), "is no budget"),
     ):  # fmt: skip
         with pytest.raises(ValueError, match=words):
@@ -246,3 +248,10 @@ def test_what_is_lost_is_foreseen_in_the_first_pass_or_measured(run: Path, model
         rows = Ledger(str(run)).read("rates")
         assert set(rows["predicted"].to_pylist()) == {foreseen}
         assert set(rows["tokenizer"].to_pylist()) == {fingerprint(load(model))}
+
+
+def test_one_rate_for_all_is_coded_without_looking_ahead(run: Path, model: str):
+    encode(run, model, LatentsConfig(side_px=32, rate=8))
+    found = shards.pipeline(f"{run}/latents/default", members=("npy", "json"), nodes=False)
+    assert {rate for sample in found for rate in json.loads(sample["json"])["rates"]} == {8}
+    assert not Ledger(str(run)).parts("rates")
