@@ -90,7 +90,13 @@ class RateNorm(nn.Module):
         """Return the normed video; `rate` is the index of the rate."""
         scale = torch.rsqrt(x.square().mean(dim=2, keepdim=True) + 1e-6)
         gain = self.gain * (1 + self.by_rate[rate])
-        return x * scale.to(x.dtype) * gain.to(x.dtype)[:, None, None]  # else half precision would be promoted
+        scale, gain = scale.to(x.dtype), gain.to(x.dtype)[:, None, None]  # else half precision would be promoted
+        return x * scale * gain if torch.is_grad_enabled() else (x * scale).mul_(gain)
+
+
+def activated(norm: nn.Module, x: Video, rate: int) -> Video:
+    """Return the SiLU of what is normed, in the place of it where no gradient is asked for."""
+    return F.silu(norm(x, rate), inplace=not torch.is_grad_enabled())
 
 
 class TimeConv(nn.Module):
@@ -116,6 +122,7 @@ class TimeConv(nn.Module):
         seen = torch.cat([past, x], dim=1)
         after[self.name] = seen[:, -2:].clone()  # a view would keep the whole chunk in memory
         b, t, _, h, w = x.shape
+        del x, past  # where no gradient is asked for, `seen` is all that is needed
         frames = [rearrange(seen[:, tap : tap + t], "b t c h w -> (b t) c (h w)") for tap in range(3)]
         weights = [weight.expand(b * t, -1, -1) for weight in self.weight]
         out = torch.baddbmm(self.bias[:, None], weights[0], frames[0])
@@ -135,8 +142,10 @@ class Block(nn.Module):
 
     def forward(self, x: Video, rate: int, before: Caches, after: NextCaches) -> Video:
         """Return the chunk after the block."""
-        y = each_frame(self.space, F.silu(self.norm_space(x, rate)))
-        return x + self.time(F.silu(self.norm_time(y, rate)), before, after)
+        y = each_frame(self.space, activated(self.norm_space, x, rate))
+        y = activated(self.norm_time, y, rate)  # of the same name, so that the one before is let go
+        y = self.time(y, before, after)
+        return x + y if torch.is_grad_enabled() else y.add_(x)
 
 
 class SpaceDown(nn.Module):
