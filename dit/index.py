@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from rushes.pipelines.store import shards, storage
 from rushes.tokenizer.codec import OURS
-from rushes.tokenizer.data import mark
+from rushes.tokenizer.data import marks
 
 MEMBERS = ("npy", "json")
 """What is read of a sample."""
@@ -81,8 +81,8 @@ class Index:
         """
         if not share or len(rows) < 2:
             return np.zeros(len(rows), bool)
-        marks = np.array([mark(self.key(row)) for row in rows], np.int64)
-        return marks < max(share * 2**32, marks.min() + 1)
+        found = marks(self.keys[rows].tolist())
+        return found < max(share * 2**32, found.min() + 1)
 
     def read(self, row: int) -> dict[str, Any]:
         """Return a clip's sample, as `shards.pipeline` gives it, in one request.

@@ -131,17 +131,21 @@ def windows(index: Index, config: TrainConfig) -> tuple[Windows, Windows]:
     if not len(rows):
         raise LatentError(f"{index.root} has no clip that fits; raise tokens, or crop with max_cells")
     held = index.held(rows, config.holdout)
-    found = _windows(index, rows[~held], tokens, config.tokens), _windows(index, rows[held], tokens, config.tokens)
+    behind = _behind(tokens), _behind(index.seconds)
+    found = _windows(index, rows[~held], *behind, config.tokens), _windows(index, rows[held], *behind, config.tokens)
     cuts = sum(len(one) for one in found) - len(rows)
     if cuts:
         log.info("windows   %d clips of up to %d tokens, cut %d times: all are seen", len(rows), config.tokens, cuts)
     return found
 
 
-def _windows(index: Index, rows: Integers, tokens: Integers, budget: int) -> Windows:
-    behind = np.concatenate([[0], np.cumsum(tokens)])
+def _behind(values: np.ndarray) -> np.ndarray:
+    """Return the sum of all values before each, and of all at the end."""
+    return np.concatenate([[0], np.cumsum(values)])
+
+
+def _windows(index: Index, rows: Integers, behind: Integers, seconds: np.ndarray, budget: int) -> Windows:
     row, number, first, last = _cut(rows, index.first[rows], index.first[rows + 1], behind, budget)
-    seconds = np.concatenate([[0.0], np.cumsum(index.seconds)])
     return Windows(
         clip=row, number=number, first=first - index.first[row], last=last - index.first[row],
         tokens=behind[last] - behind[first], seconds=seconds[last] - seconds[first],

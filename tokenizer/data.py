@@ -13,7 +13,7 @@ import itertools
 import logging
 import random
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,7 +22,7 @@ import cv2
 import numpy as np
 import torch
 from av.video.frame import VideoFrame
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
@@ -279,12 +279,13 @@ def shaped(config: TrainConfig, stage: Stage) -> TrainConfig:
 
 def is_held(key: str, share: float) -> bool:
     """Whether a clip belongs to the share that is held out, by a hash of its key and so wherever it lies."""
-    return mark(key) < share * 2**32
+    return int(marks([key.encode()])[0]) < share * 2**32
 
 
-def mark(key: str) -> int:
-    """Return the hash of a clip's key, below 2³²: of all clips the share with the lowest marks is held out."""
-    return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=4).digest())
+def marks(keys: Iterable[bytes]) -> Int64[np.ndarray, " keys"]:
+    """Return the hashes of clips' keys, below 2³²: of all clips the share with the lowest marks is held out."""
+    digests = b"".join([hashlib.blake2b(key, digest_size=4).digest() for key in keys])
+    return np.frombuffer(digests, ">u4").astype(np.int64)
 
 
 def held_share(root: str, config: TrainConfig) -> float:
@@ -294,8 +295,8 @@ def held_share(root: str, config: TrainConfig) -> float:
     """
     root = shards.find(root)
     sidecars = (shards.read_sidecar(root, info) for info in shards.read_manifest(root).shards) if config.holdout else ()
-    marks = sorted(mark(key) for table in sidecars for key in table["key"].to_pylist())
-    return max(config.holdout, (marks[0] + 1) / 2**32) if len(marks) > 1 else 0.0
+    found = marks(key.encode() for table in sidecars for key in table["key"].to_pylist())
+    return max(config.holdout, (int(found.min()) + 1) / 2**32) if len(found) > 1 else 0.0
 
 
 def fixed_batches(root: str, config: TrainConfig, count: int = 4) -> tuple[list[UInt8[Tensor, "b 3 t h w"]], bool]:
