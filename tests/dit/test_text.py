@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pyarrow as pa
 import pytest
 import torch
 
 from rushes.dit.config import DiTConfig
-from rushes.dit.text import Embedded, TextEncoder, TextModelError, embed_ahead, model_folder
+from rushes.dit.text import Embedded, TextEncoder, TextModelError, embed_ahead, encoder_print, model_folder
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +37,62 @@ def test_an_empty_caption_has_no_words(encoder):
 def test_a_missing_text_model_is_named_with_the_remedy(tmp_path):
     with pytest.raises(TextModelError, match=r"model\.safetensors"):
         model_folder(str(tmp_path))
+
+
+WORDS = ["<pad>", "</s>", "<unk>", "a", "red", "ball", "rolls"]
+
+
+def written(kind: str, folder: Path) -> Path:
+    """Write a small encoder of a kind as it is published: T5 with its decoder, or in a pipeline's two folders, CLIP."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import CLIPConfig, CLIPModel, T5Config, T5ForConditionalGeneration, UMT5Config, UMT5EncoderModel
+
+    small = {"vocab_size": len(WORDS), "d_model": 24, "d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 3}
+    tower = {"hidden_size": 24, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 3}
+    torch.manual_seed(0)
+    if kind == "t5":
+        model = T5ForConditionalGeneration(T5Config(**small, decoder_start_token_id=0))
+    elif kind == "umt5":
+        model = UMT5EncoderModel(UMT5Config(**small))
+    else:
+        text = {**tower, "vocab_size": len(WORDS), "max_position_embeddings": 9, "eos_token_id": 1}
+        model = CLIPModel(CLIPConfig(text_config=text, vision_config={**tower, "image_size": 8, "patch_size": 4}))
+    model.save_pretrained(folder / "text_encoder", max_shard_size="20kB" if kind == "umt5" else "1GB")
+    words = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="<unk>"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    words.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    beside = folder / ("text_encoder" if kind == "t5" else "tokenizer")
+    beside.mkdir(exist_ok=True)
+    words.save(str(beside / "tokenizer.json"))
+    return folder / "text_encoder"
+
+
+@pytest.mark.parametrize("kind", ["t5", "umt5", "clip"])
+def test_published_encoders_read_captions_as_transformers_does(kind, tmp_path):
+    from transformers import CLIPTextModel, T5EncoderModel, UMT5EncoderModel
+
+    folder = written(kind, tmp_path)
+    config = DiTConfig(text_model=str(folder), text_width=24, text_words=8)
+    words, lengths, pooled = TextEncoder(config)(["a red ball rolls", "ball"])
+    theirs = {"t5": T5EncoderModel, "umt5": UMT5EncoderModel, "clip": CLIPTextModel}[kind].from_pretrained(folder)
+    expected = theirs(input_ids=torch.tensor([[3, 4, 5, 6, 1]])).last_hidden_state[0]
+    assert lengths == (5, 2)
+    torch.testing.assert_close(words[:5], expected.detach())
+    torch.testing.assert_close(pooled[0], torch.nn.functional.normalize(words[:5].mean(dim=0), dim=0) * 24**0.5)
+    assert encoder_print(config) != encoder_print(DiTConfig(text_model=str(folder), text_width=24, text_words=7))
+    if kind == "clip":
+        with pytest.raises(TextModelError, match="reads 9 words at most"):
+            TextEncoder(DiTConfig(text_model=str(folder), text_width=24, text_words=10))
+
+
+def test_what_is_no_encoder_of_text_is_refused(tmp_path):
+    from transformers import ViTConfig, ViTModel
+
+    folder = written("t5", tmp_path)
+    small = {"hidden_size": 24, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 3}
+    ViTModel(ViTConfig(**small, image_size=8, patch_size=4)).save_pretrained(folder)
+    with pytest.raises(TextModelError, match="no encoder of text"):
+        TextEncoder(DiTConfig(text_model=str(folder), text_width=24))
 
 
 def test_a_width_that_does_not_fit_is_refused():
