@@ -139,10 +139,9 @@ def fixed(
     """Return the latents of all films at one rate, and how well they decode."""
     errors, spent = {}, 0
     for key, clip in clips(run, "all").items():
-        rates = [rate] * len(lengths[key])
-        made = encode_clip(tokenizer, fingerprint(tokenizer), clip, Budget(), SIDE_PX, None, rates)
+        made = encode_clip(tokenizer, fingerprint(tokenizer), clip, Budget(rate=rate), SIDE_PX)
         errors[key] = error(tokenizer, dict(made.members) | {"__key__": key}, clip)
-        spent += sum(counts(lengths[key], rates))
+        spent += sum(counts(lengths[key], [rate] * len(lengths[key])))
     return spent, errors
 
 
