@@ -43,16 +43,34 @@ def test_linear_codes_untrained(footage: Path, show: Callable[..., None]) -> Non
         assert all(best > more > worse for best, more, worse in zip(lapped, plain, apart, strict=True))
 
 
+def trained(name: str, seed: int, footage: Path) -> dict:
+    """Train a trunk in a process of its own."""
+    command = [sys.executable, "-m", "tests.bench.trunks", name, str(STEPS), str(seed)]
+    environment = os.environ | {"RUSHES_FOOTAGE": str(footage), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
 @pytest.mark.bench
 def test_trunks_trained_side_by_side(footage: Path, show: Callable[..., None]) -> None:
-    raw = []
-    for name in trunks.TRUNKS:
-        command = [sys.executable, "-m", "tests.bench.trunks", name, str(STEPS), "0"]
-        environment = os.environ | {"RUSHES_FOOTAGE": str(footage), "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
-        raw.append(json.loads(done.stdout.splitlines()[-1]))
+    raw = [trained(name, 0, footage) for name in trunks.TRUNKS]
     report(raw, show)
     assert len({one["parameters"] // 50_000 for one in raw}) == 1
+
+
+@pytest.mark.bench
+def test_segments_coded_jointly_against_each_latent_by_itself_over_three_seeds(
+    footage: Path, show: Callable[..., None]
+) -> None:
+    before, now = ([trained(name, seed, footage) for seed in (0, 1, 2)] for name in ("mean pictures", "joint"))
+    rows = [
+        [films, rate, *(", ".join(f"{one[psnr][rate]:.2f}" for one in trunk) for trunk in (before, now)),
+         f"{min(b[psnr][rate] - a[psnr][rate] for a, b in zip(before, now, strict=True)):+.2f}"]
+        for films, psnr in (("held out", "psnr"), ("varied", "psnr_varied")) for rate in before[0][psnr]
+    ]  # fmt: skip
+    head = ["films", "rate", "each latent by itself, seeds 0, 1, 2, dB", "jointly, dB", "least gain"]
+    show(f"Segments coded jointly against each latent by itself, {STEPS} steps, three seeds", head, rows, before + now)
+    assert all(float(row[-1]) >= 0.5 for row in rows)
 
 
 def report(raw: list[dict], show: Callable[..., None]) -> None:

@@ -155,6 +155,18 @@ def test_features_of_short_segments_go_over_time_and_back():
         assert torch.equal(there(x[:, :frames], 1), one[:, :1]), "a segment sees no other"
 
 
+@torch.no_grad()
+def test_frames_made_a_few_at_once_are_those_made_together(stirred):
+    tokenizer = stirred()
+    video = torch.rand(1, 3, 21, 24, 32) * 2 - 1
+    few = tokenizer.encode(video, 4, scale="-1..1")
+    with torch.enable_grad():  # as in training
+        together = tokenizer.encode(video, 4, scale="-1..1")
+        again = tokenizer.decode(together)
+    torch.testing.assert_close(few.z, together.z, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(tokenizer.decode(few), again, atol=1e-4, rtol=1e-4)
+
+
 def test_frames_that_are_no_whole_segments_are_refused_with_the_remedy():
     assert split(TokenizerConfig(), 48) == (3, 16) and split(TokenizerConfig(), 7) == (1, 7)
     with pytest.raises(ValueError, match="give a short segment by itself"):
