@@ -7,8 +7,7 @@ from typing import Any
 
 from rushes.pipelines.report import caption_account
 from rushes.pipelines.report.accounting import Books
-from rushes.pipelines.report.markup import Html, count, el, number, share, words
-from rushes.pipelines.report.sections import section
+from rushes.pipelines.report.markup import Html, count, el, number, section, share, words
 
 EXAMPLES = 12
 

@@ -282,7 +282,7 @@ def mixture(books: Books) -> dict[str, list[dict[str, Any]]]:
         "Length": ("case when duration_s < 2 then '1: under 2 s' when duration_s < 5 then '2: 2 to 5 s' "
                    "when duration_s < 10 then '3: 5 to 10 s' else '4: 10 s and longer' end", "measured"),
         "Frame rate": ("printf('%g fps', round(fps, 2))", "measured"),
-        "Likely content": (_SUREST, "scored"),
+        "Likely content": (SUREST, "scored"),
     }  # fmt: skip
     return {
         name: rows
@@ -292,7 +292,7 @@ def mixture(books: Books) -> dict[str, list[dict[str, Any]]]:
 
 
 # Of a line of tags such as `dog 0.71, bridge 0.04`, the first, which is the most probable, if a caption would say it.
-_SUREST = f"""
+SUREST = f"""
 case when coalesce(label, '') = '' then null
      when regexp_extract(label, ' ([0-9.]+)(,|$)', 1)::double >= {CERTAIN}
           then regexp_extract(label, '^(.*?) [0-9.]+(,|$)', 1) else 'nothing sure' end

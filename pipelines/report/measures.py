@@ -138,7 +138,8 @@ def gather(books: Books) -> None:
     books.connection.execute(
         """
         create temp table if not exists scored as
-        select f.fate = 'kept' as kept, f.duration_s, s.scorer, s.value, if(s.scorer = 'tags', s.label, null) as label
+        select f.fate, f.fate = 'kept' as kept, f.duration_s, s.scorer, s.value,
+               if(s.scorer = 'tags', s.label, null) as label
         from scores s join fates f using (key)
         """
     )
