@@ -71,6 +71,9 @@ MEMBERS: dict[str, tuple[str, ...]] = {
     "religious building": ("church", "monastery", "mosque", "stupa"),
 }  # fmt: skip
 
+GROUPS = frozenset({*RANGES, *MEMBERS})
+"""Names that several classes share."""
+
 # Names that say where something happens rather than what is seen there.
 SETTINGS = frozenset(
     {

@@ -14,7 +14,8 @@ from typing import Any
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from rushes.filters.caption import CERTAIN
+from rushes.filters.caption import CERTAIN, CERTAIN_ALONE
+from rushes.filters.tags import GROUPS
 from rushes.pipelines.report.accounting import REMEDY, Account, Books
 from rushes.pipelines.report.measures import gather
 from rushes.pipelines.store import storage
@@ -292,10 +293,11 @@ def mixture(books: Books) -> dict[str, list[dict[str, Any]]]:
 
 
 # Of a line of tags such as `dog 0.71, bridge 0.04`, the first, which is the most probable, if a caption would say it.
+_FIRST = "regexp_extract(label, '^(.*?) [0-9.]+(,|$)', 1)"
+_LIMIT = f"if({_FIRST} in ({', '.join(repr(name) for name in sorted(GROUPS))}), {CERTAIN}, {CERTAIN_ALONE})"
 SUREST = f"""
 case when coalesce(label, '') = '' then null
-     when regexp_extract(label, ' ([0-9.]+)(,|$)', 1)::double >= {CERTAIN}
-          then regexp_extract(label, '^(.*?) [0-9.]+(,|$)', 1) else 'nothing sure' end
+     when regexp_extract(label, ' ([0-9.]+)(,|$)', 1)::double >= {_LIMIT} then {_FIRST} else 'nothing sure' end
 """
 _MIXTURE = """
 select label, sum(duration_s) filter (kept) as kept_s, sum(duration_s) filter (not kept) as other_s,
