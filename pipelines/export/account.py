@@ -25,7 +25,9 @@ ACCOUNT, JOURNALS = "export.jsonl", ".rushes"
 FINISHED = f"{JOURNALS}/finished.json"
 PARTLY = 0.9
 """A video that shows less than this share of its clip is counted: its caption may tell of what it does not show."""
-OWN = {"videos": (".mp4", ".txt"), "shards": (".tar", ".json"), JOURNALS: (".jsonl",)}
+VIDEOS = ("videos", "data")
+"""Folders of videos; FiftyOne wants the second name."""
+OWN = {**dict.fromkeys(VIDEOS, (".mp4", ".txt")), "shards": (".tar", ".json"), JOURNALS: (".jsonl",)}
 """What an export puts into which folder. Trainers put their caches beside it."""
 NAMED = 50
 """Clips that were refused or failed and are named on the terminal; the account has all."""

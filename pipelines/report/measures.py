@@ -211,14 +211,14 @@ def limits(run: str, books: Books) -> Iterator[tuple[str, Limit]]:
 
 def rules(run: str, policy: str | None) -> list[Mapping[str, Any]]:
     """Return the rules of a policy in the order in which they are tried; none if its text is not to be found."""
-    for source in _policy_texts(run, policy):
+    for source in policy_texts(run, policy):
         found = yaml.safe_load(source)
         rules = found.get("rules", []) if isinstance(found, dict) else []
         return [rule for rule in rules if isinstance(rule, dict)]
     return []
 
 
-def _policy_texts(run: str, policy: str | None) -> Iterator[bytes]:
+def policy_texts(run: str, policy: str | None) -> Iterator[bytes]:
     """Yield the policy's text from where it may stand: the run itself, the configured path, the presets."""
     configured = str((settings(run).get("select") or {}).get("policy", ""))
     for uri in (f"{run.rstrip('/')}/policies/{policy}.yaml", f"{run.rstrip('/')}/policy.yaml", configured):
