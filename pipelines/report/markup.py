@@ -111,10 +111,10 @@ def count(value: int, one: str, many: str | None = None) -> str:
 ASKED = {
     "account": ("funnel", "funnel", "Sources"),
     "selections": ("selection", "", "Compare"),
-    "funnel": ("funnel", "near", "Policy"),
+    "funnel": ("funnel", "funnel", "Policy"),
     "mixture": ("clips_all", "camera", "Policy"),
-    "bias": ("clips_all", "bias", "Compare"),
-    "licences": ("sources_all", "yield", "Sources"),
+    "bias": ("clips_all", "bias", "Policy"),
+    "licences": ("sources", "", "Sources"),
     "takedowns": ("takedowns", "", "SQL"),
     "measures": ("clips_all", "deciles", "Policy"),
     "clips": ("clips_all", "near", "Clips"),
@@ -122,7 +122,7 @@ ASKED = {
     "captions": ("captions", "captions", "Clips"),
     "failures": ("errors", "failures", "Sources"),
     "sources": ("sources_all", "yield", "Sources"),
-    "shards": ("packed", "buckets", "SQL"),
+    "shards": ("clips_all", "buckets", "SQL"),
     "latents": ("latents", "", "SQL"),
 }
 """Of each part of the page that is about the ledger: the view or table with its figures, a documented query on them,
@@ -138,7 +138,10 @@ def _onward(name: str) -> Html | None:
     if name not in ASKED:
         return None
     relation, query, view = ASKED[name]
-    asked = (" (", el("code", f"rushes sql RUN {query}"), ")") if query else ()
-    where = ("Its figures: ", el("code", relation), " of ", el("code", "rushes sql RUN"), *asked)
-    return el("p", *where, ". To go on: view ", el("b", view), " of ", el("code", "rushes explore RUN"), ".",
-              class_="onward")  # fmt: skip
+    how = (
+        (", as ", el("code", f"rushes sql RUN {query}"), " asks it")
+        if query
+        else (", by ", el("code", "rushes sql RUN"))
+    )
+    onward = (". To go on: ", el("code", "rushes explore RUN"), ", view ", el("b", view), ".")
+    return el("p", "Figures: ", el("code", relation), *how, *onward, class_="onward")

@@ -74,7 +74,7 @@ def render(books: accounting.Books) -> str:
         sections.measures(measures.measures(run, books)),
         sections.strips(cards, facts.tally(books, "clips")),
         sections.duplicates(facts.pairs(books, strips), facts.tally(books, "pairs")),
-        captions.captions(books),
+        captions.page(books),
         sections.failures(facts.failures(books), facts.failed(books)),
         sections.sources(facts.timelines(books), facts.distinct_sources(books), {card.key for card in cards}),
         models.shards(books),

@@ -75,8 +75,8 @@ def shifts(books: Books) -> list[Shifts]:
     """Return what a selection does to the shares of sources and of tags; none where it kept all clips or none."""
     gather(books)
     kinds = {
-        "By source": "(select i.uri as label, f.duration_s, f.fate from fates f join inputs i using (input))",
-        "By likely content": f"(select {SUREST} as label, duration_s, fate from scored where scorer = 'tags')",
+        "Source": "(select i.uri as label, f.duration_s, f.fate from fates f join inputs i using (input))",
+        "Likely content": f"(select {SUREST} as label, duration_s, fate from scored where scorer = 'tags')",
     }
     return [found for title, clips in kinds.items() if (found := _shifts(books, title, clips))]
 
@@ -133,17 +133,17 @@ def _table(found: Shifts) -> Html:
         before, after = (1 - sum(getattr(one, name) for one in found.shown) for name in ("before", "after"))
         name = count(found.groups - len(found.shown), "other")
         rows.append(_cells(el("td", name), "", max(before, 0.0), max(after, 0.0), "", idle=True))
-    head = el("tr", *(el("th", name, scope="col", class_=style) for name, style in _COLUMNS))
+    columns = ((found.title, ""), *_COLUMNS)
+    head = el("tr", *(el("th", name, scope="col", class_=style) for name, style in columns))
     told = (
         f"{share(found.moved, 1)} of the kept time lies elsewhere than it would by the shares before; of as many clips "
         f"drawn at random about {share(found.by_chance, 1)} would."
     )
     table = el("table", el("thead", head), el("tbody", *rows), class_="bias")
-    return el("div", el("h3", found.title), el("div", table, class_="scroll"), el("p", told, class_="facts"),
-              class_="block")  # fmt: skip
+    return el("div", el("div", table, class_="scroll"), el("p", told, class_="onward"), class_="block")
 
 
-_COLUMNS = (("", ""), ("Clips kept", "n"), ("Before", "n"), ("After", "n"), ("Ratio", "n"), ("", "bar-cell"))
+_COLUMNS = (("Clips kept", "n"), ("Before", "n"), ("After", "n"), ("Ratio", "n"), ("", "bar-cell"))
 
 
 def _row(one: Shift) -> Html:
@@ -153,10 +153,8 @@ def _row(one: Shift) -> Html:
 
 
 def _cells(name: Html, kept: str, before: float, after: float, ratio: str, *, idle: bool) -> Html:
-    meters = (
-        el("i", class_="meter rest", style=f"width:{100 * before:.2f}%"),
-        el("i", class_="meter back-kept", style=f"width:{100 * after:.2f}%"),
-    )
+    parts = (("rest", before), ("back-kept", after))
+    meters = [el("i", class_=f"meter {style}", style=f"width:{100 * part:.2f}%") for style, part in parts]
     return el(
         "tr", name, el("td", kept, class_="n"), el("td", share(before, 1), class_="n"),
         el("td", share(after, 1), class_="n"), el("td", ratio, class_="n"), el("td", *meters, class_="bar-cell"),

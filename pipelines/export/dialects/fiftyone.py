@@ -143,7 +143,7 @@ def _id(text: str) -> dict[str, str]:
 
 def _field(name: str, kind: str, about: str = "", **more: Any) -> dict[str, Any]:
     """Return the document of a field; when it was made is for FiftyOne to say."""
-    told = {"name": name, "ftype": f"{_FIELDS}.{kind}", "embedded_doc_type": None, "subfield": None, "fields": []}
+    told: dict[str, Any] = {"name": name, "ftype": f"{_FIELDS}.{kind}", "embedded_doc_type": None, "subfield": None, "fields": []}
     return {**told, "db_field": name, "description": about or None, "info": None, "read_only": False, **more}
 
 

@@ -61,15 +61,15 @@ def test_shares_before_and_after_are_of_time_and_sorted_by_how_far_they_moved(tm
     clips = [(0, 2.0, True, "dog 0.9")] * 20 + [(1, 1.0, False, "cat 0.9")] * 40 + [(2, 3.0, True, "cat 0.2")] * 5
     clips += [(2, 3.0, False, "cat 0.2")] * 10
     found = shifts(made(tmp_path, clips))
-    table = [(_number(one.label), one.clips, one.kept, one.before, one.after) for one in found["By source"].shown]
+    table = [(_number(one.label), one.clips, one.kept, one.before, one.after) for one in found["Source"].shown]
     assert table == [
         (0, 20, 20, 40 / 125, 40 / 55),
         (1, 40, 0, 40 / 125, 0.0),
         (2, 15, 5, 45 / 125, 15 / 55),
     ]
-    assert "secret" not in found["By source"].shown[0].label
-    assert found["By source"].moved == pytest.approx(40 / 55 - 40 / 125)
-    tags = {one.label: (one.clips, one.verdict, round(one.ratio, 3)) for one in found["By likely content"].shown}
+    assert "secret" not in found["Source"].shown[0].label
+    assert found["Source"].moved == pytest.approx(40 / 55 - 40 / 125)
+    tags = {one.label: (one.clips, one.verdict, round(one.ratio, 3)) for one in found["Likely content"].shown}
     assert tags["dog"] == (20, "", round(125 / 55, 3)) and tags["cat"] == (40, "", 0.0)
     assert tags["nothing sure"][:2] == (15, "no more than chance")
 
@@ -79,7 +79,7 @@ def test_the_deviation_is_that_of_clips_drawn_at_random(tmp_path: Path) -> None:
     sources, seconds = draw.integers(0, 4, 200), draw.uniform(1, 20, 200).round(3)
     kept = draw.permutation(200) < 60
     run = made(tmp_path, [(int(s), float(d), bool(k), "") for s, d, k in zip(sources, seconds, kept, strict=True)])
-    found = shifts(run)["By source"]
+    found = shifts(run)["Source"]
     drawn = []
     for _ in range(4000):
         some = draw.permutation(200)[:60]
@@ -95,7 +95,7 @@ def test_the_deviation_is_that_of_clips_drawn_at_random(tmp_path: Path) -> None:
 def test_of_many_groups_some_are_listed_the_others_summed_and_a_few_clips_tell_nothing(tmp_path: Path) -> None:
     clips = [(source, 1.0, source % 2 == 0, "") for source in range(300) for _ in range(3)]
     run = made(tmp_path, clips)
-    found = shifts(run)["By source"]
+    found = shifts(run)["Source"]
     assert len(found.shown) == shares.SHOWN and found.groups == 300
     assert {one.verdict for one in found.shown} == {"too few clips to tell"}
     page = shares.page(accounting.open_books(run))
@@ -123,7 +123,7 @@ def test_every_part_leads_on_to_what_there_is() -> None:
     explorer = (REPO / "pipelines" / "explore" / "explore.html").read_text()
     for relation, query, view in markup.ASKED.values():
         assert relation in ABOUT or relation in TABLES
-        assert not query or query in QUERIES
+        assert not query or f"from {relation}" in QUERIES[query].sql
         assert f">{view}</button>" in explorer
     assert "rushes sql RUN funnel" in markup.section("account", "Account", "")
     assert "onward" not in markup.section("dit", "Generator", ""), "its figures are no ledger's"
