@@ -143,8 +143,9 @@ def _id(text: str) -> dict[str, str]:
 
 def _field(name: str, kind: str, about: str = "", **more: Any) -> dict[str, Any]:
     """Return the document of a field; when it was made is for FiftyOne to say."""
-    told: dict[str, Any] = {"name": name, "ftype": f"{_FIELDS}.{kind}", "embedded_doc_type": None, "subfield": None, "fields": []}
-    return {**told, "db_field": name, "description": about or None, "info": None, "read_only": False, **more}
+    told: dict[str, Any] = {"name": name, "ftype": f"{_FIELDS}.{kind}", "embedded_doc_type": None, "subfield": None}
+    told |= {"fields": [], "db_field": name, "description": about or None, "info": None, "read_only": False}
+    return told | more
 
 
 def _embedded(name: str, kind: str, fields: list[dict[str, Any]], about: str = "") -> dict[str, Any]:
