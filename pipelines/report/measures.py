@@ -11,6 +11,8 @@ from typing import Any
 import pyarrow as pa
 import yaml
 
+from rushes.filters.caption import CERTAIN, CERTAIN_ALONE
+from rushes.filters.tags import GROUPS
 from rushes.pipelines.models.score import SCORERS
 from rushes.pipelines.report.accounting import Books
 from rushes.pipelines.report.charts import Histogram, Limit
@@ -136,13 +138,23 @@ def gather(books: Books) -> None:
         """
     )
     books.connection.execute(
-        """
+        f"""
         create temp table if not exists scored as
         select f.fate, f.fate = 'kept' as kept, f.duration_s, s.scorer, s.value,
-               if(s.scorer = 'tags', s.label, null) as label
+               if(s.scorer = 'tags', {_SUREST}, null) as sure
         from scores s join fates f using (key)
         """
     )
+
+
+# Of a line of tags such as `dog 0.71, bridge 0.04`, the first, which is the most probable, if a caption would say it.
+_FIRST = "regexp_extract(label, '^(.*?) [0-9.]+(,|$)', 1)"
+_LIMIT = f"if({_FIRST} in ({', '.join(repr(name) for name in sorted(GROUPS))}), {CERTAIN}, {CERTAIN_ALONE})"
+_SUREST = f"""
+case when coalesce(label, '') = '' then null
+     when try_cast(regexp_extract(label, ' ([0-9.]+)(,|$)', 1) as double) >= {_LIMIT} then {_FIRST}
+     else 'nothing sure' end
+"""
 
 
 def histogram(books: Books, values: str, limits: list[float], share: bool) -> Histogram | None:

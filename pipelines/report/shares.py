@@ -17,7 +17,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rushes.pipelines.report.accounting import Books
-from rushes.pipelines.report.facts import SUREST
 from rushes.pipelines.report.markup import Html, count, el, number, section, share
 from rushes.pipelines.report.measures import gather
 from rushes.pipelines.store.storage import redact
@@ -76,7 +75,7 @@ def shifts(books: Books) -> list[Shifts]:
     gather(books)
     kinds = {
         "Source": "(select i.uri as label, f.duration_s, f.fate from fates f join inputs i using (input))",
-        "Likely content": f"(select {SUREST} as label, duration_s, fate from scored where scorer = 'tags')",
+        "Likely content": "(select sure as label, duration_s, fate from scored where scorer = 'tags')",
     }
     return [found for title, clips in kinds.items() if (found := _shifts(books, title, clips))]
 
