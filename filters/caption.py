@@ -20,10 +20,9 @@ CERTAIN, CERTAIN_ALONE = 0.45, 0.6
 """Probability from which a tag goes into a caption: a name that several classes of ImageNet share, and one of its own.
 
 A picture of what ImageNet does not know often falls to one fine class, seldom to many kinds of one thing. Of 250 clips
-and pictures (photographs, films, drawings, test cards) the names of one class from 0.4 to 0.6 were all wrong, "bubble"
-0.56, "prison" 0.55 and "hair slide" 0.53 among them, and one above was right; shared names were right from 0.45 on but
-for the silhouette of a horse ("dog"), and below it wrong as often as not. A music video that the limits were not chosen
-on agreed, and moved the lower one from 0.4.
+and pictures (photographs, films, drawings, test cards) names of one class from 0.4 to 0.6 were wrong, "bubble" 0.56,
+"prison" 0.55 and "hair slide" 0.53 among them (of "solar dish" 0.54, for a roof, one may doubt), and one above was
+right; shared names were right from 0.45 on but for the silhouette of a horse ("dog"), and wrong as often as not below.
 """
 BARE = frozenset(
     {"binoculars", "broccoli", "carbonara", "chain mail", "corn", "dough", "guacamole", "hay", "ice cream",
@@ -88,9 +87,8 @@ def action(facts: Facts) -> str:
     pace = "slow " if speed < SLOW_WIDTHS else "fast " if speed > FAST_WIDTHS else ""
     extent = " in a small part of the picture" if area < SMALL_AREA else ""
     extent = " in much of the picture" if area > LARGE_AREA else extent
-    return (
-        f"{pace}movement{extent}" if pace or extent else ""
-    )  # of a middling pace, somewhere: so is most of all footage
+    # Movement of a middling pace in some part of the picture: so is most of all footage.
+    return f"{pace}movement{extent}" if pace or extent else ""
 
 
 def camera_motion(facts: Facts) -> str:
@@ -178,10 +176,8 @@ def with_article(noun: str) -> str:
 
 def short(seen: str, facts: Facts) -> str:
     """Return one line: what is seen, where that is known, then how; empty where nothing is known."""
-    still, motion = _is_still(facts), camera(facts)
-    head = f"a still picture{' of ' * bool(seen)}{seen}" if still else seen
-    moves = "" if still else action(facts)
-    line = ", ".join(filter(None, [head, "" if still and motion == "static camera" else motion, moves, *_shade(facts)]))
+    moves = "" if facts.get("still_picture") else action(facts)
+    line = ", ".join(filter(None, [_shown(seen, facts), _camera_told(facts), moves, *_shade(facts)]))
     return f"{_capital(line)}." if line else ""
 
 
@@ -189,28 +185,31 @@ def sentences(seen: str, facts: Facts) -> Iterator[str]:
     """Yield the sentences of the long caption; the first has what is seen, how long, and what the camera does."""
     seconds = _number(facts, "duration_s")
     shot = f"A shot of {seconds:.1f} seconds" if seconds is not None else "A shot"
-    still, motion = _is_still(facts), camera(facts)
-    shown = f"a still picture{' of ' * bool(seen)}{seen}" if still else seen
+    shown, motion, moves = _shown(seen, facts), _camera_told(facts), action(facts)
     shot += f" that shows {shown}" if shown else ""
-    if motion and not (still and motion == "static camera"):
+    if motion:
         shot += f"{', ' if shown else ' '}with a {motion.replace('roll', 'roll of the camera')}"
     yield f"{shot}."
-    moves = action(facts)
     if moves == "hardly any movement":
-        yield (
-            "Hardly anything moves."
-            if motion in ("", "static camera")
-            else "Apart from the camera hardly anything moves."
-        )
-    elif moves and not still:
+        stands = motion in ("", "static camera")
+        yield "Hardly anything moves." if stands else "Apart from the camera hardly anything moves."
+    elif moves and not facts.get("still_picture"):
         yield f"There is {moves}."
     if shade := _shade(facts):
-        yield f"The picture is {' and of '.join(shade)}.".replace("is low contrast", "is of low contrast")
-    yield from (f"Some frames are {name}." for name in _flashes(facts) if not still)
+        yield f"The picture is {' and '.join(shade).replace('low contrast', 'of low contrast')}."
+    yield from (f"Some frames are {name}." for name in _flashes(facts))
 
 
-def _is_still(facts: Facts) -> bool:
-    return bool(facts.get("still_picture"))
+def _shown(seen: str, facts: Facts) -> str:
+    if not facts.get("still_picture"):
+        return seen
+    return f"a still picture of {seen}" if seen else "a still picture"
+
+
+def _camera_told(facts: Facts) -> str:
+    """Return what the camera does, where that is not told by the picture's being still."""
+    motion = camera(facts)
+    return "" if motion == "static camera" and facts.get("still_picture") else motion
 
 
 def _shade(facts: Facts) -> list[str]:
@@ -220,8 +219,8 @@ def _shade(facts: Facts) -> list[str]:
 
 
 def _flashes(facts: Facts) -> list[str]:
-    """Return which frames a clip has beside pictures: black, white; not where the whole of it is nearly so."""
-    whole = light(facts).startswith(("nearly black", "bright, low contrast"))
+    """Return which frames a clip has beside pictures: black, white; none where the whole of it is still or so."""
+    whole = facts.get("still_picture") or light(facts).startswith(("nearly black", "bright, low contrast"))
     return [] if whole else [name for name in ("black", "white") if (_number(facts, name) or 0.0) > FLASH]
 
 
