@@ -58,7 +58,7 @@ MEMBERS: dict[str, tuple[str, ...]] = {
         "container ship", "liner",
     ),
     "bed or couch": ("four-poster", "studio couch", "quilt", "pillow"),
-    "suit and tie": ("suit", "Windsor tie", "bow tie"),
+    "suit": ("suit", "Windsor tie", "bow tie"),
     "flower": ("daisy", "yellow lady's slipper"),
     "ball": (
         "baseball", "basketball", "croquet ball", "golf ball", "ping-pong ball", "rugby ball", "soccer ball",
@@ -70,6 +70,9 @@ MEMBERS: dict[str, tuple[str, ...]] = {
     "bridge": ("steel arch bridge", "suspension bridge", "viaduct"),
     "religious building": ("church", "monastery", "mosque", "stupa"),
 }  # fmt: skip
+
+GROUPS = frozenset({*RANGES, *MEMBERS})
+"""Names that several classes share."""
 
 # Names that say where something happens rather than what is seen there.
 SETTINGS = frozenset(

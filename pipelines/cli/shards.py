@@ -22,7 +22,7 @@ from rushes.pipelines.progress import Reporter
 
 DIALECTS = (
     "folder", "musubi", "diffusion-pipe", "ai-toolkit", "simpletuner", "ltx", "diffsynth", "videox-fun", "fastvideo",
-    "open-sora", "hf", "lance", "webshart",
+    "open-sora", "hf", "lance", "webshart", "fiftyone",
 )  # fmt: skip
 
 FLAGS = {

@@ -25,7 +25,9 @@ ACCOUNT, JOURNALS = "export.jsonl", ".rushes"
 FINISHED = f"{JOURNALS}/finished.json"
 PARTLY = 0.9
 """A video that shows less than this share of its clip is counted: its caption may tell of what it does not show."""
-OWN = {"videos": (".mp4", ".txt"), "shards": (".tar", ".json"), JOURNALS: (".jsonl",)}
+VIDEOS = ("videos", "data")
+"""Folders of videos; FiftyOne wants the second name."""
+OWN = {**dict.fromkeys(VIDEOS, (".mp4", ".txt")), "shards": (".tar", ".json"), JOURNALS: (".jsonl",)}
 """What an export puts into which folder. Trainers put their caches beside it."""
 NAMED = 50
 """Clips that were refused or failed and are named on the terminal; the account has all."""
@@ -240,7 +242,7 @@ class Totals:
             "videos": self.videos,
             "video_s": round(self.video_s, 3),
             "partly": self.partly,
-            "trimmed_s": round(self.seconds["exported"] - self.video_s, 3),
+            "trimmed_s": max(0.0, round(self.seconds["exported"] - self.video_s, 3)),  # lengths are rounded
             "made": dict(sorted(self.made.items())),
             "refused": dict(sorted(self.rules.items())),
             "named": self.named,
@@ -254,7 +256,7 @@ def lines(found: Mapping[str, Any]) -> list[str]:
         f"{found['videos']} videos of {clips['exported']} clips, {found['video_s']:.1f} s "
         f"({', '.join(f'{count} {how}' for how, count in found['made'].items()) or 'none'}), in {found['folder']}"
     ]
-    if found["trimmed_s"]:
+    if found["trimmed_s"] >= 0.05:
         text.append(f"{found['trimmed_s']:.1f} s of these clips are beyond what the rules allow and were trimmed")
     if found["partly"]:
         text.append(

@@ -114,10 +114,12 @@ class _Card:
             told["license_name"] = "mixed-or-unknown" if len(names) != 1 else _slug(names[0])
         if self._captioners() == {"tags"}:
             told["language"] = ["en"]
-        if self.dialect.name == "hf":
-            files = {"split": "train", "path": ["metadata.parquet", "videos/*.mp4"]}
-            told["configs"] = [{"config_name": "default", "data_files": [files], "default": True}]
+        if self.dialect.front:
+            told |= self.dialect.front(self.found["videos"], self._size_bytes())
         return told
+
+    def _size_bytes(self) -> int:
+        return int(self._ask("select coalesce(sum(kept_bytes), 0) from videos")[0][0])
 
     def _captioners(self) -> set[str]:
         captions = self.summary["captions"] if self.summary else None
@@ -128,6 +130,7 @@ class _Card:
         yield from self._what()
         yield from self._rules()
         yield from self._funnel()
+        yield from self._policy()
         yield from self._rights()
         yield from self._provenance()
         yield from self._captions()
@@ -136,10 +139,8 @@ class _Card:
         yield from self._union()
 
     def _what(self) -> Iterator[str]:
-        found, (size, sounds) = (
-            self.found,
-            self._ask("select coalesce(sum(kept_bytes), 0), count(*) filter (sounds) from videos")[0],
-        )
+        found, size = self.found, self._size_bytes()
+        ((sounds,),) = self._ask("select count(*) filter (sounds) from videos")
         yield from (f"# {found['selection']}, as {self.dialect.name}", "")
         clips = found["clips"]["exported"]
         yield f"{found['videos']} videos of {clips} clips, {self.hours:.3f} hours, {size / 1e6:.1f} MB; {sounds} clips"
@@ -147,6 +148,9 @@ class _Card:
         yield from ("", f"For {self.dialect.trainer}, read at {self.dialect.version}.", "")
         yield f"* It reads {self.dialect.reads}."
         yield from (f"* What it drops or changes: {self.dialect.drops}.", "")
+        if self.dialect.loads:
+            yield from ("## How to load it", "", "```python", *self.dialect.loads.splitlines(), "```", "")
+            yield from ("`DIR` is where this folder lies.", "")
 
     def _rules(self) -> Iterator[str]:
         found = self.found
@@ -193,6 +197,13 @@ class _Card:
             yield from ("Every second of the footage that is not here:", "")
             yield from (*_table(("fate", "reason", "seconds", "clips"), lost), "")
 
+    def _policy(self) -> Iterator[str]:
+        """Yield the text of the policy that chose the clips, which says where each of its limits comes from."""
+        text = next(measures.policy_texts(self.run, self.found["selection"]), None) if self.books else None
+        if text is not None:
+            lines = text.decode("utf-8", "replace").replace("```", "'''").strip().splitlines()
+            yield from ("## The policy", "", "```yaml", *lines, "```", "")
+
     def _rights(self) -> Iterator[str]:
         yield from ("## Licences", "")
         rows = [(name, clips, f"{seconds / 3600:.3f}") for name, clips, seconds in self.licences]
@@ -206,7 +217,8 @@ class _Card:
                 "",
             )
         yield "A licence is what the list of inputs said of the source, unchecked. Each clip's stands in the account."
-        yield ""
+        yield "`license` at the top follows from these: `other` where they are several, or none was given. It is for"
+        yield from ("whoever publishes this to decide and to set; what is changed by hand stays.", "")
 
     def _provenance(self) -> Iterator[str]:
         rows = self._ask(

@@ -285,12 +285,12 @@ class _Exporter:
         for path in account.files(self.folder):
             file = path.relative_to(self.folder)
             keyed = is_key(path.name[:KEY_LENGTH]) and not path.name[KEY_LENGTH : KEY_LENGTH + 1].isdigit()
-            if path.suffix in account.OWN.get(file.parts[0], ()) and (keyed or file.parts[0] != "videos"):
+            if path.suffix in account.OWN.get(file.parts[0], ()) and (keyed or file.parts[0] not in account.VIDEOS):
                 stays = file.as_posix() in stands or _holds(items, _hash(file.with_suffix(".mp4").as_posix()))
             else:
                 stays = not keyed or _holds(keys, _hash(path.name[:KEY_LENGTH]))
                 others += len(file.parts) > 1 and not keyed and not LISTED.fullmatch(file.as_posix())
-                if file.parts[0] == "videos" and path.suffix == ".mp4" and not keyed:
+                if file.parts[0] in account.VIDEOS and path.suffix == ".mp4" and not keyed:
                     foreign = sorted([*foreign, file.as_posix()])[:NAMED]
             if not stays:
                 path.unlink()

@@ -14,7 +14,6 @@ from typing import Any
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from rushes.filters.caption import CERTAIN
 from rushes.pipelines.report.accounting import REMEDY, Account, Books
 from rushes.pipelines.report.measures import gather
 from rushes.pipelines.store import storage
@@ -282,7 +281,7 @@ def mixture(books: Books) -> dict[str, list[dict[str, Any]]]:
         "Length": ("case when duration_s < 2 then '1: under 2 s' when duration_s < 5 then '2: 2 to 5 s' "
                    "when duration_s < 10 then '3: 5 to 10 s' else '4: 10 s and longer' end", "measured"),
         "Frame rate": ("printf('%g fps', round(fps, 2))", "measured"),
-        "Likely content": (_SUREST, "scored"),
+        "Likely content": ("sure", "scored"),
     }  # fmt: skip
     return {
         name: rows
@@ -291,12 +290,6 @@ def mixture(books: Books) -> dict[str, list[dict[str, Any]]]:
     }
 
 
-# Of a line of tags such as `dog 0.71, bridge 0.04`, the first, which is the most probable, if a caption would say it.
-_SUREST = f"""
-case when coalesce(label, '') = '' then null
-     when regexp_extract(label, ' ([0-9.]+)(,|$)', 1)::double >= {CERTAIN}
-          then regexp_extract(label, '^(.*?) [0-9.]+(,|$)', 1) else 'nothing sure' end
-"""
 _MIXTURE = """
 select label, sum(duration_s) filter (kept) as kept_s, sum(duration_s) filter (not kept) as other_s,
        count(*) filter (kept) as kept, count(*) as clips

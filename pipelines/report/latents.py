@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 from rushes.pipelines.report import facts, models
 from rushes.pipelines.report.accounting import Books
 from rushes.pipelines.report.facts import Card, Strips
-from rushes.pipelines.report.markup import Html, count, el, number, share
-from rushes.pipelines.report.sections import clip_card, section
+from rushes.pipelines.report.markup import Html, count, el, number, section, share
+from rushes.pipelines.report.sections import clip_card
 from rushes.pipelines.store import storage
 
 SHOWN = 6

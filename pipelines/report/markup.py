@@ -1,4 +1,4 @@
-"""HTML that is escaped by construction: whatever is not `Html` already becomes text.
+"""HTML that is escaped by construction: whatever is not `Html` already becomes text; and what a part of the page is.
 
 File names, captions and error messages are strangers' text; no template can forget to escape them.
 """
@@ -106,3 +106,42 @@ def words(name: str) -> str:
 def count(value: int, one: str, many: str | None = None) -> str:
     """Return a number with its noun: `1 clip`, `2 clips`."""
     return f"{number(value)} {one if value == 1 else many or one + 's'}"
+
+
+ASKED = {
+    "account": ("funnel", "funnel", "Sources"),
+    "selections": ("selection", "", "Compare"),
+    "funnel": ("funnel", "funnel", "Policy"),
+    "mixture": ("clips_all", "camera", "Policy"),
+    "bias": ("clips_all", "bias", "Policy"),
+    "licences": ("sources", "", "Sources"),
+    "takedowns": ("takedowns", "", "SQL"),
+    "measures": ("clips_all", "deciles", "Policy"),
+    "clips": ("clips_all", "near", "Clips"),
+    "duplicates": ("clips_all", "duplicates", "Clips"),
+    "captions": ("captions", "captions", "Clips"),
+    "failures": ("errors", "failures", "Sources"),
+    "sources": ("sources_all", "yield", "Sources"),
+    "shards": ("clips_all", "buckets", "SQL"),
+    "latents": ("latents", "", "SQL"),
+}
+"""Of each part of the page that is about the ledger: the view or table with its figures, a documented query on them,
+and the view of `rushes explore` where one goes on."""
+
+
+def section(name: str, title: str, lead: Any, *children: Any) -> Html:
+    """Return a titled part of the page with a sentence that says how to read it and a line that says how to go on."""
+    return el("section", el("h2", title), lead and el("p", lead, class_="lead"), *children, _onward(name), id=name)
+
+
+def _onward(name: str) -> Html | None:
+    if name not in ASKED:
+        return None
+    relation, query, view = ASKED[name]
+    how = (
+        (", as ", el("code", f"rushes sql RUN {query}"), " asks it")
+        if query
+        else (", by ", el("code", "rushes sql RUN"))
+    )
+    onward = (". To go on: ", el("code", "rushes explore RUN"), ", view ", el("b", view), ".")
+    return el("p", "Figures: ", el("code", relation), *how, *onward, class_="onward")

@@ -11,6 +11,8 @@ from typing import Any
 import pyarrow as pa
 import yaml
 
+from rushes.filters.caption import CERTAIN, CERTAIN_ALONE
+from rushes.filters.tags import GROUPS
 from rushes.pipelines.models.score import SCORERS
 from rushes.pipelines.report.accounting import Books
 from rushes.pipelines.report.charts import Histogram, Limit
@@ -136,12 +138,23 @@ def gather(books: Books) -> None:
         """
     )
     books.connection.execute(
-        """
+        f"""
         create temp table if not exists scored as
-        select f.fate = 'kept' as kept, f.duration_s, s.scorer, s.value, if(s.scorer = 'tags', s.label, null) as label
+        select f.fate, f.fate = 'kept' as kept, f.duration_s, s.scorer, s.value,
+               if(s.scorer = 'tags', {_SUREST}, null) as sure
         from scores s join fates f using (key)
         """
     )
+
+
+# Of a line of tags such as `dog 0.71, bridge 0.04`, the first, which is the most probable, if a caption would say it.
+_FIRST = "regexp_extract(label, '^(.*?) [0-9.]+(,|$)', 1)"
+_LIMIT = f"if({_FIRST} in ({', '.join(repr(name) for name in sorted(GROUPS))}), {CERTAIN}, {CERTAIN_ALONE})"
+_SUREST = f"""
+case when coalesce(label, '') = '' then null
+     when try_cast(regexp_extract(label, ' ([0-9.]+)(,|$)', 1) as double) >= {_LIMIT} then {_FIRST}
+     else 'nothing sure' end
+"""
 
 
 def histogram(books: Books, values: str, limits: list[float], share: bool) -> Histogram | None:
@@ -210,14 +223,14 @@ def limits(run: str, books: Books) -> Iterator[tuple[str, Limit]]:
 
 def rules(run: str, policy: str | None) -> list[Mapping[str, Any]]:
     """Return the rules of a policy in the order in which they are tried; none if its text is not to be found."""
-    for source in _policy_texts(run, policy):
+    for source in policy_texts(run, policy):
         found = yaml.safe_load(source)
         rules = found.get("rules", []) if isinstance(found, dict) else []
         return [rule for rule in rules if isinstance(rule, dict)]
     return []
 
 
-def _policy_texts(run: str, policy: str | None) -> Iterator[bytes]:
+def policy_texts(run: str, policy: str | None) -> Iterator[bytes]:
     """Yield the policy's text from where it may stand: the run itself, the configured path, the presets."""
     configured = str((settings(run).get("select") or {}).get("policy", ""))
     for uri in (f"{run.rstrip('/')}/policies/{policy}.yaml", f"{run.rstrip('/')}/policy.yaml", configured):

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from rushes.pipelines.report import charts
-from rushes.pipelines.report.markup import Html, count, data_uri, el, number, size, words
-from rushes.pipelines.report.sections import section
+from rushes.pipelines.report.accounting import Books
+from rushes.pipelines.report.markup import Html, count, data_uri, el, number, seconds, section, share, size, words
 from rushes.pipelines.store import storage
 
 VIDEO_BYTES = 5_000_000
 IMAGE_BYTES = 1_500_000
 CURVES = 9
+BUCKETS = 40
+"""Buckets that are listed; the others are summed."""
 _KINDS = {".mp4": "video/mp4", ".png": "image/png", ".webp": "image/webp", ".jpg": "image/jpeg"}
 
 
@@ -27,56 +30,80 @@ def manifest(root: str) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def shards(run: str, policy: str | None) -> Html:
-    """Return the buckets of a selection's clip shards and latent shards."""
+def shards(books: Books) -> Html:
+    """Return the buckets of a selection's clip shards and latent shards, those with most time first."""
+    times = {str(bucket): float(time_s) for bucket, time_s in books.connection.execute(_TIMES).fetchall()}
     panels = []
     for name, title in (("shards", "Clips"), ("latents", "Latents")):
-        listed = manifest(f"{run.rstrip('/')}/{name}/{policy}").get("shards", [])
+        listed = manifest(f"{books.run.rstrip('/')}/{name}/{books.policy}").get("shards", [])
         if listed:
-            panels.append(_buckets(title, listed))
+            panels.append(_buckets(title, listed, times))
     if not panels:
         return Html("")
     return section(
         "shards", "Shards",
-        "A bucket holds clips of one shape, size, rate and length, so that a batch needs no padding.", *panels,
+        "A bucket holds clips of one shape, size, rate and length, so that a batch needs no padding. Its time is that "
+        "of the clips packed into it.", *panels,
     )  # fmt: skip
 
 
-def _buckets(title: str, listed: list[dict[str, Any]]) -> Html:
-    buckets: dict[str, list[dict[str, Any]]] = {}
+_TIMES = """
+select bucket, sum(duration_s) from packed join fates using (key) where policy = getvariable('policy') group by bucket
+"""
+
+
+@dataclass
+class _Bucket:
+    """Shards of one bucket, or of several, in numbers."""
+
+    shards: int = 0
+    samples: int = 0
+    size_bytes: int = 0
+    seconds: float = 0.0
+
+    def add(self, other: _Bucket) -> None:
+        for name in ("shards", "samples", "size_bytes", "seconds"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
+
+def _buckets(title: str, listed: Sequence[Mapping[str, Any]], times: Mapping[str, float]) -> Html:
+    buckets: dict[str, _Bucket] = {}
     for shard in listed:
-        buckets.setdefault(str(shard["path"]).split("/", 1)[0], []).append(shard)
-    most = max(sum(shard["samples"] for shard in group) for group in buckets.values()) or 1
-    rows = []
-    for bucket, group in sorted(buckets.items()):
-        samples = sum(shard["samples"] for shard in group)
-        rows.append(
-            el(
-                "tr",
-                el("td", el("code", bucket)),
-                el("td", number(len(group)), class_="n"),
-                el("td", number(samples), class_="n"),
-                el("td", size(sum(shard["size_bytes"] for shard in group)), class_="n"),
-                el(
-                    "td",
-                    el("i", class_="meter back-kept", style=f"width:{100 * samples / most:.2f}%"),
-                    class_="bar-cell",
-                ),
-            )
-        )
-    total = (
-        el("th", f"All {title.lower()}", scope="row"), el("td", number(len(listed)), class_="n"),
-        el("td", number(sum(shard["samples"] for shard in listed)), class_="n"),
-        el("td", size(sum(shard["size_bytes"] for shard in listed)), class_="n"), el("td"),
-    )  # fmt: skip
-    head = el(
-        "tr", *(el("th", n, class_=s) for n, s in zip(("Bucket", "Shards", "Samples", "Size", ""), _ALIGN, strict=True))
-    )
-    table = el("table", el("thead", head), el("tbody", *rows), el("tfoot", el("tr", *total, class_="sum")))
+        name = str(shard["path"]).split("/", 1)[0]
+        one = buckets.setdefault(name, _Bucket(seconds=times.get(name, 0.0)))
+        one.add(_Bucket(1, shard["samples"], shard["size_bytes"]))
+    ranked = sorted(buckets.items(), key=lambda item: (-item[1].seconds, -item[1].samples, item[0]))
+    whole, rest = _Bucket(), _Bucket()
+    for at, (_, one) in enumerate(ranked):
+        whole.add(one)
+        if at >= BUCKETS:
+            rest.add(one)
+    rows = [_row(el("td", el("code", name)), one, whole) for name, one in ranked[:BUCKETS]]
+    if len(ranked) > BUCKETS:
+        rows.append(_row(el("td", count(len(ranked) - BUCKETS, "other bucket")), rest, whole))
+    total = _row(el("th", f"All {title.lower()}", scope="row"), whole, None)
+    head = el("tr", *(el("th", name, scope="col", class_=style) for name, style in _COLUMNS))
+    table = el("table", el("thead", head), el("tbody", *rows), el("tfoot", total))
     return el("div", el("h3", title), el("div", table, class_="scroll"), class_="block")
 
 
-_ALIGN = ("", "n", "n", "n", "bar-cell")
+_COLUMNS = (("Bucket", ""), ("Time", "n"), ("Share", "n"), ("Samples", "n"), ("Shards", "n"), ("Size", "n"),
+            ("", "bar-cell"))  # fmt: skip
+
+
+def _row(name: Html, one: _Bucket, whole: _Bucket | None) -> Html:
+    """Return the row of a bucket, or of all of them where there is no whole."""
+    meter = whole and el("i", class_="meter back-kept", style=f"width:{_percent(one.seconds, whole.seconds):.2f}%")
+    return el(
+        "tr", name, el("td", seconds(one.seconds) if one.seconds else "–", class_="n"),
+        el("td", share(one.seconds, (whole or one).seconds), class_="n"), el("td", number(one.samples), class_="n"),
+        el("td", number(one.shards), class_="n"), el("td", size(one.size_bytes), class_="n"),
+        el("td", meter, class_="bar-cell"), class_=None if whole else "sum",
+    )  # fmt: skip
+
+
+def _percent(part: float, whole: float) -> float:
+    return 100 * part / whole if whole else 0.0
 
 
 def training(run: str, part: str, title: str, lead: str) -> Html:

@@ -10,7 +10,7 @@ import hashlib
 from importlib import resources
 
 from rushes.pipelines.media.passed_over import line
-from rushes.pipelines.report import accounting, captions, facts, latents, measures, models, rights, sections
+from rushes.pipelines.report import accounting, captions, facts, latents, measures, models, rights, sections, shares
 from rushes.pipelines.report.accounting import Account
 from rushes.pipelines.report.markup import Html, count, el, seconds, share
 from rushes.pipelines.stages.select import selections
@@ -22,6 +22,7 @@ _NAMES = {
     "selections": "Selections",
     "funnel": "Funnel",
     "mixture": "Mixture",
+    "bias": "Bias",
     "licences": "Licences",
     "takedowns": "Takedowns",
     "measures": "Measures",
@@ -68,14 +69,15 @@ def render(books: accounting.Books) -> str:
         sections.selections(facts.selected(books), selections.stale(books.ledger)),
         sections.funnel(facts.funnel(account, rules), facts.packed(books)),
         sections.mixture(facts.mixture(books)),
+        shares.page(books),
         *rights.page(books),
         sections.measures(measures.measures(run, books)),
         sections.strips(cards, facts.tally(books, "clips")),
         sections.duplicates(facts.pairs(books, strips), facts.tally(books, "pairs")),
-        captions.captions(books),
+        captions.page(books),
         sections.failures(facts.failures(books), facts.failed(books)),
         sections.sources(facts.timelines(books), facts.distinct_sources(books), {card.key for card in cards}),
-        models.shards(run, books.policy),
+        models.shards(books),
         latents.latents(books, strips),
         models.training(run, "tokenizer", "Tokenizer", "How well the tokenizer gives back what it was shown."),
         models.training(run, "dit", "Generator", "The generator trained on the latents of the clips above."),

@@ -8,8 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from rushes.pipelines.report.accounting import Books
-from rushes.pipelines.report.markup import Html, count, el, number, seconds, share
-from rushes.pipelines.report.sections import section
+from rushes.pipelines.report.markup import Html, count, el, number, seconds, section, share
 from rushes.pipelines.store import takedowns
 from rushes.pipelines.store.storage import redact
 from rushes.pipelines.store.takedowns import Down

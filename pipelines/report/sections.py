@@ -10,7 +10,7 @@ from rushes.pipelines.report import charts
 from rushes.pipelines.report.accounting import COUNTED_TWICE, EXACT_DUPLICATE, FATES, UNACCOUNTED, Account, Entry
 from rushes.pipelines.report.charts import Bar
 from rushes.pipelines.report.facts import Card, Pair, Selected, Step, Timeline
-from rushes.pipelines.report.markup import Html, clock, count, data_uri, el, number, seconds, share, words
+from rushes.pipelines.report.markup import Html, clock, count, data_uri, el, number, seconds, section, share, words
 from rushes.pipelines.report.measures import Measure
 
 _EXPLAINED = {
@@ -26,11 +26,6 @@ _EXPLAINED = {
     "shots": "not divided into clips yet",
     "select": "not judged yet",
 }
-
-
-def section(name: str, title: str, lead: Any, *children: Any) -> Html:
-    """Return a titled part of the page with a sentence that says how to read it."""
-    return el("section", el("h2", title), lead and el("p", lead, class_="lead"), *children, id=name)
 
 
 def headline(account: Account, shards: tuple[int, int]) -> Html:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rushes.pipelines.media.passed_over import line
-from rushes.pipelines.report import caption_account, facts, rights
+from rushes.pipelines.report import captions, facts, rights
 from rushes.pipelines.report.accounting import Account, Books, open_books
 from rushes.pipelines.stages.select import selections
 from rushes.pipelines.store import shards, storage
@@ -43,7 +43,7 @@ def of(run: str, policy: str | None = None, books: Books | None = None) -> dict[
         "failures": [{name: row[name] for name in _FAILURE} for row in _by_source(facts.failures(books))],
         "selections": found.policies,
         "stale": selections.stale(books.ledger),
-        "captions": caption_account.of(books.connection),
+        "captions": captions.of(books.connection),
         **rights.of(books),
         "shards": _shards(run, found.policy),
     }
@@ -123,7 +123,7 @@ def lines(found: dict[str, Any]) -> list[str]:
     if told := line(found.get("passed_over", [])):
         text += ["", told]
     if found["captions"]:
-        text += ["", *caption_account.lines(found["captions"])]
+        text += ["", *captions.lines(found["captions"])]
     text += rights.lines(found)
     if found["shards"]:
         s = found["shards"]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rushes.filters.caption import FIELDS, action, camera, compose, light, near_identical, style
+from rushes.filters.caption import FIELDS, action, camera, compose, light, near_identical, style, with_article
 from rushes.filters.tags import Tag
 
 FACTS = {"duration_s": 4.2, "camera": "pan", "pan": -0.2, "camera_speed": 0.2, "object_speed": 0.5, "object_area": 0.3,
@@ -18,7 +18,53 @@ def test_a_caption_names_what_is_sure_and_leaves_out_what_is_not() -> None:
     assert parts["subject"] == "dog"
     assert parts["short"] == "A dog, pan to the left, fast movement in much of the picture, dark."
     assert "bicycle" not in parts["long"]
-    assert parts["long"].startswith("A shot of 4.2 seconds that shows a dog.")
+    first = "A shot of 4.2 seconds that shows a dog, with a pan to the left."
+    assert parts["long"] == f"{first} There is fast movement in much of the picture. The picture is dark."
+
+
+def test_a_name_that_many_classes_share_is_sure_sooner_than_one_of_a_single_class() -> None:
+    assert compose({}, [Tag("dog", 0.46), Tag("panpipe", 0.45)])["subject"] == "dog"
+    assert compose({}, [Tag("hair slide", 0.53)])["subject"] == ""
+    assert compose({}, [Tag("web site", 0.84)])["short"] == "A web site."
+
+
+def test_what_is_so_of_most_footage_is_not_said() -> None:
+    facts = {"duration_s": 5.0, "camera": "static", "object_speed": 0.2, "object_area": 0.1, "luma_mean": 120.0,
+             "luma_std": 60.0, "crop_top": 0.12, "crop_bottom": 0.12}  # fmt: skip
+    parts = compose(facts, [])
+    assert (parts["long"], parts["short"]) == ("A shot of 5.0 seconds with a static camera.", "Static camera.")
+    assert (parts["light"], parts["style"], parts["action"]) == ("medium light", "letterboxed", "")
+
+
+@pytest.mark.parametrize(
+    ("facts", "long"),
+    [
+        ({"still_picture": True, "camera": "static", "luma_mean": 3.0, "black": 1.0},
+         "A shot that shows a still picture. The picture is nearly black."),
+        ({"still_picture": True, "camera": "zoom", "zoom": -0.02, "camera_speed": 0.02, "object_area": 0.5},
+         "A shot that shows a still picture, with a slow zoom out."),
+        ({"camera": "moving", "camera_speed": 0.5, "object_speed": 0.0, "object_area": 0.0, "black": 0.3},
+         "A shot with a fast-moving camera. Apart from the camera hardly anything moves. Some frames are black."),
+        ({"camera": "static", "object_speed": 0.5, "object_area": 0.1, "luma_mean": 120.0, "luma_std": 9.0},
+         "A shot with a static camera. There is fast movement. The picture is of low contrast."),
+        ({"camera": "roll", "luma_mean": 40.0, "luma_std": 9.0},
+         "A shot with a roll of the camera. The picture is dark and of low contrast."),
+    ],
+)  # fmt: skip
+def test_sentences_are_whole_and_say_nothing_twice(facts: dict[str, object], long: str) -> None:
+    assert compose(facts, [])["long"] == long
+
+
+@pytest.mark.parametrize(
+    ("noun", "said"),
+    [("dog", "a dog"), ("umbrella", "an umbrella"), ("uniform", "a uniform"), ("hay", "hay"), ("iPod", "an iPod")],
+)
+def test_nouns_take_the_article_that_they_take(noun: str, said: str) -> None:
+    assert with_article(noun) == said
+
+
+def test_two_sure_names_have_an_article_each() -> None:
+    assert compose({}, [Tag("dog", 0.5), Tag("bridge", 0.45)])["short"] == "A dog and a bridge."
 
 
 def test_a_place_is_a_setting_not_a_subject() -> None:

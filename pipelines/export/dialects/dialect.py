@@ -89,6 +89,10 @@ class Dialect:
     """Where a piece stands in the folder."""
     whole_shards: Callable[[str], str] | None = None
     """For a dialect that takes shards as they are, rather than videos: where one stands, told its path."""
+    front: Callable[[int, int], dict[str, Any]] | None = None
+    """What the front matter of the card says besides, told the number of videos and their bytes."""
+    loads: str = ""
+    """Python that loads an export in the folder `DIR`."""
 
 
 def write_lines(export: Export, name: str, lines: Iterable[str]) -> None:

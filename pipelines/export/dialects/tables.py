@@ -48,6 +48,24 @@ def _hf(export: Export) -> None:
             writer.write_table(pa.Table.from_pylist(rows, schema))
 
 
+def _front(videos: int, size_bytes: int) -> dict[str, Any]:
+    """Return the card's configuration: its files, its columns, and its split with what it holds."""
+    files = {"split": "train", "path": ["metadata.parquet", "videos/*.mp4"]}
+    columns = [{"name": field.name, "dtype": _DTYPES.get(str(field.type), str(field.type))} for field in _FACTS]
+    return {
+        "configs": [{"config_name": "default", "data_files": [files], "default": True}],
+        "dataset_info": {
+            "features": [{"name": "video", "dtype": "video"}, *columns],
+            "splits": [{"name": "train", "num_bytes": size_bytes, "num_examples": videos}],
+            "download_size": size_bytes,
+            "dataset_size": size_bytes,
+        },
+    }
+
+
+_DTYPES = {"double": "float64"}  # as Hugging Face names what Arrow names otherwise
+
+
 def _lance(export: Export) -> None:
     """Write `clips.lance`, a row for each video with its bytes, unless it is of this very account already.
 
@@ -87,6 +105,9 @@ HF = Dialect(
     reads="metadata.parquet (file_name, text and what is known of the video), videos/; the card is README.md",
     drops="a row whose file is missing fails the whole, a video without a row is left out: neither is there",
     write=_hf,
+    front=_front,
+    loads='import datasets\n\nclips = datasets.load_dataset("DIR", split="train")\n'
+    'clips = clips.cast_column("video", datasets.Video(decode=False))  # does without torchcodec: path and bytes',
 )
 LANCE_TABLE = Dialect(
     name="lance",
@@ -96,4 +117,6 @@ LANCE_TABLE = Dialect(
     "nothing is to be exported again",
     drops="nothing",
     write=_lance,
+    loads='import lance\n\nclips = lance.dataset("DIR/clips.lance")\n'
+    'print(clips.to_table(["key", "text"], limit=3), clips.take_blobs("video", indices=[0])[0].read()[:8])',
 )

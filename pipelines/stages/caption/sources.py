@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from rushes.filters.caption import compose
+from rushes.filters.caption import WORDING, compose
 from rushes.pipelines.config import CaptionConfig
 from rushes.pipelines.stages.caption.caption import FRAMED, Captioner, CaptionError, Captions, Row, given, row_of
 from rushes.pipelines.stages.caption.prompt import PROMPT_DIGEST, Clip, found
@@ -50,8 +50,8 @@ def made_by(config: CaptionConfig, scorers: Sequence[str]) -> str:
     a clip shows something else. Tags count, for they stand in the question.
     """
     named = [redact(config.endpoint)] if config.source == "endpoint" and not config.model else []
-    model = [config.model, PROMPT_DIGEST, *named] if config.source in FRAMED else []
-    return fingerprint("caption", config.source, model, "tags" in scorers)
+    words = [config.model, PROMPT_DIGEST, *named] if config.source in FRAMED else [WORDING]
+    return fingerprint("caption", config.source, words, "tags" in scorers)
 
 
 class TagCaptioner:

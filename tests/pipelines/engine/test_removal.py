@@ -246,7 +246,7 @@ def test_the_latents_follow_their_shards_and_nothing_stays_where_nothing_is_left
     copy: Path, inputs: Path, tmp_path: Path
 ) -> None:
     model.save(model.Tokenizer(TokenizerConfig(rates=(4, 8))), str(copy / "tokenizer" / "model"))
-    exports = {to: tmp_path / to for to in ("webshart", "fastvideo")}
+    exports = {to: tmp_path / to for to in ("webshart", "fastvideo", "fiftyone")}
 
     def encode() -> None:
         encode_latents.run(str(copy), str(copy / "tokenizer" / "model"), LatentsConfig(side_px=32, share=0.6),

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shlex
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import av
 import cv2
 import imageio.v3
 import numpy as np
 import pandas as pd
+import pytest
 import yaml
 
 Taken = dict[str, tuple[str, int]]
@@ -217,8 +220,53 @@ def open_sora(out: Path) -> Taken:
     return taken
 
 
+FIFTYONE_TYPES = {
+    "StringField": str, "FloatField": (float, int), "IntField": int, "BooleanField": bool, "ListField": list,
+    "EmbeddedDocumentField": dict, "ObjectIdField": dict,
+}  # fmt: skip
+
+
+def fiftyone(out: Path) -> Taken:
+    """What its importer does: documents go into the database as they are, paths are taken from the folder.
+
+    What the database then refuses or the App cannot show, such as a value of another type than its field's, fails here.
+    """
+    dataset, samples = (json.loads((out / name).read_text()) for name in ("metadata.json", "samples.json"))
+    assert dataset["media_type"] == "video" and int(dataset["version"].split(".")[0]) >= 1
+    fields = {field["db_field"]: field for field in dataset["sample_fields"]}
+    assert len({sample["_id"]["$oid"] for sample in samples["samples"]}) == len(samples["samples"])
+    taken: Taken = {}
+    for sample in samples["samples"]:
+        _of_fiftyone(sample, fields)
+        path, told = out / sample["filepath"], sample["metadata"]
+        frames, rate = by_opencv(path)
+        assert (told["frame_width"], told["frame_height"]) == by_pyav(path)[0] and told[
+            "size_bytes"
+        ] == path.stat().st_size
+        assert (told["total_frame_count"], told["frame_rate"]) == (frames, pytest.approx(rate))
+        assert sample["end_s"] - sample["start_s"] == pytest.approx(told["duration"], abs=1e-5) and sample["tags"] == []
+        taken[path.stem] = sample["caption"], frames
+    return taken
+
+
+def _of_fiftyone(document: dict[str, Any], fields: dict[str, Any]) -> None:
+    """Every value of a document has a field of its type, in documents inside it as well."""
+    if "_id" in document:
+        assert re.fullmatch("[0-9a-f]{24}", document["_id"]["$oid"])
+    for name, value in document.items():
+        if name == "_cls":
+            continue
+        field = fields[name]
+        assert isinstance(value, FIFTYONE_TYPES[field["ftype"].rsplit(".", 1)[-1]]), (name, value)
+        inner = {one["db_field"]: one for one in field["fields"]}
+        for one in value if isinstance(value, list) else [value] if inner else []:
+            if inner:
+                assert one["_cls"] == field["embedded_doc_type"].rsplit(".", 1)[-1]
+                _of_fiftyone(one, inner)
+
+
 READERS: dict[str, Callable[[Path], Taken]] = {
     "folder": folder, "musubi": musubi, "diffusion-pipe": diffusion_pipe, "ai-toolkit": ai_toolkit,
     "simpletuner": simpletuner, "ltx": ltx, "diffsynth": diffsynth, "videox-fun": videox_fun, "fastvideo": fastvideo,
-    "open-sora": open_sora,
+    "open-sora": open_sora, "fiftyone": fiftyone,
 }  # fmt: skip

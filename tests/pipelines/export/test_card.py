@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import yaml
 
 from rushes.pipelines.export import account, export
@@ -22,6 +23,11 @@ def test_the_front_matter_is_what_hugging_face_reads(shot: str, tmp_path: Path) 
     front, _, _ = card_of(shot, tmp_path / "out")
     assert front["license"] == "cc-by-4.0" and front["size_categories"] == ["n<1K"]
     assert front["configs"][0]["data_files"] == [{"split": "train", "path": ["metadata.parquet", "videos/*.mp4"]}]
+    (split,) = front["dataset_info"]["splits"]
+    assert split["num_examples"] == 3
+    assert split["num_bytes"] == sum(path.stat().st_size for path in (tmp_path / "out" / "videos").iterdir())
+    table = pq.read_schema(tmp_path / "out" / "metadata.parquet")
+    assert [one["name"] for one in front["dataset_info"]["features"]] == ["video", *table.names[1:]]
 
 
 def test_the_card_has_hours_licences_places_removal_and_the_template(shot: str, tmp_path: Path) -> None:
@@ -33,6 +39,7 @@ def test_the_card_has_hours_licences_places_removal_and_the_template(shot: str, 
     assert list(dict.fromkeys(sections)) == [
         f"{part}.{n}" for part, count in ((1, 3), (2, 6), (3, 3)) for n in range(1, count + 1)
     ]
+    assert 'datasets.load_dataset("DIR", split="train")' in body and "for\nwhoever publishes this to decide" in body
     assert "less than 10 000 hours" in body and "*to be filled in by the provider*" in body
     assert "| frames | 1 |" in body and "| caption | 1 |" in body
 
@@ -40,6 +47,8 @@ def test_the_card_has_hours_licences_places_removal_and_the_template(shot: str, 
 def test_of_a_whole_run_it_tells_the_way_from_the_footage(undisturbed: str, tmp_path: Path) -> None:
     _, body, _ = card_of(undisturbed, tmp_path / "out")
     told = summary.of(undisturbed)
+    policy = (Path(undisturbed) / "policies" / f"{told['policy']}.yaml").read_text().strip()
+    assert f"```yaml\n{policy}\n```" in body
     assert f"{told['inputs']} inputs" in body and "| clips found |" in body and "`tags` are composed" in body
     for entry in told["account"]:
         if entry["fate"] != "kept":

@@ -4,6 +4,8 @@ Their packages want much that we do not: without it this does, for it is only wh
 
     pip install webshart && pip install --no-deps diffsynth==2.1.12 fastvideo==0.2.1 imageio-ffmpeg modelscope \
         modelscope_hub peft ftfy wcwidth accelerate remote_pdb torchdata
+
+FiftyOne (`pip install fiftyone`) wants a MongoDB as well, whose address it takes from `FIFTYONE_DATABASE_URI`.
 """
 
 from __future__ import annotations
@@ -86,3 +88,21 @@ def test_fastvideo_takes_every_video_by_both_of_its_ways(shot: str, tmp_path: Pa
         assert [batch.sample_num_frames for batch in older.processed_batches] == [own["num_frames"]] * len(older)
         assert {Path(batch.path).stem for batch in older.processed_batches} <= taken.keys() and len(older)
     assert taken == told(tmp_path / "out") and len(taken) == (4 if split else 3)
+
+
+def test_fiftyone_takes_every_video_with_all_that_is_known_of_it(shot: str, tmp_path: Path) -> None:
+    fiftyone = pytest.importorskip("fiftyone")
+    made(shot, tmp_path / "out", "fiftyone", preset="wan", split=True)
+    kind = fiftyone.types.FiftyOneDataset
+    dataset = fiftyone.Dataset.from_dir(dataset_dir=str(tmp_path / "out"), dataset_type=kind, progress=False)
+    try:
+        taken: Taken = {
+            Path(one.filepath).stem: (one.caption, one.metadata.total_frame_count) for one in dataset.iter_samples()
+        }
+        assert taken == told(tmp_path / "out") and len(taken) == 4 and dataset.media_type == "video"
+        assert all(map(Path.exists, map(Path, dataset.values("filepath"))))
+        assert set(dataset.values("licence")) == {"CC-BY-4.0"} and dataset.count_values("verdict") == {"kept": 4}
+        assert len(dataset.match(fiftyone.ViewField("start_s") > 5)) == 1, "the second piece of the long clip"
+        assert dataset.get_field_schema()["shown"].description == "share of its clip that it shows"
+    finally:
+        dataset.delete()

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from rushes.filters.caption import FIELDS
-from rushes.pipelines.report import caption_account
+from rushes.pipelines.report import captions
 from rushes.pipelines.report.accounting import tables
 from rushes.pipelines.stages.caption import caption, sources
 from rushes.pipelines.store.ledger import Ledger
@@ -39,22 +39,22 @@ def ledger(tmp_path: Path) -> Ledger:
 
 
 def test_contradictions_are_counted_by_what_they_are_about(ledger: Ledger) -> None:
-    found = caption_account.of(tables(ledger, "captions"))
+    found = captions.of(tables(ledger, "captions"))
     assert found == {
         "captions": 6, "sources": {"endpoint": 4, "given": 1, "tags": 1}, "contradicted": 2,
         "contradictions": {"camera": 2, "light": 1}, "repeated": 2,
     }  # fmt: skip
-    told = " ".join(caption_account.lines(found))
+    told = " ".join(captions.lines(found))
     assert "2 contradict a measurement" in told and "camera 2, light 1" in told
 
 
 def test_near_identical_captions_are_found_among_those_looked_at(ledger: Ledger) -> None:
-    looked, pairs = caption_account.alike(tables(ledger, "captions"))
+    looked, pairs = captions.alike(tables(ledger, "captions"))
     assert looked == 6 and [pair[:2] for pair in pairs] == [("k0", "k1"), ("k2", "k3")]
-    assert caption_account.alike(tables(ledger, "captions"), sample=3)[0] == 3
+    assert captions.alike(tables(ledger, "captions"), sample=3)[0] == 3
 
 
 def test_a_run_without_captions_has_no_account(tmp_path: Path) -> None:
     ledger = Ledger(str(tmp_path / "run"))
     ledger.create()
-    assert caption_account.of(tables(ledger, "captions")) is None
+    assert captions.of(tables(ledger, "captions")) is None
