@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load as tensors_from
 from safetensors.torch import save as tensors_to
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from rushes.dit import flow
 from rushes.dit.config import DiTConfig
@@ -89,6 +90,8 @@ class DiT(nn.Module):
     def __init__(self, config: DiTConfig):
         super().__init__()
         self.config = config
+        self.checkpointing = False
+        """Whether blocks are computed again in the backward pass: only what goes in is kept of each."""
         d = config.width
         self.tokens_in = nn.Linear(config.token_width, d)
         self.rate_in = Sinusoids(d, longest=64.0, channels=32)
@@ -141,7 +144,9 @@ class DiT(nn.Module):
         x = x + self.moment_in(moments(positions[:, 0], lengths))
         x = x + self.rate_in(rates.float().log2()) + self.order_in(orders)
         for block in self.blocks:
-            x = block(x, state, angles, words, lengths, word_lengths)
+            given = (x, state, angles, words, lengths, word_lengths)
+            again = self.checkpointing and torch.is_grad_enabled()
+            x = checkpoint(block, *given, use_reentrant=False) if again else block(*given)
         shift, scale = self.out_modulation(F.silu(state)).chunk(2, dim=-1)
         found = self.tokens_out(modulate(x, lengths, shift, scale))
         return gated(tokens, lengths, skip_scale) + gated(found, lengths, out_scale)

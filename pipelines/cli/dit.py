@@ -23,7 +23,10 @@ def _dit_train_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("run", type=str, help="a run with latents")
     parser.add_argument("--out", type=str, default="", help="folder of the training; RUN/dit if not given")
     selection(parser, "whose latents to train on")
-    configured(parser, TrainConfig)
+    configured(parser, TrainConfig, {"compile": "compile what blocks do with single tokens by torch.compile: a minute "
+                                     "at the start, then faster steps; on CPUs it needs a C++ compiler",
+                                     "checkpointing": "compute blocks again in the backward pass: slower, much less "
+                                     "memory, the same gradients"})  # fmt: skip
 
 
 def _dit_train(options: Namespace) -> int:

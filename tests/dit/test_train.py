@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
 from rushes.dit.config import TrainConfig
 from rushes.dit.data import Packs
@@ -18,8 +19,9 @@ from rushes.dit.module import FlowModule, ema_exponent, thinned
 from rushes.dit.plan import fixed, windows
 from rushes.dit.statistics import statistics
 from rushes.dit.text import Embedded, embed_ahead
-from rushes.dit.train import train
+from rushes.dit.train import _trainer, train
 from rushes.pipelines.progress import Reporter
+from rushes.tokenizer.module import DivergenceError
 
 FAST = TrainConfig(steps=6, tokens=40, log_every=1, save_every=3, warmup=2, device="cpu")
 
@@ -62,6 +64,38 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(latents, tmp_path, monkey
     whole, killed = weights(tmp_path / "whole"), weights(tmp_path / "killed")
     assert all(torch.equal(whole[name], killed[name]) for name in whole)
     assert [line["step"] for line in metrics(tmp_path / "killed")] == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize("what", ["loss", "gradient"])
+def test_a_step_that_is_no_number_is_not_taken_and_its_clips_are_named(latents, tmp_path, monkeypatch, what):
+    config, met = replace(FAST, packs=2, save_every=2), []
+    train(config, latents, str(tmp_path / "whole"))
+
+    def broken(self, batch, *rest) -> torch.Tensor:
+        loss = original(self, batch, *rest)
+        if self.global_step == 4 and not met:
+            met.extend({ticket.clip for ticket in batch.tickets})
+            if what == "gradient":
+                loss.register_hook(lambda gradient: gradient * torch.nan)
+            else:
+                self.taken[-1][0].fill_(False)
+        return loss
+
+    original = FlowModule.training_step
+    monkeypatch.setattr(FlowModule, "training_step", broken)
+    with pytest.raises(DivergenceError, match=r"no number at step 5.*last checkpoint stands.*lower lr") as told:
+        train(config, latents, str(tmp_path / "broken"))
+    assert set(re.findall(r"[0-9a-f]{16}-\d+", str(told.value))) == (set(met) if what == "loss" else set())
+    monkeypatch.undo()
+    assert [line["step"] for line in metrics(tmp_path / "broken")] == [1, 2, 3, 4]
+    train(config, latents, str(tmp_path / "broken"))
+    whole, broken = weights(tmp_path / "whole"), weights(tmp_path / "broken")
+    assert all(torch.equal(whole[name], broken[name]) for name in whole)
+
+
+def test_a_learning_rate_beyond_all_bounds_ends_the_training_at_that_step(latents, tmp_path):
+    with pytest.raises(DivergenceError, match=r"the loss of a pack with the clips? .* is no number at step 2"):
+        train(replace(FAST, lr=1e30), latents, str(tmp_path))
 
 
 def test_a_training_is_never_silent_and_tells_every_step(latents, tmp_path, caplog, monkeypatch):
@@ -145,28 +179,34 @@ def test_a_run_on_other_latents_is_refused(make_latents, latent_sample, tmp_path
         train(replace(FAST, steps=1), make_latents([latent_sample(1)], name="other"), str(tmp_path / "run"))
 
 
-def test_loss_and_gradient_of_the_same_clips_are_equal_under_any_packing(latents, tmp_path):
+def test_loss_and_gradient_of_the_same_clips_are_equal_under_any_packing_and_accumulation(
+    latents, tmp_path, monkeypatch
+):
     index, texts = read_index(latents), tmp_path / "text"
-    config = TrainConfig(holdout=0.0, tokens=24)
+    config = TrainConfig(holdout=0.0, device="cpu")
     embed_ahead(index.captions, config.model, texts)
     facts, found = statistics(index, config.model), []
+    gradients: dict[str, torch.Tensor] = {}
+    monkeypatch.setattr(
+        FlowModule, "configure_gradient_clipping",
+        lambda self, *_, **__: gradients.update({name: p.grad.clone() for name, p in self.net.named_parameters()}),
+    )  # fmt: skip
     for tokens in (24, 50, 500):
-        own = replace(config, tokens=tokens)
-        packs = [
-            Packs(index, Embedded(texts, own.model), own)[one] for one in fixed(windows(index, own)[0], own, most=100)
-        ]
+        plan = fixed(windows(index, replace(config, tokens=tokens))[0], replace(config, tokens=tokens), most=100)
+        own = replace(config, tokens=tokens, packs=len(plan), steps=1)
+        packs = Packs(index, Embedded(texts, own.model), own)
         torch.manual_seed(0)
         module = FlowModule(own, facts)
         for parameter in module.net.parameters():  # away from where most of them have no gradient
             parameter.data += 0.02 * torch.randn_like(parameter)
-        losses = [module.training_step(pack, 0) * tokens for pack in packs]
-        sum(losses).backward()
-        found.append((len(packs), sum(losses).item(), [p.grad for p in module.net.parameters()]))
+        _trainer(own, [], None).fit(module, DataLoader(packs, batch_size=None, sampler=plan))
+        scale = tokens * own.packs  # a step of more room counts the same clips for less
+        found.append((own.packs, module.figures()[0], {name: g * scale for name, g in gradients.items()}))
     assert found[0][0] > found[1][0] > found[2][0] == 1, "packs"
     for _, loss, gradient in found[1:]:
         assert loss == pytest.approx(found[0][1], rel=1e-5)
-        for one, other in zip(gradient, found[0][2], strict=True):
-            torch.testing.assert_close(one, other, rtol=0, atol=1e-5 * other.abs().max().item())
+        for name, other in found[0][2].items():
+            torch.testing.assert_close(gradient[name], other, rtol=0, atol=1e-5 * other.abs().max().item())
 
 
 def test_held_out_clips_are_measured_at_each_noise_level_in_files_and_loggers(latents, tmp_path):
