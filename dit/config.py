@@ -200,8 +200,6 @@ class EvalConfig:
     """Training clips at most among which the nearest is sought."""
     samples: int = 4
     """Clips that are generated for each direction of the camera, and of one prompt."""
-    seconds: float = 2.0
-    """Of each clip, and the rest of the segment."""
     frames: int = 8
     """Frames of each clip that the network of features looks at."""
     steps: int = 20
@@ -210,19 +208,19 @@ class EvalConfig:
     """Solver of the flow's differential equation."""
     guidance: float = 3.0
     """Scale of classifier-free guidance."""
-    shift: float = 3.0
-    """Shifts the sampler's times towards noise, at least by so much, as in training."""
+    shift: float = 0.0
+    """Shifts the sampler's times towards noise, at least by so much; 0 takes the training's."""
     seed: int = 0
     """Seed of noise, and of which clips are chosen."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to evaluate."""
 
     def __post_init__(self) -> None:
-        for name in ("clips", "samples", "frames", "steps", "seconds"):
+        for name in ("clips", "samples", "frames", "steps"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name}={getattr(self, name)} must be above 0")
-        if self.trained < 0:
-            raise ValueError(f"trained={self.trained} must be 0 or more")
+        if min(self.trained, self.shift) < 0:
+            raise ValueError(f"trained={self.trained} and shift={self.shift} must be 0 or more")
 
 
 @dataclass(frozen=True, kw_only=True)

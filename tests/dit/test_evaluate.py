@@ -12,7 +12,8 @@ import torch
 from rushes.dit import evaluate
 from rushes.dit.config import EvalConfig, TrainConfig
 from rushes.dit.data import parse
-from rushes.dit.evaluate import Seen, camera_of, frechets, nearest, vector_of
+from rushes.dit.evaluate import frechets, nearest
+from rushes.dit.judge import Seen, camera_of, plan_of, vector_of
 from rushes.dit.train import train
 from rushes.pipelines.models.weights import lite0
 from rushes.pipelines.store import shards
@@ -28,7 +29,7 @@ def seen(seed: int, count: int = 16) -> Seen:
     looked = dice.normal(size=12) + np.cumsum(dice.normal(size=(count, 12)), axis=0) / 4
     order = dice.permutation(count)
     strip = np.zeros((2, 4, 4, 3), np.uint8)
-    return Seen(vector=vector_of(looked), shuffled=vector_of(looked[order]), strip=strip)
+    return Seen(vector=vector_of(looked), shuffled=vector_of(looked[order]), strip=strip, key=f"clip {seed}")
 
 
 def test_clips_out_of_order_are_further_away_than_the_floor_and_copies_are_no_further():
@@ -41,14 +42,17 @@ def test_clips_out_of_order_are_further_away_than_the_floor_and_copies_are_no_fu
 
 def test_a_copy_of_a_training_clip_is_found_and_is_nearer_than_what_was_held_out():
     known = [seen(seed) for seed in range(20)]
-    found = nearest([seen(100), seen(101)], [known[7], known[3]], known, [f"clip {i}" for i in range(20)])
+    found = nearest([seen(100), seen(101)], [known[7], known[3]], known)
     assert [one["key"] for one in found["each"]] == ["clip 7", "clip 3"]
     assert found["generated"] < 1e-6 < found["held_out"]
 
 
 @pytest.mark.parametrize(
     ("move", "name", "speed"),
-    [((2.0, 0, 1), "pan", 0.25), ((-1.0, 0, 1), "pan", -0.125), ((0, 1.5, 1), "tilt", -0.1875), ((0, 0, 1.01), "zoom", -0.15)],
+    [
+        ((2.0, 0, 1), "pan", 0.25), ((-1.0, 0, 1), "pan", -0.125), ((0, 1.5, 1), "tilt", -0.1875),
+        ((0, 0, 1.01), "zoom", -0.15),
+    ],
 )  # fmt: skip
 def test_the_camera_of_a_made_clip_is_measured_with_its_sign(move, name, speed):
     """The camera looks `move` further each frame: right, down, or further away."""
@@ -82,7 +86,7 @@ def trained(tmp_path_factory) -> tuple[str, str, str]:
     return str(root / "dit"), str(root / "tokenizer"), str(root / "latents")
 
 
-TINY = EvalConfig(clips=4, trained=3, samples=1, seconds=0.5, frames=2, steps=1, device="cpu")
+TINY = EvalConfig(clips=4, trained=3, samples=1, frames=2, steps=1, device="cpu")
 
 
 def test_a_training_is_evaluated_in_figures_text_and_pictures(trained, tmp_path):
@@ -104,11 +108,11 @@ def test_a_training_is_evaluated_in_figures_text_and_pictures(trained, tmp_path)
 
 def test_a_clip_of_the_latents_is_decoded_with_its_own_lengths_and_size(trained):
     clip = parse(next(iter(shards.pipeline(trained[2], members=("npy", "json", "txt")))))
-    whole, first = evaluate.plan_of(clip), evaluate.plan_of(evaluate.within(clip, 0.5))
+    whole, first = plan_of(clip), plan_of(clip.window(0, 1))
     assert whole.lengths == (16, 4) and first.lengths == (16,) and first.counts == (4,)
     assert (whole.height, whole.width, whole.fps, whole.cells) == (32, 32, 24.0, (4, 4))
     small = replace(clip, latents=clip.latents[..., :2, :3])
-    assert (evaluate.plan_of(small).height, evaluate.plan_of(small).width) == (16, 24)
+    assert (plan_of(small).height, plan_of(small).width) == (16, 24)
 
 
 def test_latents_that_were_not_trained_on_are_refused(trained, make_latents, latent_sample, tmp_path):
