@@ -175,6 +175,9 @@ class SampleConfig:
     """Scale of classifier-free guidance; 1 is none. Nothing to be guided by means 1."""
     shift: float = 3.0
     """Shifts the sampler's times towards noise, at least by so much, as in training; 1 leaves them."""
+    cache: float = 0.0
+    """Steps are spared: the blocks are asked again once what they see has changed by so much since, as a share of its
+    size, such as 0.1; 0 asks them at each step."""
     seed: int = 0
     """Seed of the noise: the same seed gives the same clip."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -187,6 +190,8 @@ class SampleConfig:
         for name in ("fps", "height", "width", "rate"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}={getattr(self, name)} must not be negative; 0 takes training's commonest")
+        if self.cache < 0:
+            raise ValueError(f"cache={self.cache} must not be negative; 0 spares no step")
 
 
 @dataclass(frozen=True, kw_only=True)

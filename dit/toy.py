@@ -21,6 +21,7 @@ from PIL import Image
 from torch import Tensor
 
 from rushes.dit import flow
+from rushes.dit.cache import StepCache
 from rushes.dit.config import DiTConfig, ToyConfig
 from rushes.dit.data import LatentClip, Packed, pack
 from rushes.dit.model import Condition, DiT, unpatchify
@@ -170,17 +171,25 @@ def loss(net: DiT, batch: Packed, t: Tensor, known: Condition, generator: torch.
 
 
 @torch.no_grad()
-def draw(net: DiT, like: Packed, known: Condition, guidance: float, seed: int) -> list[Tensor]:
+def draw(
+    net: DiT,
+    like: Packed,
+    known: Condition,
+    guidance: float,
+    seed: int,
+    steps: int = 20,
+    cache: StepCache | None = None,
+) -> list[Tensor]:
     """Return the tokens of clips generated under conditions, as long and as placed as those of a batch."""
     clips, noise = len(like.lengths), torch.randn(like.tokens.shape, generator=torch.Generator().manual_seed(seed))
     both = known.joined(known.dropped([True] * clips))
     told = (like.positions.repeat(2, 1), like.rates.repeat(2), like.orders.repeat(2), like.lengths * 2)
 
     def velocity(x: Tensor, t: float) -> Tensor:
-        wanted, free = net(x.repeat(2, 1), *told, torch.full((2 * clips,), t), both).chunk(2)
+        wanted, free = net(x.repeat(2, 1), *told, torch.full((2 * clips,), t), both, cache).chunk(2)
         return flow.guided(wanted, free, guidance)
 
-    return list(net.denormalise(flow.euler(velocity, noise, 20, SHIFT)).split(like.lengths))
+    return list(net.denormalise(flow.euler(velocity, noise, steps, SHIFT)).split(like.lengths))
 
 
 class Shapes:
