@@ -38,10 +38,12 @@ class Together(L.Callback):
     """Knows the processes of a training. The first that fails leaves its reason in FOLDER/.failed."""
 
     def __init__(self, folder: Path):
-        self.path = folder / ".failed"
+        self.path, self.several = folder / ".failed", False
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         """Note why this process ends, unless another one did before: then it ends for want of that."""
+        if not self.several:
+            return
         with suppress(FileExistsError), self.path.open("x") as file:
             json.dump({"rank": trainer.global_rank, "error": str(exception)}, file)
 
@@ -53,7 +55,8 @@ class Together(L.Callback):
             ProcessError: another process failed, by what it said, or was killed.
         """
         strategy: Any = trainer.strategy
-        if trainer.world_size == 1 or not isinstance(strategy.cluster_environment, LightningEnvironment):
+        self.several = trainer.world_size > 1 and isinstance(strategy.cluster_environment, LightningEnvironment)
+        if not self.several:
             yield
         elif trainer.local_rank == 0:
             with self._first(strategy.launcher, trainer.global_rank):
