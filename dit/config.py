@@ -94,12 +94,15 @@ class TrainConfig:
     each save. One at least, where there are two clips; 0 trains on all, and measures on clips that are trained on."""
     max_cells: int = 0
     """Larger latents are cropped at random to this many cells a side; 0 trains on them whole."""
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """muon: Muon for the matrices of the blocks, AdamW for all else, at one learning rate; each step takes longer, for
+    a network of few tokens a step by much, and teaches more. adamw: AdamW for all."""
     lr: float = 0.0
     """Peak learning rate; 0 derives 1e-4 at the width of XL and more for narrower models, in proportion."""
     warmup: int = 50
     """Steps over which the learning rate rises."""
     weight_decay: float = 0.01
-    """AdamW's weight decay, on matrices only."""
+    """Weight decay, on matrices only."""
     clip_norm: float = 1.0
     """Gradients are scaled down to this norm."""
     drop_condition: float = 0.1

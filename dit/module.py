@@ -18,6 +18,7 @@ from rushes.dit.config import TrainConfig
 from rushes.dit.data import Batch
 from rushes.dit.layers import Block
 from rushes.dit.model import Condition, DiT
+from rushes.dit.optimizer import MuonAdamW, adamw
 from rushes.dit.predictors import Predictor
 from rushes.dit.sharding import shard
 from rushes.dit.statistics import Statistics
@@ -151,15 +152,10 @@ class FlowModule(L.LightningModule):
                 average.lerp_(now, 1 - decay)
 
     def configure_optimizers(self) -> Any:
-        """Return AdamW with a linear warm-up; only matrices decay."""
-        matrices = [p for p in self.net.parameters() if p.ndim > 1]
-        vectors = [p for p in self.net.parameters() if p.ndim <= 1]
-        groups = [
-            {"params": matrices, "weight_decay": self.config.weight_decay},
-            {"params": vectors, "weight_decay": 0},
-        ]
+        """Return the optimizer, with a linear warm-up."""
         peak = self.config.lr or 1e-4 * WIDTH_OF_XL / self.config.model.width
-        optimizer = torch.optim.AdamW(groups, lr=peak, betas=(0.9, 0.99))
+        make = MuonAdamW if self.config.optimizer == "muon" else adamw
+        optimizer = make(self.net, peak, self.config.weight_decay)
         rise = self.config.warmup + 1
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / rise))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -149,11 +149,9 @@ def _claim(folder: Path, config: TrainConfig, index: Index) -> dict[str, Any]:
         found = json.loads(path.read_text())
         trained = found.get("tokenizer_name", OURS), found["tokenizer"]
         require_same(str(folder), trained, (index.tokenizer, index.fingerprint), f"{index.root} are those of")
-        changed = [
-            name
-            for name in {**record["train"], **found["train"]}
-            if record["train"].get(name) != found["train"].get(name)
-        ]
+        known = {name: value for name, value in asdict(TrainConfig()).items() if name in record["train"]}
+        before = {**known, **found["train"]}  # a training from before a setting was there
+        changed = [name for name in {**record["train"], **before} if record["train"].get(name) != before.get(name)]
         changed += ["other latents"] if record["latents"] != found.get("latents") else []
         if changed:
             raise ValueError(

@@ -11,6 +11,7 @@ from torch.distributed.tensor import DTensor
 from rushes.dit.config import DiTConfig
 from rushes.dit.model import Condition, DiT
 from rushes.dit.module import compiled
+from rushes.dit.optimizer import MuonAdamW
 from rushes.dit.sharding import shard, whole
 from rushes.tokenizer.sharding import full_tensor
 
@@ -81,3 +82,32 @@ def test_a_compiled_network_has_the_gradients_of_a_plain_one_in_packs_of_all_len
     for lengths in ((12, 8), (4, 4), (30,), (2, 3, 5, 7), (9, 1)):
         torch.testing.assert_close(gradients(other, lengths), gradients(net, lengths), rtol=1e-3, atol=1e-4)
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 2, "one for the feed-forward, one for projections"
+
+
+def test_one_optimizer_of_two_kinds_goes_on_from_its_state_and_steps_whole_and_sharded_networks_alike(mesh, net):
+    other, again = copy.deepcopy(net), copy.deepcopy(net)
+    shard(other, mesh)
+    made = [MuonAdamW(one, 1e-2, 0.1) for one in (net, other)]
+    for one, optimizer in zip((net, other), made, strict=True):
+        gradients(one)
+        optimizer.step()
+    for name, value in other.state_dict().items():
+        torch.testing.assert_close(full_tensor(value), net.state_dict()[name])
+    resumed = MuonAdamW(again, 1e-2, 0.1)
+    again.load_state_dict(net.state_dict())
+    resumed.load_state_dict(copy.deepcopy(made[0].state_dict()))
+    for one, optimizer in ((net, made[0]), (again, resumed)):
+        gradients(one)
+        optimizer.step()
+    assert all(torch.equal(value, net.state_dict()[name]) for name, value in again.state_dict().items())
+    moments = [sorted(state) for state in made[0].state.values()]
+    assert ["momentum_buffer"] in moments and ["exp_avg", "exp_avg_sq", "step"] in moments
+
+
+def test_an_update_of_a_matrix_by_muon_is_as_large_as_adamws_and_has_no_direction_that_outweighs(net):
+    before, matrix = copy.deepcopy(net), net.blocks[0].mlp.gate_up.weight
+    gradients(net)
+    MuonAdamW(net, 1e-2, 0.0).step()
+    change = (matrix - before.blocks[0].mlp.gate_up.weight).detach()
+    updated, asked = (torch.linalg.svdvals(one)[:10] for one in (change, matrix.grad))
+    assert float(updated[0] / updated[-1]) < 2 < float(asked[0] / asked[-1])
