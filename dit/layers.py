@@ -98,17 +98,18 @@ class SelfAttention(nn.Module):
 
     def logits(self, x: Tensor, angles: Tensor) -> Float[Tensor, "heads n n"]:
         """Return the unscaled attention logits, for looking at them."""
-        q, k, _ = self._project(x, angles)
+        q, k, _ = self.project(x, angles)
         return torch.einsum("nhd,mhd->hnm", q, k)
 
     def forward(
         self, x: Float[Tensor, "n d"], angles: Float[Tensor, "n half"], lengths: Sequence[int]
     ) -> Float[Tensor, "n d"]:
         """Mix the tokens of each clip."""
-        q, k, v = self._project(x, angles)
+        q, k, v = self.project(x, angles)
         return self.out(rearrange(packed_attention(q, k, v, lengths, lengths), "n h d -> n (h d)"))
 
-    def _project(self, x: Tensor, angles: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def project(self, x: Tensor, angles: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries, keys and values, `[n, heads, d]`; queries and keys normalised and turned."""
         q, k, v = rearrange(self.qkv(x), "n (three h d) -> three n h d", three=3, h=self.heads)
         q, k = self.q_norm(q).to(v.dtype), self.k_norm(k).to(v.dtype)
         return rotate(q, angles), rotate(k, angles), v

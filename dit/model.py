@@ -19,8 +19,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load as tensors_from
 from safetensors.torch import save as tensors_to
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from rushes.dit import flow
+from rushes.dit.cache import StepCache
 from rushes.dit.config import DiTConfig
 from rushes.dit.layers import Block, Place, Rotary, Sinusoids, gated, modulate, spread
 from rushes.pipelines.store import storage
@@ -89,6 +91,8 @@ class DiT(nn.Module):
     def __init__(self, config: DiTConfig):
         super().__init__()
         self.config = config
+        self.checkpointing = False
+        """Whether blocks are computed again in the backward pass: only what goes in is kept of each."""
         d = config.width
         self.tokens_in = nn.Linear(config.token_width, d)
         self.rate_in = Sinusoids(d, longest=64.0, channels=32)
@@ -121,6 +125,7 @@ class DiT(nn.Module):
         lengths: Sequence[int],
         t: Float[Tensor, " clips"],
         condition: Condition,
+        cache: StepCache | None = None,
     ) -> Float[Tensor, "n token"]:
         """Return the velocity of every token.
 
@@ -132,6 +137,7 @@ class DiT(nn.Module):
             lengths: tokens of each clip.
             t: time of each clip on the path from data (0) to noise (1).
             condition: captions and facts.
+            cache: answers for the blocks where it can.
         """
         state = self.time_in(t) + self._known(condition)  # clips d
         words, word_lengths = self._words(condition)  # m d
@@ -140,11 +146,28 @@ class DiT(nn.Module):
         x = self.tokens_in(gated(tokens, lengths, in_scale)) + self.place_in(positions[:, 1:])  # n d
         x = x + self.moment_in(moments(positions[:, 0], lengths))
         x = x + self.rate_in(rates.float().log2()) + self.order_in(orders)
-        for block in self.blocks:
-            x = block(x, state, angles, words, lengths, word_lengths)
+        given = (state, angles, words, lengths, word_lengths)
+        if cache:
+            x = cache(x, self._seen(x, state, lengths), lambda x: self._mixed(x, *given))
+        else:
+            x = self._mixed(x, *given)
         shift, scale = self.out_modulation(F.silu(state)).chunk(2, dim=-1)
         found = self.tokens_out(modulate(x, lengths, shift, scale))
         return gated(tokens, lengths, skip_scale) + gated(found, lengths, out_scale)
+
+    def _mixed(self, x: Float[Tensor, "n d"], *given: Any) -> Float[Tensor, "n d"]:
+        """Return what all blocks make of tokens."""
+        again = self.checkpointing and torch.is_grad_enabled()
+        for block in self.blocks:
+            x = checkpoint(block, x, *given, use_reentrant=False) if again else block(x, *given)
+        return x
+
+    def _seen(self, x: Float[Tensor, "n d"], state: Float[Tensor, "clips d"], lengths: Sequence[int]) -> Tensor:
+        """Return what the attention of the first block sees."""
+        first = self.blocks[0]
+        assert isinstance(first, Block)
+        shift, scale, *_ = first.modulation(F.silu(state)).chunk(6, dim=-1)
+        return modulate(x, lengths, shift, scale)
 
     def _known(self, condition: Condition) -> Float[Tensor, "clips d"]:
         known = ~condition.facts.isnan()

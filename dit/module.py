@@ -4,22 +4,31 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import lightning as L
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.utils import clip_grad_norm_
 
 from rushes.dit import flow, plan
 from rushes.dit.config import TrainConfig
 from rushes.dit.data import Batch
+from rushes.dit.layers import Block
 from rushes.dit.model import Condition, DiT
+from rushes.dit.optimizer import MuonAdamW, adamw
+from rushes.dit.predictors import Predictor
+from rushes.dit.sharding import shard
 from rushes.dit.statistics import Statistics
+from rushes.tokenizer.module import DivergenceError
+from rushes.tokenizer.sharding import full_tensor
 
 PROBE_TIMES = (0.125, 0.375, 0.625, 0.875)
 WIDTH_OF_XL = 1152
+NAMED = 8
+"""Clips at most that an error names."""
 
 
 class FlowModule(L.LightningModule):
@@ -37,13 +46,25 @@ class FlowModule(L.LightningModule):
         self.net.latent_std.copy_(statistics.std)
         self.net.fact_mean.copy_(statistics.fact_mean)
         self.net.fact_std.copy_(statistics.fact_std)
+        self.net.checkpointing = config.checkpointing
         self.ema = copy.deepcopy(self.net).requires_grad_(False)
+        if config.compile:
+            compiled(self.net)  # the average, a copy, is used too seldom
         self.exponent = ema_exponent(config.ema_width)
         self.position = (0, 0)
         """Round and step where training goes on."""
         self.seen: list[Tensor] = []
         """Of each batch since the last line of metrics: error over time and picture, those, tokens, clips, seconds."""
+        self.taken: list[tuple[Tensor, list[str]]] = []
+        """Of each pack of the step that is under way: whether its loss is a number, and its clips."""
         self.token_s = statistics.token_s
+
+    def configure_model(self) -> None:
+        """Spread network and average over the processes, where that is asked for."""
+        if self.config.strategy == "fsdp":
+            assert self.device_mesh is not None
+            for net in (self.net, self.ema):
+                shard(net, self.device_mesh["data_parallel"])
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the flow loss of a packed batch, as its part of that of a step.
@@ -59,6 +80,7 @@ class FlowModule(L.LightningModule):
         error = self._loss(self.net, batch, t, known, self.noise(batch)) * spent
         counted = [sum(lengths) * batch.weight, len(batch.tickets) * batch.weight, batch.duration_s * batch.weight]
         self.seen.append(torch.stack([error.detach(), spent, *error.new_tensor(counted)]))
+        self.taken.append((error.detach().isfinite(), [ticket.clip for ticket in batch.tickets]))
         self.position = batch.position or self.position
         return error / (self.config.tokens * self.token_s)
 
@@ -70,15 +92,17 @@ class FlowModule(L.LightningModule):
         return error / spent, tokens, clips, seconds
 
     @torch.no_grad()
-    def validate(self, batches: Iterable[Batch]) -> dict[float, float]:
-        """Return the averaged weights' loss on batches at each of fixed times, with the noise of the batches."""
-        errors, spent = dict.fromkeys(PROBE_TIMES, 0.0), 0.0
+    def validate(
+        self, net: Predictor, batches: Iterable[Batch], times: Sequence[float] = PROBE_TIMES
+    ) -> dict[float, float]:
+        """Return the loss of a network on batches at each of fixed times, with the noise of the batches."""
+        errors, spent = dict.fromkeys(times, 0.0), 0.0
         for batch in (one.to(self.device) for one in batches):
             noise, own = self.noise(batch), float(batch.packed.seconds.sum())
             spent += own
-            for time in PROBE_TIMES:
+            for time in times:
                 t = torch.full((len(batch.tickets),), time, device=self.device)
-                errors[time] += float(self._loss(self.ema, batch, t, batch.condition, noise)) * own
+                errors[time] += float(self._loss(net, batch, t, batch.condition, noise)) * own
         return {time: error / spent for time, error in errors.items()}
 
     def noise(self, batch: Batch) -> Tensor:
@@ -86,12 +110,38 @@ class FlowModule(L.LightningModule):
         width = self.config.model.token_width
         return plan.noise(batch.tickets, batch.packed.lengths, width).to(self.device)
 
-    def _loss(self, net: DiT, batch: Batch, t: Tensor, condition: Condition, noise: Tensor) -> Tensor:
+    def _loss(self, net: Predictor, batch: Batch, t: Tensor, condition: Condition, noise: Tensor) -> Tensor:
         packed, data = batch.packed, net.normalise(batch.packed.tokens)
         each = torch.repeat_interleave(t, torch.tensor(packed.lengths, device=t.device))[:, None]
         told = (packed.positions, packed.rates, packed.orders, packed.lengths)
         velocity = net(flow.mix(data, noise, each), *told, t, condition)
         return flow.loss(velocity, data, noise, packed.seconds)
+
+    def configure_gradient_clipping(self, optimizer: Any, *args: Any, **kwargs: Any) -> None:
+        """Scale the gradient of a step down to `clip_norm`.
+
+        Raises DivergenceError where it, or the loss of a pack, is no number: in all processes, before any steps.
+        """
+        norm = full_tensor(clip_grad_norm_(self.net.parameters(), self.config.clip_norm or math.inf))
+        taken, self.taken = self.taken, []
+        finite = torch.stack([one for one, _ in taken])
+        if self.trainer.strategy.reduce_boolean_decision(bool(finite.all() & norm.isfinite())):
+            return
+        wrong = [clips for whole, (_, clips) in zip(finite.tolist(), taken, strict=True) if not whole]
+        clips = sorted({clip for one in self._of_all(wrong) for clip in one})
+        what = f"loss of a pack with {_named(clips)}" if clips else f"norm of the gradient, {float(norm)},"
+        raise DivergenceError(
+            f"the {what} is no number at step {self.global_step + 1}, which was not taken: the last checkpoint stands; "
+            "train anew in another --out with a lower lr or clip_norm, and look at those clips where it is always they"
+        )
+
+    def _of_all(self, own: list[list[str]]) -> list[list[str]]:
+        """Return the lists of all processes one behind the other; all have to ask."""
+        if self.trainer.world_size == 1:
+            return own
+        found: list[Any] = [None] * self.trainer.world_size
+        torch.distributed.all_gather_object(found, own)
+        return [one for each in found for one in each]
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Step, then fold the new weights into the average: a power function, section 3.1 of arXiv 2312.02696."""
@@ -102,15 +152,10 @@ class FlowModule(L.LightningModule):
                 average.lerp_(now, 1 - decay)
 
     def configure_optimizers(self) -> Any:
-        """Return AdamW with a linear warm-up; only matrices decay."""
-        matrices = [p for p in self.net.parameters() if p.ndim > 1]
-        vectors = [p for p in self.net.parameters() if p.ndim <= 1]
-        groups = [
-            {"params": matrices, "weight_decay": self.config.weight_decay},
-            {"params": vectors, "weight_decay": 0},
-        ]
+        """Return the optimizer, with a linear warm-up."""
         peak = self.config.lr or 1e-4 * WIDTH_OF_XL / self.config.model.width
-        optimizer = torch.optim.AdamW(groups, lr=peak, betas=(0.9, 0.99))
+        make = MuonAdamW if self.config.optimizer == "muon" else adamw
+        optimizer = make(self.net, peak, self.config.weight_decay)
         rise = self.config.warmup + 1
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / rise))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
@@ -122,6 +167,23 @@ class FlowModule(L.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on where training stood, on however many ranks."""
         self.position = (checkpoint["position"][0], checkpoint["position"][1])
+
+
+def compiled(net: DiT) -> None:
+    """Have torch compile what blocks do with single tokens: projections, norms, rotation, feed-forward.
+
+    Attention is left out: its lengths are other ones in each pack, and each would be compiled anew.
+    """
+    torch._dynamo.config.optimize_ddp = False  # blocks are graphs enough to send gradients while others are made
+    for block in net.blocks:
+        assert isinstance(block, Block)
+        block.mlp.compile(dynamic=True)
+        block.attention.project = torch.compile(block.attention.project, dynamic=True)  # type: ignore[method-assign]
+
+
+def _named(clips: list[str]) -> str:
+    more = f" and {len(clips) - NAMED} more" if len(clips) > NAMED else ""
+    return f"the clip{'s' * (len(clips) > 1)} {', '.join(clips[:NAMED])}{more}"
 
 
 def thinned(condition: Condition, share: float, uniforms: Float[Tensor, "clips draws"]) -> Condition:

@@ -21,6 +21,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from rushes.dit import flow
+from rushes.dit.cache import StepCache
 from rushes.dit.config import SampleConfig
 from rushes.dit.data import facts_of, latents_told, require_same
 from rushes.dit.model import Condition, DiT, grid, load, unpatchify
@@ -149,16 +150,19 @@ def generate(
     both = wanted.joined(wanted.dropped([True])) if guiding else wanted
     clips = 2 if guiding else 1
     looks, total = itertools.count(1), flow.looks(config.sampler, config.steps)
+    cache = StepCache(config.cache) if config.cache else None
 
     def velocity(x: Tensor, t: float) -> Tensor:
         lengths, when = [len(x)] * clips, torch.full((clips,), t, device=x.device)
         where = (positions.repeat(clips, 1), rates.repeat(clips), orders.repeat(clips), lengths)
-        found = dit(x.repeat(clips, 1), *where, when, both).chunk(clips)
+        found = dit(x.repeat(clips, 1), *where, when, both, cache).chunk(clips)
         tell(next(looks), total, "looks of the network", {})
         return flow.guided(found[0], found[1], config.guidance) if guiding else found[0]
 
     shift = float(flow.shifts([len(noise)], dit.config.shift_tokens, config.shift))
     data = flow.SAMPLERS[config.sampler](velocity, noise, config.steps, shift)
+    if cache:
+        log.info("cache     the blocks were asked in %d of %d steps", cache.computed, cache.asked)
     return unpatchify(dit.denormalise(data), p, h, w)
 
 

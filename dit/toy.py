@@ -21,10 +21,12 @@ from PIL import Image
 from torch import Tensor
 
 from rushes.dit import flow
+from rushes.dit.cache import StepCache
 from rushes.dit.config import DiTConfig, ToyConfig
 from rushes.dit.data import LatentClip, Packed, pack
 from rushes.dit.model import Condition, DiT, unpatchify
 from rushes.dit.module import thinned
+from rushes.dit.optimizer import adamw
 from rushes.dit.text import TextEncoder
 from rushes.pipelines.store import storage
 from rushes.tokenizer.config import Tell, silent
@@ -129,18 +131,26 @@ Batches = Callable[[random.Random, int], tuple[Packed, Condition]]
 
 
 def fit(
-    net: DiT, batches: Batches, steps: int, seed: int, tell: Tell, shift: float = SHIFT, clips: int = BATCH
+    net: DiT,
+    batches: Batches,
+    steps: int,
+    seed: int,
+    tell: Tell,
+    shift: float = SHIFT,
+    clips: int = BATCH,
+    optimizer: torch.optim.Optimizer | None = None,
 ) -> None:
-    """Train a network by the flow loss."""
+    """Train a network by the flow loss, by AdamW where no optimizer is given."""
     generator, dice = torch.Generator().manual_seed(seed), random.Random(seed)
-    optimizer = torch.optim.AdamW(net.parameters(), lr=LR, betas=(0.9, 0.99))
+    optimizer = optimizer or adamw(net, LR, weight_decay=0.01)
+    peaks = [group["lr"] for group in optimizer.param_groups]
     for step in range(steps):
         batch, known = batches(dice, clips)
         t = flow.logit_normal_times(torch.randn(clips, generator=generator), shift)
         uniforms = torch.rand(clips, 4 + known.facts.shape[1], generator=generator)
         error = loss(net, batch, t, thinned(known, 0.1, uniforms), generator)
-        for group in optimizer.param_groups:
-            group["lr"] = LR * min(1.0, (step + 1) / 50, (steps - step) / (0.4 * steps))
+        for group, peak in zip(optimizer.param_groups, peaks, strict=True):
+            group["lr"] = peak * min(1.0, (step + 1) / 50, (steps - step) / (0.4 * steps))
         optimizer.zero_grad()
         error.backward()
         torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
@@ -170,17 +180,25 @@ def loss(net: DiT, batch: Packed, t: Tensor, known: Condition, generator: torch.
 
 
 @torch.no_grad()
-def draw(net: DiT, like: Packed, known: Condition, guidance: float, seed: int) -> list[Tensor]:
+def draw(
+    net: DiT,
+    like: Packed,
+    known: Condition,
+    guidance: float,
+    seed: int,
+    steps: int = 20,
+    cache: StepCache | None = None,
+) -> list[Tensor]:
     """Return the tokens of clips generated under conditions, as long and as placed as those of a batch."""
     clips, noise = len(like.lengths), torch.randn(like.tokens.shape, generator=torch.Generator().manual_seed(seed))
     both = known.joined(known.dropped([True] * clips))
     told = (like.positions.repeat(2, 1), like.rates.repeat(2), like.orders.repeat(2), like.lengths * 2)
 
     def velocity(x: Tensor, t: float) -> Tensor:
-        wanted, free = net(x.repeat(2, 1), *told, torch.full((2 * clips,), t), both).chunk(2)
+        wanted, free = net(x.repeat(2, 1), *told, torch.full((2 * clips,), t), both, cache).chunk(2)
         return flow.guided(wanted, free, guidance)
 
-    return list(net.denormalise(flow.euler(velocity, noise, 20, SHIFT)).split(like.lengths))
+    return list(net.denormalise(flow.euler(velocity, noise, steps, SHIFT)).split(like.lengths))
 
 
 class Shapes:

@@ -29,9 +29,11 @@ from torch.utils.data import DataLoader
 from rushes.dit.config import TrainConfig
 from rushes.dit.data import Batch, Packs, loader, require_same
 from rushes.dit.index import Index, read_index
-from rushes.dit.model import save
+from rushes.dit.model import DiT, save
 from rushes.dit.module import FlowModule
 from rushes.dit.plan import fixed, windows
+from rushes.dit.processes import Together
+from rushes.dit.sharding import whole
 from rushes.dit.statistics import Statistics, statistics
 from rushes.dit.text import Embedded, embed_ahead
 from rushes.pipelines import threads
@@ -39,10 +41,14 @@ from rushes.pipelines.store import ledger, shards, storage
 from rushes.tokenizer import loggers
 from rushes.tokenizer.codec import OURS
 from rushes.tokenizer.config import Tell, silent
+from rushes.tokenizer.sharding import Sharded
 
 FIGURES = ("loss", "held_loss", "probe_loss", "lr", "tokens_per_s")
 """What is told of a line of the metrics."""
-FREE = ("steps", "log_every", "save_every", "workers", "devices", "device", "logger")
+FREE = (
+    "steps", "log_every", "save_every", "workers", "devices", "device", "logger",
+    "strategy", "checkpointing", "compile",
+)  # fmt: skip
 """Settings that do not decide the weights, but for rounding, and so may change at a resume."""
 VALIDATION_PACKS = 4
 """Packs at most on which the loss is measured at each save."""
@@ -59,6 +65,8 @@ def train(config: TrainConfig, latents: str, out: str, tell: Tell = silent) -> P
 
     Raises:
         ValueError: the latents are none or of several tokenizers, or `out` belongs to another config.
+        DivergenceError: loss or gradient of a step is no number; the step is not taken, its clips are named.
+        ProcessError: another process of the training failed or was killed.
     """
     folder = storage.local_path(out)
     if not storage.is_local(out):
@@ -79,9 +87,10 @@ def train(config: TrainConfig, latents: str, out: str, tell: Tell = silent) -> P
     with warnings.catch_warnings():
         _hush()
         logger = loggers.logger(config.logger, folder, ledger.fingerprint(record, str(folder.resolve())), done, record)
-        trainer = _trainer(config, Keeper(folder, config, about, clips, tell), logger)
+        together = Together(folder)
+        trainer = _trainer(config, [together, Keeper(folder, config, about, clips, tell)], logger)
         resumed = str(folder / "checkpoint.ckpt") if done else None
-        with loggers.ending(logger):
+        with loggers.ending(logger), together.watched(trainer):
             trainer.fit(module, datamodule=clips, ckpt_path=resumed, weights_only=True)
     return folder / "model"
 
@@ -94,6 +103,8 @@ def _devices(config: TrainConfig) -> int:
 def _packs(config: TrainConfig, folder: Path) -> int:
     """Return the packs of a step: asked for, or those that the run began with, or one for each device."""
     path, devices = folder / "train.json", _devices(config)
+    if config.strategy == "fsdp" and devices == 1:
+        raise ValueError("strategy=fsdp shares a network between processes and there is one; give devices=2 or more")
     begun = json.loads(path.read_text())["train"].get("packs", 0) if path.exists() else 0
     packs = config.packs or begun or devices
     if packs % devices:
@@ -123,22 +134,24 @@ def _steps_done(path: Path) -> int:
         raise ValueError(f"{path} is damaged or no checkpoint ({error}); remove it to start anew") from error
 
 
+def content_of(latents: str) -> str:
+    """Return what tells sets of latent shards apart: a fingerprint of their content."""
+    return ledger.fingerprint([shard.sha256 for shard in shards.read_manifest(shards.find(latents)).shards])
+
+
 def _claim(folder: Path, config: TrainConfig, index: Index) -> dict[str, Any]:
     """Write the config to the run's folder, or make sure that it is the one that stands there; return what decides."""
     settings = {k: v for k, v in asdict(config).items() if k not in FREE}
-    content = ledger.fingerprint([shard.sha256 for shard in shards.read_manifest(index.root).shards])
     whose = {"tokenizer": index.fingerprint, "tokenizer_name": index.tokenizer}
-    record = json.loads(json.dumps({"train": settings, **whose, "latents": content}))
+    record = json.loads(json.dumps({"train": settings, **whose, "latents": content_of(index.root)}))
     path = folder / "train.json"
     if path.exists():
         found = json.loads(path.read_text())
         trained = found.get("tokenizer_name", OURS), found["tokenizer"]
         require_same(str(folder), trained, (index.tokenizer, index.fingerprint), f"{index.root} are those of")
-        changed = [
-            name
-            for name in {**record["train"], **found["train"]}
-            if record["train"].get(name) != found["train"].get(name)
-        ]
+        known = {name: value for name, value in asdict(TrainConfig()).items() if name in record["train"]}
+        before = {**known, **found["train"]}  # a training from before a setting was there
+        changed = [name for name in {**record["train"], **before} if record["train"].get(name) != before.get(name)]
         changed += ["other latents"] if record["latents"] != found.get("latents") else []
         if changed:
             raise ValueError(
@@ -149,7 +162,7 @@ def _claim(folder: Path, config: TrainConfig, index: Index) -> dict[str, Any]:
     return dict(record)
 
 
-def _trainer(config: TrainConfig, keeper: L.Callback, logger: Any) -> L.Trainer:
+def _trainer(config: TrainConfig, callbacks: list[L.Callback], logger: Any) -> L.Trainer:
     gpu = config.device != "cpu" and torch.cuda.is_available()
     if config.device == "cuda" and not gpu:
         raise ValueError("device='cuda', but torch sees no GPU; use device='auto'")
@@ -157,10 +170,10 @@ def _trainer(config: TrainConfig, keeper: L.Callback, logger: Any) -> L.Trainer:
         max_steps=config.steps,
         accelerator="cuda" if gpu else "cpu",
         devices=_devices(config),
+        strategy=Sharded(_devices(config)) if config.strategy == "fsdp" else "auto",
         accumulate_grad_batches=config.packs // _devices(config),
         precision="bf16-mixed" if gpu and torch.cuda.is_bf16_supported() else "32-true",
-        gradient_clip_val=config.clip_norm,
-        callbacks=[keeper],
+        callbacks=callbacks,
         logger=logger or False,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -171,7 +184,10 @@ def _trainer(config: TrainConfig, keeper: L.Callback, logger: Any) -> L.Trainer:
 
 def _hush() -> None:
     """Lightning's advice that does not apply: readers are few by choice, and a GPU may be left alone by choice."""
-    for text in (".*does not have many workers.*", ".*GPU available but not used.*", ".*treespec.*"):
+    for text in (
+        ".*does not have many workers.*", ".*GPU available but not used.*", ".*treespec.*", ".*returned a view tensor",
+        "The .grad attribute",
+    ):  # fmt: skip
         warnings.filterwarnings("ignore", message=text)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
 
@@ -182,9 +198,9 @@ class Clips(L.LightningDataModule):
     def __init__(self, index: Index, config: TrainConfig, text: Path, tell: Tell):
         super().__init__()
         self.index, self.config, self.text, self.tell = index, config, text, tell
-        self.trained, held = windows(index, config)
-        self.held = len(held) > 0
-        self._fixed = fixed(held if self.held else self.trained, config, VALIDATION_PACKS)
+        self.trained, self.held_out = windows(index, config)
+        self.held = len(self.held_out) > 0
+        self._fixed = fixed(self.held_out if self.held else self.trained, config, VALIDATION_PACKS)
 
     def prepare_data(self) -> None:
         """Embed the captions, in one process; the others wait for it."""
@@ -237,15 +253,16 @@ class Keeper(L.Callback):
         step = trainer.global_step
         last = step == self.config.steps
         saving = last or step % self.config.save_every == 0
+        average = whole(module.ema) if saving else None  # asked for by all processes, for each may have a part of it
         due = saving or step % self.config.log_every == 0
-        figures = self._log(trainer, module, saving) if due else {}
+        figures = self._log(trainer, module, average) if due else {}
         if trainer.is_global_zero:
             self.tell(step, self.config.steps, "steps", figures)
-        if saving:
-            self._save(trainer, module)
+        if average:
+            self._save(trainer, average)
 
-    def _log(self, trainer: L.Trainer, module: FlowModule, validating: bool) -> dict[str, float]:
-        """Write a line and return its figures; the averaged weights' loss on fixed packs where asked."""
+    def _log(self, trainer: L.Trainer, module: FlowModule, average: DiT | None) -> dict[str, float]:
+        """Write a line and return its figures; also the loss of averaged weights on fixed packs, where given."""
         loss, tokens, clips, seconds = module.figures()
         now, steps = time.monotonic(), trainer.global_step - self.logged
         line = {
@@ -258,10 +275,8 @@ class Keeper(L.Callback):
             "tokens_per_s": tokens / max(now - self.since, 1e-9),
             "clip_seconds_per_s": seconds / max(now - self.since, 1e-9),
         }
-        if not torch.isfinite(torch.tensor(loss)):
-            raise ValueError(f"the loss is {loss} at step {line['step']}; lower lr or clip_norm and start anew")
         if trainer.is_global_zero:
-            line |= self._validated(module) if validating else {}
+            line |= self._validated(module, average) if average else {}
             with (self.folder / "metrics.jsonl").open("a") as file:
                 file.write(json.dumps(line) + "\n")
             for logger in trainer.loggers:
@@ -269,15 +284,15 @@ class Keeper(L.Callback):
         self.since, self.logged = time.monotonic(), trainer.global_step
         return {name: value for name, value in line.items() if name in FIGURES}
 
-    def _validated(self, module: FlowModule) -> dict[str, float]:
+    def _validated(self, module: FlowModule, average: DiT) -> dict[str, float]:
         """Return the loss on fixed packs, the mean and at each time; of clips that are trained on it is no test."""
         self.fixed = self.fixed or self.clips.validation()
-        name, found = "held_loss" if self.clips.held else "probe_loss", module.validate(self.fixed)
+        name, found = "held_loss" if self.clips.held else "probe_loss", module.validate(average, self.fixed)
         return {name: sum(found.values()) / len(found), **{f"{name}_at_{t:g}": loss for t, loss in found.items()}}
 
-    def _save(self, trainer: L.Trainer, module: FlowModule) -> None:
+    def _save(self, trainer: L.Trainer, average: DiT) -> None:
         part = self.folder / ".checkpoint.ckpt.part"
         trainer.save_checkpoint(part)
         if trainer.is_global_zero:
             part.replace(self.folder / "checkpoint.ckpt")
-            save(module.ema, str(self.folder / "model"), {**self.about, "step": trainer.global_step})
+            save(average, str(self.folder / "model"), {**self.about, "step": trainer.global_step})

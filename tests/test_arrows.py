@@ -27,7 +27,7 @@ BELOW["pipelines"] = set()
 CHARTS = {"rushes.pipelines.report.charts", "rushes.pipelines.report.markup"}
 """Curves of a training are drawn as the report draws them."""
 STORE = {"pipelines", "pipelines/colour", "pipelines/store"}
-BELOW |= {"tokenizer": STORE, "dit": {*STORE, "tokenizer"}, "infra": set()}
+BELOW |= {"tokenizer": STORE, "dit": {*STORE, "tokenizer", "filters"}, "infra": set()}
 # Where the two halves meet: the command line, which only dispatches, the demo, and the tokenizer on clip shards.
 TRAINING = {
     "pipelines/cli/tokenizer.py", "pipelines/cli/dit.py", "pipelines/cli/demo_run.py",

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.strategies import ModelParallelStrategy
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, distribute_tensor
@@ -39,14 +39,21 @@ def whole(tokenizer: Tokenizer) -> Tokenizer:
 
     The copy takes the memory of the full weights in fp32 on each process, half a gigabyte for a base.
     """
-    weights = tokenizer.state_dict()
-    if not any(isinstance(weight, DTensor) for weight in weights.values()):
+    weights = gathered(tokenizer)
+    if weights is None:
         return tokenizer
     with torch.device("meta"):
         copy = Tokenizer(tokenizer.config)
-    full = {name: full_tensor(weight).clone() for name, weight in weights.items()}
-    copy.load_state_dict(full, assign=True)
+    copy.load_state_dict(weights, assign=True)
     return copy.eval().requires_grad_(False)
+
+
+def gathered(module: nn.Module) -> dict[str, Tensor] | None:
+    """Return copies of all weights of a sharded module, None for one that is not; all processes have to ask."""
+    weights = module.state_dict()
+    if not any(isinstance(weight, DTensor) for weight in weights.values()):
+        return None
+    return {name: full_tensor(weight).clone() for name, weight in weights.items()}
 
 
 @contextmanager

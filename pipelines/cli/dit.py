@@ -1,10 +1,10 @@
-"""`rushes dit train|sample|toy`."""
+"""`rushes dit train|sample|eval|toy`."""
 
 from __future__ import annotations
 
 from jsonargparse import ArgumentParser, Namespace
 
-from rushes.dit.config import SampleConfig, ToyConfig, TrainConfig
+from rushes.dit.config import EvalConfig, SampleConfig, ToyConfig, TrainConfig
 from rushes.pipelines.cli.command import (
     DONE,
     FAILED,
@@ -13,6 +13,7 @@ from rushes.pipelines.cli.command import (
     selection,
     set_of,
     settings_of,
+    show,
     tokenizer,
     tokenizer_of,
 )
@@ -23,7 +24,10 @@ def _dit_train_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("run", type=str, help="a run with latents")
     parser.add_argument("--out", type=str, default="", help="folder of the training; RUN/dit if not given")
     selection(parser, "whose latents to train on")
-    configured(parser, TrainConfig)
+    configured(parser, TrainConfig, {"compile": "compile what blocks do with single tokens by torch.compile: a minute "
+                                     "at the start, then faster steps; on CPUs it needs a C++ compiler",
+                                     "checkpointing": "compute blocks again in the backward pass: slower, much less "
+                                     "memory, the same gradients"})  # fmt: skip
 
 
 def _dit_train(options: Namespace) -> int:
@@ -58,6 +62,31 @@ def _dit_sample(options: Namespace) -> int:
     return DONE
 
 
+def _dit_eval_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("run", type=str, help="a run with latents and a DiT trained on them")
+    parser.add_argument("--dit", type=str, default="", help="folder of the training; RUN/dit if not given")
+    tokenizer(parser)
+    selection(parser, "whose latents it was trained on")
+    parser.add_argument("--out", type=str, default="", help="folder; eval/ in that of the training if not given")
+    parser.add_argument("--json", action="store_true", help="print what was found as JSON")
+    configured(parser, EvalConfig)
+
+
+def _dit_eval(options: Namespace) -> int:
+    from rushes.dit import evaluate
+    from rushes.pipelines.models import weights
+
+    folder = options.dit.rstrip("/") or f"{options.run.rstrip('/')}/dit"
+    out = options.out or f"{folder}/eval"
+    with Reporter().work("dit") as beat:
+        found = evaluate.evaluate(
+            folder, tokenizer_of(options), set_of(options, "latents"), out, settings_of(EvalConfig, options),
+            weights.lite0(), beat.tell,
+        )  # fmt: skip
+    show(found, options.json, [*evaluate.lines_of(found), f"written to {out}"])
+    return DONE
+
+
 def _dit_toy_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--out", type=str, default="toy", help="folder of the pictures")
     configured(parser, ToyConfig)
@@ -82,6 +111,12 @@ COMMANDS = [
         run=_dit_train,
     ),
     Command(name="dit sample", help="generate a clip", arguments=_dit_sample_arguments, run=_dit_sample),
+    Command(
+        name="dit eval",
+        help="loss beside simple predictors, distance, camera, diversity and nearest training clips",
+        arguments=_dit_eval_arguments,
+        run=_dit_eval,
+    ),
     Command(
         name="dit toy",
         help="try a claim about the diffusion transformer, in minutes on a CPU",

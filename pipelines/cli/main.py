@@ -24,7 +24,10 @@ from jsonargparse import ArgumentParser, Namespace
 from rushes.pipelines.cli import curate, demo, dit, doctor, report, select, shards, tokenizer
 from rushes.pipelines.cli.command import FAILED, USAGE, Command
 
-GROUPS = {"tokenizer": "train and try the tokenizer", "dit": "train the diffusion transformer and sample from it"}
+GROUPS = {
+    "tokenizer": "train and try the tokenizer",
+    "dit": "train, try and evaluate the diffusion transformer",
+}
 COMMANDS = [
     command for module in (demo, curate, select, report, doctor, tokenizer, shards, dit) for command in module.COMMANDS
 ]

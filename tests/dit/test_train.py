@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
 from rushes.dit.config import TrainConfig
 from rushes.dit.data import Packs
@@ -18,8 +19,9 @@ from rushes.dit.module import FlowModule, ema_exponent, thinned
 from rushes.dit.plan import fixed, windows
 from rushes.dit.statistics import statistics
 from rushes.dit.text import Embedded, embed_ahead
-from rushes.dit.train import train
+from rushes.dit.train import _steps_done, _trainer, train
 from rushes.pipelines.progress import Reporter
+from rushes.tokenizer.module import DivergenceError
 
 FAST = TrainConfig(steps=6, tokens=40, log_every=1, save_every=3, warmup=2, device="cpu")
 
@@ -64,6 +66,35 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(latents, tmp_path, monkey
     assert [line["step"] for line in metrics(tmp_path / "killed")] == [1, 2, 3, 4, 5, 6]
 
 
+@pytest.mark.parametrize("what", ["loss", "gradient"])
+def test_a_step_that_is_no_number_is_not_taken_and_its_clips_are_named(latents, tmp_path, monkeypatch, what):
+    met = []
+
+    def broken(self, batch, *rest) -> torch.Tensor:
+        loss = original(self, batch, *rest)
+        if self.global_step == 4 and not met:
+            met.extend({ticket.clip for ticket in batch.tickets})
+            if what == "gradient":
+                loss.register_hook(lambda gradient: gradient * torch.nan)
+            else:
+                self.taken[-1][0].fill_(False)
+        return loss
+
+    original = FlowModule.training_step
+    monkeypatch.setattr(FlowModule, "training_step", broken)
+    with pytest.raises(DivergenceError, match=r"no number at step 5.*last checkpoint stands.*lower lr") as told:
+        train(replace(FAST, packs=2, save_every=2), latents, str(tmp_path))
+    assert set(re.findall(r"[0-9a-f]{16}-\d+", str(told.value))) == (set(met) if what == "loss" else set())
+    assert [line["step"] for line in metrics(tmp_path)] == [1, 2, 3, 4]
+    assert not (tmp_path / ".failed").exists(), "of what several processes tell one another"
+    assert _steps_done(tmp_path / "checkpoint.ckpt") == 4 and load(str(tmp_path / "model"))[1]["step"] == 4
+
+
+def test_a_learning_rate_beyond_all_bounds_ends_the_training_at_that_step(latents, tmp_path):
+    with pytest.raises(DivergenceError, match=r"the loss of a pack with the clips? .* is no number at step 2"):
+        train(replace(FAST, lr=1e30), latents, str(tmp_path))
+
+
 def test_a_training_is_never_silent_and_tells_every_step(latents, tmp_path, caplog, monkeypatch):
     caplog.set_level(logging.INFO, "rushes")
     told, original = [], FlowModule.training_step
@@ -99,6 +130,12 @@ def test_a_folder_with_another_config_is_refused(latents, tmp_path):
     train(replace(FAST, steps=1), latents, str(tmp_path))
     with pytest.raises(ValueError, match=r"other settings \(drop_condition\)"):
         train(replace(FAST, drop_condition=0.5), latents, str(tmp_path))
+    record = json.loads((tmp_path / "train.json").read_text())
+    del record["train"]["optimizer"]  # as before there was another
+    (tmp_path / "train.json").write_text(json.dumps(record))
+    with pytest.raises(ValueError, match=r"other settings \(optimizer\)"):
+        train(replace(FAST, optimizer="muon"), latents, str(tmp_path))
+    train(replace(FAST, steps=1), latents, str(tmp_path))
 
 
 def test_a_clip_that_does_not_fit_is_left_out_and_named(make_latents, latent_sample, tmp_path, caplog):
@@ -145,28 +182,34 @@ def test_a_run_on_other_latents_is_refused(make_latents, latent_sample, tmp_path
         train(replace(FAST, steps=1), make_latents([latent_sample(1)], name="other"), str(tmp_path / "run"))
 
 
-def test_loss_and_gradient_of_the_same_clips_are_equal_under_any_packing(latents, tmp_path):
+def test_loss_and_gradient_of_the_same_clips_are_equal_under_any_packing_and_accumulation(
+    latents, tmp_path, monkeypatch
+):
     index, texts = read_index(latents), tmp_path / "text"
-    config = TrainConfig(holdout=0.0, tokens=24)
+    config = TrainConfig(holdout=0.0, device="cpu")
     embed_ahead(index.captions, config.model, texts)
     facts, found = statistics(index, config.model), []
+    gradients: dict[str, torch.Tensor] = {}
+    monkeypatch.setattr(
+        FlowModule, "configure_gradient_clipping",
+        lambda self, *_, **__: gradients.update({name: p.grad.clone() for name, p in self.net.named_parameters()}),
+    )  # fmt: skip
     for tokens in (24, 50, 500):
-        own = replace(config, tokens=tokens)
-        packs = [
-            Packs(index, Embedded(texts, own.model), own)[one] for one in fixed(windows(index, own)[0], own, most=100)
-        ]
+        plan = fixed(windows(index, replace(config, tokens=tokens))[0], replace(config, tokens=tokens), most=100)
+        own = replace(config, tokens=tokens, packs=len(plan), steps=1)
+        packs = Packs(index, Embedded(texts, own.model), own)
         torch.manual_seed(0)
         module = FlowModule(own, facts)
         for parameter in module.net.parameters():  # away from where most of them have no gradient
             parameter.data += 0.02 * torch.randn_like(parameter)
-        losses = [module.training_step(pack, 0) * tokens for pack in packs]
-        sum(losses).backward()
-        found.append((len(packs), sum(losses).item(), [p.grad for p in module.net.parameters()]))
+        _trainer(own, [], None).fit(module, DataLoader(packs, batch_size=None, sampler=plan))
+        scale = tokens * own.packs  # a step of more room counts the same clips for less
+        found.append((own.packs, module.figures()[0], {name: g * scale for name, g in gradients.items()}))
     assert found[0][0] > found[1][0] > found[2][0] == 1, "packs"
     for _, loss, gradient in found[1:]:
         assert loss == pytest.approx(found[0][1], rel=1e-5)
-        for one, other in zip(gradient, found[0][2], strict=True):
-            torch.testing.assert_close(one, other, rtol=0, atol=1e-5 * other.abs().max().item())
+        for name, other in found[0][2].items():
+            torch.testing.assert_close(gradient[name], other, rtol=0, atol=1e-5 * other.abs().max().item())
 
 
 def test_held_out_clips_are_measured_at_each_noise_level_in_files_and_loggers(latents, tmp_path):
