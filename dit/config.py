@@ -105,6 +105,9 @@ class TrainConfig:
     drop_condition: float = 0.1
     """Share of clips trained without caption and facts, which classifier-free guidance needs; of the others a third is
     trained by the caption alone, a third by facts alone, and single facts are hidden at random."""
+    known: float = 0.2
+    """Share of clips trained with some of their latents given, without noise: the first segments, the last, both ends,
+    or all around a box, equally often, anew each epoch. 0 trains a model that can be given none."""
     shift: float = 3.0
     """Shifts times towards noise, at least by so much; 1 leaves them. What conditions tell is learned in the noise that
     hides it, and a clip shows through much noise, for it tells the same thing many times. 3 as in arXiv 2403.03206."""
@@ -134,6 +137,8 @@ class TrainConfig:
             )
         if not 0 <= self.holdout < 1:
             raise ValueError(f"holdout={self.holdout} is no share of the clips; give 0 or more, and less than 1")
+        if not 0 <= self.known <= 0.5:
+            raise ValueError(f"known={self.known} is a share of clips; give 0 to 0.5, so that most are generated whole")
         if self.pair_cost < 0:
             raise ValueError(f"pair_cost={self.pair_cost} must not be negative; 0 goes by FLOPs")
 
