@@ -151,8 +151,20 @@ class SampleConfig:
     """Caption; empty generates without one."""
     facts: dict[str, float] = field(default_factory=dict)
     """Measured facts to ask for, such as pan: 0.2."""
+    camera: str = ""
+    """Words for the camera, which become measured facts: static, or moves with a pace, such as `pan left, slow`."""
+    first: str = ""
+    """A picture or a clip as whose first segment the new one begins."""
+    last: str = ""
+    """A picture or a clip as whose last segment the new one ends; its length is rounded to whole segments."""
+    extend: str = ""
+    """A clip that goes on: it stands in front, up to its last whole segment, and `seconds` more are generated."""
+    source: str = ""
+    """A clip of which a part of the picture is filled in anew, all its length or as many `seconds`."""
+    mask: tuple[float, float, float, float] | None = None
+    """That part: left, top, right and bottom in shares of the picture; whole tokens are filled in."""
     seconds: float = 2.0
-    """Length of the clip."""
+    """Length of the clip, or of what is generated behind `extend`."""
     fps: float = 0.0
     """Frame rate of the clip; 0 takes the one that was commonest in training, as for height and width."""
     height: int = 0
@@ -161,12 +173,24 @@ class SampleConfig:
     """Width in pixels; even."""
     rate: int = 0
     """Frames per latent; 0 takes the one that was commonest in training."""
+    rates: tuple[int, ...] = ()
+    """Frames per latent of each segment, in place of one for all."""
+    budget: int = 0
+    """Tokens that the clip takes, exactly, what is given among them: the rate of each segment is chosen so."""
+    window: float = 0.0
+    """Seconds that are generated at once; longer clips are windows that go on from each other. 0 takes the longest
+    that was trained on."""
+    overlap: int = 1
+    """Segments that a window at least goes on from."""
     steps: int = 30
     """Steps of the sampler; a step of heun evaluates the network twice."""
     sampler: Literal["euler", "heun"] = "euler"
     """Solver of the flow's differential equation."""
     guidance: float = 3.0
-    """Scale of classifier-free guidance; 1 is none. Nothing to be guided by means 1."""
+    """Scale of classifier-free guidance by prompt and facts together; 1 is none. Nothing to be guided by means 1."""
+    guide: dict[str, float] = field(default_factory=dict)
+    """Scales of guidance by single conditions besides, `prompt` or a fact that is asked for, such as pan: 3; 1 is
+    none, and each takes a look of the network more."""
     shift: float = 3.0
     """Shifts the sampler's times towards noise, at least by so much, as in training; 1 leaves them."""
     seed: int = 0
@@ -178,9 +202,26 @@ class SampleConfig:
         for name in ("seconds", "steps", "shift"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name}={getattr(self, name)} must be above 0")
-        for name in ("fps", "height", "width", "rate"):
+        for name in ("fps", "height", "width", "rate", "budget", "window"):
             if getattr(self, name) < 0:
-                raise ValueError(f"{name}={getattr(self, name)} must not be negative; 0 takes training's commonest")
+                raise ValueError(f"{name}={getattr(self, name)} must not be negative; 0 leaves the choice to us")
+        if self.overlap < 1:
+            raise ValueError(f"overlap={self.overlap} must be 1 or more, else windows would not know of each other")
+        rates, begins = _named(self, "rate", "rates", "budget"), _named(self, "first", "extend", "source")
+        if len(rates) > 1:
+            raise ValueError(f"{' and '.join(rates)} contradict each other; give one of them")
+        if len(begins) > 1 or (self.source and self.last):
+            last = ["last"] if self.source and self.last else []
+            raise ValueError(f"{' and '.join([*begins, *last])} contradict each other; give one of them")
+        if bool(self.source) != (self.mask is not None):
+            raise ValueError("source and mask belong together: the clip, and the part of it that is filled in")
+        if self.mask and not (0 <= self.mask[0] < self.mask[2] <= 1 and 0 <= self.mask[1] < self.mask[3] <= 1):
+            raise ValueError(f"mask={self.mask} is no part of the picture; give left < right and top < bottom, 0 to 1")
+
+
+def _named(config: SampleConfig, *names: str) -> list[str]:
+    """Return which of some settings are given."""
+    return [name for name in names if getattr(config, name)]
 
 
 @dataclass(frozen=True, kw_only=True)
