@@ -228,9 +228,10 @@ def _named(config: SampleConfig, *names: str) -> list[str]:
 class ToyConfig:
     """One claim about the DiT, tried on moving shapes or numbers whose truth is known."""
 
-    claim: Literal["conditions", "positions", "mixture"] = "conditions"
-    """conditions: prompts and camera facts act; positions: seconds and rates teach more than indices; mixture: the
-    learned velocity is that of a mixture of Gaussians in closed form."""
+    claim: Literal["conditions", "first", "mask", "positions", "mixture"] = "conditions"
+    """conditions: prompts and camera facts act; first: a clip goes on as its first segment began, over seams that are
+    not seen; mask: a box is filled in by what is around it; positions: seconds and rates teach more than indices;
+    mixture: the learned velocity is that of a mixture of Gaussians in closed form."""
     steps: int = 0
     """Optimizer steps of each training; 0 takes those of the claim."""
     seed: int = 0

@@ -97,7 +97,8 @@ class Sampler:
         planned = plan(config, self.codec, self.dit.config.patch, what)
         free = windows(planned, self._window_s(config), config.overlap)
         wanted = condition(config, self.dit, self.text)
-        pieces = self._segments(planned, what, free, Guided(self.dit, wanted, config, tell, len(free)))
+        taken = encoded(what, self.codec, planned.lengths, planned.rates, planned.known)
+        pieces = continued(planned, free, taken, Guided(self.dit, wanted, config, tell, len(free)), what.box)
         write_mp4(_told(frames_of(self.codec, pieces, planned), planned, tell), planned, out)
         return planned
 
@@ -108,26 +109,38 @@ class Sampler:
         least = (config.overlap + 2) * self.codec.config.segment / config.fps  # where training saw single segments
         return max(self.about.get("longest_s", math.inf), least)
 
-    def _segments(
-        self, planned: Plan, what: Given, free: list[Window], flow_: Guided
-    ) -> Iterator[Float[Tensor, "n c h w"]]:
-        """Yield the latents of each segment, those that are given and those that are generated, window by window."""
-        whole = torch.ones(planned.grid, dtype=torch.bool)
-        mask = known.around(what.box, *planned.grid) if what.box else whole
-        taken = encoded(what, self.codec, planned.lengths, planned.rates, planned.known)
-        done: deque[Piece] = deque(maxlen=max(last - first for first, _, last in free))
-        for z in islice(taken, free[0][1]):  # given at the beginning
-            assert z is not None
+
+def continued(
+    planned: Plan,
+    free: list[Window],
+    taken: Iterator[Float[Tensor, "n c h w"] | None],
+    flow_: Guided,
+    box: known.Box | None = None,
+) -> Iterator[Float[Tensor, "n c h w"]]:
+    """Yield the latents of each segment, those that are given and those that are generated, window by window.
+
+    Args:
+        planned: The clip.
+        free: Its windows, see `layout.windows`.
+        taken: Latents of each segment that is given; None for others.
+        flow_: What generates.
+        box: The part of the picture in which even of a given segment nothing is known.
+    """
+    whole = torch.ones(planned.grid, dtype=torch.bool)
+    mask = known.around(box, *planned.grid) if box else whole
+    done: deque[Piece] = deque(maxlen=max(last - first for first, _, last in free))
+    for z in islice(taken, free[0][1]):  # given at the beginning
+        assert z is not None
+        done.append(Piece(z=z, mask=whole))
+        yield z
+    for first, new, last in free:
+        ahead = [Piece(z=z, mask=mask) if z is not None else None for z in islice(taken, last - new)]
+        behind = list(done)[len(done) - (new - first) :]
+        part = planned.part(first, last)
+        found = flow_.generate(part, [*behind, *ahead]).split(list(part.counts))
+        for z in found[new - first :]:
             done.append(Piece(z=z, mask=whole))
             yield z
-        for first, new, last in free:
-            ahead = [Piece(z=z, mask=mask) if z is not None else None for z in islice(taken, last - new)]
-            behind = list(done)[len(done) - (new - first) :]
-            part = planned.part(first, last)
-            found = flow_.generate(part, [*behind, *ahead]).split(list(part.counts))
-            for z in found[new - first :]:
-                done.append(Piece(z=z, mask=whole))
-                yield z
 
 
 def resolved(config: SampleConfig, about: dict[str, Any], what: Given = NOTHING) -> SampleConfig:

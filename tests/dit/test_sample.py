@@ -14,8 +14,8 @@ from rushes.dit.config import DiTConfig, SampleConfig, TrainConfig
 from rushes.dit.layout import Plan, plan
 from rushes.dit.layout import windows as windows_of
 from rushes.dit.model import DiT, save
-from rushes.dit.sample import Guided, Sampler, condition, resolved, sample, write_mp4
-from rushes.dit.sources import given
+from rushes.dit.sample import Guided, Sampler, condition, continued, resolved, sample, write_mp4
+from rushes.dit.sources import encoded, given
 from rushes.dit.train import train
 from rushes.pipelines.stages.latents.latents import encode_shard
 from rushes.pipelines.store import shards
@@ -158,7 +158,8 @@ def made(sampler: Sampler, config: SampleConfig, monkeypatch) -> tuple[list[torc
         condition(config, sampler.dit, sampler.text),
     )
     flow = Guided(sampler.dit, wanted, config, lambda *words: None, len(free))
-    return list(sampler._segments(planned, what, free, flow)), windows
+    taken = encoded(what, sampler.codec, planned.lengths, planned.rates, planned.known)
+    return list(continued(planned, free, taken, flow, what.box)), windows
 
 
 def test_what_is_given_comes_back_as_its_latents_and_the_rest_is_generated(sampler, shown, monkeypatch):
