@@ -114,7 +114,7 @@ def continued(
     planned: Plan,
     free: list[Window],
     taken: Iterator[Float[Tensor, "n c h w"] | None],
-    flow_: Guided,
+    guided: Guided,
     box: known.Box | None = None,
 ) -> Iterator[Float[Tensor, "n c h w"]]:
     """Yield the latents of each segment, those that are given and those that are generated, window by window.
@@ -123,7 +123,7 @@ def continued(
         planned: The clip.
         free: Its windows, see `layout.windows`.
         taken: Latents of each segment that is given; None for others.
-        flow_: What generates.
+        guided: What generates.
         box: The part of the picture in which even of a given segment nothing is known.
     """
     whole = torch.ones(planned.grid, dtype=torch.bool)
@@ -137,7 +137,7 @@ def continued(
         ahead = [Piece(z=z, mask=mask) if z is not None else None for z in islice(taken, last - new)]
         behind = list(done)[len(done) - (new - first) :]
         part = planned.part(first, last)
-        found = flow_.generate(part, [*behind, *ahead]).split(list(part.counts))
+        found = guided.generate(part, [*behind, *ahead]).split(list(part.counts))
         for z in found[new - first :]:
             done.append(Piece(z=z, mask=whole))
             yield z
@@ -187,7 +187,7 @@ def condition(config: SampleConfig, dit: DiT, text: TextEncoder) -> Condition:
     unknown = sorted(set(config.facts) - set(known_facts))
     if unknown:
         raise ValueError(f"facts {', '.join(unknown)} are unknown to this model; it knows {', '.join(known_facts)}")
-    asked = {"fps", *config.facts, *(["prompt"] if config.prompt else [])}
+    asked = {*({"fps"} & set(known_facts)), *config.facts, *(["prompt"] if config.prompt else [])}
     vain = sorted(set(config.guide) - asked)
     if vain:
         raise ValueError(f"guide {', '.join(vain)}: not asked for; this clip is asked for {', '.join(sorted(asked))}")

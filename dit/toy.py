@@ -410,8 +410,8 @@ def made(
     )  # fmt: skip
     free = windows(planned, window_s, overlap=1)
     config = SampleConfig(steps=20, guidance=1.0, shift=SHIFT, seed=seed)
-    flow_ = Guided(net, Given.nothing(1), config, silent, len(free))
-    return torch.cat(list(continued(planned, free, iter(taken), flow_, box)))
+    guided = Guided(net, Given.nothing(1), config, silent, len(free))
+    return torch.cat(list(continued(planned, free, iter(taken), guided, box)))
 
 
 def first(config: ToyConfig, tell: Tell) -> tuple[list[Figure], bytes]:

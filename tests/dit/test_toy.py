@@ -66,3 +66,10 @@ def test_a_claim_leaves_its_figures_and_a_picture(tmp_path):
     (figure,), picture = toy.prove(config, str(tmp_path), lambda *words: told.append(words[:3]))
     assert not figure.met and figure.found > 0.05 and told == [(1, 2, "steps"), (2, 2, "steps")]
     assert picture == f"{tmp_path}/mixture.svg" and (tmp_path / "mixture.svg").read_text().startswith("<svg")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("claim", ["first", "mask"])
+def test_clips_go_on_without_seams_and_boxes_are_filled_in(tmp_path, claim):
+    figures, _ = toy.prove(ToyConfig(claim=claim), str(tmp_path))
+    assert all(figure.met for figure in figures), figures
