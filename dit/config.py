@@ -108,6 +108,9 @@ class TrainConfig:
     drop_condition: float = 0.1
     """Share of clips trained without caption and facts, which classifier-free guidance needs; of the others a third is
     trained by the caption alone, a third by facts alone, and single facts are hidden at random."""
+    known: float = 0.2
+    """Share of clips trained with some of their latents given, without noise: the first segments, the last, both ends,
+    or all around a box, equally often, anew each epoch. 0 trains a model that can be given none."""
     shift: float = 3.0
     """Shifts times towards noise, at least by so much; 1 leaves them. What conditions tell is learned in the noise that
     hides it, and a clip shows through much noise, for it tells the same thing many times. 3 as in arXiv 2403.03206."""
@@ -146,6 +149,8 @@ class TrainConfig:
             )
         if not 0 <= self.holdout < 1:
             raise ValueError(f"holdout={self.holdout} is no share of the clips; give 0 or more, and less than 1")
+        if not 0 <= self.known <= 0.5:
+            raise ValueError(f"known={self.known} is a share of clips; give 0 to 0.5, so that most are generated whole")
         if self.pair_cost < 0:
             raise ValueError(f"pair_cost={self.pair_cost} must not be negative; 0 goes by FLOPs")
         if self.compile and self.strategy == "fsdp":
@@ -160,8 +165,20 @@ class SampleConfig:
     """Caption; empty generates without one."""
     facts: dict[str, float] = field(default_factory=dict)
     """Measured facts to ask for, such as pan: 0.2."""
+    camera: str = ""
+    """Words for the camera, which become measured facts: static, or moves with a pace, such as `pan left, slow`."""
+    first: str = ""
+    """A picture or a clip as whose first segment the new one begins."""
+    last: str = ""
+    """A picture or a clip as whose last segment the new one ends; its length is rounded to whole segments."""
+    extend: str = ""
+    """A clip that goes on: it stands in front, up to its last whole segment, and `seconds` more are generated."""
+    source: str = ""
+    """A clip of which a part of the picture is filled in anew, all its length or as many `seconds`."""
+    mask: tuple[float, float, float, float] | None = None
+    """That part: left, top, right and bottom in shares of the picture; whole tokens are filled in."""
     seconds: float = 2.0
-    """Length of the clip."""
+    """Length of the clip, or of what is generated behind `extend`."""
     fps: float = 0.0
     """Frame rate of the clip; 0 takes the one that was commonest in training, as for height and width."""
     height: int = 0
@@ -170,12 +187,24 @@ class SampleConfig:
     """Width in pixels; even."""
     rate: int = 0
     """Frames per latent; 0 takes the one that was commonest in training."""
+    rates: tuple[int, ...] = ()
+    """Frames per latent of each segment, in place of one for all."""
+    budget: int = 0
+    """Tokens that the clip takes, exactly, what is given among them: the rate of each segment is chosen so."""
+    window: float = 0.0
+    """Seconds that are generated at once; longer clips are windows that go on from each other. 0 takes the longest
+    that was trained on."""
+    overlap: int = 1
+    """Segments that a window at least goes on from."""
     steps: int = 30
     """Steps of the sampler; a step of heun evaluates the network twice."""
     sampler: Literal["euler", "heun"] = "euler"
     """Solver of the flow's differential equation."""
     guidance: float = 3.0
-    """Scale of classifier-free guidance; 1 is none. Nothing to be guided by means 1."""
+    """Scale of classifier-free guidance by prompt and facts together; 1 is none. Nothing to be guided by means 1."""
+    guide: dict[str, float] = field(default_factory=dict)
+    """Scales of guidance by single conditions besides, `prompt` or a fact that is asked for, such as pan: 3; 1 is
+    none, and each takes a look of the network more."""
     shift: float = 3.0
     """Shifts the sampler's times towards noise, at least by so much, as in training; 1 leaves them."""
     cache: float = 0.0
@@ -190,11 +219,28 @@ class SampleConfig:
         for name in ("seconds", "steps", "shift"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name}={getattr(self, name)} must be above 0")
-        for name in ("fps", "height", "width", "rate"):
+        for name in ("fps", "height", "width", "rate", "budget", "window"):
             if getattr(self, name) < 0:
-                raise ValueError(f"{name}={getattr(self, name)} must not be negative; 0 takes training's commonest")
+                raise ValueError(f"{name}={getattr(self, name)} must not be negative; 0 leaves the choice to us")
+        if self.overlap < 1:
+            raise ValueError(f"overlap={self.overlap} must be 1 or more, else windows would not know of each other")
+        rates, begins = _named(self, "rate", "rates", "budget"), _named(self, "first", "extend", "source")
+        if len(rates) > 1:
+            raise ValueError(f"{' and '.join(rates)} contradict each other; give one of them")
+        if len(begins) > 1 or (self.source and self.last):
+            last = ["last"] if self.source and self.last else []
+            raise ValueError(f"{' and '.join([*begins, *last])} contradict each other; give one of them")
+        if bool(self.source) != (self.mask is not None):
+            raise ValueError("source and mask belong together: the clip, and the part of it that is filled in")
+        if self.mask and not (0 <= self.mask[0] < self.mask[2] <= 1 and 0 <= self.mask[1] < self.mask[3] <= 1):
+            raise ValueError(f"mask={self.mask} is no part of the picture; give left < right and top < bottom, 0 to 1")
         if self.cache < 0:
             raise ValueError(f"cache={self.cache} must not be negative; 0 spares no step")
+
+
+def _named(config: SampleConfig, *names: str) -> list[str]:
+    """Return which of some settings are given."""
+    return [name for name in names if getattr(config, name)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -235,9 +281,10 @@ class EvalConfig:
 class ToyConfig:
     """One claim about the DiT, tried on moving shapes or numbers whose truth is known."""
 
-    claim: Literal["conditions", "positions", "mixture"] = "conditions"
-    """conditions: prompts and camera facts act; positions: seconds and rates teach more than indices; mixture: the
-    learned velocity is that of a mixture of Gaussians in closed form."""
+    claim: Literal["conditions", "first", "mask", "positions", "mixture"] = "conditions"
+    """conditions: prompts and camera facts act; first: a clip goes on as its first segment began, over seams that are
+    not seen; mask: a box is filled in by what is around it; positions: seconds and rates teach more than indices;
+    mixture: the learned velocity is that of a mixture of Gaussians in closed form."""
     steps: int = 0
     """Optimizer steps of each training; 0 takes those of the claim."""
     seed: int = 0

@@ -22,6 +22,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from rushes.dit import known
 from rushes.dit.config import DiTConfig, TrainConfig
 from rushes.dit.index import Index, LatentError
 from rushes.dit.model import Condition, grid, patchify
@@ -52,8 +53,12 @@ class LatentClip:
 
     def tokens(self, patch: int) -> int:
         """Return the number of tokens of the clip."""
-        length, _, h, w = self.latents.shape
-        return length * -(-h // patch) * -(-w // patch)
+        return len(self.latents) * math.prod(self.sides(patch))
+
+    def sides(self, patch: int) -> tuple[int, int]:
+        """Return rows and columns of the tokens of a latent."""
+        h, w = self.latents.shape[-2:]
+        return -(-h // patch), -(-w // patch)
 
     def window(self, first: int, last: int) -> LatentClip:
         """Return the segments from `first` up to `last`, which is left out."""
@@ -205,7 +210,7 @@ class Batch:
 
     packed: Packed
     condition: Condition
-    """Captions and facts."""
+    """Captions, facts, and which tokens are given."""
     tickets: list[Ticket]
     """What the random numbers of each clip are keyed by."""
     normals: Float[Tensor, " clips"]
@@ -291,19 +296,19 @@ class Packs(Dataset[Batch]):
             Ticket(seed=config.seed, clip=self.index.key(row), epoch=epoch, window=number)
             for row, epoch, number in zip(*columns, strict=True)
         ]
-        packed = pack(
-            [
-                clip.window(first, last).cropped(config.max_cells, ticket)
-                for clip, (first, last), ticket in zip(
-                    self._read(wanted), wanted.segments.tolist(), tickets, strict=True
-                )
-            ],
-            config.model,
-        )
+        clips = [
+            clip.window(first, last).cropped(config.max_cells, ticket)
+            for clip, (first, last), ticket in zip(self._read(wanted), wanted.segments.tolist(), tickets, strict=True)
+        ]
+        packed = pack(clips, config.model)
+        given = [
+            known.drawn(ticket, clip.counts, *clip.sides(config.model.patch), config.known)
+            for ticket, clip in zip(tickets, clips, strict=True)
+        ]
         normals, uniforms = drawn(tickets, 4 + len(config.model.facts))
         return Batch(
             packed=packed,
-            condition=self._known(wanted, packed.facts),
+            condition=replace(self._known(wanted, packed.facts), known=torch.cat(given)),
             tickets=tickets,
             normals=normals,
             uniforms=uniforms,

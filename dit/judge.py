@@ -26,6 +26,7 @@ from rushes.dit.plan import generator
 from rushes.dit.text import TextEncoder
 from rushes.filters import camera, embed, motion
 from rushes.tokenizer.codec import AnyTokenizer
+from rushes.tokenizer.config import silent
 
 AT_ONCE = 2
 """Frames that the network of features looks at together; more are slower on a core."""
@@ -82,13 +83,14 @@ class Judge:
             prompt=prompt, facts=facts, fps=planned.fps, steps=config.steps, sampler=config.sampler,
             guidance=config.guidance, shift=config.shift, seed=seed,
         )  # fmt: skip
-        return sample.generate(self.dit, planned, sample.condition(asked, self.dit, self.text), asked)
+        guided = sample.Guided(self.dit, sample.condition(asked, self.dit, self.text), asked, silent, times=1)
+        return guided.generate(planned, [None] * len(planned.counts))
 
     def frames(
         self, planned: sample.Plan, latents: Float[torch.Tensor, "l c h w"]
     ) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
         """Return the frames of latents, a segment at a time."""
-        return sample.frames_of(self.codec, latents, planned)
+        return sample.frames_of(self.codec, latents.split(list(planned.counts)), planned)
 
     def _seen(self, planned: sample.Plan, latents: Float[torch.Tensor, "l c h w"], key: str) -> Seen:
         total = sum(planned.lengths)

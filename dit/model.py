@@ -42,9 +42,15 @@ class Condition:
     """One embedding of each caption; zero where there is none."""
     facts: Float[Tensor, "clips facts"]
     """Measured facts in the order of `DiTConfig.facts`; NaN where unknown."""
+    known: Bool[Tensor, " n"] | None = None
+    """Which tokens are known and so come without noise, see `known`; None where none is."""
+
+    def where_unknown(self, values: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+        """Return numbers of the tokens, 0 for those that are known."""
+        return values if self.known is None else values.masked_fill(self.known, 0.0)
 
     def dropped(self, drop: Sequence[bool]) -> Condition:
-        """Return the condition with nothing known of the clips that are marked."""
+        """Return the condition without captions and facts of the clips that are marked; tokens that are known stay."""
         gone = torch.tensor(list(drop), device=self.pooled.device)[:, None]
         return self.without_captions(drop).without_facts(gone.expand_as(self.facts))
 
@@ -64,17 +70,19 @@ class Condition:
         return replace(self, facts=self.facts.masked_fill(gone, torch.nan))
 
     def joined(self, other: Condition) -> Condition:
-        """Return the condition of these clips followed by those of another."""
+        """Return the condition of these clips followed by those of another; of both tokens are known or of neither."""
         return Condition(
             words=torch.cat([self.words, other.words]),
             word_lengths=self.word_lengths + other.word_lengths,
             pooled=torch.cat([self.pooled, other.pooled]),
             facts=torch.cat([self.facts, other.facts]),
+            known=None if self.known is None or other.known is None else torch.cat([self.known, other.known]),
         )
 
     def to(self, device: torch.device) -> Condition:
         """Return the condition on a device."""
-        return replace(self, words=self.words.to(device), pooled=self.pooled.to(device), facts=self.facts.to(device))
+        moved = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return replace(self, **moved)  # type: ignore[arg-type]
 
 
 class DiT(nn.Module):
@@ -95,6 +103,7 @@ class DiT(nn.Module):
         """Whether blocks are computed again in the backward pass: only what goes in is kept of each."""
         d = config.width
         self.tokens_in = nn.Linear(config.token_width, d)
+        self.known_in = nn.Linear(config.token_width + 1, d, bias=False)
         self.rate_in = Sinusoids(d, longest=64.0, channels=32)
         self.order_in = Sinusoids(d, longest=64.0, channels=32)
         self.place_in = Place(d, config.space_wavelengths)
@@ -108,6 +117,7 @@ class DiT(nn.Module):
         self.blocks = nn.ModuleList(Block(d, config.heads) for _ in range(config.blocks))
         self.out_modulation = nn.Linear(d, 2 * d)
         self.tokens_out = nn.Linear(d, config.token_width)
+        nn.init.zeros_(self.known_in.weight)
         for layer in (self.out_modulation, self.tokens_out):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
@@ -127,16 +137,16 @@ class DiT(nn.Module):
         condition: Condition,
         cache: StepCache | None = None,
     ) -> Float[Tensor, "n token"]:
-        """Return the velocity of every token.
+        """Return the velocity of every token; of those that are known it means nothing.
 
         Args:
-            tokens: noisy latent patches of all clips, one clip behind the other.
+            tokens: noisy latent patches of all clips, one clip behind the other, clean where they are known.
             positions: (seconds, y, x) of each token; y and x count tokens.
             rates: frames per latent, for each token.
             orders: place of each token's latent in its segment, from 0: the first may hold what stays, others changes.
             lengths: tokens of each clip.
             t: time of each clip on the path from data (0) to noise (1).
-            condition: captions and facts.
+            condition: captions, facts, and which tokens are known.
             cache: answers for the blocks where it can.
         """
         state = self.time_in(t) + self._known(condition)  # clips d
@@ -146,6 +156,9 @@ class DiT(nn.Module):
         x = self.tokens_in(gated(tokens, lengths, in_scale)) + self.place_in(positions[:, 1:])  # n d
         x = x + self.moment_in(moments(positions[:, 0], lengths))
         x = x + self.rate_in(rates.float().log2()) + self.order_in(orders)
+        if condition.known is not None:
+            told = condition.known[:, None].to(tokens.dtype)
+            x = x + self.known_in(torch.cat([tokens * told, told], dim=1))
         given = (state, angles, words, lengths, word_lengths)
         if cache:
             x = cache(x, self._seen(x, state, lengths), lambda x: self._mixed(x, *given))
@@ -238,7 +251,11 @@ def save(model: DiT, folder: str, extra: dict[str, object]) -> None:
 
 
 def load(folder: str) -> tuple[DiT, dict[str, Any]]:
-    """Return a saved model in evaluation mode, and what was saved with it. Raises ValueError where there is none."""
+    """Return a saved model in evaluation mode, and what was saved with it. Raises ValueError where there is none.
+
+    One that was saved before tokens could be known gets the layer for them as it starts, at zero, and so answers as it
+    did; nobody asks it more, for `sample` refuses known latents where a model was not trained on any.
+    """
     root = folder.rstrip("/")
     if not storage.exists(f"{root}/config.json"):
         raise ValueError(f"{folder} holds no trained DiT (no config.json); train one with `rushes dit train`")
@@ -250,7 +267,8 @@ def load(folder: str) -> tuple[DiT, dict[str, Any]]:
     }
     model = DiT(DiTConfig(**plain))
     try:
-        model.load_state_dict(tensors_from(storage.read_bytes(f"{root}/model.safetensors")))
+        weights = tensors_from(storage.read_bytes(f"{root}/model.safetensors"))
+        model.load_state_dict({"known_in.weight": model.known_in.weight, **weights})
     except (RuntimeError, SafetensorError) as error:
         raise ValueError(f"the weights in {folder} are damaged or of another size: {error}; train again") from error
     return model.eval().requires_grad_(False), about

@@ -76,7 +76,7 @@ class FlowModule(L.LightningModule):
         shift = flow.shifts(lengths, self.config.model.shift_tokens, self.config.shift)
         t = flow.logit_normal_times(batch.normals, shift.to(self.device))
         known = thinned(batch.condition, self.config.drop_condition, batch.uniforms)
-        spent = batch.packed.seconds.sum() * batch.weight
+        spent = known.where_unknown(batch.packed.seconds).sum() * batch.weight
         error = self._loss(self.net, batch, t, known, self.noise(batch)) * spent
         counted = [sum(lengths) * batch.weight, len(batch.tickets) * batch.weight, batch.duration_s * batch.weight]
         self.seen.append(torch.stack([error.detach(), spent, *error.new_tensor(counted)]))
@@ -112,10 +112,11 @@ class FlowModule(L.LightningModule):
 
     def _loss(self, net: Predictor, batch: Batch, t: Tensor, condition: Condition, noise: Tensor) -> Tensor:
         packed, data = batch.packed, net.normalise(batch.packed.tokens)
-        each = torch.repeat_interleave(t, torch.tensor(packed.lengths, device=t.device))[:, None]
+        each = torch.repeat_interleave(t, torch.tensor(packed.lengths, device=t.device))
+        x = flow.mix(data, noise, condition.where_unknown(each)[:, None])
         told = (packed.positions, packed.rates, packed.orders, packed.lengths)
-        velocity = net(flow.mix(data, noise, each), *told, t, condition)
-        return flow.loss(velocity, data, noise, packed.seconds)
+        velocity = net(x, *told, t, condition)
+        return flow.loss(velocity, data, noise, condition.where_unknown(packed.seconds))
 
     def configure_gradient_clipping(self, optimizer: Any, *args: Any, **kwargs: Any) -> None:
         """Scale the gradient of a step down to `clip_norm`.

@@ -91,6 +91,7 @@ class TextEncoder:
         self.tokenizer = Tokenizer.from_file(str(words_file(folder)))
         self.tokenizer.no_padding()
         self.tokenizer.enable_truncation(config.text_words)
+        self.words = config.text_words
         self.model = frozen(folder, config.text_words)
         torch.nn.Module.to(self.model, device)  # transformers' own has a type of its own
         if self.model.config.hidden_size != config.text_width:
@@ -110,6 +111,16 @@ class TextEncoder:
         found = [self._embedded(caption.strip()) for caption in captions]
         words, pooled = zip(*found, strict=True)
         return torch.cat(words), tuple(len(one) for one in words), torch.stack(pooled)
+
+    def require_room(self, prompt: str) -> None:
+        """Raise ValueError for a prompt that is longer than what the encoder takes; of captions the end is cut off."""
+        taken = self.tokenizer.encode(prompt.strip(), add_special_tokens=False)
+        pieces = len(taken.ids) + sum(len(more.ids) for more in taken.overflowing)
+        room = self.words - self.tokenizer.num_special_tokens_to_add(False)
+        if pieces > room:
+            raise ValueError(
+                f"the prompt {prompt[:40]!r}… has {pieces} word pieces, of which the encoder takes {room}; shorten it"
+            )
 
     def _embedded(self, caption: str) -> tuple[Tensor, Tensor]:
         if caption not in self._seen:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -21,12 +21,16 @@ from PIL import Image
 from torch import Tensor
 
 from rushes.dit import flow
+from rushes.dit import known as known_tokens
 from rushes.dit.cache import StepCache
-from rushes.dit.config import DiTConfig, ToyConfig
+from rushes.dit.config import DiTConfig, SampleConfig, ToyConfig
 from rushes.dit.data import LatentClip, Packed, pack
+from rushes.dit.layout import Plan, windows
 from rushes.dit.model import Condition, DiT, unpatchify
 from rushes.dit.module import thinned
 from rushes.dit.optimizer import adamw
+from rushes.dit.plan import Ticket
+from rushes.dit.sample import Guided, continued
 from rushes.dit.text import TextEncoder
 from rushes.pipelines.store import storage
 from rushes.tokenizer.config import Tell, silent
@@ -63,6 +67,8 @@ class Shape:
     """Sides of the picture in a second, as the facts `pan` and `tilt` count."""
     middle: tuple[float, float]
     """Where it is half-way through the clip, x and y in pixels."""
+    around: bool = False
+    """Whether what leaves the picture on one side comes in on the other."""
 
 
 def shape(dice: random.Random) -> Shape:
@@ -74,13 +80,21 @@ def shape(dice: random.Random) -> Shape:
     return Shape(colour, direction, speed, (along, across) if DIRECTIONS[direction][0] else (across, along))
 
 
-def film(one: Shape, fps: float) -> Float[Tensor, "t 3 h w"]:
+def anywhere(dice: random.Random) -> Shape:
+    """Return a random disc that may be anywhere and goes around the picture, by about a token in a latent at rate 8."""
+    middle = dice.uniform(0, SIDE), dice.uniform(0, SIDE)
+    return replace(shape(dice), speed=dice.uniform(0.45, 0.55), middle=middle, around=True)
+
+
+def film(one: Shape, fps: float, segments: int = SEGMENTS) -> Float[Tensor, "t 3 h w"]:
     """Return its frames, with colours from -1 to 1."""
-    frames = torch.arange(SEGMENTS * FRAMES)
+    frames = torch.arange(segments * FRAMES)
     way = one.speed * SIDE * (frames - frames[-1] / 2) / fps
     places = torch.tensor(one.middle) + way[:, None] * torch.tensor(DIRECTIONS[one.direction])  # t 2
     centres = torch.arange(SIDE) + 0.5
     x, y = centres - places[:, :1], centres - places[:, 1:]
+    if one.around:
+        x, y = _wrapped(x), _wrapped(y)
     cover = torch.sigmoid((RADIUS - torch.hypot(x[:, None, :], y[:, :, None])) / EDGE)[:, None]  # t 1 h w
     return GROUND + cover * (torch.tensor(COLOURS[one.colour])[:, None, None] - GROUND)
 
@@ -96,14 +110,14 @@ def decode(latents: Float[Tensor, "l 3 h w"], rates: tuple[int, ...]) -> Float[T
     return latents.repeat_interleave(torch.tensor([rate for rate in rates for _ in range(FRAMES // rate)]), dim=0)
 
 
-def clip(one: Shape, rates: tuple[int, ...], fps: float) -> LatentClip:
+def clip(one: Shape, rates: tuple[int, ...], fps: float = 16.0) -> LatentClip:
     """Return the latents of its film, its caption and its facts, as `rushes latents` would leave them."""
     counts = tuple(FRAMES // rate for rate in rates)
     starts = [FRAMES * i + rate * j for i, rate in enumerate(rates) for j in range(FRAMES // rate)]
     x, y = (one.speed * step for step in DIRECTIONS[one.direction])
     return LatentClip(
         key=f"{one}",
-        latents=encode(film(one, fps), rates),
+        latents=encode(film(one, fps, len(rates)), rates),
         times_s=torch.tensor(starts) / fps,
         rates=rates,
         counts=counts,
@@ -117,14 +131,21 @@ def seen(video: Float[Tensor, "t 3 h w"]) -> tuple[str, str]:
     mass = ((video - GROUND).abs().sum(dim=1) - 0.6).clamp(min=0)  # t h w
     mean = (video * mass[:, None]).sum(dim=(0, 2, 3)) / mass.sum().clamp(min=1e-6)
     colour = min(COLOURS, key=lambda name: float((torch.tensor(COLOURS[name]) - mean).square().sum()))
-    first, *_, last = mass.split(len(mass) // 4)
-    way = _centre(last) - _centre(first)
+    places = torch.stack([_centre(part) for part in mass.split(len(mass) // 4)])
+    way = _wrapped(places.diff(dim=0)).sum(dim=0)
     return colour, max(DIRECTIONS, key=lambda name: float((torch.tensor(DIRECTIONS[name]) * way).sum()))
 
 
 def _centre(mass: Float[Tensor, "t h w"]) -> Float[Tensor, 2]:
-    centres, total = torch.arange(SIDE) + 0.5, mass.sum().clamp(min=1e-6)
-    return torch.stack([(mass.sum(dim=(0, 1)) * centres).sum(), (mass.sum(dim=(0, 2)) * centres).sum()]) / total
+    """Return x and y of the centre of a mass in a picture whose sides meet: the mean direction of angles."""
+    turns = 2 * torch.pi * (torch.arange(SIDE) + 0.5) / SIDE
+    sums = torch.stack([mass.sum(dim=(0, 1)), mass.sum(dim=(0, 2))])  # x and y
+    return torch.atan2((sums * turns.sin()).sum(dim=1), (sums * turns.cos()).sum(dim=1)) * SIDE / (2 * torch.pi)
+
+
+def _wrapped(apart: Tensor) -> Tensor:
+    """Return distances in pixels as the shorter way around the picture."""
+    return (apart + SIDE / 2) % SIDE - SIDE / 2
 
 
 Batches = Callable[[random.Random, int], tuple[Packed, Condition]]
@@ -174,9 +195,10 @@ def loss(net: DiT, batch: Packed, t: Tensor, known: Condition, generator: torch.
     """Return the flow loss of a batch at given times."""
     data = net.normalise(batch.tokens)
     noise = torch.randn(data.shape, generator=generator)
-    each = torch.repeat_interleave(t, torch.tensor(batch.lengths))[:, None]
+    each = known.where_unknown(torch.repeat_interleave(t, torch.tensor(batch.lengths)))[:, None]
     told = (batch.positions, batch.rates, batch.orders, batch.lengths)
-    return flow.loss(net(flow.mix(data, noise, each), *told, t, known), data, noise, batch.seconds)
+    velocity = net(flow.mix(data, noise, each), *told, t, known)
+    return flow.loss(velocity, data, noise, known.where_unknown(batch.seconds))
 
 
 @torch.no_grad()
@@ -376,7 +398,98 @@ def _apart(net: DiT, batches: Mixture, t: float) -> tuple[float, float]:
     return float(error.square().mean()), float(exact.square().mean())
 
 
-CLAIMS = {"conditions": (conditions, "png"), "positions": (positions, "svg"), "mixture": (mixture, "svg")}
+class Given:
+    """Batches of discs that go around, of which nothing is told but latents that are given, drawn as in training."""
+
+    def __call__(self, dice: random.Random, count: int) -> tuple[Packed, Condition]:
+        """Return clips, and which of their tokens are given; of four in five some are, so that minutes do."""
+        clips = [clip(anywhere(dice), (8,) * SEGMENTS) for _ in range(count)]
+        tickets = [Ticket(seed=dice.getrandbits(32), clip=one.key, epoch=0, window=0) for one in clips]
+        sides = clips[0].sides(NETWORK.patch)
+        masks = [known_tokens.drawn(ticket, clips[0].counts, *sides, share=0.8) for ticket in tickets]
+        batch = pack(clips, NETWORK)
+        return batch, replace(self.nothing(count), known=torch.cat(masks))
+
+    @staticmethod
+    def nothing(count: int) -> Condition:
+        """Return the condition of clips of which nothing is known."""
+        pooled, facts = torch.zeros(count, NETWORK.text_width), torch.full((count, len(NETWORK.facts)), torch.nan)
+        return Condition(words=pooled[:0], word_lengths=(0,) * count, pooled=pooled, facts=facts)
+
+
+def made(
+    net: DiT, taken: Sequence[Tensor | None], window_s: float, seed: int, box: known_tokens.Box | None = None
+) -> Float[Tensor, "l 3 h w"]:
+    """Return the latents of a clip of segments at rate 8 that `rushes dit sample` makes where some are given."""
+    rates, cells = (8,) * len(taken), (SIDE, SIDE)
+    planned = Plan(
+        lengths=(FRAMES,) * len(taken), height=SIDE, width=SIDE, fps=16.0, rates=rates, counts=(2,) * len(taken),
+        cells=cells, grid=(SIDE // NETWORK.patch,) * 2, known=tuple(one is not None for one in taken),
+    )  # fmt: skip
+    free = windows(planned, window_s, overlap=1)
+    config = SampleConfig(steps=20, guidance=1.0, shift=SHIFT, seed=seed)
+    guided = Guided(net, Given.nothing(1), config, silent, len(free))
+    return torch.cat(list(continued(planned, free, iter(taken), guided, box)))
+
+
+def first(config: ToyConfig, tell: Tell) -> tuple[list[Figure], bytes]:
+    """A clip goes on as its first segment began: in colour and direction, at once and in the end, and without seams."""
+    net = _given_net(config, tell)
+    dice, films, right, steps = random.Random(f"held {config.seed}"), [], [], []
+    for number in range(96):
+        one = anywhere(dice)
+        begin = clip(one, (8,)).latents
+        latents = made(net, [begin, *[None] * 7], SEGMENTS * FRAMES / 16, config.seed + number)
+        video = decode(latents, (8,) * 8)
+        films.append(video)
+        wanted = one.colour, one.direction
+        right.append([np.equal(seen(video[at : at + FRAMES]), wanted) for at in (FRAMES, 7 * FRAMES)])
+        steps.append(latents.diff(dim=0).abs().mean(dim=(1, 2, 3)))
+    (colour, way), (late_colour, late_way) = np.mean(right, axis=0)
+    change = torch.stack(steps)[:, 2:]  # steps behind what was given, of which every second is a seam
+    seam = float(change[:, 1::2].mean() / change.mean())
+    figures = [
+        _at_least("colour as in the first segment", float(colour), 0.95),
+        _at_least("direction as in the first segment", float(way), 0.95),
+        _at_least("colour and direction after 7 s, in 7 windows", float(min(late_colour, late_way)), 0.95),
+        Figure("change at the seams by the mean change", seam, "at most 1.1", seam <= 1.1),
+    ]
+    return figures, _strips(films[:12])
+
+
+def mask(config: ToyConfig, tell: Tell) -> tuple[list[Figure], bytes]:
+    """A box is filled in with what crosses it, by what is seen around it."""
+    net = _given_net(config, tell)
+    dice, films, errors = random.Random(f"held {config.seed}"), [], []
+    box, middle = (0.25, 0.25, 0.75, 0.75), slice(SIDE // 4, 3 * SIDE // 4)
+    for number in range(96):
+        true = clip(anywhere(dice), (8, 8)).latents
+        filled = made(net, list(true.split(2)), torch.inf, config.seed + number, box)
+        blind = made(net, [None, None], torch.inf, config.seed + number)
+        inside = [(one - true)[..., middle, middle].square().mean() for one in (filled, blind)]
+        errors.append(torch.stack(inside))
+        hidden = true.clone()
+        hidden[..., middle, middle] = 0.0
+        films += [decode(torch.cat([hidden, filled, true]), (8,) * 6)]
+    seeing, blind_error = torch.stack(errors).mean(dim=0).tolist()
+    share = seeing / blind_error
+    return [Figure("error inside by that of what sees nothing", share, "at most 0.1", share <= 0.1)], _strips(
+        films[:12]
+    )
+
+
+def _given_net(config: ToyConfig, tell: Tell) -> DiT:
+    """Return a network that was trained with latents that are given."""
+    torch.manual_seed(config.seed)
+    net = scaled(Given()(random.Random("scale"), HELD)[0])
+    fit(net, Given(), config.steps or 2000, config.seed, tell)
+    return net.eval().requires_grad_(False)
+
+
+CLAIMS = {
+    "conditions": (conditions, "png"), "first": (first, "png"), "mask": (mask, "png"), "positions": (positions, "svg"),
+    "mixture": (mixture, "svg"),
+}  # fmt: skip
 
 
 def prove(config: ToyConfig, out: str, tell: Tell = silent) -> tuple[list[Figure], str]:

@@ -53,11 +53,14 @@ def predicts(tokenizer: AnyTokenizer, allocation: Allocation) -> bool:
     return predicted("" if isinstance(tokenizer, FrozenTokenizer) else tokenizer.config.variant, allocation)
 
 
-def lengths_of(tokenizer: AnyTokenizer, frames: int) -> tuple[int, ...]:
-    """Return the frames of each segment of a clip of one shot."""
+def lengths_of(tokenizer: AnyTokenizer, frames: int, lone: bool = False) -> tuple[int, ...]:
+    """Return the frames of each segment of a clip of one shot; with `lone` the first frame is one by itself.
+
+    Others' VAEs always code it so.
+    """
     if isinstance(tokenizer, FrozenTokenizer):
         return tokenizer.lengths(frames)
-    return model.segment_lengths(frames, tokenizer.config.segment)
+    return model.segment_lengths(frames, tokenizer.config.segment, (1,) if lone else ())
 
 
 def segments(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
+
 from jsonargparse import ArgumentParser, Namespace
 
 from rushes.dit.config import EvalConfig, SampleConfig, ToyConfig, TrainConfig
@@ -46,19 +49,45 @@ def _dit_sample_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("run", type=str, help="a run with a trained DiT")
     parser.add_argument("--dit", type=str, default="", help="folder of the model; RUN/dit/model if not given")
     tokenizer(parser)
-    parser.add_argument("--out", type=str, default="", help="the mp4; RUN/dit/sample.mp4 if not given")
+    parser.add_argument(
+        "--out", type=str, default="",
+        help="the mp4, RUN/dit/sample.mp4 if not given; with --prompts a folder, RUN/dit/samples if not given",
+    )  # fmt: skip
+    parser.add_argument("--prompts", type=str, default="", help="a text file with a prompt a line: an mp4 for each")
     configured(parser, SampleConfig)
 
 
-def _dit_sample(options: Namespace) -> int:
-    from rushes.dit import sample
+def _sample_words(words: list[str]) -> list[str]:
+    """Return the words with lists of numbers as YAML has them, and `--guide pan=3` as `--guide.pan 3`."""
+    found: list[str] = []
+    for word in words:
+        option = found[-1] if found else ""
+        if option in ("--guide", "--facts") and (pair := re.fullmatch(r"(\w+)=([^=]+)", word)):
+            found[-1:] = [f"{option}.{pair[1]}", pair[2]]
+        elif option in ("--rates", "--mask") and "," in word and "[" not in word:
+            found.append(f"[{word}]")
+        else:
+            found.append(word)
+    return found
 
-    run = options.run.rstrip("/")
-    out = options.out or f"{run}/dit/sample.mp4"
-    model, config = options.dit or f"{run}/dit/model", settings_of(SampleConfig, options)
+
+def _dit_sample(options: Namespace) -> int:
+    from rushes.dit import sample, words
+
+    run, config = options.run.rstrip("/"), settings_of(SampleConfig, options)
+    if options.prompts and config.prompt:
+        raise ValueError("prompt and prompts contradict each other; give one of them")
+    asked = {options.out or f"{run}/dit/sample.mp4": config}
+    if options.prompts:
+        folder = (options.out or f"{run}/dit/samples").rstrip("/")
+        lines = words.prompts(options.prompts)
+        asked = {f"{folder}/{number:03d}.mp4": replace(config, prompt=line) for number, line in enumerate(lines)}
     with Reporter().work("dit") as beat:
-        planned = sample.sample(config, model, tokenizer_of(options), out, beat.tell)
-    print(f"{out}: {sum(planned.lengths)} frames of {planned.width}×{planned.height} at {planned.fps:.4g} fps")
+        sampler = sample.Sampler(options.dit or f"{run}/dit/model", tokenizer_of(options), config.device)
+        made = {out: sampler.write(one, out, beat.tell) for out, one in asked.items()}
+    for out, planned in made.items():
+        size = f"{sum(planned.lengths)} frames of {planned.width}×{planned.height} at {planned.fps:.4g} fps"
+        print(f"{out}: {size}, {planned.tokens} tokens")
     return DONE
 
 
@@ -110,7 +139,13 @@ COMMANDS = [
         arguments=_dit_train_arguments,
         run=_dit_train,
     ),
-    Command(name="dit sample", help="generate a clip", arguments=_dit_sample_arguments, run=_dit_sample),
+    Command(
+        name="dit sample",
+        help="generate clips",
+        arguments=_dit_sample_arguments,
+        run=_dit_sample,
+        words=_sample_words,
+    ),
     Command(
         name="dit eval",
         help="loss beside simple predictors, distance, camera, diversity and nearest training clips",

@@ -25,9 +25,19 @@ def test_a_disc_stays_in_the_picture_and_moves_as_its_facts_say():
     mass = (toy.film(one, 16.0) - toy.GROUND).abs().sum(dim=1)
     assert mass.sum(dim=(1, 2)) == pytest.approx(float(mass[0].sum()), rel=0.05)
     pan, tilt = (toy.clip(one, (8, 8), 16.0).facts[name] for name in ("pan", "tilt"))
-    x, y = (float(end - start) for start, end in zip(toy._centre(mass[:1]), toy._centre(mass[-1:]), strict=True))
+    x, y = toy._wrapped(torch.stack([toy._centre(frame[None]) for frame in mass]).diff(dim=0)).sum(dim=0).tolist()
     seconds = (len(mass) - 1) / 16
     assert (x, y) == pytest.approx((pan * seconds * toy.SIDE, tilt * seconds * toy.SIDE), abs=0.3)
+
+
+def test_a_disc_that_goes_around_comes_in_on_the_other_side():
+    one = toy.anywhere(random.Random(1))
+    film = toy.film(one, 16.0, 6)
+    mass = (film - toy.GROUND).abs().sum(dim=(1, 2, 3))
+    assert mass.min() > 0.97 * mass.max() and len(film) == 96
+    assert [toy.seen(film[at : at + 16]) for at in range(0, 96, 16)] == [(one.colour, one.direction)] * 6
+    turn = round(16 / one.speed)
+    torch.testing.assert_close(film[turn], film[0], atol=0.2, rtol=0)
 
 
 def test_the_code_keeps_the_mean_of_a_latents_frames():
@@ -56,3 +66,10 @@ def test_a_claim_leaves_its_figures_and_a_picture(tmp_path):
     (figure,), picture = toy.prove(config, str(tmp_path), lambda *words: told.append(words[:3]))
     assert not figure.met and figure.found > 0.05 and told == [(1, 2, "steps"), (2, 2, "steps")]
     assert picture == f"{tmp_path}/mixture.svg" and (tmp_path / "mixture.svg").read_text().startswith("<svg")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("claim", ["first", "mask"])
+def test_clips_go_on_without_seams_and_boxes_are_filled_in(tmp_path, claim):
+    figures, _ = toy.prove(ToyConfig(claim=claim), str(tmp_path))
+    assert all(figure.met for figure in figures), figures
