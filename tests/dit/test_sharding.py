@@ -39,7 +39,7 @@ def gradients(net: DiT, lengths: tuple[int, ...] = (12, 8)) -> dict[str, torch.T
     n, clips, width = sum(lengths), len(lengths), net.config.text_width
     known = Condition(
         words=torch.randn(2 * clips, width), word_lengths=(2,) * clips, pooled=torch.randn(clips, width),
-        facts=torch.randn(clips, len(net.config.facts)),
+        facts=torch.randn(clips, len(net.config.facts)), known=torch.rand(n) < 0.3,
     )  # fmt: skip
     told = (torch.rand(n, 3), torch.full((n,), 4.0), torch.zeros(n), lengths, torch.rand(clips), known)
     net(torch.randn(n, 12), *told).square().sum().backward()
