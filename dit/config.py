@@ -96,7 +96,7 @@ class TrainConfig:
     """Larger latents are cropped at random to this many cells a side; 0 trains on them whole."""
     optimizer: Literal["adamw", "muon"] = "adamw"
     """muon: Muon for the matrices of the blocks, AdamW for all else, at one learning rate; each step takes longer, for
-    a network of few tokens a step by much, and teaches more. adamw: AdamW for all."""
+    a network of few tokens a step by much, and teaches a little more. adamw: AdamW for all."""
     lr: float = 0.0
     """Peak learning rate; 0 derives 1e-4 at the width of XL and more for narrower models, in proportion."""
     warmup: int = 50
