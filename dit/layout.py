@@ -113,7 +113,7 @@ def _segments(config: SampleConfig, tokenizer: AnyTokenizer, given: Given) -> tu
     if left < 1:
         raise ValueError(
             f"seconds={config.seconds:g} leave nothing to generate beside {given}; ask for "
-            f"{(sum(lengths) + segment) / config.fps:.2f} or more"
+            f"{(sum(lengths) - sum(begin) + segment) / config.fps:.2f} or more"
         )
     return lengths, (*[True] * ahead, *[False] * left, *[True] * (tail is not None))
 

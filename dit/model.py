@@ -103,7 +103,6 @@ class DiT(nn.Module):
         """Whether blocks are computed again in the backward pass: only what goes in is kept of each."""
         d = config.width
         self.tokens_in = nn.Linear(config.token_width, d)
-        self.known_in = nn.Linear(config.token_width + 1, d, bias=False)
         self.rate_in = Sinusoids(d, longest=64.0, channels=32)
         self.order_in = Sinusoids(d, longest=64.0, channels=32)
         self.place_in = Place(d, config.space_wavelengths)
@@ -117,6 +116,7 @@ class DiT(nn.Module):
         self.blocks = nn.ModuleList(Block(d, config.heads) for _ in range(config.blocks))
         self.out_modulation = nn.Linear(d, 2 * d)
         self.tokens_out = nn.Linear(d, config.token_width)
+        self.known_in = nn.Linear(config.token_width + 1, d, bias=False)
         nn.init.zeros_(self.known_in.weight)
         for layer in (self.out_modulation, self.tokens_out):
             nn.init.zeros_(layer.weight)

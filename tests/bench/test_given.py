@@ -25,6 +25,7 @@ from rushes.dit.train import train
 from rushes.pipelines.stages.latents.latents import encode_shard
 from rushes.pipelines.store import shards
 from rushes.pipelines.store.clip import clip_key
+from rushes.tokenizer import codec as codecs
 from rushes.tokenizer.data import read_video, to_pictures
 
 CLIPS, SIDE, HELD, STEPS = 512, 64, 24, 2500
@@ -47,6 +48,26 @@ def write(one: toy.Shape, path: Path, segments: int = 2) -> str:
 def seen(video: torch.Tensor) -> tuple[str, str]:
     """Colour and direction in frames [t 3 h w]."""
     return toy.seen(F.avg_pool2d(video, SIDE // toy.SIDE))
+
+
+def seam_and_mean(video: torch.Tensor) -> list[float]:
+    """Change from frame to frame [t 3 h w] where a segment begins, and everywhere, behind the first two segments."""
+    change = video.diff(dim=0).abs().mean(dim=(1, 2, 3))[32:]
+    return [float(change[15::16].mean()), float(change.mean())]
+
+
+@pytest.mark.bench
+@torch.no_grad()
+def test_seams_of_the_tokenizer_alone(tmp_path: Path, show: Any) -> None:
+    torch.set_num_threads(1)
+    codec, dice, found = codecs.load("shipped"), random.Random("held"), []
+    for _ in range(HELD):
+        own = read_video(write(toy.anywhere(dice), tmp_path / "held.mp4", 5))[1]
+        again = codec.decode(codec.encode(own, 8))
+        found.append([seam_and_mean(video[0].transpose(0, 1)) for video in (own, again)])
+    ratios = np.array(found).mean(axis=0)
+    table = [[name, f"{seam / mean:.2f}"] for name, (seam, mean) in zip(("film", "decoded"), ratios, strict=True)]
+    show("Change of frames where a segment begins by the mean change, shipped, rate 8", ["of", "found"], table, found)
 
 
 def trained(folder: Path) -> str:
@@ -81,8 +102,7 @@ def test_clips_go_on_and_boxes_are_filled_in(tmp_path: Path, show: Any) -> None:
         begun = made(first=film)[0].transpose(0, 1)
         longer = made(extend=film, seconds=3.0)[0].transpose(0, 1)
         right.append([np.equal(seen(video), (one.colour, one.direction)) for video in (begun[16:], longer[64:80])])
-        change = longer.diff(dim=0).abs().mean(dim=(1, 2, 3))[32:]  # behind the first generated frame
-        seams.append([float(change[15::16].mean()), float(change.mean())])
+        seams.append(seam_and_mean(longer))
         filled, blind = made(source=film, mask=(0.25, 0.25, 0.75, 0.75)), made()
         middle = slice(SIDE // 4, 3 * SIDE // 4)
         again = sampler.codec.decode(sampler.codec.encode(own, 8))

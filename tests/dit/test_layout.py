@@ -109,6 +109,7 @@ def test_what_is_given_stands_in_segments_of_its_own(codec, given_, seconds, len
         (Given(tail=source(9, "last")), 2.0, "fewer than the 16 frames of a segment"),
         (Given(head=source(9, "extend"), goes_on=True), 2.0, "shorter than a segment of 16 frames"),
         (Given(head=source(20)), 1.0, "leave nothing to generate beside first=a .*; ask for 2.00 or more"),
+        (Given(head=source(40, "extend"), tail=source(40, "last"), goes_on=True), 1.0, "nothing .*; ask for 2.00 or"),
     ],
 )
 def test_what_is_given_and_does_not_fit_is_refused(codec, given_, seconds, message):
