@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow.compute as pc
 
-from rushes.pipelines.explore import labels
+from rushes.pipelines.explore import borders, labels
 from rushes.pipelines.explore.shell import plain
 from rushes.pipelines.explore.workbench import Workbench
 from rushes.pipelines.report.facts import Strips
@@ -21,6 +21,8 @@ from rushes.pipelines.store.ledger import Ledger
 
 HELD_BYTES = 64 * 2**20
 """Strips that are held at once."""
+HELD_BORDERS = 8
+"""Clips whose frames at their borders are held at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +44,8 @@ class Looks:
         self.bench = bench
         self._strips = Strips(bench.run, HELD_BYTES)
         self._reading = threading.Lock()
+        self._borders: dict[str, borders.Borders] = {}
+        self._seeing = threading.Lock()
 
     def _unit(self, key: str) -> str:
         return str(self.bench.clips["unit"][self.bench.place(key)].as_py())
@@ -71,6 +75,17 @@ class Looks:
         uri = str(self.bench.clips["uri"][self.bench.place(key)].as_py())
         kind = mimetypes.guess_type(uri)[0] or "application/octet-stream"
         return Video(uri=uri, offset=0, size_bytes=storage.size(uri), kind=kind)
+
+    def borders(self, key: str) -> borders.Borders:
+        """Return the frames around the borders of a clip; those of the last few stay at hand. Raises KeyError."""
+        unit = self._unit(key)
+        with self._seeing:
+            if key not in self._borders:
+                (row,) = self.bench.ledger.read_unit("clips", unit, where=pc.field("key") == key).to_pylist()
+                while len(self._borders) >= HELD_BORDERS:
+                    self._borders.pop(next(iter(self._borders)))
+                self._borders[key] = borders.around(self.bench.ledger, row)
+            return self._borders[key]
 
     def of(self, key: str) -> dict[str, Any]:
         """Return all that is known of a clip. Raises KeyError."""
