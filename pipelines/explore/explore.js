@@ -470,6 +470,7 @@ async function begin() {
   $("mapped").colour.replaceChildren(...[...categories, ...info.measures.filter((one) => one.name !== "uri").map((one) => [one.name, `${one.title} (${one.name})`])].map(([value, text]) => el("option", { value }, text)));
   $("queries").replaceChildren(el("option", { value: "" }, "choose one"), ...info.queries.map((one) => el("option", { value: one.name }, one.question)));
   $("rules").replaceChildren(...state.policy.rules.map(ruleCard));
+  await attempt(false); // what the limits do is there before duplicates are told
   await attempt(true);
 }
 begin().catch(complain);

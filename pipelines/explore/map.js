@@ -47,6 +47,7 @@ export function map({ filter, tried, changed, look, basename }) {
       own.found = found;
       own.view = found.view;
       canvas.dataset.dots = found.x.length;
+      canvas.dataset.view = JSON.stringify(found.view);
       draw();
       tell();
     } catch (error) { if (turn === own.turn) complain(error); }

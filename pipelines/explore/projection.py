@@ -29,6 +29,8 @@ PARTS = 64
 """Units, evenly spread, that they are taken from: of a part all vectors are read."""
 ROWS = 4096
 """Vectors that are held at once while all are projected."""
+ROUNDED = 1e-6
+"""Variance along an axis, by that along the first, that is but the rounding of numbers."""
 COLUMNS = ["key", "scorer", "model", "vector"]
 NONE = "no clip of this run has an embedding; `rushes score --out {run} --score.scorers '[…, embedding]'` makes them"
 
@@ -95,7 +97,7 @@ def compute(ledger: Ledger, scorer: str, say: Say = lambda share: None) -> pa.Ta
 
 
 def components(vectors: Vectors) -> tuple[Vectors, Vectors, float]:
-    """Return mean `[d]` and first two principal axes `[2, d]` of vectors `[n, d]`, and the share of variance along them.
+    """Return mean `[d]` and first two principal axes `[2, d]` of vectors `[n, d]`, and their share of the variance.
 
     An axis points to where its largest number is above 0, so that equal vectors give equal maps.
     """
@@ -108,7 +110,9 @@ def components(vectors: Vectors) -> tuple[Vectors, Vectors, float]:
     axes = np.zeros((2, centred.shape[1]))
     axes[: first.shape[1]] = (first if wide else centred.T @ first).T
     lengths = np.linalg.norm(axes, axis=1, keepdims=True)
-    axes = np.divide(axes, lengths, out=np.zeros_like(axes), where=lengths > 1e-9)
+    real = np.zeros((2, 1), bool)
+    real[: first.shape[1], 0] = values[::-1][:2] > ROUNDED * values[-1]
+    axes = np.divide(axes, lengths, out=np.zeros_like(axes), where=real)
     largest = axes[np.arange(2), np.abs(axes).argmax(1)]
     axes *= np.where(largest < 0, -1.0, 1.0)[:, None]
     whole = float(np.maximum(values, 0).sum())

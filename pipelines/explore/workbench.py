@@ -27,7 +27,6 @@ import pyarrow.compute as pc
 import yaml
 
 from rushes.filters import policy as policies
-from rushes.filters.duplicates import DuplicateRules
 from rushes.filters.policy import DUPLICATE, Policy
 from rushes.filters.verdicts import Verdicts
 from rushes.pipelines.explore import views
@@ -37,6 +36,7 @@ from rushes.pipelines.report.accounting import Books
 from rushes.pipelines.report.charts import Histogram
 from rushes.pipelines.stages.select import select, selections, trial
 from rushes.pipelines.stages.select.measures import measure as values_of
+from rushes.pipelines.stages.select.measures import with_scores
 from rushes.pipelines.store import storage
 from rushes.pipelines.store.columns import flat, numbers
 from rushes.pipelines.store.ledger import Ledger
@@ -49,7 +49,7 @@ LABELS = 50
 """Values of a text that are counted by themselves."""
 ORDERS = ("highest", "lowest", "nearest", "spread")
 TAG = "tag"
-FIRST_TAG = r"^(?P<tag>.*?) [0-9.]+(,|$)"
+FIRST_TAG = r"^(?P<tag>.*?) [0-9.]+(?:,|$)"
 COLOURS = 9
 """Labels that have a colour of their own; the others share one."""
 FATES = ("", "kept", "dropped", "new", "lost")
@@ -114,7 +114,7 @@ class Workbench:
         self._matches = {self.policy.dedup: (seen.matches, seen.scores)}
         self.clips = select.prepared(seen.clips, seen.scores, self.policy)
         self._ready = self.clips.select([])
-        self._make_ready()
+        self._make_ready(select.asked(self.policy))
         self.seconds = numbers(flat(self.clips["duration_s"]))
         self._drawing = duckdb.connect()
         self._bins: dict[str, tuple[Histogram, npt.NDArray[np.int64]]] = {}
@@ -127,31 +127,29 @@ class Workbench:
         """The run's ledger with its views, for queries; opened when one is asked, since its account takes a while."""
         return views.opened(self.run, self.selection)
 
-    def _make_ready(self) -> None:
-        """Lay the columns out as rules are tried on them: numbers without nulls, what is derived beside them."""
+    def _make_ready(self, asked: Iterable[str]) -> None:
+        """Lay the columns out as rules are tried on them: numbers without nulls, and beside them what is derived."""
         for name in self.clips.column_names:
             column = self.clips[name]
             if name not in self._ready.column_names:
                 text = pa.types.is_string(column.type)
                 self._ready = self._ready.append_column(name, column if text else pa.array(numbers(flat(column))))
         for name in views.DERIVED:
-            if name not in self._ready.column_names:
+            if name in asked and name not in self._ready.column_names:
                 self._ready = self._ready.append_column(name, pa.array(numbers(values_of(name, self.clips))))
 
     @cached_property
     def keys(self) -> npt.NDArray[np.bytes_]:
         """The keys of all clips, ascending."""
-        return np.array(self.clips["key"].to_pylist(), "S")
+        return _fixed(self.clips["key"])
 
     @cached_property
     def was(self) -> Mask | None:
         """Which clips the selection keeps; None where nothing is selected."""
         if self.selection is None:
             return None
-        rows = self.ledger.read(
-            "selection", ["key", "kept"], where=(pc.field("policy") == self.selection) & pc.field("kept")
-        )
-        places = np.searchsorted(self.keys, np.array(rows["key"].to_pylist(), "S"))
+        rows = self.ledger.read("selection", ["key"], where=(pc.field("policy") == self.selection) & pc.field("kept"))
+        places = np.searchsorted(self.keys, _fixed(rows["key"]))
         found = np.zeros(len(self.keys), bool)
         found[places[places < len(found)]] = True
         return found
@@ -179,18 +177,21 @@ class Workbench:
         """Read what a policy looks at and is not here yet. Raises PolicyError for a measure that there never is."""
         select.check_names(policy, self.there)
         asked = {*select.columns(policy), *(select.asked(policy) - set(views.DERIVED))} - set(self.clips.column_names)
-        known = policy.dedup in self._matches
-        if known and not asked & self.there:
-            return
-        without = dataclasses.replace(policy, dedup=DuplicateRules(enabled=False))
-        seen = selections.material(self.ledger, without if known else policy)
-        fresh = select.prepared(seen.clips, seen.scores, without)
-        for name in fresh.column_names:
-            if name not in self.clips.column_names:
-                self.clips = self.clips.append_column(name, fresh[name])
-        self._make_ready()
-        if not known:
+        if fresh := asked & self.there:
+            self._add(fresh)
+        self._make_ready(select.asked(policy))
+        if policy.dedup not in self._matches:
+            seen = selections.material(self.ledger, policy)
             self._matches[policy.dedup] = seen.matches, seen.scores
+
+    def _add(self, names: set[str]) -> None:
+        """Read columns of the clips, or what scorers gave them."""
+        own = [name for name in TABLES["clips"].names if name in names]
+        clips, scores, _ = selections.columns_of(self.ledger, ["key", *own], names)
+        found = with_scores(clips, scores, names - set(own))
+        places = pc.index_in(flat(self.clips["key"]), value_set=flat(found["key"]))
+        for name in sorted(names):
+            self.clips = self.clips.append_column(name, flat(found[name]).take(places))
 
     def verdicts(self, policy: Policy, settled: bool = True) -> Verdicts:
         """Return the verdicts of a policy; not settled, those of its limits alone, without duplicates."""
@@ -313,8 +314,10 @@ class Workbench:
             rows = np.flatnonzero(self.meant(policy, chosen))
             values = self._values(measure)
             if values is not None:
-                rows = _ordered(rows, values[rows], order, limit, count)
-            page = rows[first : first + count] if order != "spread" else rows
+                rows = rows[np.isfinite(values[rows])]
+                page = _ordered(rows, values[rows], order, limit, first, count)
+            else:
+                page = rows[first : first + count]
             return {"total": len(rows), "clips": [self._card(int(at), policy, verdicts, values) for at in page]}
 
     def meant(self, policy: Policy, chosen: Filter) -> Mask:
@@ -441,6 +444,17 @@ class Workbench:
         return {"path": uri, "command": f"rushes select --out {self.run} --policy {uri}"}
 
 
+def _fixed(keys: pa.ChunkedArray) -> npt.NDArray[np.bytes_]:
+    """Return keys as bytes of equal length; where they are, as all keys of clips, without a string for each."""
+    column = flat(keys)
+    wide = len(column[0].as_py()) if len(column) else 0
+    if wide and pc.all(pc.equal(pc.binary_length(column), wide)).as_py() and not column.null_count:
+        _, _, data = column.buffers()
+        first = np.frombuffer(column.buffers()[1], np.int32)[column.offset]
+        return np.frombuffer(data, f"S{wide}", len(column), int(first))
+    return np.array(column.to_pylist(), "S")
+
+
 def _commonest(codes: npt.NDArray[np.int64], names: list[str | None]) -> Hue:
     """Return labels of which the commonest stay, the first the most common, and all others are one."""
     order = np.argsort(-np.bincount(codes, minlength=len(names)), kind="stable")
@@ -465,15 +479,21 @@ def _counted(
     return [{"label": names[at], "all": int(every[at]), "kept": int(every[at] - lost[at])} for at in order]
 
 
-def _ordered(rows: npt.NDArray[np.int64], values: Numbers, order: str, limit: float, count: int) -> Any:
-    """Return rows that have a value, in an order of these values."""
-    there = np.isfinite(values)
-    rows, values = rows[there], values[there]
+def _ordered(
+    rows: npt.NDArray[np.int64], values: Numbers, order: str, limit: float, first: int, count: int
+) -> npt.NDArray[np.int64]:
+    """Return a page of rows in an order of their values; of a million only those that may stand on it are sorted."""
+    if order == "spread":
+        rows = rows[np.argsort(values, kind="stable")]
+        if len(rows) > count:
+            rows = rows[np.linspace(0, len(rows) - 1, count).round().astype(np.int64)]
+        return rows
     sort_by = {"highest": -values, "nearest": np.abs(values - limit)}.get(order, values)
-    rows = rows[np.argsort(sort_by, kind="stable")]
-    if order == "spread" and len(rows) > count:
-        rows = rows[np.linspace(0, len(rows) - 1, count).round().astype(np.int64)]
-    return rows
+    end = first + count
+    if 0 < end < len(rows):
+        near = sort_by <= np.partition(sort_by, end - 1)[end - 1]
+        rows, sort_by = rows[near], sort_by[near]
+    return rows[np.argsort(sort_by, kind="stable")][first:end]
 
 
 def _finite(value: float) -> float | None:
