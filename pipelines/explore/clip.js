@@ -64,25 +64,35 @@ $("clip").addEventListener("keydown", (event) => {
   if (button) button.click();
 });
 export async function look(key) {
+  state.looked = key;
+  const path = encodeURIComponent(key);
   try {
-    const found = await ask(`/api/clip/${encodeURIComponent(key)}`);
+    const knowing = ask(`/api/clip/${path}`);
+    knowing.catch(() => {}); // told below, unless the clip cannot even be played
+    const plays = await ask(`/api/plays/${path}`);
+    if (state.looked !== key) return;
+    $("clip-title").textContent = key;
+    for (const id of ["clip-where", "labels", "borders", "clip-facts"]) fill(id);
+    const mine = player(key, plays, plays.encoded ? "from the run's encoded clips" : "the source, at this clip's time");
+    fill("players", mine);
+    $("clip-strip").src = `/api/strip/${path}`;
+    if (!$("clip").open) $("clip").showModal();
+    const found = await knowing;
+    if (state.looked !== key) return;
     $("clip-title").textContent = basename(found.uri);
     $("clip-where").textContent = `${key} · ${number(found.start_s)} s to ${number(found.end_s)} s of ${found.uri}`;
-    const mine = player(key, found, found.encoded ? "from the run's encoded clips" : "the source, at this clip's time");
-    fill("players", mine);
     labelled(key, found.labels);
-    state.looked = key;
     borders(key, found.facts);
     const copy = found.copies[0];
     if (copy) {
       const other = copy.key === key ? copy.kept_key : copy.key;
-      const beside = await ask(`/api/clip/${encodeURIComponent(other)}`);
+      const beside = await ask(`/api/plays/${encodeURIComponent(other)}`);
+      if (state.looked !== key) return;
       const figure = player(other, beside, copy.key === key ? "the one that stands for it" : "its duplicate");
       $("players").append(figure);
       const [a, b] = [mine, figure].map((one) => one.querySelector("video"));
       if (a && b) inStep(...(copy.key === key ? [a, b] : [b, a]), copy); // one that cannot be played is gone
     }
-    $("clip-strip").src = `/api/strip/${encodeURIComponent(key)}`;
     const bar = (share) => { const made = el("span", { className: "bar" }); made.style.width = `${100 * share}%`; return made; };
     fill("clip-facts",
       facts("Verdicts", found.verdicts.map((v) => [v.policy, v.kept ? "kept" : `dropped by ${v.rule}`, v.value === null ? v.detail || "" : `${number(v.value)} against ${number(v.limit)}${v.detail ? `, ${v.detail}` : ""}`]), ["policy", "verdict", "value"]),
@@ -93,7 +103,10 @@ export async function look(key) {
       }), ["level", "clip", "distance", "why"]),
       facts("Measures, and how many clips have less", found.measures.map((one) => [one.title, `${number(one.value)}`, one.unit, one.below === null ? "" : el("span", { title: `${Math.round(100 * one.below)} %` }, bar(one.below))])),
       facts("Models", found.scores.map((one) => [one.scorer, number(one.value), one.label || "", one.model]), ["scorer", "value", "label", "model"]));
-    if (!$("clip").open) $("clip").showModal();
-  } catch (error) { complain(error); }
+  } catch (error) {
+    if (state.looked !== key) return;
+    if ($("clip").open) $("clip").close();
+    complain(error);
+  }
 }
 $("clip").addEventListener("close", () => { state.looked = null; fill("players"); fill("borders"); });

@@ -16,7 +16,6 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rushes.pipelines.stages.select.measures import embeddings
 from rushes.pipelines.store.columns import flat
 from rushes.pipelines.store.ledger import Ledger, Part, fingerprint
 from rushes.pipelines.store.tables import TABLES
@@ -31,7 +30,11 @@ ROWS = 4096
 """Vectors that are held at once while all are projected."""
 ROUNDED = 1e-6
 """Variance along an axis, by that along the first, that is but the rounding of numbers."""
-COLUMNS = ["key", "scorer", "model", "vector"]
+COLUMNS = ["key", "model", "vector"]
+SEVERAL = (
+    "the scorer {scorer} has vectors of several kinds in this run ({models}), whose distances mean nothing; "
+    "score the run with one model"
+)
 NONE = "no clip of this run has an embedding; `rushes score --out {run} --score.scorers '[…, embedding]'` makes them"
 
 Vectors = npt.NDArray[np.float32]
@@ -81,7 +84,7 @@ def compute(ledger: Ledger, scorer: str, say: Say = lambda share: None) -> pa.Ta
             pieces.append((keys, model, at.astype(np.float32)))
         say((done + 1) / len(parts))
     if len(models := {model for _, model, _ in pieces}) > 1:
-        raise ValueError(f"the scorer {scorer} has vectors of several models: {', '.join(sorted(models))}")
+        raise ValueError(SEVERAL.format(scorer=scorer, models=", ".join(sorted(models))))
     at = np.concatenate([one for _, _, one in pieces])
     rows = len(at)
     return pa.table(
@@ -132,7 +135,7 @@ def _sample(ledger: Ledger, scorer: str) -> Vectors:
             most = max(1, SAMPLE // len(chosen))
             found.append(own[np.unique(np.linspace(0, len(own) - 1, most).round().astype(int))])
     if len({own.shape[1] for own in found}) > 1:
-        raise ValueError(f"the scorer {scorer} has vectors of several lengths; score the run with one model")
+        raise ValueError(SEVERAL.format(scorer=scorer, models="of several lengths"))
     return np.concatenate(found) if found else np.empty((0, 0), np.float32)
 
 
@@ -142,6 +145,8 @@ def _blocks(ledger: Ledger, part: Part, scorer: str) -> Iterator[tuple[pa.Array,
     dataset = ledger.dataset_of("scores", part)
     for batch in dataset.to_batches(columns=COLUMNS, filter=where, batch_size=ROWS, batch_readahead=1):
         if len(batch):
-            keys = flat(batch["key"])
-            vectors = embeddings(pa.Table.from_batches([batch]), scorer, keys)
-            yield keys, batch["model"][0].as_py(), vectors
+            models, widths = pc.unique(batch["model"]), pc.unique(pc.list_value_length(batch["vector"]))
+            if len(models) * len(widths) > 1:
+                raise ValueError(SEVERAL.format(scorer=scorer, models=", ".join(map(str, models.to_pylist()))))
+            vectors = batch["vector"].flatten().to_numpy(zero_copy_only=False)
+            yield flat(batch["key"]), models[0].as_py(), vectors.reshape(len(batch), -1)

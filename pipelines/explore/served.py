@@ -100,6 +100,7 @@ def application(
             Route("/api/label", _label, methods=["POST"]),
             Route("/api/sql", _sql, methods=["POST"]),
             Route("/api/clip/{key}", _clip),
+            Route("/api/plays/{key}", _plays),
             Route("/api/strip/{key}", _strip),
             Route("/api/video/{key}", _video),
             Route("/api/borders/{key}", _borders),
@@ -409,6 +410,11 @@ def _shown(value: Any) -> Any:
 @_told
 async def _clip(request: Request) -> Response:
     return JSONResponse(await run_in_threadpool(request.app.state.looks.of, request.path_params["key"]))
+
+
+@_told
+async def _plays(request: Request) -> Response:
+    return JSONResponse(await run_in_threadpool(request.app.state.looks.plays, request.path_params["key"]))
 
 
 @_told

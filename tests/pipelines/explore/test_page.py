@@ -121,7 +121,7 @@ def test_a_clip_plays_and_what_it_is_called_is_text(page: Any, run: str) -> None
     page.select_option("select[name=fate]", "kept")
     page.locator("#grid .fate-dropped").first.wait_for(state="detached")
     page.locator("#grid .card").first.click()
-    page.wait_for_selector("dialog[open] video")
+    page.wait_for_selector("dialog[open] #clip-facts td")
     assert "<script>window.stolen" in page.inner_text("#clip-where")
     assert "{{7*7}}" in page.inner_text("#clip-facts")
     light = page.evaluate(
@@ -146,6 +146,7 @@ def test_a_duplicate_plays_beside_the_one_that_stands_for_it(page: Any) -> None:
     page.locator("#grid .card").first.click()
     page.wait_for_selector("dialog[open] figure")
     until(page, "document.querySelectorAll('#players figure').length === 2")
+    page.wait_for_selector("#clip-facts td")
     assert EVIL in page.inner_text("#clip-facts")
 
 
@@ -202,7 +203,7 @@ def test_a_lasso_on_the_map_leaves_its_clips_in_the_grid_and_a_click_opens_one(p
     key, (x, y) = next(iter(share.items()))
     box = page.locator("#canvas").bounding_box()
     page.mouse.click(box["x"] + x * box["width"], box["y"] + y * box["height"])
-    page.wait_for_selector("dialog[open]")
+    page.wait_for_selector("dialog[open] #clip-facts td")
     assert key in page.inner_text("#clip-where")
 
 
@@ -266,7 +267,8 @@ def test_clips_are_labelled_by_keyboard(page: Any, run: str) -> None:
     page.wait_for_selector("#labels button[data-letter=k][aria-pressed=true]")
     first = page.inner_text("#clip-where")
     page.keyboard.press("n")
-    until(page, f"document.getElementById('clip-where').textContent !== {json.dumps(first)}")
+    until(page, f"!['', {json.dumps(first)}].includes(document.getElementById('clip-where').textContent)")
+    page.wait_for_selector("#labels button")
     page.keyboard.press("w")
     page.wait_for_selector("#labels button[data-letter=w][aria-pressed=true]")
     rows = Ledger(run).read("labels").to_pylist()

@@ -111,6 +111,11 @@ def test_a_dropped_clip_plays_from_its_source_and_both_have_strips(client: TestC
     found = client.get(f"/api/clip/{dropped['key']}").json()
     assert not found["encoded"] and found["verdicts"][0]["kept"] is False and found["copies"]
     assert client.get(f"/api/video/{dropped['key']}").content == storage.read_bytes(dropped["uri"])
+    row = next(clip for clip in Ledger(undisturbed).read("clips").to_pylist() if clip["key"] == dropped["key"])
+    plays = client.get(f"/api/plays/{dropped['key']}").json()
+    assert not plays["encoded"] and plays["start_s"] == pytest.approx(row["start_s"], abs=1e-3)
+    assert plays["end_s"] == pytest.approx(row["end_s"], abs=1e-3)
+    assert all(client.get(f"/api/plays/{key}").json()["encoded"] for key in kept)
     for key in (dropped["key"], *kept):
         assert client.get(f"/api/strip/{key}").content[8:12] == b"WEBP"
     assert client.get("/api/clip/0000000000000000-000000000").status_code == 404
