@@ -99,7 +99,7 @@ export async function look(key) {
       found.caption && facts(`Caption, by ${found.caption.source}`, [[found.caption.long || found.caption.short], ...(found.caption.checks ? [[`checks: ${JSON.stringify(found.caption.checks)}`]] : [])]),
       facts("Duplicates", found.copies.map((copied) => {
         const other = copied.key === key ? copied.kept_key : copied.key;
-        return [copied.level, el("button", { type: "button", onclick: () => look(other) }, other), `${Number(copied.distance.toPrecision(3))} ${copied.unit}`, copied.why || ""];
+        return [copied.level, el("button", { type: "button", title: other, onclick: () => look(other) }, "look at it"), `${Number(copied.distance.toPrecision(3))} ${copied.unit}`, copied.why || ""];
       }), ["level", "clip", "distance", "why"]),
       facts("Measures, and how many clips have less", found.measures.map((one) => [one.title, `${number(one.value)}`, one.unit, one.below === null ? "" : el("span", { title: `${Math.round(100 * one.below)} %` }, bar(one.below))])),
       facts("Models", found.scores.map((one) => [one.scorer, number(one.value), one.label || "", one.model]), ["scorer", "value", "label", "model"]));

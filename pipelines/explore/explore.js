@@ -310,7 +310,7 @@ function histogram(name) {
     return box;
   };
   const ends = [end("from", 0), end("below", 1)];
-  const holder = el("div", { className: "histogram", title: about.unit }, el("h3", {}, about.title), picture, el("div", { className: "ends" }, ...ends));
+  const holder = el("div", { className: "histogram", title: about.unit }, el("h2", {}, about.title), picture, el("div", { className: "ends" }, ...ends));
   holder.dataset.measure = name;
   holder.show = (range) => {
     bars(picture, holder.spread, [], range);
