@@ -122,7 +122,8 @@ class Map:
         low, high = (at.min(0), at.max(0)) if len(at) else (np.zeros(2), np.ones(2))
         screen = np.array([width_px, height_px])
         half = (1 + 2 * MARGIN) * (np.maximum(high - low, 1e-6) / screen).max() * screen / 2
-        left, bottom, right, top = [*((low + high) / 2 - half).tolist(), *((low + high) / 2 + half).tolist()]
+        left, bottom = map(float, (low + high) / 2 - half)
+        right, top = map(float, (low + high) / 2 + half)
         return left, bottom, right, top
 
     def tile(self, view: View | None, width_px: float, height_px: float, meant: Mask) -> Tile:

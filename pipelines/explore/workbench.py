@@ -40,6 +40,7 @@ from rushes.pipelines.stages.select.measures import with_scores
 from rushes.pipelines.store import storage
 from rushes.pipelines.store.columns import flat, numbers
 from rushes.pipelines.store.ledger import Ledger
+from rushes.pipelines.store.sql import reading, tables
 from rushes.pipelines.store.tables import TABLES
 
 Mask = npt.NDArray[np.bool_]
@@ -148,7 +149,10 @@ class Workbench:
         """Which clips the selection keeps; None where nothing is selected."""
         if self.selection is None:
             return None
-        rows = self.ledger.read("selection", ["key"], where=(pc.field("policy") == self.selection) & pc.field("kept"))
+        with reading(self.ledger), tables(self.ledger, "selection") as db:
+            db.execute("set variable policy = ?", [self.selection])
+            kept = "select key from selection where policy = getvariable('policy') and kept"
+            rows = db.sql(kept).to_arrow_table()
         places = np.searchsorted(self.keys, _fixed(rows["key"]))
         found = np.zeros(len(self.keys), bool)
         found[places[places < len(found)]] = True
@@ -212,14 +216,17 @@ class Workbench:
 
         Args:
             policy: what to try.
-            settled: whether duplicates are sought among what its limits leave; without, there are more kept.
+            settled: whether duplicates are sought among what its limits leave; without, there are more kept, and no
+                spread of a measure that was not drawn before.
         """
         begun = time.perf_counter()
         with self.lock:
             verdicts = self.verdicts(policy, settled)
             found = trial.counts(policy, verdicts, self.seconds) | {"settled": settled, "policy": policy.name}
             gone = np.flatnonzero(~verdicts.kept)  # mostly fewer than what is kept
-            found["spread"] = {name: self._spread(name, gone) for name in {rule.measure for rule in policy.rules}}
+            names = {rule.measure for rule in policy.rules}
+            drawn = names if settled else names & {*self._bins, *self._labels}
+            found["spread"] = {name: self._spread(name, gone) for name in drawn}
             if self.was is not None:
                 changed = trial.changed(policy, verdicts, self.seconds, self.was)
                 found["against"] = {"selection": self.selection, **changed}
