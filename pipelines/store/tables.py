@@ -417,8 +417,8 @@ TABLES: dict[str, pa.Schema] = {
         key=_KEY,
         scorer=(_s, "", "clip or embedding", "whose vectors"),
         model=(_s, *_TEXT, "name of model and weights"),
-        x=(_f, "", "", "along the first principal component"),
-        y=(_f, "", "", "along the second"),
+        x=(_f, "", "-2 to 2", "along the first principal component"),
+        y=(_f, "", "-2 to 2", "along the second"),
         explained=(_f, "share of the variance", SHARE, "that lies along both; what is left, the map does not show"),
     ),
     "errors": _table(
