@@ -38,6 +38,7 @@ def tables(ledger: Ledger, *names: str, sealed: bool = False, ordered: bool = Fa
         "enable_object_cache": True, "preserve_insertion_order": ordered,
     }  # fmt: skip
     connection = duckdb.connect(":memory:", config=settings)
+    connection.execute("set enable_progress_bar = false")  # it goes to stdout, among the data
     for name in names:
         direct = storage.is_local(ledger.root) and not sealed
         parts = [storage.local_path(part.uri) for part in ledger.parts(name)] if direct else []
