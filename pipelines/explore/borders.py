@@ -62,12 +62,12 @@ def around(ledger: Ledger, clip: Row) -> Borders:
     try:
         source = _source(ledger, clip)
         footage.check_unchanged(source)
-        return Borders(frames=list(_decoded(source, clip)), told="from the source")
+        return Borders(frames=list(_decoded(source, clip)), told="Frames from the source")
     except (footage.FootageError, storage.StorageError, OSError) as error:
         why = getattr(error, "reason", "") or " ".join(str(error).split())
     kept = list(_kept(ledger, clip))
-    told = "candidate frames that the run keeps, the nearest" if kept else "the run keeps no frame near them"
-    return Borders(frames=kept, told=f"{told}: the source is out of reach ({storage.redact(why)})")
+    told = "The nearest frames that the run keeps" if kept else "The run keeps no frame near the borders"
+    return Borders(frames=kept, told=f"{told}, since the source is out of reach ({storage.redact(why)})")
 
 
 def _ends(clip: Row) -> tuple[tuple[str, float], tuple[str, float]]:

@@ -1,6 +1,7 @@
 // One clip: it plays, beside its duplicate; frames around its borders; labels by keyboard; all that is known of it.
 import { $, ask, basename, complain, el, fill, number, state } from "./page.js";
 
+const SHOWN_MS = 2000;
 function player(key, found, label) {
   const part = found.encoded ? "" : `#t=${found.start_s},${found.end_s}`;
   const video = el("video", { controls: true, muted: true, loop: found.encoded, preload: "auto", playsInline: true, src: `/api/video/${encodeURIComponent(key)}${part}` });
@@ -8,6 +9,13 @@ function player(key, found, label) {
   video.addEventListener("error", () => { video.replaceWith(el("p", { className: "soft" }, "The browser cannot play this file; its strip is below.")); });
   return figure;
 }
+// The server decodes frames for borders once the clip is seen, and not before.
+const shown = (figure) => new Promise((done) => {
+  const video = figure.querySelector("video");
+  if (!video || video.readyState >= 2) done();
+  else for (const name of ["loadeddata", "error"]) video.addEventListener(name, done);
+  setTimeout(done, SHOWN_MS);
+});
 // A duplicate runs beside the clip that stands for it: time there is speed × time here + offset.
 function inStep(one, other, copy) {
   const there = () => copy.speed * one.currentTime + copy.offset_s;
@@ -33,7 +41,7 @@ async function borders(key, known) {
         el("figcaption", { className: "soft" }, `${frame.time_s.toFixed(3)} s${frame.is_inside ? "" : ", outside"}`))]));
       return el("div", {}, el("h3", {}, `It ${border} with: ${kind || "nothing known"}`), el("div", { className: "frames" }, ...frames));
     });
-    fill("borders", ...rows, el("p", { className: "soft" }, `Frames ${found.told}.`));
+    fill("borders", ...rows, el("p", { className: "soft" }, `${found.told}.`));
   } catch (error) { if (state.looked === key) fill("borders", el("p", { className: "soft" }, error.message)); }
 }
 // ---- labels, by k d f m w; n goes to the next clip of the list
@@ -82,7 +90,7 @@ export async function look(key) {
     $("clip-title").textContent = basename(found.uri);
     $("clip-where").textContent = `${key} · ${number(found.start_s)} s to ${number(found.end_s)} s of ${found.uri}`;
     labelled(key, found.labels);
-    borders(key, found.facts);
+    shown(mine).then(() => { if (state.looked === key) borders(key, found.facts); });
     const copy = found.copies[0];
     if (copy) {
       const other = copy.key === key ? copy.kept_key : copy.key;

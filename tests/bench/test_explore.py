@@ -133,6 +133,7 @@ def test_the_first_frame_of_a_clip_is_there_at_once(real: str, s3: str, show: An
                 raw[where] = []
                 for key in keys[:FRAMES]:
                     raw[where].append(page.evaluate(FIRST_FRAME, key))
+                    page.locator("#borders", has_text="Frames from").wait_for()  # which the server decodes
                     page.keyboard.press("Escape")
                 page.close()
             rows.append([where, len(raw[where]), f"{median(raw[where]):.0f}", f"{max(raw[where]):.0f}"])

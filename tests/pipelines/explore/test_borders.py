@@ -30,7 +30,7 @@ def test_the_frames_beside_a_cut_are_those_next_to_it_and_show_it(undisturbed: s
     ledger = Ledger(undisturbed).snapshot()
     clip = clip_of(ledger, opens_with="cut", closes_with="cut")
     found = borders.around(ledger, clip)
-    assert found.told == "from the source"
+    assert found.told == "Frames from the source"
     for border, at_s in (("begins", clip["start_s"]), ("ends", clip["end_s"])):
         frames = [frame for frame in found.frames if frame.border == border]
         times = [frame.time_s for frame in frames]
@@ -67,7 +67,7 @@ def test_where_the_source_is_out_of_reach_the_run_s_own_frames_are_shown(
         Path(uri).write_bytes(b"another film" * 1000)
     clip = clip_of(ledger, opens_with="cut", closes_with="cut")
     found = borders.around(ledger, clip)
-    assert "candidate frames that the run keeps" in found.told and "out of reach" in found.told
+    assert "nearest frames that the run keeps" in found.told and "out of reach" in found.told
     assert ("no such file" if gone else "another than when it was probed") in found.told.lower()
     for frame in found.frames:
         at_s = clip["start_s"] if frame.border == "begins" else clip["end_s"]

@@ -148,7 +148,7 @@ def test_the_map_is_made_for_who_has_the_token_and_looked_at_by_all(embedded: st
 def test_the_frames_around_the_borders_come_as_pictures(client: TestClient, undisturbed: str) -> None:
     key = Ledger(undisturbed).read("clips", ["key"]).to_pylist()[0]["key"]
     found = client.get(f"/api/borders/{key}").json()
-    assert found["told"] == "from the source" and found["frames"]
+    assert found["told"] == "Frames from the source" and found["frames"]
     for number in range(len(found["frames"])):
         assert client.get(f"/api/borders/{key}/{number}").content[:2] == bytes.fromhex("ffd8")
     assert client.get(f"/api/borders/{key}/{len(found['frames'])}").status_code == 404
