@@ -235,12 +235,13 @@ def purge(ledger: Ledger, units: Sequence[WorkUnit], prints: Mapping[str, str]) 
 
 
 def forget(ledger: Ledger, down: Down) -> None:
-    """Remove what people said of clips that were taken down."""
-    for part in ledger.parts("labels") if down else ():
-        rows = ledger.read_whole("labels", part)
-        lost = down.keys(rows["key"].combine_chunks())
-        if pc.any(lost).as_py():
-            ledger.write("labels", part.unit, rows.filter(pc.invert(lost)), part.fingerprint, [])
+    """Remove what people said of clips that were taken down, and their places on the map."""
+    for table in ("labels", "projection") if down else ():
+        for part in ledger.parts(table):
+            rows = ledger.read_whole(table, part)
+            lost = down.keys(rows["key"].combine_chunks())
+            if pc.any(lost).as_py():
+                ledger.write(table, part.unit, rows.filter(pc.invert(lost)), part.fingerprint, [])
 
 
 def _inside(pictures: pa.Table, stretches: Sequence[Row]) -> pa.Array:

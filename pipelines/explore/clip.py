@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow.compute as pc
 
-from rushes.pipelines.explore import labels
+from rushes.pipelines.explore import borders, labels
 from rushes.pipelines.explore.shell import plain
 from rushes.pipelines.explore.workbench import Workbench
 from rushes.pipelines.report.facts import Strips
@@ -21,6 +21,10 @@ from rushes.pipelines.store.ledger import Ledger
 
 HELD_BYTES = 64 * 2**20
 """Strips that are held at once."""
+HELD_VIDEOS = 256
+"""Clips of which it is known where their videos stand."""
+HELD_BORDERS = 8
+"""Clips whose frames at their borders are held at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +46,9 @@ class Looks:
         self.bench = bench
         self._strips = Strips(bench.run, HELD_BYTES)
         self._reading = threading.Lock()
+        self._videos: dict[str, Video | None] = {}
+        self._borders: dict[str, borders.Borders] = {}
+        self._seeing = threading.Lock()
 
     def _unit(self, key: str) -> str:
         return str(self.bench.clips["unit"][self.bench.place(key)].as_py())
@@ -57,27 +64,57 @@ class Looks:
             raise ValueError(f"the clip {key} has no strip")
         return found
 
+    def plays(self, key: str) -> dict[str, Any]:
+        """Return what a player needs, before all else is known: whether a clip was encoded, and its time in its source.
+
+        Raises KeyError.
+        """
+        start_s = int(key.rpartition("-")[2]) / 1000 if self._unit(key) else 0.0
+        end_s = start_s + float(self.bench.seconds[self.bench.place(key)])
+        return {"encoded": self._encoded(key) is not None, "start_s": start_s, "end_s": end_s}
+
+    def _encoded(self, key: str) -> Video | None:
+        """Return where a clip's own video stands, None where it was not encoded; known for the last clips asked for."""
+        if key not in self._videos:
+            while len(self._videos) >= HELD_VIDEOS:
+                self._videos.pop(next(iter(self._videos)), None)
+            self._videos[key] = self._found(key)
+        return self._videos[key]
+
+    def _found(self, key: str) -> Video | None:
+        for part in self.bench.ledger.parts("encoded", self._unit(key)):
+            rows = self.bench.ledger.read_whole("encoded", part)  # of a bucket in one request
+            for row in rows.filter(pc.equal(rows["key"], key)).select(["offset", "size_bytes"]).to_pylist():
+                return Video(uri=encoded_uri(self.bench.run, part.unit, part.fingerprint), kind="video/mp4", **row)
+        return None
+
     def video(self, key: str) -> Video:
         """Return where a clip's encoded video stands; of one that was not encoded, its whole source.
 
         Raises KeyError, and StorageError where the source is gone.
         """
-        unit = self._unit(key)
-        for part in self.bench.ledger.parts("encoded", unit):
-            rows = self.bench.ledger.read_part(part, "encoded", ["offset", "size_bytes"], pc.field("key") == key)
-            if len(rows):
-                uri = encoded_uri(self.bench.run, part.unit, part.fingerprint)
-                return Video(uri=uri, kind="video/mp4", **rows.to_pylist()[0])
+        if found := self._encoded(key):
+            return found
         uri = str(self.bench.clips["uri"][self.bench.place(key)].as_py())
         kind = mimetypes.guess_type(uri)[0] or "application/octet-stream"
         return Video(uri=uri, offset=0, size_bytes=storage.size(uri), kind=kind)
+
+    def borders(self, key: str) -> borders.Borders:
+        """Return the frames around the borders of a clip; those of the last few stay at hand. Raises KeyError."""
+        unit = self._unit(key)
+        with self._seeing:
+            if key not in self._borders:
+                (row,) = self.bench.ledger.read_unit("clips", unit, where=pc.field("key") == key).to_pylist()
+                while len(self._borders) >= HELD_BORDERS:
+                    self._borders.pop(next(iter(self._borders)))
+                self._borders[key] = borders.around(self.bench.ledger, row)
+            return self._borders[key]
 
     def of(self, key: str) -> dict[str, Any]:
         """Return all that is known of a clip. Raises KeyError."""
         unit, ledger = self._unit(key), self.bench.ledger
         mine = pc.field("key") == key
         (row,) = ledger.read_unit("clips", unit, where=mine).to_pylist()
-        encoded = any(len(ledger.read_part(part, "encoded", ["key"], mine)) for part in ledger.parts("encoded", unit))
         captions = ledger.read_unit("captions", unit, where=mine).to_pylist()
         scores = ledger.read_unit("scores", unit, ["scorer", "model", "value", "label"], mine).to_pylist()
         left_out = {"phash", "phash_s", "frame_s", "digest"}
@@ -85,9 +122,7 @@ class Looks:
         return {
             "key": key,
             "uri": storage.redact(row["uri"] or ""),
-            "encoded": encoded,
-            "start_s": row["start_s"],
-            "end_s": row["end_s"],
+            **self.plays(key),
             "facts": facts | {"uri": storage.redact(row["uri"] or "")},
             "scores": scores,
             "measures": self._beside(row, scores),

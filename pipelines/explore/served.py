@@ -8,6 +8,7 @@ are put on the page as text.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import mimetypes
@@ -20,6 +21,7 @@ from importlib import resources
 from typing import Any
 
 import duckdb
+import numpy as np
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -29,8 +31,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from rushes.filters import policy as policies
 from rushes.pipelines.explore import clip, compare, labels, shell
+from rushes.pipelines.explore.map import Tile
 from rushes.pipelines.explore.queries import QUERIES
-from rushes.pipelines.explore.workbench import PAGE, Workbench
+from rushes.pipelines.explore.workbench import PAGE, Filter, Hue, Mask, Workbench
 from rushes.pipelines.stages.select import selections
 from rushes.pipelines.store import storage
 from rushes.pipelines.store.ledger import Ledger
@@ -48,7 +51,8 @@ HEADERS = {
 }
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 TOKEN = "x-rushes-token"
-ASSETS = {"": "explore.html", "explore.css": "explore.css", "explore.js": "explore.js"}
+SCRIPTS = ("page.js", "histogram.js", "clip.js", "map.js", "chart.js", "explore.js")
+ASSETS = {"": "explore.html", "explore.css": "explore.css", **{name: name for name in SCRIPTS}}
 MOST_BYTES = 1_000_000
 """Of a request; a policy is far less."""
 MOST_LETTERS = 500
@@ -56,6 +60,14 @@ MOST_LETTERS = 500
 SQL_ROWS, SQL_S = 1000, 30
 """Rows that a query of the page may give, and seconds that it may take."""
 PIECE_BYTES = 256 * 1024
+MOST_SPREADS, MOST_RANGES, MOST_CORNERS = 24, 24, 1000
+"""Histograms at once; ranges of a filter; corners of a line around clips on the map."""
+MOST_PX = 8192
+"""Side of a screen."""
+ENDS = (0.02, 0.98)
+"""Shares of clips below the ends of a scale of colours, beyond which the colour stays."""
+WAIT_S = 0.5
+"""For the map, before the page is told how far it is."""
 
 
 def application(
@@ -81,13 +93,18 @@ def application(
             Route("/api/run", _run),
             Route("/api/try", _try, methods=["POST"]),
             Route("/api/clips", _clips, methods=["POST"]),
+            Route("/api/spread", _spread, methods=["POST"]),
+            Route("/api/map", _map, methods=["POST"]),
             Route("/api/compare", _compare, methods=["POST"]),
             Route("/api/save", _save, methods=["POST"]),
             Route("/api/label", _label, methods=["POST"]),
             Route("/api/sql", _sql, methods=["POST"]),
             Route("/api/clip/{key}", _clip),
+            Route("/api/plays/{key}", _plays),
             Route("/api/strip/{key}", _strip),
             Route("/api/video/{key}", _video),
+            Route("/api/borders/{key}", _borders),
+            Route("/api/borders/{key}/{number:int}", _border),
         ]
     )
     app.state.bench, app.state.token, app.state.other = bench, token, other or bench
@@ -201,6 +218,7 @@ async def _run(request: Request) -> Response:
                 "selections": request.app.state.other.selections,
             },
             "measures": bench.measured(),
+            "has_map": bench.map.scorer is not None,
             "queries": [{"name": name, "question": one.question, "sql": one.sql} for name, one in QUERIES.items()],
         }
     )
@@ -214,18 +232,99 @@ async def _try(request: Request) -> Response:
     return JSONResponse(await run_in_threadpool(bench.outcome, policy, bool(given.get("settled", True))))
 
 
+def _filter(given: dict[str, Any]) -> Filter:
+    """Return the filter of a request. Raises ValueError for what is none."""
+    ranges, line = given.get("ranges") or [], given.get("lasso") or []
+    if not isinstance(ranges, list) or len(ranges) > MOST_RANGES or not all(isinstance(one, dict) for one in ranges):
+        raise ValueError(f"ranges are a list of measure, low and high, {MOST_RANGES} at most")
+    if not isinstance(line, list) or len(line) > MOST_CORNERS or 0 < len(line) < 3:
+        raise ValueError(f"a lasso is a list of 3 to {MOST_CORNERS} corners")
+    return Filter(
+        fate=str(given.get("fate", "")),
+        rule=str(given.get("rule", "")),
+        text=str(given.get("text", ""))[:MOST_LETTERS],
+        ranges=tuple((str(one.get("measure", "")), _bound(one, "low", -math.inf), _bound(one, "high", math.inf))
+                     for one in ranges),
+        lasso=tuple(_numbers(corner, 2, "a corner of the lasso") for corner in line),  # type: ignore[misc]
+    )  # fmt: skip
+
+
+def _bound(given: dict[str, Any], name: str, none: float) -> float:
+    return none if given.get(name) is None else _number(given, name, none)
+
+
+def _numbers(given: Any, count: int, what: str) -> tuple[float, ...]:
+    """Return so many numbers of a request. Raises ValueError for anything else."""
+    if not isinstance(given, list) or len(given) != count:
+        raise ValueError(f"{what} is a list of {count} numbers")
+    return tuple(_number({what: value}, what, 0) for value in given)
+
+
 @_told
 async def _clips(request: Request) -> Response:
     given = await _given(request)
     bench: Workbench = request.app.state.bench
     policy = policies.load(given.get("policy") or {})
     found = await run_in_threadpool(
-        bench.listed, policy, fate=str(given.get("fate", "")), rule=str(given.get("rule", "")),
-        measure=str(given.get("measure", "")), order=str(given.get("order", "highest")),
-        limit=_number(given, "limit", 0), text=str(given.get("text", ""))[:MOST_LETTERS],
+        bench.listed, policy, _filter(given), measure=str(given.get("measure", "")),
+        order=str(given.get("order", "highest")), limit=_number(given, "limit", 0),
         first=max(0, int(_number(given, "first", 0))), count=min(max(1, int(_number(given, "count", PAGE))), 4 * PAGE),
     )  # fmt: skip
     return JSONResponse(found)
+
+
+@_told
+async def _spread(request: Request) -> Response:
+    given = await _given(request)
+    bench: Workbench = request.app.state.bench
+    names = given.get("measures")
+    if not isinstance(names, list) or len(names) > MOST_SPREADS:
+        raise ValueError(f"measures are a list of names, {MOST_SPREADS} at most")
+    policy = policies.load(given.get("policy") or {})
+    return JSONResponse(await run_in_threadpool(bench.spread, policy, _filter(given), [str(name) for name in names]))
+
+
+@_told
+async def _map(request: Request) -> Response:
+    given = await _given(request)
+    bench: Workbench = request.app.state.bench
+    if not bench.map.is_made:
+        _check_token(request)  # it is written into the run, and takes long
+    policy, chosen = policies.load(given.get("policy") or {}), dataclasses.replace(_filter(given), lasso=())
+    view: Any = None if given.get("view") is None else _numbers(given["view"], 4, "a view")
+    if view and not (view[0] < view[2] and view[1] < view[3]):
+        raise ValueError("a view is left, bottom, right and top")
+    width_px, height_px = (min(max(_number(given, name, 0), 16), MOST_PX) for name in ("width_px", "height_px"))
+    colour = str(given.get("colour") or "fate")
+
+    def found() -> dict[str, Any]:
+        bench.map.start()
+        if not bench.map.wait(WAIT_S):
+            return {"making": bench.map.share}
+        meant = bench.meant(policy, chosen)
+        return _drawn(bench, bench.hue(policy, colour), meant, bench.map.tile(view, width_px, height_px, meant))
+
+    return JSONResponse(await run_in_threadpool(found))
+
+
+def _drawn(bench: Workbench, hue: Hue, meant: Mask, tile: Tile) -> dict[str, Any]:
+    """Return a tile as the page draws it: columns of its dots, and what their colours stand for."""
+    rows = tile.rows
+    found: dict[str, Any] = {
+        "view": tile.view, "cell_px": tile.cell_px, "clips": tile.clips, "scorer": bench.map.scorer,
+        "explained": bench.map.explained, "without": int(np.isnan(bench.map.at[:, 0]).sum()),
+        "x": bench.map.at[rows, 0].round(6).tolist(), "y": bench.map.at[rows, 1].round(6).tolist(),
+        "stands_for": tile.stands_for.tolist(), "meant": meant[rows].tolist(),
+        "keys": [key.decode() for key in bench.keys[rows].tolist()],
+    }  # fmt: skip
+    if hue.codes is not None:
+        names = [None if name is None else storage.redact(name) for name in hue.names]
+        return found | {"codes": hue.codes[rows].tolist(), "names": names}
+    assert hue.values is not None
+    there = hue.values[np.isfinite(hue.values)]
+    ends = np.quantile(there, ENDS).tolist() if len(there) else [0.0, 1.0]
+    return found | {"values": [value if math.isfinite(value) else None for value in hue.values[rows].tolist()],
+                    "ends": ends}  # fmt: skip
 
 
 @_told
@@ -314,9 +413,32 @@ async def _clip(request: Request) -> Response:
 
 
 @_told
+async def _plays(request: Request) -> Response:
+    return JSONResponse(await run_in_threadpool(request.app.state.looks.plays, request.path_params["key"]))
+
+
+@_told
 async def _strip(request: Request) -> Response:
     data = await run_in_threadpool(request.app.state.looks.strip, request.path_params["key"])
     return Response(data, media_type="image/webp", headers={"cache-control": "private, max-age=3600"})
+
+
+@_told
+async def _borders(request: Request) -> Response:
+    found = await run_in_threadpool(request.app.state.looks.borders, request.path_params["key"])
+    names = ("border", "is_inside", "time_s")
+    return JSONResponse(
+        {"told": found.told, "frames": [{name: getattr(frame, name) for name in names} for frame in found.frames]}
+    )
+
+
+@_told
+async def _border(request: Request) -> Response:
+    found = await run_in_threadpool(request.app.state.looks.borders, request.path_params["key"])
+    number = request.path_params["number"]
+    if number >= len(found.frames):
+        return JSONResponse({"error": "there is no such frame"}, 404)
+    return Response(found.frames[number].jpeg, media_type="image/jpeg")
 
 
 @_told

@@ -10,11 +10,13 @@ need not be read or sorted again. Memory holds the columns that were asked for, 
 from __future__ import annotations
 
 import dataclasses
+import operator
 import re
 import threading
 import time
-from collections.abc import Sequence
-from functools import cached_property
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property, reduce
 from typing import Any
 
 import duckdb
@@ -25,18 +27,20 @@ import pyarrow.compute as pc
 import yaml
 
 from rushes.filters import policy as policies
-from rushes.filters.duplicates import DuplicateRules
 from rushes.filters.policy import DUPLICATE, Policy
 from rushes.filters.verdicts import Verdicts
 from rushes.pipelines.explore import views
+from rushes.pipelines.explore.map import Map
 from rushes.pipelines.report import measures
 from rushes.pipelines.report.accounting import Books
 from rushes.pipelines.report.charts import Histogram
 from rushes.pipelines.stages.select import select, selections, trial
 from rushes.pipelines.stages.select.measures import measure as values_of
+from rushes.pipelines.stages.select.measures import with_scores
 from rushes.pipelines.store import storage
 from rushes.pipelines.store.columns import flat, numbers
 from rushes.pipelines.store.ledger import Ledger
+from rushes.pipelines.store.sql import reading, tables
 from rushes.pipelines.store.tables import TABLES
 
 Mask = npt.NDArray[np.bool_]
@@ -45,8 +49,45 @@ PAGE = 60
 LABELS = 50
 """Values of a text that are counted by themselves."""
 ORDERS = ("highest", "lowest", "nearest", "spread")
+TAG = "tag"
+FIRST_TAG = r"^(?P<tag>.*?) [0-9.]+(?:,|$)"
+COLOURS = 9
+"""Labels that have a colour of their own; the others share one."""
 FATES = ("", "kept", "dropped", "new", "lost")
 """All clips, those of a fate, and those that come in and go out against the selection."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Filter:
+    """Which clips are meant: those that all of this holds for."""
+
+    fate: str = ""
+    """Kept or dropped by the policy; new or lost against the selection; any if empty."""
+    rule: str = ""
+    """Dropped by this rule; by any or none if empty."""
+    text: str = ""
+    """Source or caption has it, in either case."""
+    ranges: tuple[tuple[str, float, float], ...] = ()
+    """A measure lies from the first number to below the second; each may be infinite."""
+    lasso: tuple[tuple[float, float], ...] = ()
+    """On the map it lies inside this line."""
+
+    def __post_init__(self) -> None:
+        if self.fate not in FATES:
+            raise ValueError(f"fates are {', '.join(FATES[1:])}; not {self.fate!r}")
+
+
+ALL = Filter()
+"""All clips."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hue:
+    """What a colour stands for: a number of each clip, or which of some names it bears."""
+
+    values: Numbers | None = None
+    codes: npt.NDArray[np.int64] | None = None
+    names: Sequence[str | None] = ()
 
 
 class Workbench:
@@ -74,43 +115,45 @@ class Workbench:
         self._matches = {self.policy.dedup: (seen.matches, seen.scores)}
         self.clips = select.prepared(seen.clips, seen.scores, self.policy)
         self._ready = self.clips.select([])
-        self._make_ready()
+        self._make_ready(select.asked(self.policy))
         self.seconds = numbers(flat(self.clips["duration_s"]))
         self._drawing = duckdb.connect()
         self._bins: dict[str, tuple[Histogram, npt.NDArray[np.int64]]] = {}
         self._labels: dict[str, tuple[npt.NDArray[np.int64], list[str | None]]] = {}
         self._tried: dict[Policy, Verdicts] = {}
+        self.map = Map(self.run, self.ledger, self.clips["key"], self.there)
 
     @cached_property
     def books(self) -> Books:
         """The run's ledger with its views, for queries; opened when one is asked, since its account takes a while."""
         return views.opened(self.run, self.selection)
 
-    def _make_ready(self) -> None:
-        """Lay the columns out as rules are tried on them: numbers without nulls, what is derived beside them."""
+    def _make_ready(self, asked: Iterable[str]) -> None:
+        """Lay the columns out as rules are tried on them: numbers without nulls, and beside them what is derived."""
         for name in self.clips.column_names:
             column = self.clips[name]
             if name not in self._ready.column_names:
                 text = pa.types.is_string(column.type)
                 self._ready = self._ready.append_column(name, column if text else pa.array(numbers(flat(column))))
         for name in views.DERIVED:
-            if name not in self._ready.column_names:
+            if name in asked and name not in self._ready.column_names:
                 self._ready = self._ready.append_column(name, pa.array(numbers(values_of(name, self.clips))))
 
     @cached_property
     def keys(self) -> npt.NDArray[np.bytes_]:
         """The keys of all clips, ascending."""
-        return np.array(self.clips["key"].to_pylist(), "S")
+        return _fixed(self.clips["key"])
 
     @cached_property
     def was(self) -> Mask | None:
         """Which clips the selection keeps; None where nothing is selected."""
         if self.selection is None:
             return None
-        rows = self.ledger.read(
-            "selection", ["key", "kept"], where=(pc.field("policy") == self.selection) & pc.field("kept")
-        )
-        places = np.searchsorted(self.keys, np.array(rows["key"].to_pylist(), "S"))
+        with reading(self.ledger), tables(self.ledger, "selection") as db:
+            db.execute("set variable policy = ?", [self.selection])
+            kept = "select key from selection where policy = getvariable('policy') and kept"
+            rows = db.sql(kept).to_arrow_table()
+        places = np.searchsorted(self.keys, _fixed(rows["key"]))
         found = np.zeros(len(self.keys), bool)
         found[places[places < len(found)]] = True
         return found
@@ -138,18 +181,21 @@ class Workbench:
         """Read what a policy looks at and is not here yet. Raises PolicyError for a measure that there never is."""
         select.check_names(policy, self.there)
         asked = {*select.columns(policy), *(select.asked(policy) - set(views.DERIVED))} - set(self.clips.column_names)
-        known = policy.dedup in self._matches
-        if known and not asked & self.there:
-            return
-        without = dataclasses.replace(policy, dedup=DuplicateRules(enabled=False))
-        seen = selections.material(self.ledger, without if known else policy)
-        fresh = select.prepared(seen.clips, seen.scores, without)
-        for name in fresh.column_names:
-            if name not in self.clips.column_names:
-                self.clips = self.clips.append_column(name, fresh[name])
-        self._make_ready()
-        if not known:
+        if fresh := asked & self.there:
+            self._add(fresh)
+        self._make_ready(select.asked(policy))
+        if policy.dedup not in self._matches:
+            seen = selections.material(self.ledger, policy)
             self._matches[policy.dedup] = seen.matches, seen.scores
+
+    def _add(self, names: set[str]) -> None:
+        """Read columns of the clips, or what scorers gave them."""
+        own = [name for name in TABLES["clips"].names if name in names]
+        clips, scores, _ = selections.columns_of(self.ledger, ["key", *own], names)
+        found = with_scores(clips, scores, names - set(own))
+        places = pc.index_in(flat(self.clips["key"]), value_set=flat(found["key"]))
+        for name in sorted(names):
+            self.clips = self.clips.append_column(name, flat(found[name]).take(places))
 
     def verdicts(self, policy: Policy, settled: bool = True) -> Verdicts:
         """Return the verdicts of a policy; not settled, those of its limits alone, without duplicates."""
@@ -170,14 +216,17 @@ class Workbench:
 
         Args:
             policy: what to try.
-            settled: whether duplicates are sought among what its limits leave; without, there are more kept.
+            settled: whether duplicates are sought among what its limits leave; without, there are more kept, and no
+                spread of a measure that was not drawn before.
         """
         begun = time.perf_counter()
         with self.lock:
             verdicts = self.verdicts(policy, settled)
             found = trial.counts(policy, verdicts, self.seconds) | {"settled": settled, "policy": policy.name}
             gone = np.flatnonzero(~verdicts.kept)  # mostly fewer than what is kept
-            found["spread"] = {name: self._spread(name, gone) for name in {rule.measure for rule in policy.rules}}
+            names = {rule.measure for rule in policy.rules}
+            drawn = names if settled else names & {*self._bins, *self._labels}
+            found["spread"] = {name: self._spread(name, gone) for name in drawn}
             if self.was is not None:
                 changed = trial.changed(policy, verdicts, self.seconds, self.was)
                 found["against"] = {"selection": self.selection, **changed}
@@ -185,19 +234,51 @@ class Workbench:
 
     def _spread(self, name: str, gone: npt.NDArray[np.int64]) -> dict[str, Any]:
         """Return how a measure is spread over all clips and those that are not gone: in bins, or by its values."""
-        column = self.clips[name] if name in self.clips.column_names else self._ready[name]
-        if pa.types.is_string(column.type) or pa.types.is_boolean(column.type):
-            if name not in self._labels:
-                encoded = flat(column).cast(pa.string()).dictionary_encode("encode")
-                codes = encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64)
-                self._labels[name] = codes, encoded.dictionary.to_pylist()
-            return {"labels": _counted(*self._labels[name], gone)}
+        if self._is_label(name):
+            return {"labels": _counted(*self._coded(name), gone)}
         if name not in self._bins:
             self._bins[name] = self._binned(name, numbers(flat(self._ready[name])))
         drawn, places = self._bins[name]
         dropped = np.bincount(places[gone], minlength=len(drawn.edges))
         kept = [whole - part for whole, part in zip(drawn.dropped, dropped.tolist(), strict=False)]
         return {"edges": drawn.edges, "log": drawn.log, "all": drawn.dropped, "kept": kept}
+
+    def _is_label(self, name: str) -> bool:
+        kind = self.clips[name].type if name in self.clips.column_names else pa.float64()
+        return bool(pa.types.is_string(kind) or pa.types.is_boolean(kind))
+
+    def _coded(self, name: str) -> tuple[npt.NDArray[np.int64], list[str | None]]:
+        """Return a column of labels as numbers, and what these stand for."""
+        if name not in self._labels:
+            column = self._tags() if name == TAG else flat(self.clips[name]).cast(pa.string())
+            encoded = column.dictionary_encode("encode")
+            codes = encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64)
+            self._labels[name] = codes, encoded.dictionary.to_pylist()
+        return self._labels[name]
+
+    def _tags(self) -> pa.Array:
+        """Return the likeliest tag of each clip; null where it has none."""
+        rows = self.ledger.read("scores", ["key", "label"], pc.field("scorer") == "tags")
+        found = rows["label"].take(pc.index_in(flat(self.clips["key"]), value_set=flat(rows["key"])))
+        return pc.struct_field(pc.extract_regex(flat(found), FIRST_TAG), "tag")
+
+    def hue(self, policy: Policy, name: str) -> Hue:
+        """Return what colours clips: `fate` or `rule` under a policy, `tag`, or any measure.
+
+        Raises PolicyError for a measure that there never is.
+        """
+        with self.lock:
+            if name in ("fate", "rule"):
+                failed = self.verdicts(policy).failed
+                names = ["kept", *(rule.name for rule in policy.rules), DUPLICATE]
+                return Hue(codes=failed.astype(np.int64) + 1, names=names) if name == "rule" else Hue(
+                    codes=np.where(failed < 0, 0, 1), names=["kept", "dropped"]
+                )  # fmt: skip
+            if name != TAG:
+                self._look([name])
+            if name == TAG or self._is_label(name):
+                return _commonest(*self._coded(name))
+            return Hue(values=self._values(name))
 
     def _binned(self, name: str, values: Numbers) -> tuple[Histogram, npt.NDArray[np.int64]]:
         """Return the report's histogram of a measure, and in which bin each clip is; those without a value in none."""
@@ -217,41 +298,79 @@ class Workbench:
     # ------------------------------------------------------------------------------------------------------ looking
 
     def listed(
-        self, policy: Policy, *, fate: str = "", rule: str = "", measure: str = "", order: str = "highest",
-        limit: float = 0.0, text: str = "", first: int = 0, count: int = PAGE,
+        self, policy: Policy, chosen: Filter = ALL, *, measure: str = "", order: str = "highest", limit: float = 0.0,
+        first: int = 0, count: int = PAGE,
     ) -> dict[str, Any]:  # fmt: skip
         """Return a page of clips under a policy.
 
         Args:
             policy: whose verdicts are meant.
-            fate: kept or dropped by it; new or lost against the selection; all if empty.
-            rule: only those that this rule dropped.
+            chosen: which clips.
             measure: by which they are ordered; by key if empty.
             order: highest, lowest, nearest to `limit`, or spread evenly from the lowest to the highest.
             limit: see `order`.
-            text: only those whose source or caption has it, in either case.
             first: so many are passed over.
             count: so many at most.
 
         Raises ValueError for words that mean nothing.
         """
-        if order not in ORDERS or fate not in FATES:
-            raise ValueError(f"orders are {', '.join(ORDERS)}, fates {', '.join(FATES[1:])}; not {order!r}, {fate!r}")
+        if order not in ORDERS:
+            raise ValueError(f"orders are {', '.join(ORDERS)}; not {order!r}")
         with self.lock:
             verdicts = self.verdicts(policy)
-            rows = np.flatnonzero(self._among(verdicts, policy, fate, rule) & self._saying(text))
+            rows = np.flatnonzero(self.meant(policy, chosen))
             values = self._values(measure)
             if values is not None:
-                rows = _ordered(rows, values[rows], order, limit, count)
-            page = rows[first : first + count] if order != "spread" else rows
+                rows = rows[np.isfinite(values[rows])]
+                page = _ordered(rows, values[rows], order, limit, first, count)
+            else:
+                page = rows[first : first + count]
             return {"total": len(rows), "clips": [self._card(int(at), policy, verdicts, values) for at in page]}
+
+    def meant(self, policy: Policy, chosen: Filter) -> Mask:
+        """Return which clips a filter means under a policy."""
+        with self.lock:
+            return self._but_ranges(policy, chosen) & _all(self._within(one) for one in chosen.ranges)
+
+    def _but_ranges(self, policy: Policy, chosen: Filter) -> Mask:
+        found = self._among(self.verdicts(policy), policy, chosen.fate, chosen.rule) & self._saying(chosen.text)
+        return found & self.map.inside(chosen.lasso) if chosen.lasso else found
+
+    def _within(self, span: tuple[str, float, float]) -> Mask:
+        measure, low, high = span
+        values = self._values(measure)
+        assert values is not None, measure
+        return (values >= low) & (values < high)
+
+    def spread(self, policy: Policy, chosen: Filter, names: Sequence[str]) -> dict[str, Any]:
+        """Return how measures are spread over all clips, and over those that a filter means under a policy.
+
+        What a filter says of a measure itself is left out of that measure's own spread, so that a range can be moved.
+        """
+        with self.lock:
+            self._look([*names, *(one[0] for one in chosen.ranges)])
+            rest, spans = self._but_ranges(policy, chosen), [(one[0], self._within(one)) for one in chosen.ranges]
+            found = {}
+            for name in names:
+                stays = rest & _all(inside for other, inside in spans if other != name)
+                found[name] = self._spread(name, np.flatnonzero(~stays))
+            return found
 
     def need_all(self) -> None:
         """Read every measure that is a number and not here yet."""
         self._look([one["name"] for one in self.measured() if one["form"] == "number"])
 
     def _look(self, names: Sequence[str]) -> None:
-        rules = [{"name": f"r{at}", "measure": name, "min": 0} for at, name in enumerate(names)]
+        some: dict[str, dict[str, Any]] = {
+            "number": {"min": 0},
+            "text": {"in": [""]},
+            "flag": {"in": [True]},
+        }  # any limit has its measure read
+        forms = {one["name"]: one["form"] for one in self.measured()}
+        rules = [
+            {"name": f"r{at}", "measure": name, **some[forms.get(name, "number")]}
+            for at, name in enumerate(dict.fromkeys(names))
+        ]
         self.need(dataclasses.replace(policies.load({"name": "looked", "rules": rules}), dedup=self.policy.dedup))
 
     def _values(self, measure: str) -> Numbers | None:
@@ -332,6 +451,33 @@ class Workbench:
         return {"path": uri, "command": f"rushes select --out {self.run} --policy {uri}"}
 
 
+def _fixed(keys: pa.ChunkedArray) -> npt.NDArray[np.bytes_]:
+    """Return keys as bytes of equal length; where they are, as all keys of clips, without a string for each."""
+    column = flat(keys)
+    wide = len(column[0].as_py()) if len(column) else 0
+    if wide and pc.all(pc.equal(pc.binary_length(column), wide)).as_py() and not column.null_count:
+        _, _, data = column.buffers()
+        first = np.frombuffer(column.buffers()[1], np.int32)[column.offset]
+        return np.frombuffer(data, f"S{wide}", len(column), int(first))
+    return np.array(column.to_pylist(), "S")
+
+
+def _commonest(codes: npt.NDArray[np.int64], names: list[str | None]) -> Hue:
+    """Return labels of which the commonest stay, the first the most common, and all others are one."""
+    order = np.argsort(-np.bincount(codes, minlength=len(names)), kind="stable")
+    shown = [at for at in order.tolist() if names[at] is not None][:COLOURS]
+    place = np.full(len(names), len(shown))
+    place[shown] = np.arange(len(shown))
+    if None in names:
+        place[names.index(None)] = len(shown) + 1
+    return Hue(codes=place[codes], names=[*(names[at] for at in shown), "other", None])
+
+
+def _all(masks: Iterable[Mask]) -> Any:
+    """Return where all masks hold; true where there is none."""
+    return reduce(operator.and_, masks, np.True_)
+
+
 def _counted(
     codes: npt.NDArray[np.int64], names: list[str | None], gone: npt.NDArray[np.int64]
 ) -> list[dict[str, Any]]:
@@ -340,15 +486,21 @@ def _counted(
     return [{"label": names[at], "all": int(every[at]), "kept": int(every[at] - lost[at])} for at in order]
 
 
-def _ordered(rows: npt.NDArray[np.int64], values: Numbers, order: str, limit: float, count: int) -> Any:
-    """Return rows that have a value, in an order of these values."""
-    there = np.isfinite(values)
-    rows, values = rows[there], values[there]
+def _ordered(
+    rows: npt.NDArray[np.int64], values: Numbers, order: str, limit: float, first: int, count: int
+) -> npt.NDArray[np.int64]:
+    """Return a page of rows in an order of their values; of a million only those that may stand on it are sorted."""
+    if order == "spread":
+        rows = rows[np.argsort(values, kind="stable")]
+        if len(rows) > count:
+            rows = rows[np.linspace(0, len(rows) - 1, count).round().astype(np.int64)]
+        return rows
     sort_by = {"highest": -values, "nearest": np.abs(values - limit)}.get(order, values)
-    rows = rows[np.argsort(sort_by, kind="stable")]
-    if order == "spread" and len(rows) > count:
-        rows = rows[np.linspace(0, len(rows) - 1, count).round().astype(np.int64)]
-    return rows
+    end = first + count
+    if 0 < end < len(rows):
+        near = sort_by <= np.partition(sort_by, end - 1)[end - 1]
+        rows, sort_by = rows[near], sort_by[near]
+    return rows[np.argsort(sort_by, kind="stable")][first:end]
 
 
 def _finite(value: float) -> float | None:

@@ -12,7 +12,6 @@ count twice is taken off again, `counted_twice`, with a minus: one odd file neve
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
@@ -23,6 +22,7 @@ from rushes.filters.policy import TAKEDOWN
 from rushes.pipelines.stages.select.selections import choose, names
 from rushes.pipelines.store import storage
 from rushes.pipelines.store.ledger import Ledger
+from rushes.pipelines.store.sql import reading, tables
 from rushes.pipelines.store.tables import TABLES
 
 Fate = Literal["kept", "dropped", "trimmed", "failed", "pending"]
@@ -32,8 +32,6 @@ UNACCOUNTED, COUNTED_TWICE = "unaccounted", "counted_twice"
 TOLERANCE_S = 1e-3
 NAMED = 500
 """Sources that do not add up are named up to here; their number and their seconds are always told."""
-MEMORY_GB = 1
-"""What DuckDB may hold; more goes to temporary files."""
 
 
 class AccountingError(ValueError):
@@ -144,18 +142,13 @@ def account(run: str, policy: str | None = None) -> Account:
 def open_books(run: str, policy: str | None = None, sealed: bool = False) -> Books:
     """Open the ledger of a run under one policy; see `account` for which one, and `tables` for `sealed`."""
     ledger = Ledger(run).snapshot()
-    try:
+    with reading(ledger):
         connection = tables(ledger, *TABLES, sealed=sealed)
         found = connection.execute("select distinct policy from selection order by 1").fetchall()
         policies = [name for (name,) in found] or names(ledger)  # where no clip is left, selections have no rows
         chosen = choose(run, policies, policy)
         connection.execute("set variable policy = ?", [chosen or ""])
         connection.execute(_LINES)
-    except duckdb.Error as error:
-        raise storage.StorageError(
-            f"the ledger of {run} cannot be read ({storage.redact(str(error))}); a damaged part is to be removed: "
-            "then run the same curate command again, which makes it anew"
-        ) from error
     return Books(run=run, ledger=ledger, connection=connection, policy=chosen, policies=policies)
 
 
@@ -176,35 +169,6 @@ def _settled(books: Books) -> Account:
         unexplained_sources=number,
         unexplained_s=seconds,
     )
-
-
-def tables(ledger: Ledger, *names: str, sealed: bool = False) -> duckdb.DuckDBPyConnection:
-    """Return a DuckDB connection in which tables of the ledger can be queried by name, on disk or in a bucket.
-
-    A table without parts is an empty one, so queries work on a run that has just begun. Parts on disk are read by
-    DuckDB itself, which takes half the time for many small ones; a sealed connection, which is for people's own
-    queries, is given them, reads and writes no file, and stays so.
-    """
-    settings: dict[str, str | bool | int | float | list[str]] = {
-        "threads": 2, "memory_limit": f"{MEMORY_GB}GB", "temp_directory": f"{tempfile.gettempdir()}/rushes-duckdb",
-        "enable_object_cache": True, "preserve_insertion_order": False,
-    }  # fmt: skip
-    connection = duckdb.connect(":memory:", config=settings)
-    for name in names:
-        direct = storage.is_local(ledger.root) and not sealed
-        parts = [storage.local_path(part.uri) for part in ledger.parts(name)] if direct else []
-        if parts:
-            listed = ", ".join("'" + str(path.absolute()).replace("'", "''") + "'" for path in parts)
-            connection.execute(f"create view {name} as select * from read_parquet([{listed}])")
-        else:
-            dataset = ledger.dataset(name)
-            connection.register(name, ledger.read(name) if dataset is None else dataset)
-    if sealed:
-        connection.execute(_SEAL)
-    return connection
-
-
-_SEAL = "set python_enable_replacements = false; set enable_external_access = false; set lock_configuration = true"
 
 
 # A source is identified by content: of several inputs with the same content the first is scanned, the others are

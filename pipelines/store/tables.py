@@ -412,6 +412,15 @@ TABLES: dict[str, pa.Schema] = {
         who=(_s, *_TEXT, "name of who said it"),
         said_at=(_s, "ISO 8601, UTC", "", "when"),
     ),
+    "projection": _table(
+        "explore", "scores", "Embeddings of clips in two dimensions, for the map; a part for each scorer.",
+        key=_KEY,
+        scorer=(_s, "", "clip or embedding", "whose vectors"),
+        model=(_s, *_TEXT, "name of model and weights"),
+        x=(_f, "", "-2 to 2", "along the first principal component"),
+        y=(_f, "", "-2 to 2", "along the second"),
+        explained=(_f, "share of the variance", SHARE, "that lies along both; what is left, the map does not show"),
+    ),
     "errors": _table(
         "any", "the stage that failed", "What failed, where, and what to do about it.",
         stage=(_s, *_TEXT, "which stage"),

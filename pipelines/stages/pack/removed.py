@@ -25,7 +25,7 @@ from rushes.pipelines.store.shards import ShardError, read_manifest, read_sideca
 from rushes.pipelines.store.takedowns import Down
 
 Left = tuple[str, str, str]
-BY_KEY = ("clips", "strips", "sketches", "scores", "captions", "encoded", "labels")
+BY_KEY = ("clips", "strips", "sketches", "scores", "captions", "encoded", "labels", "projection")
 BY_SELECTION = ("selection", "packed", "rates")
 BY_SOURCE = ("frames", "windows", "signals", "witness")
 SHOWN = 5

@@ -14,7 +14,7 @@ policy selects again.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
@@ -227,13 +227,8 @@ class Material:
 
 def material(ledger: Ledger, policy: Policy, say: Callable[[str], None] = log.info) -> Material:
     """Read what a policy looks at, and only that; matches that are not current are computed and not kept."""
-    failed = ledger.read("errors", ["key"], where=pc.field("stage") == "score")["key"].to_pylist()
-    clips = ledger.read(
-        "clips",
-        selecting.columns(policy),
-        where=~pc.field("key").isin(pa.array(failed, pa.string())) if failed else None,
-    )
-    scorers, scores = _scores(ledger, policy)
+    vectors = {policy.dedup.semantic.scorer, policy.dedup.balance.scorer} - {""}
+    clips, scores, scorers = columns_of(ledger, selecting.columns(policy), selecting.asked(policy) | vectors, vectors)
     return Material(
         clips=clips,
         scores=scores,
@@ -242,16 +237,35 @@ def material(ledger: Ledger, policy: Policy, say: Callable[[str], None] = log.in
     )
 
 
-def _scores(ledger: Ledger, policy: Policy) -> tuple[set[str], pa.Table]:
-    """Return the names of all scorers that have looked at a clip, and the rows of those that a policy looks at."""
-    vectors = {policy.dedup.semantic.scorer, policy.dedup.balance.scorer} - {""}
-    columns = [*SCORES, *(["vector"] if vectors else [])]
-    wanted, found = pa.array(sorted(selecting.asked(policy) | vectors), pa.string()), set()
-    rows = [TABLES["scores"].empty_table().select(columns)]
-    for batch in ledger.batches("scores", columns):
-        found |= set(pc.unique(batch["scorer"]).to_pylist())
-        rows.append(pa.Table.from_batches([batch.filter(pc.is_in(batch["scorer"], value_set=wanted))]))
-    return {name for name in found if name}, pa.concat_tables(rows)
+def columns_of(
+    ledger: Ledger, columns: Sequence[str], scorers: Set[str], vectors: Set[str] = frozenset()
+) -> tuple[pa.Table, pa.Table, set[str]]:
+    """Return columns of the clips that could be scored, the scores that some scorers gave, and all scorers there are.
+
+    Args:
+        ledger: the ledger.
+        columns: of the table `clips`.
+        scorers: whose rows of the table `scores`; others are passed over, as are names that are no scorer.
+        vectors: whether their vectors come, too: where there is any.
+    """
+    from rushes.pipelines.store.sql import reading, tables
+
+    told = [*SCORES, *(["vector"] if vectors else [])]
+    listed = ", ".join("'" + name.replace("'", "''") + "'" for name in sorted(scorers)) or "null"
+    queries = {
+        "clips": f"select {', '.join(columns)} from clips where key not in "
+        "(select key from errors where stage = 'score' and key is not null)",
+        "scores": f"select {', '.join(told)} from scores where scorer in ({listed})",
+    }
+    schemas = (
+        TABLES[name].empty_table().select(names).schema for name, names in (("clips", columns), ("scores", told))
+    )
+    with reading(ledger), tables(ledger, "clips", "scores", "errors", ordered=True) as db:
+        clips, scores = (
+            db.sql(queries[name]).to_arrow_table().cast(schema) for name, schema in zip(queries, schemas, strict=True)
+        )
+        found = db.sql("select distinct scorer from scores").fetchall()
+    return clips, scores, {name for (name,) in found if name}
 
 
 def make(run: str, name: str = "") -> dict[str, Any]:

@@ -9,7 +9,7 @@ import pytest
 
 from rushes.filters import policy as policies
 from rushes.pipelines.explore.compare import compared
-from rushes.pipelines.explore.workbench import Workbench
+from rushes.pipelines.explore.workbench import Filter, Workbench
 from rushes.pipelines.store.ledger import Ledger
 
 EVERYTHING = policies.load({"name": "everything", "dedup": {"enabled": False}})
@@ -34,7 +34,9 @@ def test_what_a_stricter_policy_loses_is_counted_and_its_measure_moves_most(benc
     found = compared(bench, EVERYTHING, bench, BRIGHT)
     kept = [side["kept"]["clips"] for side in found["sides"]]
     assert found["only_first"]["clips"] == kept[0] - kept[1] > 0 == found["only_second"]["clips"]
-    assert set(found["only_first"]["keys"]) <= {clip["key"] for clip in bench.listed(BRIGHT, fate="dropped")["clips"]}
+    assert set(found["only_first"]["keys"]) <= {
+        clip["key"] for clip in bench.listed(BRIGHT, Filter(fate="dropped"))["clips"]
+    }
     moved = {row["name"]: row for row in found["moved"]}
     assert moved["luma_mean"]["distance"] == max(row["distance"] for row in found["moved"]) > 0
     assert moved["luma_mean"]["medians"][0] < moved["luma_mean"]["medians"][1]

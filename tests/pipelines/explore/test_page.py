@@ -25,10 +25,10 @@ EVIL = "<script>window.stolen = 1</script><img src=x onerror='window.stolen = 2'
 
 
 @pytest.fixture(scope="module")
-def run(undisturbed: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+def run(embedded: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The small run, in which films and captions bear what would be executed if it were taken for markup."""
     folder = tmp_path_factory.mktemp("explored") / "run"
-    shutil.copytree(undisturbed, folder)
+    shutil.copytree(embedded, folder)
     ledger = Ledger(str(folder))
     for table, column in (("captions", "long"), ("captions", "short"), ("clips", "uri"), ("pairs", "why")):
         for part in ledger.parts(table):
@@ -61,19 +61,26 @@ def address(run: str) -> Iterator[str]:
     thread.join()
 
 
-@pytest.fixture
-def page(address: str) -> Iterator[Any]:
-    """The page, open; it fails where anything was executed or an error was thrown."""
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A browser."""
     with sync_api.sync_playwright() as player:
-        browser = player.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        opened = browser.new_page()
-        thrown: list[str] = []
-        opened.on("pageerror", lambda error: thrown.append(str(error)))
-        opened.goto(address)
-        opened.wait_for_selector("#kept[data-settled=true]")
+        opened = player.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield opened
-        assert opened.evaluate("window.stolen") is None and not thrown
-        browser.close()
+        opened.close()
+
+
+@pytest.fixture
+def page(browser: Any, address: str) -> Iterator[Any]:
+    """The page, open; it fails where anything was executed or an error was thrown."""
+    opened = browser.new_page()
+    thrown: list[str] = []
+    opened.on("pageerror", lambda error: thrown.append(str(error)))
+    opened.goto(address)
+    opened.wait_for_selector("#kept[data-settled=true]")
+    yield opened
+    assert opened.evaluate("window.stolen") is None and not thrown
+    opened.close()
 
 
 def kept(page: Any) -> int:
@@ -114,7 +121,7 @@ def test_a_clip_plays_and_what_it_is_called_is_text(page: Any, run: str) -> None
     page.select_option("select[name=fate]", "kept")
     page.locator("#grid .fate-dropped").first.wait_for(state="detached")
     page.locator("#grid .card").first.click()
-    page.wait_for_selector("dialog[open] video")
+    page.wait_for_selector("dialog[open] #clip-facts td")
     assert "<script>window.stolen" in page.inner_text("#clip-where")
     assert "{{7*7}}" in page.inner_text("#clip-facts")
     light = page.evaluate(
@@ -139,6 +146,7 @@ def test_a_duplicate_plays_beside_the_one_that_stands_for_it(page: Any) -> None:
     page.locator("#grid .card").first.click()
     page.wait_for_selector("dialog[open] figure")
     until(page, "document.querySelectorAll('#players figure').length === 2")
+    page.wait_for_selector("#clip-facts td")
     assert EVIL in page.inner_text("#clip-facts")
 
 
@@ -157,6 +165,98 @@ def test_a_query_is_answered_as_a_table(page: Any) -> None:
     assert "only reads" in page.inner_text("#error")
 
 
+def drag(page: Any, where: str, *places: tuple[float, float]) -> None:
+    """Drag over an element, by places in shares of its sides."""
+    box = page.locator(where).bounding_box()
+    points = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in places]
+    page.mouse.move(*points[0])
+    page.mouse.down()
+    for point in points[1:]:
+        page.mouse.move(*point, steps=4)
+    page.mouse.up()
+
+
+def keys(page: Any) -> set[str]:
+    return set(page.evaluate("[...document.querySelectorAll('#grid .card')].map((one) => one.dataset.key)"))
+
+
+def test_a_lasso_on_the_map_leaves_its_clips_in_the_grid_and_a_click_opens_one(page: Any, run: str) -> None:
+    page.click("nav button[data-view=map]")
+    page.wait_for_selector("#canvas[data-dots]", timeout=60_000)
+    at = {row["key"]: (row["x"], row["y"]) for row in Ledger(run).read("projection").to_pylist()}
+    assert page.get_attribute("#canvas", "data-dots") == str(len(at))
+    left, bottom, right, top = json.loads(page.get_attribute("#canvas", "data-view"))
+    share = {key: ((x - left) / (right - left), (top - y) / (top - bottom)) for key, (x, y) in at.items()}
+    middle = sorted(x for x, _ in share.values())[len(share) // 2] - 0.001
+    drag(page, "#canvas", (0.02, 0.02), (middle, 0.02), (middle, 0.98), (0.02, 0.98))
+    page.wait_for_selector("#chosen[data-clips]")
+    inside = {key for key, (x, _) in share.items() if x < middle}
+    assert int(page.get_attribute("#chosen", "data-clips")) == len(inside) < len(at)
+    page.click("#map-chips .show")
+    until(page, f"document.getElementById('total').dataset.clips == {len(inside)}")
+    assert keys(page) == inside
+    page.click("#chips .chip")
+    until(page, f"document.getElementById('total').dataset.clips == {len(at)}")
+    page.click("nav button[data-view=map]")
+    page.select_option("#mapped select[name=colour]", "motion")
+    until(page, "document.querySelector('#legend .scale') !== null")
+    key, (x, y) = next(iter(share.items()))
+    box = page.locator("#canvas").bounding_box()
+    page.mouse.click(box["x"] + x * box["width"], box["y"] + y * box["height"])
+    page.wait_for_selector("dialog[open] #clip-facts td")
+    assert key in page.inner_text("#clip-where")
+
+
+def test_a_range_brushed_on_a_histogram_leaves_its_clips_in_the_grid(page: Any) -> None:
+    page.click("nav button[data-view=clips]")
+    page.select_option("select[name=measure]", "luma_mean")
+    page.wait_for_selector("#histograms [data-measure=luma_mean] rect")
+    every = len(keys(page))
+    drag(page, "#histograms [data-measure=luma_mean] svg", (0.01, 0.5), (0.5, 0.5))
+    until(page, f"document.getElementById('total').dataset.clips < {every}")
+    below = float(page.input_value("#histograms [data-measure=luma_mean] .ends input >> nth=1"))
+    values = [float(text.rsplit("·", 1)[1]) for text in page.locator("#grid .card").all_inner_texts()]
+    assert values and max(values) < below * 1.001
+    stay, whole = (
+        f"[...document.querySelectorAll('#histograms [data-measure=luma_std] .{part}')]"
+        ".reduce((sum, one) => sum + +one.getAttribute('height'), 0)"
+        for part in ("stay", "all")
+    )
+    until(page, f"{stay} < {whole}")
+    page.click("#chips .chip")
+    until(page, f"document.getElementById('total').dataset.clips == {every}")
+    page.click("nav button[data-view=policy]")
+    drag(page, "#rules .rule:first-child svg", (0.3, 0.5), (0.6, 0.5))
+    page.wait_for_selector("#policy-chips .show")
+
+
+def test_the_frames_around_the_borders_of_a_clip_are_shown(page: Any) -> None:
+    page.click("nav button[data-view=clips]")
+    page.locator("#grid .card").first.click()
+    page.wait_for_selector("#borders img")
+    told = page.inner_text("#borders")  # under their evil names the films are not in the ledger
+    assert "It begins with" in told and "nearest frames that the run keeps, since the source is out of reach" in told
+
+
+def test_an_answer_is_drawn_as_what_suits_it(page: Any) -> None:
+    page.click("nav button[data-view=sql]")
+    line = "select date '2026-01-01' + i::int as day, i * i as squares, i as ones from range(9) t(i)"
+    points = "select motion, luma_mean, key from clips_all, range(4)"
+    for query, shapes in (
+        (line, {"path": 2, "circle": 0}),
+        (points, {"path": 0}),
+        ("from funnel", {"path": 0, "circle": 0}),
+    ):
+        page.fill("#query", query)
+        page.press("#query", "Control+Enter")
+        until(page, "document.getElementById('answered').textContent.includes(' rows')")
+        for shape, number in shapes.items():
+            until(page, f"document.querySelectorAll('#chart {shape}').length === {number}")
+    page.fill("#query", points)
+    page.press("#query", "Control+Enter")
+    page.locator("#chart circle").first.wait_for()
+
+
 def test_clips_are_labelled_by_keyboard(page: Any, run: str) -> None:
     page.click("nav button[data-view=clips]")
     page.locator("#grid .card").first.click()
@@ -167,7 +267,8 @@ def test_clips_are_labelled_by_keyboard(page: Any, run: str) -> None:
     page.wait_for_selector("#labels button[data-letter=k][aria-pressed=true]")
     first = page.inner_text("#clip-where")
     page.keyboard.press("n")
-    until(page, f"document.getElementById('clip-where').textContent !== {json.dumps(first)}")
+    until(page, f"!['', {json.dumps(first)}].includes(document.getElementById('clip-where').textContent)")
+    page.wait_for_selector("#labels button")
     page.keyboard.press("w")
     page.wait_for_selector("#labels button[data-letter=w][aria-pressed=true]")
     rows = Ledger(run).read("labels").to_pylist()
@@ -202,7 +303,7 @@ def test_it_is_used_by_keyboard_and_fits_a_phone(page: Any) -> None:
     page.wait_for_selector("dialog[open]")
     page.keyboard.press("Escape")
     page.wait_for_selector("dialog:not([open])", state="attached")
-    for view in ("policy", "clips", "sources", "compare", "sql"):
+    for view in ("policy", "clips", "map", "sources", "compare", "sql"):
         page.click(f"nav button[data-view={view}]")
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), view
     unnamed = page.evaluate(

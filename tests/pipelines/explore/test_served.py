@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -109,10 +111,48 @@ def test_a_dropped_clip_plays_from_its_source_and_both_have_strips(client: TestC
     found = client.get(f"/api/clip/{dropped['key']}").json()
     assert not found["encoded"] and found["verdicts"][0]["kept"] is False and found["copies"]
     assert client.get(f"/api/video/{dropped['key']}").content == storage.read_bytes(dropped["uri"])
+    row = next(clip for clip in Ledger(undisturbed).read("clips").to_pylist() if clip["key"] == dropped["key"])
+    plays = client.get(f"/api/plays/{dropped['key']}").json()
+    assert not plays["encoded"] and plays["start_s"] == pytest.approx(row["start_s"], abs=1e-3)
+    assert plays["end_s"] == pytest.approx(row["end_s"], abs=1e-3)
+    assert all(client.get(f"/api/plays/{key}").json()["encoded"] for key in kept)
     for key in (dropped["key"], *kept):
         assert client.get(f"/api/strip/{key}").content[8:12] == b"WEBP"
     assert client.get("/api/clip/0000000000000000-000000000").status_code == 404
     assert client.get("/api/video/nothing").status_code == 404
+
+
+def test_the_map_is_made_for_who_has_the_token_and_looked_at_by_all(embedded: str, tmp_path: Path) -> None:
+    shutil.copytree(embedded, tmp_path / "run")
+    client = TestClient(application(Workbench(str(tmp_path / "run")), TOKEN), base_url="http://127.0.0.1:8000")
+    asked = {"policy": {"name": "all"}, "width_px": 400, "height_px": 300, "colour": "motion"}
+    assert client.post("/api/map", json=asked).status_code == 403
+    assert (
+        client.post("/api/clips", json={"policy": {"name": "all"}, "lasso": [[0, 0], [1, 0], [1, 1]]}).status_code
+        == 400
+    )
+    for _ in range(100):
+        found = client.post("/api/map", json=asked, headers={"x-rushes-token": TOKEN}).json()
+        if "making" not in found:
+            break
+    assert client.post("/api/map", json=asked).json() == found
+    clips = client.post("/api/clips", json={"policy": {"name": "all"}}).json()
+    assert sum(found["stands_for"]) == clips["total"] and set(found["keys"]) <= {c["key"] for c in clips["clips"]}
+    assert all(value is None or isinstance(value, float) for value in found["values"]) and all(found["meant"])
+    left, bottom, right, top = found["view"]
+    box = [[left, bottom], [right, bottom], [right, top], [left, top]]
+    held = client.post("/api/clips", json={"policy": {"name": "all"}, "lasso": box}).json()
+    assert held["total"] == clips["total"]
+
+
+def test_the_frames_around_the_borders_come_as_pictures(client: TestClient, undisturbed: str) -> None:
+    key = Ledger(undisturbed).read("clips", ["key"]).to_pylist()[0]["key"]
+    found = client.get(f"/api/borders/{key}").json()
+    assert found["told"] == "Frames from the source" and found["frames"]
+    for number in range(len(found["frames"])):
+        assert client.get(f"/api/borders/{key}/{number}").content[:2] == bytes.fromhex("ffd8")
+    assert client.get(f"/api/borders/{key}/{len(found['frames'])}").status_code == 404
+    assert client.get("/api/borders/none").status_code == client.get("/api/borders/none/0").status_code == 404
 
 
 def test_a_query_of_the_page_only_reads(client: TestClient) -> None:
@@ -135,6 +175,13 @@ def test_wrong_requests_get_one_sentence(client: TestClient) -> None:
         ("/api/clips", {"policy": {"name": "a"}, "order": "odd"}),
         ("/api/clips", {"policy": {"name": "a"}, "first": [1]}),
         ("/api/clips", {"policy": {"name": "a"}, "limit": "high"}),
+        ("/api/clips", {"policy": {"name": "a"}, "fate": "odd"}),
+        ("/api/clips", {"policy": {"name": "a"}, "ranges": [{"measure": "no", "low": 1}]}),
+        ("/api/clips", {"policy": {"name": "a"}, "ranges": [{"measure": "motion", "low": "1"}]}),
+        ("/api/clips", {"policy": {"name": "a"}, "lasso": [[0, 0], [1, 1]]}),
+        ("/api/clips", {"policy": {"name": "a"}, "lasso": [[0, 0], [1, 1], [1]]}),
+        ("/api/spread", {"policy": {"name": "a"}, "measures": "motion"}),
+        ("/api/spread", {"policy": {"name": "a"}, "measures": ["motion; drop"]}),
     ]
     for path, body in wrong:
         answer = client.post(path, json=body)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from rushes.filters import policy as policies
 from rushes.pipelines.cli.main import main
-from rushes.pipelines.explore.workbench import Workbench
+from rushes.pipelines.explore.workbench import Filter, Workbench
 from rushes.pipelines.stages.select import select, selections, trial
 
 NUMBERS = ("motion", "luma_mean", "duration_s", "quality", "min_side_px", "aspect", "flicker", "object_speed")
@@ -93,17 +94,48 @@ def test_clips_are_listed_by_measure_by_nearness_and_by_text(bench: Workbench) -
     assert up["total"] == len(bench.keys)
     near = bench.listed(everything, measure="motion", order="nearest", limit=values[2])
     assert near["clips"][0]["measured"] == values[2]
+    for order, whole in (("lowest", up), ("highest", down)):
+        pages = [bench.listed(everything, measure="motion", order=order, first=at, count=2) for at in range(0, 99, 2)]
+        assert [clip for page in pages for clip in page["clips"]] == whole["clips"], (
+            "page by page, equals in their order"
+        )
+        assert {page["total"] for page in pages} == {whole["total"]}
     two = bench.listed(everything, measure="motion", order="spread", count=2)
     assert [clip["measured"] for clip in two["clips"]] == [values[0], values[-1]]
     assert bench.listed(everything, first=1, count=2)["clips"] == bench.listed(everything)["clips"][1:3]
-    cars = bench.listed(everything, text="CAR_distorted")["clips"] + bench.listed(everything, text="CAR.mp4")["clips"]
+    cars = (
+        bench.listed(everything, Filter(text="CAR_distorted"))["clips"]
+        + bench.listed(everything, Filter(text="CAR.mp4"))["clips"]
+    )
     assert cars and all("car" in clip["uri"] for clip in cars)
-    assert bench.listed(everything, text="' or 1=1 --")["total"] == 0
-    dropped = bench.listed(bench.policy, fate="dropped", rule="duplicate")
+    assert bench.listed(everything, Filter(text="' or 1=1 --"))["total"] == 0
+    dropped = bench.listed(bench.policy, Filter(fate="dropped", rule="duplicate"))
     assert dropped["total"] == bench.outcome(bench.policy)["duplicates"]["clips"]
     assert all("of " in clip["detail"] for clip in dropped["clips"])
     with pytest.raises(ValueError, match="orders are highest"):
         bench.listed(everything, order="sideways")
+    with pytest.raises(ValueError, match="fates are kept"):
+        Filter(fate="lucky")
+
+
+def test_a_range_means_the_clips_of_its_bins_and_no_spread_is_cut_by_its_own_range(bench: Workbench) -> None:
+    everything = policies.load({"name": "everything", "dedup": {"enabled": False}})
+    whole = bench.spread(everything, Filter(), ["motion", "luma_mean"])
+    assert all(spread["all"] == spread["kept"] for spread in whole.values())
+    edges, counts = whole["luma_mean"]["edges"], whole["luma_mean"]["all"]
+    filled = [at for at, clips in enumerate(counts) if clips]
+    for first, last in ((0, filled[0]), (filled[1], filled[-2]), (filled[-1], len(counts) - 1)):
+        low = -math.inf if first == 0 else edges[first]
+        high = math.inf if last == len(counts) - 1 else edges[last + 1]
+        chosen = Filter(ranges=(("luma_mean", low, high),))
+        listed = bench.listed(everything, chosen, measure="luma_mean")
+        assert listed["total"] == sum(counts[first : last + 1]) > 0
+        assert all(low <= clip["measured"] < high for clip in listed["clips"])
+        cut = bench.spread(everything, chosen, ["motion", "luma_mean"])
+        assert cut["luma_mean"]["kept"] == counts and sum(cut["motion"]["kept"]) == listed["total"]
+    both = Filter(ranges=(("luma_mean", edges[filled[1]], math.inf), ("motion", -math.inf, math.inf)), fate="kept")
+    kept = {clip["key"] for clip in bench.listed(bench.policy, both)["clips"]}
+    assert kept < {clip["key"] for clip in bench.listed(bench.policy, Filter(fate="kept"))["clips"]}
 
 
 def test_without_its_extra_the_command_says_how_to_get_it(

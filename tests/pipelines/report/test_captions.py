@@ -9,9 +9,9 @@ import pytest
 
 from rushes.filters.caption import FIELDS
 from rushes.pipelines.report import captions
-from rushes.pipelines.report.accounting import tables
 from rushes.pipelines.stages.caption import caption, sources
 from rushes.pipelines.store.ledger import Ledger
+from rushes.pipelines.store.sql import tables
 
 SAID = {
     0: {"camera_motion": "static", "light": "night; dark", "short": "A dog."},
