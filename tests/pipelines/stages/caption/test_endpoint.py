@@ -282,8 +282,9 @@ def test_a_caption_is_bound_to_its_clip_and_says_what_was_asked(ask: Any) -> Non
 
 def test_a_rate_is_kept_over_all_threads_and_shared_among_actors(server: Server) -> None:
     config = CaptionConfig(source="endpoint", endpoint=server.url, model="m", concurrency=8, requests_per_minute=2400)
-    EndpointCaptioner(config, actors=2).caption([_clip(str(k)) for k in range(8)])
-    assert server.times[-1] - server.times[0] >= 7 * 0.05 - 0.02  # 1200 a minute each: one every 50 ms
+    captioner, begun = EndpointCaptioner(config, actors=2), time.monotonic()
+    captioner.caption([_clip(str(k)) for k in range(8)])
+    assert max(server.times) - begun >= 7 * 0.05  # 1200 a minute each; the first may be long on its way
 
 
 def test_the_key_comes_from_the_environment_and_is_in_no_error(
