@@ -16,12 +16,13 @@ import pytest
 
 from rushes.pipelines.store import shards
 
-SIDE_PX, STEPS, SEEDS, RATE = 64, 1500, (0, 1), 4
+SIDE_PX, STEPS, SEEDS, RATE = 64, 1500, (0,), 4
 
 
 def rushes(*words: object) -> None:
-    """Run a command as a user does."""
-    subprocess.run([sys.executable, "-m", "rushes.pipelines.cli.main", *map(str, words)], check=True)
+    """Run a command as a user does; of the footage some files are broken on purpose."""
+    done = subprocess.run([sys.executable, "-m", "rushes.pipelines.cli.main", *map(str, words)])
+    assert done.returncode in (0, 3), words
 
 
 def latents_of(run: Path, *options: object) -> int:
