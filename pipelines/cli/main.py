@@ -22,7 +22,7 @@ from typing import Any
 from jsonargparse import ArgumentParser, Namespace
 
 from rushes.pipelines.cli import curate, demo, dit, doctor, report, select, shards, tokenizer
-from rushes.pipelines.cli.command import FAILED, USAGE, Command
+from rushes.pipelines.cli.command import DONE, FAILED, USAGE, Command
 
 GROUPS = {
     "tokenizer": "train and try the tokenizer",
@@ -102,6 +102,9 @@ def _run(command: Command, parser: ArgumentParser, options: Namespace) -> int:
         return command.run(parser.instantiate(options))
     except (ValueError, FileNotFoundError, PermissionError) as error:
         return _say(error, USAGE)
+    except BrokenPipeError:  # who reads, such as `head`, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
     except (RuntimeError, OSError) as error:
         return _say(error, FAILED)
     except KeyboardInterrupt:

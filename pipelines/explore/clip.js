@@ -103,7 +103,7 @@ export async function look(key) {
     }
     const bar = (share) => { const made = el("span", { className: "bar" }); made.style.width = `${100 * share}%`; return made; };
     fill("clip-facts",
-      facts("Verdicts", found.verdicts.map((v) => [v.policy, v.kept ? "kept" : `dropped by ${v.rule}`, v.value === null ? v.detail || "" : `${number(v.value)} against ${number(v.limit)}${v.detail ? `, ${v.detail}` : ""}`]), ["policy", "verdict", "value"]),
+      facts("Verdicts", found.verdicts.map((v) => [v.policy, v.kept ? "kept" : `dropped by ${v.rule}`, v.value === null ? v.detail || "" : `${v.value} against ${v.limit}${v.detail ? `, ${v.detail}` : ""}`]), ["policy", "verdict", "value"]),
       found.caption && facts(`Caption, by ${found.caption.source}`, [[found.caption.long || found.caption.short], ...(found.caption.checks ? [[`checks: ${JSON.stringify(found.caption.checks)}`]] : [])]),
       facts("Duplicates", found.copies.map((copied) => {
         const other = copied.key === key ? copied.kept_key : copied.key;

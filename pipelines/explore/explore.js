@@ -119,6 +119,7 @@ function limit(holder, form) {
     redraw(holder);
     moved();
   });
+  exact.addEventListener("change", () => { if (exact.value === "") exact.value = rule[form]; });
   const kind = el("select", { "aria-label": `${rule.name}: form of the limit`, onchange: () => reform(holder, form, kind.value) },
     ...Object.entries(FORMS).map(([name, text]) => el("option", { value: name, selected: name === form }, text)));
   const near = isShare(form) ? null : el("button", { type: "button", onclick: () => nearest(rule, rule[form]) }, "clips nearest to it");
@@ -374,7 +375,7 @@ $("by").addEventListener("submit", (event) => event.preventDefault());
 // ---------------------------------------------------------------------------------------------------------- compare
 function pairs() {
   const own = [["", "what is tried here"], ...state.info.selections.map((name) => [name, `selection ${name}`]),
-    ...state.info.drafts.map((name) => [name, `draft ${name}`]), ...state.info.presets.map((name) => [name, `preset ${name}`])];
+    ...state.info.drafts.map((name) => [`draft:${name}`, `draft ${name}`]), ...state.info.presets.map((name) => [name, `preset ${name}`])];
   const known = (list) => list.filter(([name], at) => list.findIndex(([other]) => other === name) === at);
   const other = state.info.other;
   const second = other.is_same ? own : [...other.selections.map((name) => [name, `${basename(other.run)}: selection ${name}`]), ...state.info.presets.map((name) => [name, `${basename(other.run)}: preset ${name}`])];
@@ -432,7 +433,12 @@ $("ask").addEventListener("submit", async (event) => {
     fill("answer", el("thead", {}, el("tr", {}, ...found.columns.map((name, at) => el("th", { className: found.rows.some((row) => typeof row[at] === "number") ? "n" : "" }, name)))),
       el("tbody", {}, ...found.rows.map((row) => el("tr", {}, ...row.map(cell)))));
     $("answered").textContent = `${count(found.rows.length)} rows${found.more ? ", and more: add a limit, or use rushes sql --csv" : ""}, ${Math.round(performance.now() - begun)} ms`;
-  } catch (error) { complain(error); }
+  } catch (error) {
+    chart([], []);
+    fill("answer");
+    $("answered").textContent = "";
+    complain(error);
+  }
 });
 
 // ------------------------------------------------------------------------------------------------------------ views

@@ -6,8 +6,8 @@ const SCALES = { // viridis, without the end that the paper swallows
   dark: ["#414487", "#2a788e", "#22a884", "#7ad151", "#fde725"],
 };
 const NAMED = {
-  light: ["#14788f", "#93540a", "#6b4fb3", "#b8324a", "#3f7d20", "#b0418f", "#2f5fc4", "#8a7a00", "#00806a"],
-  dark: ["#4db3c8", "#e3a44b", "#a894f0", "#f07f92", "#8fcf6a", "#e58bc8", "#7fa8ff", "#d6c64a", "#3fc9ad"],
+  light: ["#14788f", "#93540a", "#6b4fb3", "#b8324a", "#3f7d20", "#b0418f", "#2f5fc4", "#8a7a00", "#00806a", "#c75000", "#0b3d91", "#5d4037"],
+  dark: ["#4db3c8", "#e3a44b", "#a894f0", "#f07f92", "#8fcf6a", "#e58bc8", "#7fa8ff", "#d6c64a", "#3fc9ad", "#ff9e66", "#b3c7ff", "#c9a08a"],
 };
 const [NEAR_PX, SPACING_PX, ASK_MS, MAKING_MS] = [10, 4, 120, 500];
 
@@ -62,7 +62,7 @@ export function map({ filter, tried, changed, look, basename }) {
     const { values, ends, codes, names: labels } = own.found;
     const theme = scheme();
     if (values) return values.map((value) => (value === null ? ink("--idle") : blend(SCALES[theme], (value - ends[0]) / (ends[1] - ends[0] || 1))));
-    const palette = labels.map((label, at) => (label === null ? ink("--idle") : label === "other" && at >= NAMED.light.length ? ink("--soft") : NAMED[theme][at % NAMED.light.length]));
+    const palette = labels.map((label, at) => (label === null ? ink("--idle") : label === "other" ? ink("--soft") : NAMED[theme][at % NAMED.light.length]));
     return codes.map((code) => palette[code]);
   }
   function draw() {

@@ -385,10 +385,10 @@ class Workbench:
         return numbers(flat(self._ready[measure])) if known else None
 
     def named(self, name: str) -> Policy:
-        """Return a policy of the run by its name: a selection, a draft or a preset. Raises PolicyError."""
-        draft = f"{self.run}/drafts/{name}.yaml"
-        if re.fullmatch(r"[A-Za-z0-9_-]{1,64}", name) and storage.exists(draft):
-            return select.read_policy(draft)
+        """Return a policy of the run by its name: a selection, `draft:NAME` or a preset. Raises PolicyError."""
+        draft = re.fullmatch(r"draft:([A-Za-z0-9_-]{1,64})", name)
+        if draft and storage.exists(uri := f"{self.run}/drafts/{draft[1]}.yaml"):
+            return select.read_policy(uri)
         if name not in self.selections and name not in policies.presets():
             raise policies.PolicyError(f"{name[:80]!r} is no selection, draft or preset")
         return selections.chosen(self.run, name, selections.hdr_of(self.run))[0]

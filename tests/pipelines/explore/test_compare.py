@@ -61,8 +61,15 @@ def test_a_policy_is_named_as_a_selection_a_draft_or_a_preset_and_nothing_else(
     shutil.copytree(undisturbed, tmp_path / "run")
     bench = Workbench(str(tmp_path / "run"))
     bench.save({"name": "mine", "rules": []})
-    assert bench.drafts() == ["mine"] and bench.named("mine").name == "mine"
+    assert bench.drafts() == ["mine"] and bench.named("draft:mine").name == "mine"
     assert bench.named("default") == bench.policy and bench.named("svd-pretrain").name == "svd-pretrain"
-    for name in ("../drafts/mine", "/etc/passwd.yaml", f"{bench.run}/drafts/mine.yaml", ""):
+    for name in (
+        "mine",
+        "draft:../drafts/mine",
+        "../drafts/mine",
+        "/etc/passwd.yaml",
+        f"{bench.run}/drafts/mine.yaml",
+        "",
+    ):
         with pytest.raises(policies.PolicyError, match="no selection, draft or preset"):
             bench.named(name)
