@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -70,8 +71,13 @@ class DiTConfig:
     def __post_init__(self) -> None:
         if self.size not in SIZES:
             raise ValueError(f"size={self.size!r} is unknown; choose one of {', '.join(SIZES)}")
-        if self.patch < 1 or self.in_channels < 1:
-            raise ValueError(f"patch={self.patch} and in_channels={self.in_channels} must be at least 1")
+        if self.patch < 1 or self.in_channels < 1 or self.text_words < 1:
+            raise ValueError(
+                f"patch={self.patch}, in_channels={self.in_channels} and text_words={self.text_words} must be 1 or more"
+            )
+        if min(*self.time_wavelengths_s, *self.space_wavelengths) <= 0 or self.shift_tokens < 0:
+            raise ValueError("time_wavelengths_s and space_wavelengths must be above 0, shift_tokens 0 or more")
+        _check_finite(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,6 +153,12 @@ class TrainConfig:
                 f"tokens={self.tokens}, steps={self.steps}, log_every={self.log_every}, save_every={self.save_every} "
                 f"must be 1 or more, packs={self.packs} and devices={self.devices} 0 or more"
             )
+        _check_finite(self)
+        for name in ("max_cells", "lr", "warmup", "weight_decay", "clip_norm", "seed", "workers"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}={getattr(self, name)} must not be negative")
+        if self.shift <= 0 or not 0 <= self.drop_condition <= 1:
+            raise ValueError(f"shift={self.shift} must be above 0, drop_condition={self.drop_condition} from 0 to 1")
         if not 0 <= self.holdout < 1:
             raise ValueError(f"holdout={self.holdout} is no share of the clips; give 0 or more, and less than 1")
         if not 0 <= self.known <= 0.5:
@@ -174,7 +186,7 @@ class SampleConfig:
     extend: str = ""
     """A clip that goes on: it stands in front, up to its last whole segment, and `seconds` more are generated."""
     source: str = ""
-    """A clip of which a part of the picture is filled in anew, all its length or as many `seconds`."""
+    """A clip of which a part of the picture is filled in anew, in its first `seconds` or in all of a shorter one."""
     mask: tuple[float, float, float, float] | None = None
     """That part: left, top, right and bottom in shares of the picture; whole tokens are filled in."""
     seconds: float = 2.0
@@ -216,6 +228,7 @@ class SampleConfig:
     """Where to sample."""
 
     def __post_init__(self) -> None:
+        _check_finite(self)
         for name in ("seconds", "steps", "shift"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name}={getattr(self, name)} must be above 0")
@@ -236,6 +249,14 @@ class SampleConfig:
             raise ValueError(f"mask={self.mask} is no part of the picture; give left < right and top < bottom, 0 to 1")
         if self.cache < 0:
             raise ValueError(f"cache={self.cache} must not be negative; 0 spares no step")
+
+
+def _check_finite(config: object) -> None:
+    """Raise ValueError where a number of settings is infinite or none."""
+    for name, value in vars(config).items():
+        numbers = value.values() if isinstance(value, dict) else value if isinstance(value, tuple) else (value,)
+        if any(isinstance(number, float) and not math.isfinite(number) for number in numbers):
+            raise ValueError(f"{name}={value} must be a finite number")
 
 
 def _named(config: SampleConfig, *names: str) -> list[str]:

@@ -146,7 +146,10 @@ def _claim(folder: Path, config: TrainConfig, index: Index) -> dict[str, Any]:
     whose = {"tokenizer": index.fingerprint, "tokenizer_name": index.tokenizer}
     record = json.loads(json.dumps({"train": settings, **whose, "latents": content_of(index.root)}))
     path = folder / "train.json"
-    if path.exists():
+    begun = (folder / "checkpoint.ckpt").exists()
+    if path.exists() and not begun and json.loads(path.read_text()).get("train") != record["train"]:
+        (folder / "statistics.json").unlink(missing_ok=True)  # of a try that ended before its first checkpoint
+    if path.exists() and begun:
         found = json.loads(path.read_text())
         trained = found.get("tokenizer_name", OURS), found["tokenizer"]
         require_same(str(folder), trained, (index.tokenizer, index.fingerprint), f"{index.root} are those of")

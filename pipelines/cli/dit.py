@@ -64,7 +64,7 @@ def _sample_words(words: list[str]) -> list[str]:
         option = found[-1] if found else ""
         if option in ("--guide", "--facts") and (pair := re.fullmatch(r"(\w+)=([^=]+)", word)):
             found[-1:] = [f"{option}.{pair[1]}", pair[2]]
-        elif option in ("--rates", "--mask") and "," in word and "[" not in word:
+        elif option in ("--rates", "--mask") and "[" not in word:
             found.append(f"[{word}]")
         else:
             found.append(word)

@@ -261,3 +261,28 @@ def test_footage_goes_through_latent_shards_and_training_to_a_clip(tmp_path):
     made = sample(SampleConfig(seconds=2.0, steps=2, device="cpu"), str(model), codec, str(tmp_path / "clip.mp4"))
     assert (sum(made.lengths), made.height, made.width, made.rates) == (20, 32, 48, (4, 4))
     assert len(frames(tmp_path / "clip.mp4")) == 20
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"seconds": float("inf")}, "seconds=inf must be a finite number"), ({"shift": float("nan")}, "shift=nan"),
+        ({"facts": {"pan": float("inf")}}, "finite"), ({"guide": {"pan": float("nan")}}, "finite"),
+    ],
+)  # fmt: skip
+def test_numbers_that_are_none_are_refused(settings, said):
+    with pytest.raises(ValueError, match=said):
+        SampleConfig(**settings)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"lr": -1.0}, {"warmup": -5}, {"max_cells": -1}, {"drop_condition": 5.0}, {"shift": 0.0}, {"seed": -1},
+     {"lr": float("nan")}],
+)  # fmt: skip
+def test_trainings_that_mean_nothing_are_refused(settings):
+    with pytest.raises(ValueError, match=next(iter(settings))):
+        TrainConfig(**settings)
+    for model in ({"text_words": 0}, {"time_wavelengths_s": (0.0, 1.0)}, {"shift_tokens": -1}):
+        with pytest.raises(ValueError, match=next(iter(model))):
+            DiTConfig(**model)

@@ -232,3 +232,10 @@ def test_packs_that_the_devices_cannot_share_and_a_damaged_checkpoint_are_refuse
     (tmp_path / "checkpoint.ckpt").write_bytes(b"no checkpoint")
     with pytest.raises(ValueError, match=r"checkpoint\.ckpt is damaged.*remove it"):
         train(FAST, latents, str(tmp_path))
+
+
+def test_a_try_that_ended_before_it_began_leaves_the_folder_free(latents, tmp_path):
+    out = str(tmp_path / "run")
+    with pytest.raises(ValueError, match="raise tokens"):
+        train(replace(FAST, steps=1, tokens=1), latents, out)
+    train(replace(FAST, steps=1), latents, out)
