@@ -27,7 +27,7 @@ class BudgetError(ValueError):
 def monotone(distortion: Distortion, costs: Costs) -> Distortion:
     """Return the least distortion that each option's latents can buy: its own, or that of an option with fewer.
 
-    A network that is trained briefly, or a scorer that errs, says of some segments that more latents are worse. Such an
+    A network that is trained briefly shows for some segments that more latents are worse. Such an
     option is dominated. It takes the value of the cheaper one (a running minimum) rather than infinity, so that every
     table stays finite; it stays selectable, but nothing here selects it, since of equal distortions the cheaper wins.
     So the value is a bound for whoever may spend up to that cost, not the distortion of that very option.

@@ -18,12 +18,11 @@ FOLDER = Path(__file__).parent / "weights"
 def folder_of(model: str) -> str:
     """Return the folder or object-store prefix of a saved tokenizer, given by that or by the name `shipped`.
 
-    Raises ValueError for a frozen VAE, which no training starts from and no scorer predicts for.
+    Raises ValueError for a frozen VAE, which no training starts from.
     """
     if frozen_kind(model)[0]:
         raise ValueError(
-            f"{model} is a frozen VAE, and a tokenizer of ours is needed here: give its folder or `shipped`, or, where "
-            "rates are chosen, --allocation measured"
+            f"{model} is a frozen VAE, and a tokenizer of ours is needed here: give its folder or `shipped`"
         )
     return str(FOLDER) if model == SHIPPED else model.rstrip("/")
 
