@@ -252,7 +252,10 @@ class SampleConfig:
 
 
 def _check_finite(config: object) -> None:
-    """Raise ValueError where a number of settings is infinite or none."""
+    """Raise ValueError where a number of settings is infinite or none, or a seed is none of torch's."""
+    seed = getattr(config, "seed", 0)
+    if not 0 <= seed < 2**63:
+        raise ValueError(f"seed={seed} must be 0 or more, and below 2^63")
     for name, value in vars(config).items():
         numbers = value.values() if isinstance(value, dict) else value if isinstance(value, tuple) else (value,)
         if any(isinstance(number, float) and not math.isfinite(number) for number in numbers):

@@ -91,31 +91,58 @@ def plan(config: SampleConfig, tokenizer: AnyTokenizer, patch: int, given: Given
 def _segments(config: SampleConfig, tokenizer: AnyTokenizer, given: Given) -> tuple[tuple[int, ...], tuple[bool, ...]]:
     """Return the frames of each segment, and whether it is given."""
     frames, segment = max(1, round(config.seconds * config.fps)), tokenizer.config.segment
-    head, tail = given.head, given.tail
     if given.box:
-        assert head is not None
-        lengths = codecs.lengths_of(tokenizer, min(frames, head.frames))
+        assert given.head is not None
+        lengths = codecs.lengths_of(tokenizer, min(frames, given.head.frames))
         return lengths, (True,) * len(lengths)
-    begin = _whole(codecs.lengths_of(tokenizer, head.frames), segment) if head and given.goes_on else ()
-    if given.goes_on and not begin:
-        raise ValueError(f"{head} is shorter than a segment of {segment} frames; give a longer clip to extend")
-    lone = head is not None and head.is_picture
-    frames += sum(begin)
-    if tail:
-        frames = _ending(tokenizer, frames, lone, 1 if tail.is_picture else segment)
-        if tail.frames < segment and not tail.is_picture:
-            raise ValueError(f"{tail} has fewer than the {segment} frames of a segment; give more, or a picture")
-    lengths = codecs.lengths_of(tokenizer, frames, lone)
-    ahead = len(begin) or (0 if not head else 1 if lone else _reaching(lengths, segment))
-    if head and head.frames < sum(lengths[:ahead]):
-        raise ValueError(f"{head} has fewer than the {sum(lengths[:ahead])} frames that begin a clip; give a picture")
-    left = len(lengths) - ahead - (tail is not None)
-    if left < 1:
+    begin = _begin(tokenizer, given)
+    if given.tail and given.tail.frames < segment and not given.tail.is_picture:
+        raise ValueError(f"{given.tail} has fewer than the {segment} frames of a segment; give more, or a picture")
+    lengths, known = _laid(tokenizer, given, begin, frames)
+    if all(known):
+        longer = (_laid(tokenizer, given, begin, frames + more) for more in range(8 * segment))
+        enough = next(more for more, laid in enumerate(longer) if (segment, False) in zip(*laid, strict=False))
         raise ValueError(
             f"seconds={config.seconds:g} leave nothing to generate beside {given}; ask for "
-            f"{(sum(lengths) - sum(begin) + segment) / config.fps:.2f} or more"
+            f"{_seconds(frames + enough, config.fps)} or more"
         )
+    return lengths, known
+
+
+def _begin(tokenizer: AnyTokenizer, given: Given) -> tuple[int, ...]:
+    """Return the segments that are shown before what is asked for. Raises ValueError for too short a head."""
+    head, segment = given.head, tokenizer.config.segment
+    if head is None or (head.is_picture and not given.goes_on):
+        return ()
+    if given.goes_on:
+        begin = _whole(codecs.lengths_of(tokenizer, head.frames), segment)
+        if not begin:
+            raise ValueError(f"{head} is shorter than a segment of {segment} frames; give a longer clip to extend")
+        return begin
+    lengths = codecs.lengths_of(tokenizer, 4 * segment)
+    needed = sum(lengths[: _reaching(lengths, segment)])
+    if head.frames < needed:
+        raise ValueError(f"{head} has fewer than the {needed} frames that begin a clip; give a longer one or a picture")
+    return ()
+
+
+def _laid(
+    tokenizer: AnyTokenizer, given: Given, begin: tuple[int, ...], frames: int
+) -> tuple[tuple[int, ...], tuple[bool, ...]]:
+    """Return the frames of each segment of a clip of about so many behind `begin`, and which segments are given."""
+    segment, head, tail = tokenizer.config.segment, given.head, given.tail
+    lone, frames = head is not None and head.is_picture, frames + sum(begin)
+    if tail:
+        frames = _ending(tokenizer, frames, lone, 1 if tail.is_picture else segment)
+    lengths = codecs.lengths_of(tokenizer, frames, lone)
+    ahead = len(begin) or (0 if not head else 1 if lone else _reaching(lengths, segment))
+    left = max(0, len(lengths) - ahead - (tail is not None))
     return lengths, (*[True] * ahead, *[False] * left, *[True] * (tail is not None))
+
+
+def _seconds(frames: int, fps: float) -> str:
+    """Return seconds that hold so many frames, as short as two digits allow."""
+    return f"{math.ceil(100 * frames / fps - 1e-6) / 100:.2f}"
 
 
 def _whole(lengths: tuple[int, ...], segment: int) -> tuple[int, ...]:
@@ -178,7 +205,21 @@ def windows(planned: Plan, seconds: float, overlap: int) -> list[Window]:
 
     Raises ValueError where a window has no room for a segment behind those that it begins with.
     """
-    n, room = len(planned.lengths), seconds * planned.fps + 0.5  # half a frame, for rounding
+    found = _within(planned, seconds * planned.fps, overlap)
+    if found is None:
+        behind = [0, *accumulate(planned.lengths)]
+        spans = (max(b - a for a, b in zip(behind, behind[number:], strict=False)) for number in range(1, len(behind)))
+        least = next(span for span in spans if _within(planned, span, overlap) is not None)
+        raise ValueError(
+            f"window={seconds:g} s has no room behind the {overlap} segments that it goes on from; give "
+            f"{_seconds(least, planned.fps)} or more, or a smaller overlap"
+        )
+    return found
+
+
+def _within(planned: Plan, frames: float, overlap: int) -> list[Window] | None:
+    """Return windows of so many frames at most; None where one has no room for what is new."""
+    n, room = len(planned.lengths), frames + 0.5  # half a frame, for rounding
     behind = [0, *accumulate(planned.lengths)]
     boxed = all(planned.known)
     done = 0 if boxed else planned.known.index(False)
@@ -189,11 +230,7 @@ def windows(planned: Plan, seconds: float, overlap: int) -> list[Window]:
         if ends and stop == n - 1:  # what is given at the end must be seen by what leads to it
             stop -= 1
         if stop <= done:
-            needed = behind[min(done + 1 + ends, n)] - behind[begin]
-            raise ValueError(
-                f"window={seconds:g} s has no room behind the {done - begin} segments that it goes on from; give "
-                f"{needed / planned.fps:.2f} or more, or a smaller overlap"
-            )
+            return None
         while stop == n and begin and behind[stop] - behind[begin - 1] <= room:
             begin -= 1
         found.append((begin, done, stop))

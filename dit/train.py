@@ -74,12 +74,12 @@ def train(config: TrainConfig, latents: str, out: str, tell: Tell = silent) -> P
     loggers.require(config.logger)
     index = read_index(latents)
     config = replace(config, model=replace(config.model, in_channels=index.channels), packs=_packs(config, folder))
-    record = _claim(folder, config, index)
+    done = _steps_done(folder / "checkpoint.ckpt")
+    record = _claim(folder, config, index, done)
     facts = _measured(folder, config, index)
     threads.warn_of_spinning(torch.get_num_threads())
     L.seed_everything(config.seed, verbose=False)
     module, clips = FlowModule(config, facts), Clips(index, config, folder / "text", tell)
-    done = _steps_done(folder / "checkpoint.ckpt")
     about = {
         "tokenizer": index.fingerprint, "tokenizer_name": index.tokenizer,
         "typical": facts.typical, "captioned": facts.captioned,
@@ -140,7 +140,7 @@ def content_of(latents: str) -> str:
     return ledger.fingerprint([shard.sha256 for shard in shards.read_manifest(shards.find(latents)).shards])
 
 
-def _claim(folder: Path, config: TrainConfig, index: Index) -> dict[str, Any]:
+def _claim(folder: Path, config: TrainConfig, index: Index, done: int) -> dict[str, Any]:
     """Write the config to the run's folder, or make sure that it is the one that stands there; return what decides."""
     settings = {k: v for k, v in asdict(config).items() if k not in FREE}
     whose = {"tokenizer": index.fingerprint, "tokenizer_name": index.tokenizer}
@@ -162,7 +162,7 @@ def _claim(folder: Path, config: TrainConfig, index: Index) -> dict[str, Any]:
                 f"{folder} holds a run with other settings ({', '.join(changed)}); "
                 f"use those again, another --out, or remove that folder"
             )
-    storage.write_bytes(str(path), (json.dumps({**record, "steps": config.steps}, indent=2) + "\n").encode())
+    storage.write_bytes(str(path), (json.dumps({**record, "steps": max(config.steps, done)}, indent=2) + "\n").encode())
     return dict(record)
 
 

@@ -36,6 +36,8 @@ def camera(text: str) -> dict[str, float]:
             moves[-1] += words
         elif words:
             moves.append(words)
+    if text.strip() and not moves:
+        raise ValueError(f"camera={text!r} says nothing; give static, or moves such as `pan left, slow`")
     found: dict[str, float] = {}
     for words in moves:
         for name, value in _move(words, text).items():

@@ -353,8 +353,10 @@ class Budget:
         given = sum((*map(bool, (self.share, self.latents, self.per_second, self.rate)), self.lam is not None))
         counts = 0 <= self.share <= 1 and 0 <= self.per_second < math.inf and min(self.latents, self.rate) >= 0
         if not counts or given > 1:
+            asked = {name: value for name, value in vars(self).items() if value != getattr(Budget, name)}
+            told = " and ".join(f"{name}={value}" for name, value in asked.items())
             raise ValueError(
-                f"{self} is no budget: give one of share between 0 and 1, latents ≥ 1, per_second > 0, lam or rate, "
+                f"{told} is no budget: give one of share between 0 and 1, latents ≥ 1, per_second > 0, lam or rate, "
                 "and nothing for the others"
             )
 

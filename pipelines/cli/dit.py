@@ -84,6 +84,8 @@ def _dit_sample(options: Namespace) -> int:
         asked = {f"{folder}/{number:03d}.mp4": replace(config, prompt=line) for number, line in enumerate(lines)}
     with Reporter().work("dit") as beat:
         sampler = sample.Sampler(options.dit or f"{run}/dit/model", tokenizer_of(options), config.device)
+        for one in asked.values():
+            sampler.text.require_room(one.prompt)  # all of them, before the first is made
         made = {out: sampler.write(one, out, beat.tell) for out, one in asked.items()}
     for out, planned in made.items():
         size = f"{sum(planned.lengths)} frames of {planned.width}×{planned.height} at {planned.fps:.4g} fps"

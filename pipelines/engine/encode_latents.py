@@ -237,6 +237,9 @@ def _check(config: LatentsConfig) -> None:
         raise ValueError("lam and rate are no budget that a clip could have by itself; give one of them or per_clip")
     else:
         Budget(lam=config.lam, per_second=config.per_second, rate=config.rate)  # the share is not looked at
+    if (config.rate or config.lam is not None) and config.share not in (0, LatentsConfig.share):
+        instead = "rate" if config.rate else "lam"
+        raise ValueError(f"share={config.share} and {instead} contradict each other; give one of them")
     if config.side_px < 0:
         raise ValueError(f"side_px={config.side_px} must be a number of pixels; 0 keeps the size of the clips")
 

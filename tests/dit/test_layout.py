@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -73,6 +74,18 @@ def test_what_fits_is_one_window_and_too_short_a_window_is_refused():
         windows(laid([16] * 3, [False] * 3), 1.0, 1)
 
 
+@settings(max_examples=100, deadline=None)
+@given(
+    n=st.integers(1, 9), ahead=st.integers(0, 3), tail=st.booleans(), size=st.integers(1, 4), overlap=st.integers(1, 3)
+)
+def test_the_window_that_an_error_asks_for_has_room(n, ahead, tail, size, overlap):
+    planned = laid([16] * (n + ahead) + [5] * tail, [True] * ahead + [False] * n + [True] * tail)
+    try:
+        windows(planned, float(size), overlap)
+    except ValueError as error:
+        windows(planned, float(str(error).split("give ")[1].split(" ")[0]), overlap)
+
+
 @pytest.fixture(scope="module")
 def codec() -> Tokenizer:
     return Tokenizer(TokenizerConfig(rates=(4, 8)))
@@ -106,13 +119,25 @@ def test_what_is_given_stands_in_segments_of_its_own(codec, given_, seconds, len
     ("given_", "seconds", "message"),
     [
         (Given(head=source(9)), 2.0, r"first=a \(9 frames\) has fewer than the 16 frames that begin a clip"),
+        (Given(head=source(9)), 0.5, "fewer than the 16 frames that begin a clip; give a longer one or a picture"),
         (Given(tail=source(9, "last")), 2.0, "fewer than the 16 frames of a segment"),
         (Given(head=source(9, "extend"), goes_on=True), 2.0, "shorter than a segment of 16 frames"),
         (Given(head=source(20)), 1.0, "leave nothing to generate beside first=a .*; ask for 2.00 or more"),
-        (Given(head=source(40, "extend"), tail=source(40, "last"), goes_on=True), 1.0, "nothing .*; ask for 2.00 or"),
+        (Given(head=source(40, "extend"), tail=source(40, "last"), goes_on=True), 1.0, "nothing .*; ask for 1.57 or"),
     ],
 )
 def test_what_is_given_and_does_not_fit_is_refused(codec, given_, seconds, message):
     config = SampleConfig(seconds=seconds, fps=16.0, height=32, width=32, rate=8)
     with pytest.raises(ValueError, match=message):
         plan(config, codec, 2, given_)
+
+
+@pytest.mark.parametrize("head", [Given(), Given(head=source(1)), Given(head=source(40))])
+@pytest.mark.parametrize("tail", [None, source(1, "last"), source(40, "last")])
+def test_the_seconds_that_an_error_asks_for_leave_something_to_generate(codec, head, tail):
+    given_, config = replace(head, tail=tail), SampleConfig(seconds=0.1, fps=16.0, height=32, width=32, rate=8)
+    try:
+        plan(config, codec, 2, given_)
+    except ValueError as error:
+        asked = float(str(error).split("ask for ")[1].split(" ")[0])
+        assert False in plan(replace(config, seconds=asked), codec, 2, given_).known

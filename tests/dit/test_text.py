@@ -95,6 +95,21 @@ def test_what_is_no_encoder_of_text_is_refused(tmp_path):
         TextEncoder(DiTConfig(text_model=str(folder), text_width=24))
 
 
+@pytest.mark.parametrize("what", ["words", "weights", "more words than weights"])
+def test_a_damaged_encoder_is_named_with_the_remedy(what, tmp_path):
+    folder = written("t5", tmp_path)
+    words, weights = folder / "tokenizer.json", folder / "model.safetensors"
+    if what == "words":
+        words.write_text("{}")
+    elif what == "weights":
+        weights.write_bytes(weights.read_bytes()[:1000])
+    else:
+        words.write_text(words.read_text().replace('"rolls":6', '"rolls":7').replace('"rolls": 6', '"rolls": 7'))
+    expected = {"words": "no tokenizer", "weights": "no encoder of text that can be read"}
+    with pytest.raises(TextModelError, match=expected.get(what, "numbers words up to 7, the encoder in .* knows 7")):
+        TextEncoder(DiTConfig(text_model=str(folder), text_width=24, text_words=8))
+
+
 def test_a_width_that_does_not_fit_is_refused():
     with pytest.raises(TextModelError, match="set text_width"):
         TextEncoder(DiTConfig(text_width=512))

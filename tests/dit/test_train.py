@@ -124,6 +124,8 @@ def test_a_finished_run_does_nothing_when_asked_again(latents, tmp_path):
     train(FAST, latents, str(tmp_path))
     assert before == {path: path.stat().st_mtime_ns for path in tmp_path.glob("model/*")}
     assert len(metrics(tmp_path)) == 6
+    train(replace(FAST, steps=2), latents, str(tmp_path))
+    assert json.loads((tmp_path / "train.json").read_text())["steps"] == FAST.steps, "as many as the model has seen"
 
 
 def test_a_folder_with_another_config_is_refused(latents, tmp_path):

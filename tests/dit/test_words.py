@@ -32,7 +32,7 @@ def test_moves_are_joined_and_a_pace_belongs_to_its_move():
     ("words", "message"),
     [("pan up", "'pan up' is no move"), ("swing", "give static, or pan left or right; tilt"), ("slow", "is no move"),
      ("slow pan left, fast", "is no move"), ("pan left, pan right", "asks for pan twice"),
-     ("static, pan left", "asks for pan twice")],
+     ("static, pan left", "asks for pan twice"), (" , ", "says nothing")],
 )  # fmt: skip
 def test_words_without_a_meaning_and_contradictions_are_refused(words, message):
     with pytest.raises(ValueError, match=message):
