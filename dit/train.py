@@ -155,6 +155,7 @@ def _claim(folder: Path, config: TrainConfig, index: Index, done: int) -> dict[s
         require_same(str(folder), trained, (index.tokenizer, index.fingerprint), f"{index.root} are those of")
         known = {name: value for name, value in asdict(TrainConfig()).items() if name in record["train"]}
         before = {**known, **found["train"]}  # a training from before a setting was there
+        before["model"] = {**known["model"], **before["model"]}
         changed = [name for name in {**record["train"], **before} if record["train"].get(name) != before.get(name)]
         changed += ["other latents"] if record["latents"] != found.get("latents") else []
         if changed:
