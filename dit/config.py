@@ -107,6 +107,9 @@ class TrainConfig:
     """Peak learning rate; 0 derives 1e-4 at the width of XL and more for narrower models, in proportion."""
     warmup: int = 50
     """Steps over which the learning rate rises."""
+    cooldown: float = 0.0
+    """Share of the steps, the last ones, over which the learning rate falls to nothing (arXiv 2405.18392). A run that
+    goes on after it, with more steps, rises again. 0 keeps the rate, and leaves it to the average over past weights."""
     weight_decay: float = 0.01
     """Weight decay, on matrices only."""
     clip_norm: float = 1.0
@@ -159,6 +162,8 @@ class TrainConfig:
                 raise ValueError(f"{name}={getattr(self, name)} must not be negative")
         if self.shift <= 0 or not 0 <= self.drop_condition <= 1:
             raise ValueError(f"shift={self.shift} must be above 0, drop_condition={self.drop_condition} from 0 to 1")
+        if not 0 <= self.cooldown <= 1:
+            raise ValueError(f"cooldown={self.cooldown} is no share of the steps; give 0 to 1")
         if not 0 <= self.holdout < 1:
             raise ValueError(f"holdout={self.holdout} is no share of the clips; give 0 or more, and less than 1")
         if not 0 <= self.known <= 0.5:

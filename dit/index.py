@@ -62,6 +62,8 @@ class Index:
     """Frames per latent of each segment, [segments]."""
     seconds: npt.NDArray[np.float64]
     """Length of each segment, [segments]."""
+    pictures: bool
+    """Whether any clip begins with a segment of one frame."""
     captions: pa.Array
     """The different captions; the empty one is that of clips without any."""
     caption: Integers
@@ -140,6 +142,7 @@ def read_index(root: str) -> Index:
         counts=counts,
         rates=flat["rates"],
         seconds=flat["lengths"] / fps,
+        pictures=bool((flat["lengths"][first[:-1]] == 1).any()),
         captions=captions.dictionary,
         caption=captions.indices.to_numpy().astype(np.int64),
     )

@@ -75,6 +75,8 @@ def plan(config: SampleConfig, tokenizer: AnyTokenizer, patch: int, given: Given
         rates = spend(lengths, tokenizer.config.rates, config.budget, math.prod(grid))
     else:
         rates = tokenizer.rates_of(lengths, config.rates or config.rate)
+    if lengths[0] == 1 and not config.rates:  # as `rushes latents` tells of a picture
+        rates = (tokenizer.config.rates[0], *rates[1:])
     return Plan(
         lengths=lengths,
         height=config.height,

@@ -153,12 +153,16 @@ class FlowModule(L.LightningModule):
                 average.lerp_(now, 1 - decay)
 
     def configure_optimizers(self) -> Any:
-        """Return the optimizer, with a linear warm-up."""
+        """Return the optimizer, with a linear warm-up and, where it is asked for, a linear end."""
         peak = self.config.lr or 1e-4 * WIDTH_OF_XL / self.config.model.width
         make = MuonAdamW if self.config.optimizer == "muon" else adamw
         optimizer = make(self.net, peak, self.config.weight_decay)
-        rise = self.config.warmup + 1
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / rise))
+        rise, fall = self.config.warmup + 1, self.config.cooldown * self.config.steps
+
+        def share(step: int) -> float:
+            return max(0.0, min(1.0, (step + 1) / rise, (self.config.steps - step) / fall if fall else 1.0))
+
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, share)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -158,6 +158,10 @@ def resolved(config: SampleConfig, about: dict[str, Any], what: Given = NOTHING)
         raise ValueError(
             f"{what} is given, but the model was trained without known latents; train one with --known above 0"
         )
+    if what.head and what.head.is_picture and not about.get("pictures"):
+        log.warning(
+            "the model has seen no clip that begins with a picture; make latents with --pictures 0.1 and train on them"
+        )
     if config.prompt and not about["captioned"]:
         log.warning("the model was trained without captions; the prompt will do nothing")
     return replace(

@@ -11,6 +11,7 @@ import io
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 
 import numpy as np
 import torch
@@ -44,6 +45,7 @@ NETWORK = DiTConfig(size="pico", in_channels=3, facts=("fps", "pan", "tilt"))
 MIXED = replace(NETWORK, in_channels=2)
 BATCH, HELD = 16, 256  # clips of a step, and of what is measured
 LR, SHIFT = 3e-3, 8.0  # the best denoiser of these clips needs conditions above t = 0.8 alone: where they are learned
+PICTURES, PICTURE_RATE = 0.2, 2  # share of steps whose clips begin with a picture, and the rate it is told with
 RATES, ASKED = (8, 16), (8, 16)  # rates that segments may have; those of the clips that are asked for
 
 
@@ -86,9 +88,9 @@ def anywhere(dice: random.Random) -> Shape:
     return replace(shape(dice), speed=dice.uniform(0.45, 0.55), middle=middle, around=True)
 
 
-def film(one: Shape, fps: float, segments: int = SEGMENTS) -> Float[Tensor, "t 3 h w"]:
+def film(one: Shape, fps: float, frames_: int = SEGMENTS * FRAMES) -> Float[Tensor, "t 3 h w"]:
     """Return its frames, with colours from -1 to 1."""
-    frames = torch.arange(segments * FRAMES)
+    frames = torch.arange(frames_)
     way = one.speed * SIDE * (frames - frames[-1] / 2) / fps
     places = torch.tensor(one.middle) + way[:, None] * torch.tensor(DIRECTIONS[one.direction])  # t 2
     centres = torch.arange(SIDE) + 0.5
@@ -99,10 +101,10 @@ def film(one: Shape, fps: float, segments: int = SEGMENTS) -> Float[Tensor, "t 3
     return GROUND + cover * (torch.tensor(COLOURS[one.colour])[:, None, None] - GROUND)
 
 
-def encode(video: Float[Tensor, "t 3 h w"], rates: tuple[int, ...]) -> Float[Tensor, "l 3 h w"]:
-    """Return latents: means of the frames that each stands for."""
-    pairs = zip(video.split(FRAMES), rates, strict=True)
-    return torch.cat([segment.unflatten(0, (-1, rate)).mean(dim=1) for segment, rate in pairs])
+def encode(video: Float[Tensor, "t 3 h w"], rates: tuple[int, ...], lone: bool = False) -> Float[Tensor, "l 3 h w"]:
+    """Return latents: means of the frames that each stands for; with `lone` the first is a frame by itself."""
+    pairs = zip(video[lone:].split(FRAMES), rates[lone:], strict=True)
+    return torch.cat([video[:lone], *(segment.unflatten(0, (-1, rate)).mean(dim=1) for segment, rate in pairs)])
 
 
 def decode(latents: Float[Tensor, "l 3 h w"], rates: tuple[int, ...]) -> Float[Tensor, "t 3 h w"]:
@@ -110,19 +112,24 @@ def decode(latents: Float[Tensor, "l 3 h w"], rates: tuple[int, ...]) -> Float[T
     return latents.repeat_interleave(torch.tensor([rate for rate in rates for _ in range(FRAMES // rate)]), dim=0)
 
 
-def clip(one: Shape, rates: tuple[int, ...], fps: float = 16.0) -> LatentClip:
-    """Return the latents of its film, its caption and its facts, as `rushes latents` would leave them."""
-    counts = tuple(FRAMES // rate for rate in rates)
-    starts = [FRAMES * i + rate * j for i, rate in enumerate(rates) for j in range(FRAMES // rate)]
+def clip(one: Shape, rates: tuple[int, ...], fps: float = 16.0, lone: bool = False) -> LatentClip:
+    """Return the latents of its film, its caption and its facts, as `rushes latents` would leave them.
+
+    With `lone` the first segment is a frame by itself.
+    """
+    frames = [1] * lone + [FRAMES] * (len(rates) - lone)
+    counts = tuple(-(-length // rate) for length, rate in zip(frames, rates, strict=True))
+    begins = accumulate(frames[:-1], initial=0)
+    starts = [begin + rate * j for begin, rate, n in zip(begins, rates, counts, strict=True) for j in range(n)]
     x, y = (one.speed * step for step in DIRECTIONS[one.direction])
     return LatentClip(
         key=f"{one}",
-        latents=encode(film(one, fps, len(rates)), rates),
+        latents=encode(film(one, fps, sum(frames)), rates, lone),
         times_s=torch.tensor(starts) / fps,
         rates=rates,
         counts=counts,
         caption=f"a {one.colour} ball moves {one.direction}",
-        facts={"fps": fps, "pan": x, "tilt": y},
+        facts={"fps": fps, "pan": x, "tilt": y, "frames": sum(frames)},
     )
 
 
@@ -403,7 +410,9 @@ class Given:
 
     def __call__(self, dice: random.Random, count: int) -> tuple[Packed, Condition]:
         """Return clips, and which of their tokens are given; of four in five some are, so that minutes do."""
-        clips = [clip(anywhere(dice), (8,) * SEGMENTS) for _ in range(count)]
+        lone = dice.random() < PICTURES
+        rates = (PICTURE_RATE,) * lone + (8,) * SEGMENTS
+        clips = [clip(anywhere(dice), rates, lone=lone) for _ in range(count)]
         tickets = [Ticket(seed=dice.getrandbits(32), clip=one.key, epoch=0, window=0) for one in clips]
         sides = clips[0].sides(NETWORK.patch)
         masks = [known_tokens.drawn(ticket, clips[0].counts, *sides, share=0.8) for ticket in tickets]
@@ -420,10 +429,15 @@ class Given:
 def made(
     net: DiT, taken: Sequence[Tensor | None], window_s: float, seed: int, box: known_tokens.Box | None = None
 ) -> Float[Tensor, "l 3 h w"]:
-    """Return the latents of a clip of segments at rate 8 that `rushes dit sample` makes where some are given."""
-    rates, cells = (8,) * len(taken), (SIDE, SIDE)
+    """Return the latents of a clip of segments at rate 8 that `rushes dit sample` makes where some are given.
+
+    A single latent that is given first is a picture.
+    """
+    lone, cells = taken[0] is not None and len(taken[0]) == 1, (SIDE, SIDE)
+    rates = (PICTURE_RATE,) * lone + (8,) * (len(taken) - lone)
     planned = Plan(
-        lengths=(FRAMES,) * len(taken), height=SIDE, width=SIDE, fps=16.0, rates=rates, counts=(2,) * len(taken),
+        lengths=(1,) * lone + (FRAMES,) * (len(taken) - lone), height=SIDE, width=SIDE, fps=16.0, rates=rates,
+        counts=(1,) * lone + (2,) * (len(taken) - lone),
         cells=cells, grid=(SIDE // NETWORK.patch,) * 2, known=tuple(one is not None for one in taken),
     )  # fmt: skip
     free = windows(planned, window_s, overlap=1)
@@ -446,15 +460,29 @@ def first(config: ToyConfig, tell: Tell) -> tuple[list[Figure], bytes]:
         right.append([np.equal(seen(video[at : at + FRAMES]), wanted) for at in (FRAMES, 7 * FRAMES)])
         steps.append(latents.diff(dim=0).abs().mean(dim=(1, 2, 3)))
     (colour, way), (late_colour, late_way) = np.mean(right, axis=0)
+    kept, moved = np.mean([_from_picture(net, anywhere(dice), config.seed + number) for number in range(96)], axis=0)
     change = torch.stack(steps)[:, 2:]  # steps behind what was given, of which every second is a seam
     seam = float(change[:, 1::2].mean() / change.mean())
     figures = [
         _at_least("colour as in the first segment", float(colour), 0.95),
         _at_least("direction as in the first segment", float(way), 0.95),
         _at_least("colour and direction after 7 s, in 7 windows", float(min(late_colour, late_way)), 0.95),
+        _at_least("colour as in a picture that is given", float(kept), 0.95),
+        _at_least("share of pictures that move", float(moved), 0.95),
         Figure("change at the seams by the mean change", seam, "at most 1.1", seam <= 1.1),
     ]
     return figures, _strips(films[:12])
+
+
+def _from_picture(net: DiT, one: Shape, seed: int) -> tuple[bool, bool]:
+    """Return whether what goes on from a picture has its disc, where it was and in its colour, and moves it."""
+    picture = clip(one, (PICTURE_RATE,), lone=True).latents
+    latents = made(net, [picture, None, None], 1 / 16 + SEGMENTS * FRAMES / 16, seed)
+    video = decode(latents[1:], (8,) * SEGMENTS)
+    mass = (video - GROUND).abs().sum(dim=1)
+    apart = _wrapped(_centre(mass[-1:]) - _centre(mass[:1])).norm()
+    near = _wrapped(_centre(mass[:1]) - _centre((picture - GROUND).abs().sum(dim=1))).norm()
+    return seen(video)[0] == one.colour and bool(near < SIDE / 4), bool(apart > 1)
 
 
 def mask(config: ToyConfig, tell: Tell) -> tuple[list[Figure], bytes]:

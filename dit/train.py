@@ -83,7 +83,7 @@ def train(config: TrainConfig, latents: str, out: str, tell: Tell = silent) -> P
     about = {
         "tokenizer": index.fingerprint, "tokenizer_name": index.tokenizer,
         "typical": facts.typical, "captioned": facts.captioned,
-        "known": config.known, "longest_s": float(clips.trained.seconds.max()),
+        "known": config.known, "pictures": index.pictures, "longest_s": float(clips.trained.seconds.max()),
     }  # fmt: skip
     with warnings.catch_warnings():
         _hush()

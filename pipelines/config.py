@@ -184,6 +184,9 @@ class LatentsConfig:
     share at which side_px."""
     rate: int = 0
     """Frames per latent of every segment, such as 4, in place of a budget: nothing is chosen."""
+    pictures: float = 0.1
+    """Share of the clips, chosen by a hash of their keys, whose first frame is a segment of its own, as a picture that
+    is given at sampling: so a DiT learns to go on from one. Others' VAEs begin every clip so."""
     allocation: Allocation = "auto"
     """measured: each clip is coded at every rate first; predicted: the model's linear code foresees what each segment
     loses, many times faster; auto: predicted where the model has such a code."""

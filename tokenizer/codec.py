@@ -64,12 +64,15 @@ def lengths_of(tokenizer: AnyTokenizer, frames: int, lone: bool = False) -> tupl
 
 
 def segments(
-    tokenizer: AnyTokenizer, clip: bytes | str, side_px: int = 0
+    tokenizer: AnyTokenizer, clip: bytes | str, side_px: int = 0, lone: bool = False
 ) -> Iterator[tuple[list[float], Float[Tensor, "1 3 t h w"]]]:
-    """Yield times and video of each segment of a clip, as the tokenizer takes them; see `data.segments`."""
+    """Yield times and video of each segment of a clip, as the tokenizer takes them; see `data.segments`.
+
+    With `lone` the first frame is a segment of its own, as others' VAEs have it in any case.
+    """
     if isinstance(tokenizer, FrozenTokenizer):
         return data.segments(clip, tokenizer.ahead(), side_px)
-    return data.segments(clip, tokenizer.config.segment, side_px)
+    return data.segments(clip, tokenizer.config.segment, side_px, lone)
 
 
 def stream_encode(tokenizer: AnyTokenizer, pairs: Iterable[Shown]) -> Iterator[Float[Tensor, "b n c h w"]]:

@@ -103,23 +103,24 @@ def _decoded(clip: bytes | str) -> Iterator[tuple[float, VideoFrame]]:
 
 
 def segments(
-    clip: bytes | str, length: int | Iterator[int], side_px: int = 0
+    clip: bytes | str, length: int | Iterator[int], side_px: int = 0, lone: bool = False
 ) -> Iterator[tuple[list[float], Float[Tensor, "1 3 t h w"]]]:
     """Yield times and video in [-1, 1] of each segment: at most `length` frames, fewer before a cut and at the end.
 
-    An iterator gives the frames of each segment in turn, and cuts are not looked for.
+    An iterator gives the frames of each segment in turn, and cuts are not looked for. With `lone` the first frame is
+    a segment of its own.
     """
-    return ((times_s, to_video(pictures)) for times_s, pictures in pictured(clip, length, side_px))
+    return ((times_s, to_video(pictures)) for times_s, pictures in pictured(clip, length, side_px, lone))
 
 
 def pictured(
-    clip: bytes | str, length: int | Iterator[int], side_px: int = 0
+    clip: bytes | str, length: int | Iterator[int], side_px: int = 0, lone: bool = False
 ) -> Iterator[tuple[list[float], UInt8[np.ndarray, "t h w 3"]]]:
     """Yield times and 8-bit RGB pictures of each of `segments`."""
     taken: list[tuple[float, np.ndarray]] = []
     cuts = Cuts() if isinstance(length, int) else None
     lengths = itertools.repeat(length) if isinstance(length, int) else length
-    most = next(lengths)
+    most = 1 if lone else next(lengths)
     for time_s, picture in video_frames(clip, side_px):
         if (cuts is not None and cuts.before(picture)) or len(taken) == most:
             yield _segment(taken)
@@ -286,6 +287,14 @@ def marks(keys: Iterable[bytes]) -> Int64[np.ndarray, " keys"]:
     """Return the hashes of clips' keys, below 2³²: of all clips the share with the lowest marks is held out."""
     digests = b"".join([hashlib.blake2b(key, digest_size=4).digest() for key in keys])
     return np.frombuffer(digests, ">u4").astype(np.int64)
+
+
+def begins_with_picture(key: str, share: float) -> bool:
+    """Whether a clip is one of the share whose first frame is a segment of its own: those of the highest marks.
+
+    So held-out clips, which have the lowest, are as few of them as of others, until the shares meet.
+    """
+    return bool(marks([key.encode()])[0] >= (1 - share) * 2**32)
 
 
 def held_share(root: str, config: TrainConfig) -> float:

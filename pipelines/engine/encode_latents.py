@@ -113,7 +113,7 @@ class _Work:
     @cached_property
     def looks(self) -> dict[str, str]:
         """By unit the fingerprint of its part of `rates`."""
-        common = (FORMAT, self.tokenizer, self.predicted, self.config.side_px)
+        common = (FORMAT, self.tokenizer, self.predicted, self.config.side_px, self.config.pictures)
         return {name: fingerprint(*common, shard.sha256) for name, shard in self.packed.items()}
 
     @cached_property
@@ -145,7 +145,7 @@ class _Work:
         """Return the fingerprint of a latent shard: of its clips' rates, where these were chosen over all clips."""
         common, shard = (FORMAT, self.tokenizer), self.packed[name].sha256
         if rates is not None:
-            return fingerprint(*common, self.config.side_px, shard, rates)
+            return fingerprint(*common, self.config.side_px, self.config.pictures, shard, rates)
         return fingerprint(*common, self.predicted, self.config, shard)
 
     def priced(self) -> tuple[Row, dict[str, str]]:
@@ -172,7 +172,7 @@ class _Work:
         ]  # fmt: skip
         settings = RatesJob(
             selection=self.selection, model=self.model, side_px=self.config.side_px,
-            tokenizer=self.tokenizer, predicted=self.predicted,
+            tokenizer=self.tokenizer, predicted=self.predicted, pictures=self.config.pictures,
         )  # fmt: skip
         self._leg("rates", settings, pending)
 
@@ -240,6 +240,8 @@ def _check(config: LatentsConfig) -> None:
     if (config.rate or config.lam is not None) and config.share not in (0, LatentsConfig.share):
         instead = "rate" if config.rate else "lam"
         raise ValueError(f"share={config.share} and {instead} contradict each other; give one of them")
+    if not 0 <= config.pictures <= 1:
+        raise ValueError(f"pictures={config.pictures} is no share of the clips; give 0 to 1")
     if config.side_px < 0:
         raise ValueError(f"side_px={config.side_px} must be a number of pixels; 0 keeps the size of the clips")
 

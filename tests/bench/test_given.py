@@ -37,7 +37,7 @@ ASKED = SampleConfig(guidance=1.0, steps=20, shift=8.0, rate=8, device="cpu")
 
 
 def write(one: toy.Shape, path: Path, segments: int = 2) -> str:
-    small = toy.film(one, 16.0, segments)
+    small = toy.film(one, 16.0, segments * toy.FRAMES)
     video = F.interpolate(small, scale_factor=SIDE // toy.SIDE, mode="bicubic").clamp(-1, 1)
     n = len(video)
     planned = Plan(lengths=(n,), height=SIDE, width=SIDE, fps=16.0, rates=(), counts=(), cells=(0, 0))

@@ -48,7 +48,8 @@ def index_of(clips: int, sizes: str, seed: int = 0) -> Index:
         keys=np.char.mod("%016x-000000000", np.arange(clips)).astype("S26"), shard=np.zeros(clips, np.int64),
         places=np.zeros((clips, 2, 2), np.int64), cells=np.array(cells)[dice.choice(len(cells), clips, p=shares)],
         first=np.concatenate([[0], np.cumsum(segments)]), counts=16 // rates, rates=rates,
-        seconds=np.full(len(rates), 16 / 24), captions=pa.array([""]), caption=np.zeros(clips, np.int64),
+        pictures=False, seconds=np.full(len(rates), 16 / 24),
+        captions=pa.array([""]), caption=np.zeros(clips, np.int64),
     )  # fmt: skip
 
 

@@ -40,7 +40,7 @@ def index_of(clips: list[list[int]], cells: list[tuple[int, int]] | None = None)
         shard=np.zeros(len(clips), np.int64), places=np.zeros((len(clips), 3, 2), np.int64),
         cells=np.array(cells or [(1, 1)] * len(clips), np.int64),
         first=np.cumsum([0, *map(len, clips)]), counts=counts, rates=np.full(len(counts), 4),
-        seconds=np.ones(len(counts)), captions=pa.array([""]), caption=np.zeros(len(clips), np.int64),
+        pictures=False, seconds=np.ones(len(counts)), captions=pa.array([""]), caption=np.zeros(len(clips), np.int64),
     )  # fmt: skip
 
 
@@ -57,7 +57,7 @@ def realistic(clips: int, seed: int = 0) -> Index:
     counts = 16 // dice.choice([2, 4, 8, 16], segments.sum(), p=[0.1, 0.3, 0.35, 0.25])
     return replace(
         index_of([[1]] * clips, cells.tolist()), first=np.concatenate([[0], np.cumsum(segments)]), counts=counts,
-        rates=16 // counts, seconds=np.full(len(counts), 2 / 3),
+        rates=16 // counts, pictures=False, seconds=np.full(len(counts), 2 / 3),
     )  # fmt: skip
 
 

@@ -32,7 +32,7 @@ def test_a_disc_stays_in_the_picture_and_moves_as_its_facts_say():
 
 def test_a_disc_that_goes_around_comes_in_on_the_other_side():
     one = toy.anywhere(random.Random(1))
-    film = toy.film(one, 16.0, 6)
+    film = toy.film(one, 16.0, 6 * toy.FRAMES)
     mass = (film - toy.GROUND).abs().sum(dim=(1, 2, 3))
     assert mass.min() > 0.97 * mass.max() and len(film) == 96
     assert [toy.seen(film[at : at + 16]) for at in range(0, 96, 16)] == [(one.colour, one.direction)] * 6

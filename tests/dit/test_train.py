@@ -158,6 +158,12 @@ def test_one_latent_is_overfitted(make_latents, latent_sample, tmp_path):
     assert probes[-1] < 0.2, (losses, probes)
 
 
+def test_the_rate_rises_and_falls_as_asked(latents, tmp_path):
+    train(replace(FAST, steps=10, warmup=3, cooldown=0.5, lr=1e-3, log_every=1), latents, str(tmp_path))
+    rates = [line["lr"] for line in metrics(tmp_path)]
+    assert rates == pytest.approx([1e-3 * min(1, (step + 1) / 4, (10 - step) / 5) for step in range(1, 11)])
+
+
 def test_the_average_has_the_width_asked_for():
     assert ema_exponent(0.1) == pytest.approx(6.94 + 1, abs=0.01)  # section 3.1 of arXiv 2312.02696
     assert ema_exponent(0.05) == pytest.approx(16.97 + 1, abs=0.01)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import chain, repeat, tee
+from itertools import chain, islice, repeat, tee
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from rushes.pipelines.stages.unit import guard
 from rushes.pipelines.store import shards
 from rushes.tokenizer.codec import AnyTokenizer, fingerprint, load, name_of, predicts, segments, stream_encode
 from rushes.tokenizer.config import Allocation, Budget
-from rushes.tokenizer.data import ClipError
+from rushes.tokenizer.data import ClipError, begins_with_picture
 from rushes.tokenizer.model import Latents
 from rushes.tokenizer.plan import Segment, plan
 from rushes.tokenizer.rates import latent_times
@@ -37,6 +37,7 @@ def encode_shard(
     side_px: int = 0,
     allocation: Allocation = "auto",
     rates: Mapping[str, Sequence[int]] | None = None,
+    pictures: float = 0.0,
 ) -> tuple[shards.ShardInfo | None, list[dict[str, Any]]]:
     """Write the latent shard of one clip shard; return what the manifest needs and a record of each failed clip.
 
@@ -53,6 +54,7 @@ def encode_shard(
         allocation: Whether what a segment loses at each rate is measured or predicted by the model's linear code; auto
             predicts where it has one.
         rates: In place of a budget the rates of the segments of each clip, by its key.
+        pictures: Share of the clips whose first frame is a segment of its own, see `begins_with_picture`.
 
     Raises:
         ShardError: The shard is damaged.
@@ -70,7 +72,8 @@ def encode_shard(
             done: list[shards.Sample] = []
             with guard(failed, key=sample["__key__"]):
                 own = None if rates is None else rates.get(sample["__key__"], ())
-                done.append(encode_clip(tokenizer, print_, sample, budget, side_px, own, predict=predict))
+                lone = begins_with_picture(sample["__key__"], pictures)
+                done.append(encode_clip(tokenizer, print_, sample, budget, side_px, own, predict=predict, lone=lone))
             yield from done
 
     encoded = samples()
@@ -92,21 +95,25 @@ def encode_clip(
     given: Sequence[int] | None = None,
     *,
     predict: bool = False,
+    lone: bool = False,
 ) -> shards.Sample:
     """Return the latents of one clip as a sample; see `plan` for how often its frames are read.
 
-    Where its rates are `given`, one for each segment, there is no budget. Raises ClipError where the clip has no
+    Where its rates are `given`, one for each segment, there is no budget. With `lone` its first frame is a segment of
+    its own. Raises ClipError where the clip has no
     frames, or not as many segments as rates, and BudgetError where the budget is below the clip's minimum.
     """
     device = tokenizer.latent_mean.device
 
     def read() -> Iterator[Segment]:
-        return ((times, video.to(device)) for times, video in segments(tokenizer, sample["mp4"], side_px))
+        return ((times, video.to(device)) for times, video in segments(tokenizer, sample["mp4"], side_px, lone))
 
     chosen: Iterable[int] = repeat(budget.rate_of(tokenizer.config.rates)) if given is None else given
     chunks = read()
     if budget.limited and given is None:
         chosen, _, chunks = plan(tokenizer, read, budget, predict=predict)
+    if lone:  # one frame is one latent at any rate, and told alike of all clips
+        chosen = chain([tokenizer.config.rates[0]], islice(chosen, 1, None))
     rates, lengths, times_s, found, shape = [], [], [], [], (0, 0)
     shown, coded = tee(zip(chosen, chunks, strict=False))  # one rate repeats for ever
     latents = stream_encode(tokenizer, ((video, rate) for rate, (_, video) in coded))

@@ -65,7 +65,7 @@ class Latents:
         try:
             return latents.encode_shard(
                 f"{unit.run}/shards/{selection}", unit.task["shard"], f"{unit.run}/latents/{selection}", self.job.model,
-                budget, side_px=config.side_px, allocation=config.allocation, rates=rates,
+                budget, side_px=config.side_px, allocation=config.allocation, rates=rates, pictures=config.pictures,
             )  # fmt: skip
         except shards.ShardError as error:
             remedy = f"remove it and run `{unit.task['remedy']}`, which packs it anew"

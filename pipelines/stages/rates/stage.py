@@ -33,6 +33,8 @@ class RatesJob:
     """Fingerprint of the tokenizer."""
     predicted: bool
     """Whether the tokenizer foresees distortion; else it is measured."""
+    pictures: float
+    """Share of the clips whose first frame is a segment of its own."""
 
 
 class Rates:
@@ -64,10 +66,12 @@ class Rates:
     def _rows(self, shard: str, sample: Row) -> Iterator[pa.Table]:
         """Yield the rows of a clip: its segments in order, of each its rates in the tokenizer's order."""
         from rushes.tokenizer.codec import segments
+        from rushes.tokenizer.data import begins_with_picture
         from rushes.tokenizer.plan import duration_s, looked_at
 
         device = self.tokenizer.latent_mean.device
-        videos = segments(self.tokenizer, sample["mp4"], self.job.side_px)
+        lone = begins_with_picture(sample["__key__"], self.job.pictures)
+        videos = segments(self.tokenizer, sample["mp4"], self.job.side_px, lone)
         shown = ((times_s, video.to(device)) for times_s, video in videos)
         table, times_s = looked_at(self.tokenizer, shown, predict=self.job.predicted)
         frames = np.array([len(one) for one in times_s])

@@ -240,18 +240,19 @@ def test_rates_survive_the_way_to_a_worker_and_a_large_shard_stays_a_small_task(
     assert len(text) < 15_000 and spend.of_clips(pa.table({"key": []}), "") == {}
 
 
-def test_what_is_lost_is_foreseen_in_the_first_pass_or_measured(run: Path, model: str):
+def test_what_is_lost_is_foreseen_or_measured_of_the_segments_that_are_coded(run: Path, model: str):
     from rushes.tokenizer.model import load
 
-    for allocation, foreseen in (("auto", True), ("measured", False)):
-        encode(run, model, replace(HALF, allocation=allocation))
+    for allocation, foreseen, pictures in (("auto", True, 1.0), ("measured", False, 0.0)):
+        encode(run, model, replace(HALF, allocation=allocation, pictures=pictures))
+        assert {one["lengths"][0] == 1 for one in facts(run).values()} == {pictures == 1}
         rows = Ledger(str(run)).read("rates")
         assert set(rows["predicted"].to_pylist()) == {foreseen}
         assert set(rows["tokenizer"].to_pylist()) == {fingerprint(load(model))}
 
 
 def test_one_rate_for_all_is_coded_without_looking_ahead(run: Path, model: str):
-    encode(run, model, LatentsConfig(side_px=32, rate=8))
+    encode(run, model, LatentsConfig(side_px=32, rate=8, pictures=0))
     found = shards.pipeline(f"{run}/latents/default", members=("npy", "json"), nodes=False)
     assert {rate for sample in found for rate in json.loads(sample["json"])["rates"]} == {8}
     assert not Ledger(str(run)).parts("rates")

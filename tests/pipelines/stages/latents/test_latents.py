@@ -14,7 +14,7 @@ from rushes.pipelines.engine.encode_latents import variant_of
 from rushes.pipelines.stages.latents.latents import encode_shard, unpack
 from rushes.pipelines.store import shards
 from rushes.tokenizer.config import Budget, TokenizerConfig, predicted
-from rushes.tokenizer.data import segments
+from rushes.tokenizer.data import begins_with_picture, marks, segments
 from rushes.tokenizer.model import Latents, Tokenizer, fingerprint, load, save
 
 KEYS = [f"{i:016x}-000001000" for i in range(3)]
@@ -77,6 +77,25 @@ def test_a_latent_shard_has_the_name_and_keys_of_its_clip_shard_and_what_the_enc
     assert torch.equal(tokenizer.encode(video).z.half(), latents.z.half())
     stored = next(shards.read_shard(f"{tmp_path}/latents/{path}", ("npy",)))["npy"]
     assert np.load(io.BytesIO(stored)).dtype == np.float16
+
+
+def test_of_a_share_of_the_clips_the_first_frame_is_coded_as_a_picture_is(model, tmp_path):
+    clip = moving_square(21, 2)
+    root, path = write(tmp_path / "clips", [clip])
+    encode_shard(root, path, str(tmp_path / "latents"), model, Budget(share=0.5), pictures=1.0)
+    ((latents, facts),) = read(tmp_path / "latents", path)
+    assert facts["lengths"] == [1, 16, 4] and facts["rates"][0] == 4 and facts["times_s"][0] == 0
+    video = torch.cat([video for _, video in segments(clip, 16)], dim=2)
+    alone = load(model).encode(video[:, :, :1]).z
+    assert torch.equal(alone.half(), latents.z[:, :1].half())
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 1.0])
+def test_so_many_clips_begin_with_a_picture_and_held_out_ones_no_more(share):
+    keys = [f"{number:016x}-000000000" for number in range(4000)]
+    begin = np.array([begins_with_picture(key, share) for key in keys])
+    assert begin.mean() == pytest.approx(share, abs=0.02)
+    assert not begin[marks(key.encode() for key in keys) < 0.05 * 2**32].any() or share == 1
 
 
 def test_stored_latents_decode_to_the_clip(model, tmp_path):
