@@ -351,6 +351,7 @@ def _one_that_marks() -> Callable[..., Row]:
 UNITS = [{"unit": name} for name in ("first", "second", "third", "fourth")]
 
 
+@pytest.mark.slow
 def test_what_kills_its_worker_twice_is_refused_and_stops_nothing_else(run: str):
     cluster.start(CONFIG.ray)
     tasks = cluster.Segment(place="cpu", make=_one_that_dies)
@@ -358,6 +359,7 @@ def test_what_kills_its_worker_twice_is_refused_and_stops_nothing_else(run: str)
     assert rows == {"first": False, "second": False, "third": True, "fourth": False}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["gpu", "wait"])
 def test_what_kills_its_actor_twice_is_refused_and_stops_nothing_else(run: str, place: Literal["gpu", "wait"]):
     cluster.start(CONFIG.ray)
