@@ -123,6 +123,8 @@ class TrainConfig:
     shift: float = 3.0
     """Shifts times towards noise, at least by so much; 1 leaves them. What conditions tell is learned in the noise that
     hides it, and a clip shows through much noise, for it tells the same thing many times. 3 as in arXiv 2403.03206."""
+    uniform: float = 0.1
+    """Share of the clips whose times are uniform instead, so that a sampler passes by no noise that was not trained."""
     ema_width: float = 0.1
     """Relative width of the average over past weights, section 3 of arXiv 2312.02696."""
     seed: int = 0
@@ -162,8 +164,9 @@ class TrainConfig:
                 raise ValueError(f"{name}={getattr(self, name)} must not be negative")
         if self.shift <= 0 or not 0 <= self.drop_condition <= 1:
             raise ValueError(f"shift={self.shift} must be above 0, drop_condition={self.drop_condition} from 0 to 1")
-        if not 0 <= self.cooldown <= 1:
-            raise ValueError(f"cooldown={self.cooldown} is no share of the steps; give 0 to 1")
+        for name in ("cooldown", "uniform"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name}={getattr(self, name)} is a share; give 0 to 1")
         if not 0 <= self.holdout < 1:
             raise ValueError(f"holdout={self.holdout} is no share of the clips; give 0 or more, and less than 1")
         if not 0 <= self.known <= 0.5:

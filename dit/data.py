@@ -216,7 +216,7 @@ class Batch:
     normals: Float[Tensor, " clips"]
     """From which the time of each clip is made."""
     uniforms: Float[Tensor, "clips draws"]
-    """By which the condition of each clip is thinned."""
+    """By which the condition of each clip is thinned, and last whether its time is uniform."""
     duration_s: float
     """Length of all clips together."""
     weight: int
@@ -305,7 +305,7 @@ class Packs(Dataset[Batch]):
             known.drawn(ticket, clip.counts, *clip.sides(config.model.patch), config.known)
             for ticket, clip in zip(tickets, clips, strict=True)
         ]
-        normals, uniforms = drawn(tickets, 4 + len(config.model.facts))
+        normals, uniforms = drawn(tickets, 4 + len(config.model.facts) + 1)
         return Batch(
             packed=packed,
             condition=replace(self._known(wanted, packed.facts), known=torch.cat(given)),

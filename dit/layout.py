@@ -17,7 +17,7 @@ from rushes.dit.sources import Given
 from rushes.tokenizer import codec as codecs
 from rushes.tokenizer.codec import AnyTokenizer
 from rushes.tokenizer.model import counts
-from rushes.tokenizer.rates import latent_times
+from rushes.tokenizer.rates import latent_times, plainest
 
 Window = tuple[int, int, int]
 """First segment that is looked at, first that is made, and behind the last."""
@@ -75,8 +75,10 @@ def plan(config: SampleConfig, tokenizer: AnyTokenizer, patch: int, given: Given
         rates = spend(lengths, tokenizer.config.rates, config.budget, math.prod(grid))
     else:
         rates = tokenizer.rates_of(lengths, config.rates or config.rate)
-    if lengths[0] == 1 and not config.rates:  # as `rushes latents` tells of a picture
-        rates = (tokenizer.config.rates[0], *rates[1:])
+    pairs = zip(lengths, rates, strict=True)
+    rates = tuple(
+        plainest(tokenizer.config.rates, length, rate) for length, rate in pairs
+    )  # as `rushes latents` has it
     return Plan(
         lengths=lengths,
         height=config.height,

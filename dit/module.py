@@ -75,7 +75,8 @@ class FlowModule(L.LightningModule):
         lengths = batch.packed.lengths
         shift = flow.shifts(lengths, self.config.model.shift_tokens, self.config.shift)
         t = flow.logit_normal_times(batch.normals, shift.to(self.device))
-        known = thinned(batch.condition, self.config.drop_condition, batch.uniforms)
+        t = flow.with_uniform(t, batch.uniforms[:, -1], self.config.uniform)
+        known = thinned(batch.condition, self.config.drop_condition, batch.uniforms[:, :-1])
         spent = known.where_unknown(batch.packed.seconds).sum() * batch.weight
         error = self._loss(self.net, batch, t, known, self.noise(batch)) * spent
         counted = [sum(lengths) * batch.weight, len(batch.tickets) * batch.weight, batch.duration_s * batch.weight]

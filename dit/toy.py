@@ -476,7 +476,7 @@ def first(config: ToyConfig, tell: Tell) -> tuple[list[Figure], bytes]:
 
 def _from_picture(net: DiT, one: Shape, seed: int) -> tuple[bool, bool]:
     """Return whether what goes on from a picture has its disc, where it was and in its colour, and moves it."""
-    picture = clip(one, (PICTURE_RATE,), lone=True).latents
+    picture = clip(one, (PICTURE_RATE, 8), lone=True).latents[:1]
     latents = made(net, [picture, None, None], 1 / 16 + SEGMENTS * FRAMES / 16, seed)
     video = decode(latents[1:], (8,) * SEGMENTS)
     mass = (video - GROUND).abs().sum(dim=1)

@@ -83,6 +83,14 @@ def rates_at(tokenizer: AnyTokenizer, video: Float[Tensor, "1 3 t h w"], lam: fl
     return tuple(tokenizer.config.rates[option] for option in picked)
 
 
+def plainest(rates: Sequence[int], frames: int, rate: int) -> int:
+    """Return the lowest rate at which a segment of so many frames has as many latents as at a rate.
+
+    A segment that is short has one latent at several rates: a DiT shall be told of it by one of them.
+    """
+    return next(one for one in rates if -(-frames // one) == -(-frames // rate))
+
+
 def latent_times(times_s: Sequence[float], rates: Sequence[int], lengths: Sequence[int]) -> list[float]:
     """Return the time of each latent in seconds: the mean time of the frames that it stands for."""
     times, start = [], 0

@@ -100,7 +100,8 @@ def _asked(root: str) -> SampleConfig:
     known = {name: float(clip[name]) for name in DIT.model.facts if clip.get(name) is not None}
     even = {side: 2 * round(clip[side] / 2) for side in ("height", "width")}
     seconds = clip["frames"] / clip["fps"]
-    return replace(SAMPLE, prompt=clip["caption"], facts=known, seconds=seconds, fps=clip["fps"], **even)
+    asked = replace(SAMPLE, prompt=clip["caption"], facts=known, seconds=seconds, fps=clip["fps"], **even)
+    return replace(asked, rates=tuple(clip["rates"]))
 
 
 def _is_new(film: str, model: str | Path, settings: object) -> bool:

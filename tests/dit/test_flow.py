@@ -6,6 +6,15 @@ import torch
 from rushes.dit import flow
 
 
+def test_a_share_of_the_times_is_uniform_and_the_others_stay():
+    times, uniforms = torch.full((20_000,), 0.9), torch.rand(20_000, generator=torch.Generator().manual_seed(0))
+    found = flow.with_uniform(times, uniforms, 0.25)
+    drawn = found[found != times]
+    assert len(drawn) / 20_000 == pytest.approx(0.25, abs=0.01)
+    assert torch.histc(drawn, 4, 0, 1).div(len(drawn)).sub(0.25).abs().max() < 0.02
+    assert torch.equal(flow.with_uniform(times, uniforms, 0.0), times)
+
+
 @pytest.mark.parametrize("sampler", ["euler", "heun"])
 @pytest.mark.parametrize("steps", [1, 7])
 @pytest.mark.parametrize("shift", [1.0, 3.0])

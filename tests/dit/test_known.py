@@ -39,7 +39,7 @@ def batch(clips: list[LatentClip], masks: list[torch.Tensor]) -> Batch:
     told = Condition(words=nothing[:0], word_lengths=(0,) * len(clips), pooled=nothing, facts=packed.facts)
     return Batch(
         packed=packed, condition=replace(told, known=torch.cat(masks)), tickets=tickets,
-        normals=torch.tensor([float(one.key) for one in clips]), uniforms=torch.full((len(clips), 5), 0.99),
+        normals=torch.tensor([float(one.key) for one in clips]), uniforms=torch.full((len(clips), 6), 0.99),
         duration_s=1.0, weight=1, position=None,
     )  # fmt: skip
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import chain, islice, repeat, tee
+from itertools import chain, repeat, tee
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ from rushes.tokenizer.config import Allocation, Budget
 from rushes.tokenizer.data import ClipError, begins_with_picture
 from rushes.tokenizer.model import Latents
 from rushes.tokenizer.plan import Segment, plan
-from rushes.tokenizer.rates import latent_times
+from rushes.tokenizer.rates import latent_times, plainest
 
 
 @torch.no_grad()
@@ -112,10 +112,12 @@ def encode_clip(
     chunks = read()
     if budget.limited and given is None:
         chosen, _, chunks = plan(tokenizer, read, budget, predict=predict)
-    if lone:  # one frame is one latent at any rate, and told alike of all clips
-        chosen = chain([tokenizer.config.rates[0]], islice(chosen, 1, None))
     rates, lengths, times_s, found, shape = [], [], [], [], (0, 0)
-    shown, coded = tee(zip(chosen, chunks, strict=False))  # one rate repeats for ever
+    told = (
+        (plainest(tokenizer.config.rates, len(chunk[0]), rate), chunk)
+        for rate, chunk in zip(chosen, chunks, strict=False)  # one rate repeats for ever
+    )
+    shown, coded = tee(told)
     latents = stream_encode(tokenizer, ((video, rate) for rate, (_, video) in coded))
     for (rate, (times, video)), z in zip(shown, latents, strict=True):
         rates.append(rate)
