@@ -75,10 +75,8 @@ def plan(config: SampleConfig, tokenizer: AnyTokenizer, patch: int, given: Given
         rates = spend(lengths, tokenizer.config.rates, config.budget, math.prod(grid))
     else:
         rates = tokenizer.rates_of(lengths, config.rates or config.rate)
-    pairs = zip(lengths, rates, strict=True)
-    rates = tuple(
-        plainest(tokenizer.config.rates, length, rate) for length, rate in pairs
-    )  # as `rushes latents` has it
+    known_rates = tokenizer.config.rates  # a short segment is told of as `rushes latents` does
+    rates = tuple(plainest(known_rates, length, rate) for length, rate in zip(lengths, rates, strict=True))
     return Plan(
         lengths=lengths,
         height=config.height,

@@ -45,7 +45,7 @@ NETWORK = DiTConfig(size="pico", in_channels=3, facts=("fps", "pan", "tilt"))
 MIXED = replace(NETWORK, in_channels=2)
 BATCH, HELD = 16, 256  # clips of a step, and of what is measured
 LR, SHIFT = 3e-3, 8.0  # the best denoiser of these clips needs conditions above t = 0.8 alone: where they are learned
-PICTURES, PICTURE_RATE = 0.2, 2  # share of steps whose clips begin with a picture, and the rate it is told with
+PICTURES, PICTURE_RATE = 0.4, 2  # share of steps whose clips begin with a picture, and the rate it is told with
 RATES, ASKED = (8, 16), (8, 16)  # rates that segments may have; those of the clips that are asked for
 
 
@@ -510,7 +510,7 @@ def _given_net(config: ToyConfig, tell: Tell) -> DiT:
     """Return a network that was trained with latents that are given."""
     torch.manual_seed(config.seed)
     net = scaled(Given()(random.Random("scale"), HELD)[0])
-    fit(net, Given(), config.steps or 2000, config.seed, tell)
+    fit(net, Given(), config.steps or 3000, config.seed, tell)
     return net.eval().requires_grad_(False)
 
 
