@@ -220,7 +220,7 @@ def test_a_single_condition_is_guided_by_and_a_scale_of_one_is_none(sampler, tmp
     assert of() == of(guide={"pan": 1.0}) != of(guide={"pan": 3.0}) != of(guide={"prompt": 3.0})
     full, free, less = torch.tensor([4.0]), torch.tensor([1.0]), torch.tensor([3.0])
     guided = object.__new__(Guided)
-    guided.config, guided.guiding, guided.guides = replace(TINY, guidance=2.0), True, [("pan", 3.0)]
+    guided.guidance, guided.guiding, guided.guides = 2.0, True, [("pan", 3.0)]
     assert float(guided._pushed([full, free, less])) == 1 + 2 * 3 + (3 - 1) * 1
 
 
