@@ -142,10 +142,10 @@ def _dit_toy_arguments(parser: ArgumentParser) -> None:
 
 
 def _dit_toy(options: Namespace) -> int:
-    from rushes.dit import toy
+    from rushes.dit import claims
 
     with Reporter().work("dit") as beat:
-        figures, picture = toy.prove(settings_of(ToyConfig, options), options.out, beat.tell)
+        figures, picture = claims.prove(settings_of(ToyConfig, options), options.out, beat.tell)
     for one in figures:
         print(f"{one.name}: {one.found:.3g}, {one.expected} expected{'' if one.met else ': missed'}")
     print(picture)

@@ -83,9 +83,7 @@ def test_a_student_is_pushed_from_its_own_distribution_to_the_teachers_and_nowhe
     teacher, config = DiT(toy.NETWORK), DistillConfig(guidance=1.0)
     fake, data = copy.deepcopy(teacher), torch.randn(len(row.rates), 12)
     assert not matching.apart(teacher, fake, row, data, torch.Generator().manual_seed(0), config).any()
-    fake.tokens_out.bias.data[0] = (
-        1.0  # sees less in the first channel than the teacher: a student has too little of it
-    )
+    fake.tokens_out.bias.data[0] = 1.0  # sees less in a channel: the student has too little of it
     push = matching.apart(teacher, fake, row, data, torch.Generator().manual_seed(0), config)
     assert (push[:, 0] < -0.01).all() and not push[:, 1:].any()
     larger = matching.apart(teacher, fake, row, 10 * data, torch.Generator().manual_seed(0), config)
