@@ -186,8 +186,8 @@ class DistillConfig:
     """Euler's steps of a path at least."""
     looks: int = 4
     """Levels of noise at which a causal student looks at each segment; steps that a reflowed one takes if not asked."""
-    shift: float = 3.0
-    """Shifts times towards noise: those of paths, of looks, and of what is learned; as in the teacher's training."""
+    shift: float = 0.0
+    """Shifts times towards noise: those of paths, of looks, and of what is learned; 0 takes the teacher's training's."""
     guidance: float = 3.0
     """Scale of the teacher's guidance, which the student has built in; 1 is none."""
     lr: float = 0.0
@@ -212,13 +212,11 @@ class DistillConfig:
         for name in ("steps", "paths", "teacher_steps", "looks", "fake_steps", "log_every", "save_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be 1 or more")
-        for name in ("path_steps", "lr", "seed", "guidance"):
+        for name in ("path_steps", "shift", "lr", "seed", "guidance"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}={getattr(self, name)} must not be negative")
-        if min(self.shift, self.match_lr) <= 0 or not 0 <= self.ema < 1:
-            raise ValueError(
-                f"shift={self.shift} and match_lr={self.match_lr} must be above 0, ema={self.ema} from 0 to below 1"
-            )
+        if self.match_lr <= 0 or not 0 <= self.ema < 1:
+            raise ValueError(f"match_lr={self.match_lr} must be above 0, ema={self.ema} from 0 to below 1")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -71,9 +71,11 @@ def distill(config: DistillConfig, teacher: str, latents: str, out: str, tell: T
     net, about = load(f"{teacher}/model")
     if "student" in about:
         raise ValueError(f"{teacher}/model is a student itself; give the folder of the training that it was made of")
+    settings = settings_of(teacher, latents, net.config)
+    config = replace(config, shift=config.shift or settings.shift)
     _claim(folder, config, about["fingerprint"], latents)
     threads.warn_of_spinning(torch.get_num_threads())
-    clips = Clips(read_index(latents), settings_of(teacher, latents, net.config), Path(teacher) / "text", tell)
+    clips = Clips(read_index(latents), settings, Path(teacher) / "text", tell)
     clips.prepare_data()
     lessons = Lessons(clips, config.paths, device)
     teach = Paths(folder / "paths", lessons, net.to(device), config)

@@ -43,6 +43,7 @@ def dice(purpose: str, *key: int) -> torch.Generator:
 
 def levels(config: DistillConfig) -> list[float]:
     """Return the times at which a student looks at a segment, falling from 1."""
+    assert config.shift  # see `distill`
     return flow.times(config.looks, config.shift)[:-1]
 
 

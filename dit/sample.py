@@ -157,8 +157,9 @@ def resolved(config: SampleConfig, about: dict[str, Any], what: Given = NOTHING)
     Raises ValueError where training told nothing, or where something is given to a model that was never given any.
     """
     typical, fps = about["typical"], config.fps or what.fps
-    if "student" in about:
-        causal.require(config, about["student"])
+    student = about.get("student")
+    if student:
+        causal.require(config, student)
     asked = {"fps": fps, "height": config.height, "width": config.width}
     missing = [name for name, value in asked.items() if not value and name not in typical]
     if missing:
@@ -171,8 +172,9 @@ def resolved(config: SampleConfig, about: dict[str, Any], what: Given = NOTHING)
         log.warning("the model was trained without captions; the prompt will do nothing")
     return replace(
         config,
-        steps=config.steps or (len(about["student"]["levels"]) if "student" in about else 30),
-        guidance=(1.0 if "student" in about else 3.0) if config.guidance is None else config.guidance,
+        steps=config.steps or (len(student["levels"]) if student else 30),
+        guidance=(1.0 if student else 3.0) if config.guidance is None else config.guidance,
+        shift=max(config.shift, student["shift"]) if student else config.shift,
         facts=_facts(config),
         rate=config.rate if config.rate or config.rates or config.budget else int(typical["rate"]),
         fps=fps or typical["fps"],

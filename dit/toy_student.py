@@ -32,7 +32,7 @@ from rushes.tokenizer.config import Tell
 
 RATES, EACH, SHOWN = (8, 8), 16, 6  # rates of clips that are asked for, clips of each prompt, rows of each way
 DISTILL = DistillConfig(
-    steps=800, path_steps=400, paths=32, teacher_steps=30, shift=SHIFT, guidance=1.0, lr=1e-3, device="cpu"
+    steps=1100, path_steps=500, paths=40, teacher_steps=30, shift=SHIFT, guidance=1.0, lr=1e-3, device="cpu"
 )
 Draw = Callable[[Row], Float[Tensor, "n token"]]
 Latents = Float[Tensor, "clips l 3 h w"]

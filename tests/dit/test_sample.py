@@ -209,7 +209,7 @@ def test_a_causal_student_makes_segments_and_goes_on_with_those_that_are_given(m
     folder, told = tmp_path / "student", []
     shutil.copytree(models[0], folder)
     about = json.loads((folder / "config.json").read_text())
-    student = {"method": "causal", "levels": [1.0, 0.75], "guidance": 3.0}
+    student = {"method": "causal", "levels": [1.0, 0.75], "shift": 3.0, "guidance": 3.0}
     (folder / "config.json").write_text(json.dumps({**about, "student": student}))
     config, own = replace(TINY, steps=0, extend=shown["clip"], seconds=1.28), Sampler(str(folder), models[1])
     planned = own.write(config, str(tmp_path / "a.mp4"), lambda *words: told.append(words[:3]))
