@@ -187,7 +187,7 @@ class DistillConfig:
     looks: int = 4
     """Levels of noise at which a causal student looks at each segment; steps that a reflowed one takes if not asked."""
     shift: float = 0.0
-    """Shifts times towards noise: those of paths, of looks, and of what is learned; 0 takes the teacher's training's."""
+    """Shifts times towards noise: those of paths, of looks, of what is learned; 0 takes that of the teacher."""
     guidance: float = 3.0
     """Scale of the teacher's guidance, which the student has built in; 1 is none."""
     lr: float = 0.0

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from itertools import islice
@@ -103,8 +104,10 @@ def _claim(folder: Path, config: DistillConfig, teacher: str, latents: str) -> N
     settings = {name: value for name, value in asdict(config).items() if name not in FREE}
     record = json.loads(json.dumps({"distill": settings, "teacher": teacher, "latents": content_of(latents)}))
     path = folder / "distill.json"
-    if path.exists():
-        found = json.loads(path.read_text())
+    found = json.loads(path.read_text()) if path.exists() else record
+    if found != record and not (folder / "checkpoint.ckpt").exists():
+        shutil.rmtree(folder / "paths", ignore_errors=True)  # of a try that ended before its first checkpoint
+    elif found != record:
         if found["teacher"] != teacher:
             raise ValueError(
                 f"{folder} holds a student of another teacher ({found['teacher']}, not {teacher}); "

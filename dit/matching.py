@@ -24,11 +24,11 @@ from rushes.dit import causal, flow
 from rushes.dit.causal import Row
 from rushes.dit.config import DistillConfig
 from rushes.dit.model import DiT
+from rushes.dit.module import WIDTH_OF_XL
 from rushes.dit.optimizer import adamw
 from rushes.dit.plan import generator
 from rushes.tokenizer.module import DivergenceError
 
-WIDTH_OF_XL = 1152
 WARMUP = 50
 NOISES = (0.02, 0.98)
 """Times, before they are shifted, at which distributions are compared: section 3.2 of arXiv 2311.18828."""

@@ -32,7 +32,7 @@ from rushes.tokenizer.config import Tell
 
 RATES, EACH, SHOWN = (8, 8), 16, 6  # rates of clips that are asked for, clips of each prompt, rows of each way
 DISTILL = DistillConfig(
-    steps=1100, path_steps=500, paths=40, teacher_steps=30, shift=SHIFT, guidance=1.0, lr=1e-3, device="cpu"
+    steps=600, path_steps=400, paths=32, teacher_steps=30, shift=SHIFT, guidance=1.0, lr=1e-3, device="cpu"
 )
 Draw = Callable[[Row], Float[Tensor, "n token"]]
 Latents = Float[Tensor, "clips l 3 h w"]
@@ -55,7 +55,7 @@ def distilled(teacher: DiT, lessons: Lessons, config: DistillConfig, tell: Tell)
     """Return the student after the teacher's paths alone, the one that is done, and the reflowed one."""
     paths, found = [], {}
     for number in range(config.paths):
-        row = lessons(number)
+        row = lessons(-1 - number)  # of none that matching sees
         paths.append((row, matching.path(teacher, row, config, number)))
         tell(number + 1, config.paths, "paths", {})
     straight = replace(config, method="reflow", steps=config.path_steps)
@@ -88,7 +88,7 @@ def stream(net: DiT, seed: int, levels: list[float]) -> Draw:
     return torch.no_grad()(lambda row: causal.roll_out(net, row, levels, torch.Generator().manual_seed(seed)))
 
 
-def true(batches: Shapes, seed: str) -> tuple[list[tuple[str, str]], list[LatentClip]]:
+def true(seed: str) -> tuple[list[tuple[str, str]], list[LatentClip]]:
     """Return what each true clip shows, and the clips: of each colour and direction as many."""
     dice = random.Random(seed)
     asked = [(colour, direction) for colour in COLOURS for direction in DIRECTIONS] * EACH
@@ -115,12 +115,12 @@ def student(config: ToyConfig, tell: Tell) -> tuple[list[Figure], bytes]:
         "student": stream(nets["student"], config.seed, levels),
         **{f"reflowed, {steps} steps": follow(nets["reflow"], config.seed, steps) for steps in (4, 2)},
     }
-    asked, clips = true(batches, f"true {config.seed}")
+    asked, clips = true(f"true {config.seed}")
     batch, known = batches.known(clips)
     row = row_of(batch, known.without_facts(torch.tensor([[False, True, True]]).expand_as(known.facts)))
     real, figures, films = torch.stack([clip.latents for clip in clips]), [], []
-    _, others = true(batches, f"others {config.seed}")
-    floor = _apart(real, torch.stack([clip.latents for clip in others]))
+    _, others = true(f"others {config.seed}")
+    floor = apart(real, torch.stack([clip.latents for clip in others]))
     figures.append(Figure("Fréchet distance of true clips from others", floor, "the floor, none", True))
     for name, draw in ways.items():
         begun = time.process_time()
@@ -144,7 +144,7 @@ def _figures(
         "colour as the prompt asks": (float(right[0]), "at least 0.95", right[0] >= 0.95),
         "direction as the prompt asks": (float(right[1]), "at least 0.95", right[1] >= 0.95),
         "change at the seam by the mean change": (seam, "at most 1.1", seam <= 1.1),
-        "Fréchet distance from true clips": (_apart(real, made), "none", True),
+        "Fréchet distance from true clips": (apart(real, made), "none", True),
         "CPU milliseconds a clip": (cpu_ms, "none", True),
     }
     return [
@@ -153,5 +153,6 @@ def _figures(
     ]
 
 
-def _apart(one: Latents, other: Latents) -> float:
+def apart(one: Latents, other: Latents) -> float:
+    """Return the Fréchet distance of latents, taken as they are."""
     return frechet(*(latents.flatten(1).double().numpy() for latents in (one, other)))

@@ -60,7 +60,7 @@ def test_a_student_of_another_teacher_or_other_settings_is_refused(latents, teac
         distill(reflow, teacher, latents, out)
     shutil.rmtree(f"{teacher}/model")
     shutil.copytree(model, f"{teacher}/model")
-    with pytest.raises(ValueError, match="is a student itself"):
+    with pytest.raises(ValueError, match="is a student itself; give the folder of the training"):
         distill(FAST, teacher, latents, str(tmp_path / "again"))
 
 
