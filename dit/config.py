@@ -178,6 +178,56 @@ class TrainConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DistillConfig:
+    """How a student is made of a trained network. The same config and folder again resume it at its last checkpoint."""
+
+    method: Literal["causal", "reflow"] = "causal"
+    """causal: a student that makes a clip segment by segment, each in few looks, and shows one while it makes the next;
+    reflow: one of whole clips, on straighter paths, which fewer steps follow."""
+    steps: int = 2000
+    """Steps in all; a finished run goes on when this is raised."""
+    path_steps: int = 1000
+    """Steps of a causal student on the teacher's paths, before its distribution is matched; reflow takes all so."""
+    paths: int = 64
+    """Packs for which the teacher's paths are made, once, and kept in OUT/paths."""
+    teacher_steps: int = 50
+    """Euler's steps of a path at least."""
+    looks: int = 4
+    """Levels of noise at which a causal student looks at each segment; steps that a reflowed one takes if not asked."""
+    shift: float = 0.0
+    """Shifts times towards noise: those of paths, of looks, of what is learned; 0 takes that of the teacher."""
+    guidance: float = 3.0
+    """Scale of the teacher's guidance, which the student has built in; 1 is none."""
+    lr: float = 0.0
+    """Learning rate; 0 derives 5e-5 at the width of XL and more for narrower models, in proportion."""
+    match_lr: float = 0.2
+    """Learning rate of matching, as a share of that."""
+    fake_steps: int = 2
+    """Steps in which the network that knows the student's distribution follows each of the student."""
+    ema: float = 0.99
+    """What the average of weights keeps of itself at each step."""
+    seed: int = 0
+    """Seed of noise, times and which clips are told of."""
+    log_every: int = 10
+    """Steps between lines of metrics.jsonl."""
+    save_every: int = 200
+    """Steps between checkpoints."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to distil."""
+
+    def __post_init__(self) -> None:
+        _check_finite(self)
+        for name in ("steps", "paths", "teacher_steps", "looks", "fake_steps", "log_every", "save_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be 1 or more")
+        for name in ("path_steps", "shift", "lr", "seed", "guidance"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}={getattr(self, name)} must not be negative")
+        if self.match_lr <= 0 or not 0 <= self.ema < 1:
+            raise ValueError(f"match_lr={self.match_lr} must be above 0, ema={self.ema} from 0 to below 1")
+
+
+@dataclass(frozen=True, kw_only=True)
 class SampleConfig:
     """One generated clip."""
 
@@ -216,12 +266,13 @@ class SampleConfig:
     that was trained on."""
     overlap: int = 1
     """Segments that a window at least goes on from."""
-    steps: int = 30
-    """Steps of the sampler; a step of heun evaluates the network twice."""
+    steps: int = 0
+    """Steps of the sampler; a step of heun evaluates the network twice. 0 takes 30, or as many as a student takes."""
     sampler: Literal["euler", "heun"] = "euler"
     """Solver of the flow's differential equation."""
-    guidance: float = 3.0
-    """Scale of classifier-free guidance by prompt and facts together; 1 is none. Nothing to be guided by means 1."""
+    guidance: float | None = None
+    """Scale of classifier-free guidance by prompt and facts together; 1 is none. Nothing to be guided by means 1. Not
+    given it is 3, and 1 for a student, which has its teacher's built in."""
     guide: dict[str, float] = field(default_factory=dict)
     """Scales of guidance by single conditions besides, `prompt` or a fact that is asked for, such as pan: 3; 1 is
     none, and each takes a look of the network more."""
@@ -237,10 +288,10 @@ class SampleConfig:
 
     def __post_init__(self) -> None:
         _check_finite(self)
-        for name in ("seconds", "steps", "shift"):
+        for name in ("seconds", "shift"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name}={getattr(self, name)} must be above 0")
-        for name in ("fps", "height", "width", "rate", "budget", "window"):
+        for name in ("fps", "height", "width", "rate", "budget", "window", "steps"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}={getattr(self, name)} must not be negative; 0 leaves the choice to us")
         if self.overlap < 1:
@@ -313,10 +364,11 @@ class EvalConfig:
 class ToyConfig:
     """One claim about the DiT, tried on moving shapes or numbers whose truth is known."""
 
-    claim: Literal["conditions", "first", "mask", "positions", "mixture"] = "conditions"
+    claim: Literal["conditions", "first", "mask", "positions", "mixture", "student"] = "conditions"
     """conditions: prompts and camera facts act; first: a clip goes on as its first segment began, over seams that are
     not seen; mask: a box is filled in by what is around it; positions: seconds and rates teach more than indices;
-    mixture: the learned velocity is that of a mixture of Gaussians in closed form."""
+    mixture: the learned velocity is that of a mixture of Gaussians in closed form; student: four looks at each segment
+    give what a prompt asks, as fifty of its teacher at whole clips do."""
     steps: int = 0
     """Optimizer steps of each training; 0 takes those of the claim."""
     seed: int = 0

@@ -72,7 +72,7 @@ def evaluate(
     if config.device == "cuda" and device.type != "cuda":
         raise ValueError("device='cuda', but torch sees no GPU; use device='auto'")
     dit, about = load(f"{folder}/model")
-    index, settings = read_index(latents), _settings(folder, latents, dit.config)
+    index, settings = read_index(latents), settings_of(folder, latents, dit.config)
     codec = codecs.load(tokenizer).to(device)
     trained = about.get("tokenizer_name", codecs.OURS), str(about["tokenizer"])
     require_same(folder, trained, (codecs.name_of(codec), codecs.fingerprint(codec)), f"{tokenizer} is")
@@ -95,7 +95,7 @@ def evaluate(
     return found
 
 
-def _settings(folder: str, latents: str, model: DiTConfig) -> TrainConfig:
+def settings_of(folder: str, latents: str, model: DiTConfig) -> TrainConfig:
     """Return the settings of a training. Raises ValueError where it was trained on other latents."""
     try:
         record = json.loads(storage.read_bytes(f"{folder}/train.json"))

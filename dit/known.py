@@ -8,10 +8,11 @@ they are, without noise, through a layer of their own that starts at zero, and b
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from rushes.dit.plan import VALIDATION, Ticket
@@ -22,6 +23,15 @@ KINDS = ("first", "last", "ends", "around")
 """What is known in training: the first segments, the last one, the first and the last, all around a box."""
 SIDES = (0.25, 0.75)
 """Shares of the picture's sides that a box has in training."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Piece:
+    """The latents of a segment that is known."""
+
+    z: Float[Tensor, "n c h w"]
+    mask: Bool[Tensor, "rows columns"]
+    """Which of its tokens are known."""
 
 
 def drawn(ticket: Ticket, counts: Sequence[int], rows: int, columns: int, share: float) -> Bool[Tensor, " n"]:

@@ -85,6 +85,10 @@ def packed_attention(
     return torch.cat(rows)
 
 
+Attend = Callable[[nn.Module, Tensor, Tensor, Tensor], Tensor]
+"""Attention of a layer: the layer, and the queries, keys and values of its tokens, `[n, heads, d]`; see `causal`."""
+
+
 class SelfAttention(nn.Module):
     """Joint space-time attention with normalised queries and keys (arXiv 2302.05442)."""
 
@@ -102,11 +106,16 @@ class SelfAttention(nn.Module):
         return torch.einsum("nhd,mhd->hnm", q, k)
 
     def forward(
-        self, x: Float[Tensor, "n d"], angles: Float[Tensor, "n half"], lengths: Sequence[int]
+        self,
+        x: Float[Tensor, "n d"],
+        angles: Float[Tensor, "n half"],
+        lengths: Sequence[int],
+        attend: Attend | None = None,
     ) -> Float[Tensor, "n d"]:
-        """Mix the tokens of each clip."""
+        """Mix the tokens of each clip, or as `attend` does."""
         q, k, v = self.project(x, angles)
-        return self.out(rearrange(packed_attention(q, k, v, lengths, lengths), "n h d -> n (h d)"))
+        mixed = attend(self, q, k, v) if attend else packed_attention(q, k, v, lengths, lengths)
+        return self.out(rearrange(mixed, "n h d -> n (h d)"))
 
     def project(self, x: Tensor, angles: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return queries, keys and values, `[n, heads, d]`; queries and keys normalised and turned."""
@@ -220,10 +229,11 @@ class Block(nn.Module):
         words: Float[Tensor, "m d"],
         lengths: Sequence[int],
         word_lengths: Sequence[int],
+        attend: Attend | None = None,
     ) -> Float[Tensor, "n d"]:
         """Mix tokens in space and time, read the words, transform; `state` is the clip's time and condition."""
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = self.modulation(F.silu(state)).chunk(6, dim=-1)
-        x = x + gated(self.attention(modulate(x, lengths, shift_a, scale_a), angles, lengths), lengths, gate_a)
+        x = x + gated(self.attention(modulate(x, lengths, shift_a, scale_a), angles, lengths, attend), lengths, gate_a)
         x = x + self.cross(self.cross_norm(x), words, lengths, word_lengths)
         return x + gated(self.mlp(modulate(x, lengths, shift_m, scale_m)), lengths, gate_m)
 

@@ -24,7 +24,7 @@ from torch.utils.checkpoint import checkpoint
 from rushes.dit import flow
 from rushes.dit.cache import StepCache
 from rushes.dit.config import DiTConfig
-from rushes.dit.layers import Block, Place, Rotary, Sinusoids, gated, modulate, spread
+from rushes.dit.layers import Attend, Block, Place, Rotary, Sinusoids, gated, modulate, spread
 from rushes.pipelines.store import storage
 
 KIND = "rushes-dit"
@@ -77,6 +77,16 @@ class Condition:
             pooled=torch.cat([self.pooled, other.pooled]),
             facts=torch.cat([self.facts, other.facts]),
             known=None if self.known is None or other.known is None else torch.cat([self.known, other.known]),
+        )
+
+    def taken(self, clips: Sequence[int]) -> Condition:
+        """Return the condition of some of the clips, each as often as it is named; of known tokens it tells nothing."""
+        words, rows = self.words.split(list(self.word_lengths)), list(clips)
+        return Condition(
+            words=torch.cat([words[clip] for clip in rows]),
+            word_lengths=tuple(self.word_lengths[clip] for clip in rows),
+            pooled=self.pooled[rows],
+            facts=self.facts[rows],
         )
 
     def to(self, device: torch.device) -> Condition:
@@ -136,6 +146,7 @@ class DiT(nn.Module):
         t: Float[Tensor, " clips"],
         condition: Condition,
         cache: StepCache | None = None,
+        attend: Attend | None = None,
     ) -> Float[Tensor, "n token"]:
         """Return the velocity of every token; of those that are known it means nothing.
 
@@ -148,6 +159,7 @@ class DiT(nn.Module):
             t: time of each clip on the path from data (0) to noise (1).
             condition: captions, facts, and which tokens are known.
             cache: answers for the blocks where it can.
+            attend: what tokens see, where it is not all of their clip and nothing else: see `causal`.
         """
         state = self.time_in(t) + self._known(condition)  # clips d
         words, word_lengths = self._words(condition)  # m d
@@ -159,7 +171,7 @@ class DiT(nn.Module):
         if condition.known is not None:
             told = condition.known[:, None].to(tokens.dtype)
             x = x + self.known_in(torch.cat([tokens * told, told], dim=1))
-        given = (state, angles, words, lengths, word_lengths)
+        given = (state, angles, words, lengths, word_lengths, attend)
         if cache:
             x = cache(x, self._seen(x, state, lengths), lambda x: self._mixed(x, *given))
         else:

@@ -12,12 +12,12 @@ import math
 import tempfile
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
 from functools import reduce
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import av
 import numpy as np
@@ -25,10 +25,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from rushes.dit import flow, known, words
+from rushes.dit import causal, flow, known, words
 from rushes.dit.cache import StepCache
 from rushes.dit.config import SampleConfig
 from rushes.dit.data import facts_of, latents_told, require_same
+from rushes.dit.known import Piece
 from rushes.dit.layout import Plan, Window, plan, windows
 from rushes.dit.model import Condition, DiT, grid, load, patchify, unpatchify
 from rushes.dit.sources import Given, encoded, given
@@ -43,13 +44,11 @@ log = logging.getLogger(__name__)
 NOTHING = Given()
 
 
-@dataclass(frozen=True, kw_only=True)
-class Piece:
-    """The latents of a segment that is known."""
+class Maker(Protocol):
+    """What makes windows of a clip."""
 
-    z: Float[Tensor, "n c h w"]
-    mask: Bool[Tensor, "rows columns"]
-    """Which of its tokens are known."""
+    def generate(self, planned: Plan, pieces: Sequence[Piece | None]) -> Float[Tensor, "l c h w"]:
+        """Return the latents of a window, of which those of some segments are known."""
 
 
 def sample(config: SampleConfig, model: str, tokenizer: str, out: str, tell: Tell = silent) -> Plan:
@@ -96,12 +95,20 @@ class Sampler:
         config = resolved(config, self.about, what)
         what.require(config)
         planned = plan(config, self.codec, self.dit.config.patch, what)
-        free = windows(planned, self._window_s(config), config.overlap)
         wanted = condition(config, self.dit, self.text)
         taken = encoded(what, self.codec, planned.lengths, planned.rates, planned.known)
-        pieces = continued(planned, free, taken, Guided(self.dit, wanted, config, tell, len(free)), what.box)
+        free, maker = self._maker(planned, wanted, config, tell)
+        pieces = continued(planned, free, taken, maker, what.box)
         write_mp4(_told(frames_of(self.codec, pieces, planned), planned, tell), planned, out)
         return planned
+
+    def _maker(self, planned: Plan, wanted: Condition, config: SampleConfig, tell: Tell) -> tuple[list[Window], Maker]:
+        """Return the windows of a clip, and what makes them: a causal student has a segment in each."""
+        if causal.is_causal(self.about):
+            free = causal.windows(planned, self._window_s(config))
+            return free, causal.Stream(self.dit, wanted, config.seed, self.about["student"]["levels"], tell, len(free))
+        free = windows(planned, self._window_s(config), config.overlap)
+        return free, Guided(self.dit, wanted, config, tell, len(free))
 
     def _window_s(self, config: SampleConfig) -> float:
         """Return the seconds that are generated at once: all, by a model that cannot go on from what is known."""
@@ -115,16 +122,16 @@ def continued(
     planned: Plan,
     free: list[Window],
     taken: Iterator[Float[Tensor, "n c h w"] | None],
-    guided: Guided,
+    maker: Maker,
     box: known.Box | None = None,
 ) -> Iterator[Float[Tensor, "n c h w"]]:
     """Yield the latents of each segment, those that are given and those that are generated, window by window.
 
     Args:
         planned: The clip.
-        free: Its windows, see `layout.windows`.
+        free: Its windows, see `layout.windows` and `causal.windows`.
         taken: Latents of each segment that is given; None for others.
-        guided: What generates.
+        maker: What generates.
         box: The part of the picture in which even of a given segment nothing is known.
     """
     whole = torch.ones(planned.grid, dtype=torch.bool)
@@ -138,7 +145,7 @@ def continued(
         ahead = [Piece(z=z, mask=mask) if z is not None else None for z in islice(taken, last - new)]
         behind = list(done)[len(done) - (new - first) :]
         part = planned.part(first, last)
-        found = guided.generate(part, [*behind, *ahead]).split(list(part.counts))
+        found = maker.generate(part, [*behind, *ahead]).split(list(part.counts))
         for z in found[new - first :]:
             done.append(Piece(z=z, mask=whole))
             yield z
@@ -150,6 +157,9 @@ def resolved(config: SampleConfig, about: dict[str, Any], what: Given = NOTHING)
     Raises ValueError where training told nothing, or where something is given to a model that was never given any.
     """
     typical, fps = about["typical"], config.fps or what.fps
+    student = about.get("student")
+    if student:
+        causal.require(config, student)
     asked = {"fps": fps, "height": config.height, "width": config.width}
     missing = [name for name, value in asked.items() if not value and name not in typical]
     if missing:
@@ -166,6 +176,9 @@ def resolved(config: SampleConfig, about: dict[str, Any], what: Given = NOTHING)
         log.warning("the model was trained without captions; the prompt will do nothing")
     return replace(
         config,
+        steps=config.steps or (len(student["levels"]) if student else 30),
+        guidance=(1.0 if student else 3.0) if config.guidance is None else config.guidance,
+        shift=max(config.shift, student["shift"]) if student else config.shift,
         facts=_facts(config),
         rate=config.rate if config.rate or config.rates or config.budget else int(typical["rate"]),
         fps=fps or typical["fps"],
@@ -207,10 +220,11 @@ class Guided:
 
     def __init__(self, dit: DiT, wanted: Condition, config: SampleConfig, tell: Tell, times: int):
         """Take what is asked for; `tell` is told of looks of the network, of all that `times` windows take."""
-        self.dit, self.config, self.tell = dit, config, tell
+        assert config.guidance is not None and config.steps  # see `resolved`
+        self.dit, self.config, self.tell, self.guidance = dit, config, tell, config.guidance
         self.dice = torch.Generator().manual_seed(config.seed)
         self.looks, self.total = itertools.count(1), times * flow.looks(config.sampler, config.steps)
-        self.guiding = config.guidance != 1 and bool(config.prompt or config.facts)
+        self.guiding = self.guidance != 1 and bool(config.prompt or config.facts)
         self.conditions = [wanted, *([wanted.dropped([True])] if self.guiding else [])]
         self.guides = [(name, scale) for name, scale in config.guide.items() if scale != 1]
         self.conditions += [self._without(wanted, name) for name, _ in self.guides]
@@ -267,7 +281,7 @@ class Guided:
     def _pushed(self, found: Sequence[Tensor]) -> Tensor:
         """Return the velocity guided by all conditions together, then by single ones. arXiv 2207.12598, 2211.09800."""
         full = found[0]
-        velocity = flow.guided(full, found[1], self.config.guidance) if self.guiding else full
+        velocity = flow.guided(full, found[1], self.guidance) if self.guiding else full
         for (_, scale), without in zip(self.guides, found[1 + self.guiding :], strict=True):
             velocity = velocity + flow.guided(full, without, scale) - full
         return velocity

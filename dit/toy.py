@@ -24,7 +24,7 @@ from torch import Tensor
 from rushes.dit import flow
 from rushes.dit import known as known_tokens
 from rushes.dit.cache import StepCache
-from rushes.dit.config import DiTConfig, SampleConfig, ToyConfig
+from rushes.dit.config import DiTConfig, SampleConfig, ToyConfig, TrainConfig
 from rushes.dit.data import LatentClip, Packed, pack
 from rushes.dit.layout import Plan, windows
 from rushes.dit.model import Condition, DiT, unpatchify
@@ -33,7 +33,6 @@ from rushes.dit.optimizer import adamw
 from rushes.dit.plan import Ticket
 from rushes.dit.sample import Guided, continued
 from rushes.dit.text import TextEncoder
-from rushes.pipelines.store import storage
 from rushes.tokenizer.config import Tell, silent
 from rushes.tokenizer.plots import Line, chart
 
@@ -175,8 +174,9 @@ def fit(
     for step in range(steps):
         batch, known = batches(dice, clips)
         t = flow.logit_normal_times(torch.randn(clips, generator=generator), shift)
-        uniforms = torch.rand(clips, 4 + known.facts.shape[1], generator=generator)
-        error = loss(net, batch, t, thinned(known, 0.1, uniforms), generator)
+        uniforms = torch.rand(clips, 5 + known.facts.shape[1], generator=generator)
+        t = flow.with_uniform(t, uniforms[:, -1], TrainConfig.uniform)
+        error = loss(net, batch, t, thinned(known, 0.1, uniforms[:, :-1]), generator)
         for group, peak in zip(optimizer.param_groups, peaks, strict=True):
             group["lr"] = peak * min(1.0, (step + 1) / 50, (steps - step) / (0.4 * steps))
         optimizer.zero_grad()
@@ -271,7 +271,7 @@ def conditions(config: ToyConfig, tell: Tell) -> tuple[list[Figure], bytes]:
         _at_least("direction by pan and tilt alone", float(right["facts"][1]), 0.95),
         _at_least("loss with others' facts by loss with one's own, t = 0.9", _cost(net, batches, config.seed), 1.1),
     ]
-    return figures, _strips([*films["prompt"][:16], *films["facts"][:4]])
+    return figures, strips([*films["prompt"][:16], *films["facts"][:4]])
 
 
 def _at_least(name: str, found: float, limit: float) -> Figure:
@@ -288,7 +288,7 @@ def _cost(net: DiT, batches: Shapes, seed: int) -> float:
     return wrong / right
 
 
-def _strips(films: list[Float[Tensor, "t 3 h w"]]) -> bytes:
+def strips(films: list[Float[Tensor, "t 3 h w"]]) -> bytes:
     """Return a PNG: a film a row, every fourth frame, each pixel as eight by eight, with lines between."""
     rows = [rearrange(F.pad(video[::4], (0, 1, 0, 1)), "t k h w -> h (t w) k") for video in films]
     pixels = ((torch.cat(rows).clamp(-1, 1) + 1) * 127.5).byte().numpy().repeat(8, axis=0).repeat(8, axis=1)
@@ -471,7 +471,7 @@ def first(config: ToyConfig, tell: Tell) -> tuple[list[Figure], bytes]:
         _at_least("share of pictures that move", float(moved), 0.95),
         Figure("change at the seams by the mean change", seam, "at most 1.1", seam <= 1.1),
     ]
-    return figures, _strips(films[:12])
+    return figures, strips(films[:12])
 
 
 def _from_picture(net: DiT, one: Shape, seed: int) -> tuple[bool, bool]:
@@ -501,9 +501,7 @@ def mask(config: ToyConfig, tell: Tell) -> tuple[list[Figure], bytes]:
         films += [decode(torch.cat([hidden, filled, true]), (8,) * 6)]
     seeing, blind_error = torch.stack(errors).mean(dim=0).tolist()
     share = seeing / blind_error
-    return [Figure("error inside by that of what sees nothing", share, "at most 0.1", share <= 0.1)], _strips(
-        films[:12]
-    )
+    return [Figure("error inside by that of what sees nothing", share, "at most 0.1", share <= 0.1)], strips(films[:12])
 
 
 def _given_net(config: ToyConfig, tell: Tell) -> DiT:
@@ -512,18 +510,3 @@ def _given_net(config: ToyConfig, tell: Tell) -> DiT:
     net = scaled(Given()(random.Random("scale"), HELD)[0])
     fit(net, Given(), config.steps or 3000, config.seed, tell)
     return net.eval().requires_grad_(False)
-
-
-CLAIMS = {
-    "conditions": (conditions, "png"), "first": (first, "png"), "mask": (mask, "png"), "positions": (positions, "svg"),
-    "mixture": (mixture, "svg"),
-}  # fmt: skip
-
-
-def prove(config: ToyConfig, out: str, tell: Tell = silent) -> tuple[list[Figure], str]:
-    """Try one claim; return its figures, and the picture that was written: `OUT/CLAIM.png` or `.svg`."""
-    claim, suffix = CLAIMS[config.claim]
-    figures, picture = claim(config, tell)
-    path = f"{out.rstrip('/')}/{config.claim}.{suffix}"
-    storage.write_bytes(path, picture)
-    return figures, path

@@ -1,4 +1,4 @@
-"""`rushes dit train|sample|eval|toy`."""
+"""`rushes dit train|distill|sample|eval|toy`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from jsonargparse import ArgumentParser, Namespace
 
-from rushes.dit.config import EvalConfig, SampleConfig, ToyConfig, TrainConfig
+from rushes.dit.config import DistillConfig, EvalConfig, SampleConfig, ToyConfig, TrainConfig
 from rushes.pipelines.cli.command import (
     DONE,
     FAILED,
@@ -41,6 +41,26 @@ def _dit_train(options: Namespace) -> int:
     with Reporter().work("dit") as beat:
         model = train.train(settings_of(TrainConfig, options), set_of(options, "latents"), out, beat.tell)
     summary.outdate(options.run.rstrip("/"))  # the page tells of trainings, too
+    print(model)
+    return DONE
+
+
+def _dit_distill_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("run", type=str, help="a run with latents and a DiT trained on them, the teacher")
+    parser.add_argument("--dit", type=str, default="", help="folder of its training; RUN/dit if not given")
+    selection(parser, "whose latents it was trained on")
+    parser.add_argument("--out", type=str, default="", help="folder of the student; RUN/student if not given")
+    configured(parser, DistillConfig)
+
+
+def _dit_distill(options: Namespace) -> int:
+    from rushes.dit import distill
+
+    run = options.run.rstrip("/")
+    teacher, out = options.dit.rstrip("/") or f"{run}/dit", options.out or f"{run}/student"
+    with Reporter().work("dit") as beat:
+        config = settings_of(DistillConfig, options)
+        model = distill.distill(config, teacher, set_of(options, "latents"), out, beat.tell)
     print(model)
     return DONE
 
@@ -124,10 +144,10 @@ def _dit_toy_arguments(parser: ArgumentParser) -> None:
 
 
 def _dit_toy(options: Namespace) -> int:
-    from rushes.dit import toy
+    from rushes.dit import claims
 
     with Reporter().work("dit") as beat:
-        figures, picture = toy.prove(settings_of(ToyConfig, options), options.out, beat.tell)
+        figures, picture = claims.prove(settings_of(ToyConfig, options), options.out, beat.tell)
     for one in figures:
         print(f"{one.name}: {one.found:.3g}, {one.expected} expected{'' if one.met else ': missed'}")
     print(picture)
@@ -140,6 +160,12 @@ COMMANDS = [
         help="train the diffusion transformer on the latents of a run",
         arguments=_dit_train_arguments,
         run=_dit_train,
+    ),
+    Command(
+        name="dit distill",
+        help="make a student that needs few steps: segment by segment, or on straighter paths",
+        arguments=_dit_distill_arguments,
+        run=_dit_distill,
     ),
     Command(
         name="dit sample",

@@ -205,6 +205,25 @@ def test_a_clip_longer_than_those_of_training_is_made_and_streamed(sampler, tmp_
     assert len(frames(tmp_path / "clip.mp4")) == sum(planned.lengths) == 64
 
 
+def test_a_causal_student_makes_segments_and_goes_on_with_those_that_are_given(models, shown, tmp_path):
+    folder, told = tmp_path / "student", []
+    shutil.copytree(models[0], folder)
+    about = json.loads((folder / "config.json").read_text())
+    student = {"method": "causal", "levels": [1.0, 0.75], "shift": 3.0, "guidance": 3.0}
+    (folder / "config.json").write_text(json.dumps({**about, "student": student}))
+    config, own = replace(TINY, steps=0, extend=shown["clip"], seconds=1.28), Sampler(str(folder), models[1])
+    planned = own.write(config, str(tmp_path / "a.mp4"), lambda *words: told.append(words[:3]))
+    assert planned.known == (True, True, False, False) and len(frames(tmp_path / "a.mp4")) == sum(planned.lengths) == 64
+    order = [told.index(one) for one in [(1, 2, "segments"), (33, 64, "frames"), (2, 2, "segments")]]
+    assert order == sorted(order)  # one is shown before the next is made
+    own.write(config, str(tmp_path / "b.mp4"))
+    own.write(replace(config, seed=1), str(tmp_path / "c.mp4"))
+    a, b, c = ((tmp_path / f"{name}.mp4").read_bytes() for name in "abc")
+    assert a == b != c
+    with pytest.raises(ValueError, match="sampler=heun: a causal student looks at 2 levels"):
+        own.write(replace(config, sampler="heun"), str(tmp_path / "d.mp4"))
+
+
 @pytest.mark.parametrize("budget", [36, 48, 72])
 def test_a_budget_is_used_up(sampler, tmp_path, budget):
     planned = sampler.write(replace(TINY, rate=0, budget=budget), str(tmp_path / "clip.mp4"))
@@ -220,7 +239,7 @@ def test_a_single_condition_is_guided_by_and_a_scale_of_one_is_none(sampler, tmp
     assert of() == of(guide={"pan": 1.0}) != of(guide={"pan": 3.0}) != of(guide={"prompt": 3.0})
     full, free, less = torch.tensor([4.0]), torch.tensor([1.0]), torch.tensor([3.0])
     guided = object.__new__(Guided)
-    guided.config, guided.guiding, guided.guides = replace(TINY, guidance=2.0), True, [("pan", 3.0)]
+    guided.guidance, guided.guiding, guided.guides = 2.0, True, [("pan", 3.0)]
     assert float(guided._pushed([full, free, less])) == 1 + 2 * 3 + (3 - 1) * 1
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from einops import rearrange
 
-from rushes.dit import flow, toy
+from rushes.dit import claims, flow, toy
 from rushes.dit.config import ToyConfig
 
 
@@ -63,7 +63,7 @@ def test_no_velocity_is_better_than_the_exact_one_of_the_mixture(t):
 def test_a_claim_leaves_its_figures_and_a_picture(tmp_path):
     told = []
     config = ToyConfig(claim="mixture", steps=2)
-    (figure,), picture = toy.prove(config, str(tmp_path), lambda *words: told.append(words[:3]))
+    (figure,), picture = claims.prove(config, str(tmp_path), lambda *words: told.append(words[:3]))
     assert not figure.met and figure.found > 0.05 and told == [(1, 2, "steps"), (2, 2, "steps")]
     assert picture == f"{tmp_path}/mixture.svg" and (tmp_path / "mixture.svg").read_text().startswith("<svg")
 
@@ -71,5 +71,5 @@ def test_a_claim_leaves_its_figures_and_a_picture(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("claim", ["first", "mask"])
 def test_clips_go_on_without_seams_and_boxes_are_filled_in(tmp_path, claim):
-    figures, _ = toy.prove(ToyConfig(claim=claim), str(tmp_path))
+    figures, _ = claims.prove(ToyConfig(claim=claim), str(tmp_path))
     assert all(figure.met for figure in figures), figures
