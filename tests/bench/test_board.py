@@ -220,7 +220,7 @@ def test_each_part_of_the_network_taken_out_and_what_others_add(show: Any) -> No
             with path.open("a") as file:
                 file.write(json.dumps(raw[-1]) + "\n")
     rows = []
-    for name in ROWS:
+    for name in sorted({one["row"] for one in raw}, key=[*ROWS].index):
         own = [one for one in raw if one["row"] == name]
         held = " / ".join(f"{one['held']:.3f}" for one in own)
         means = [f"{mean(one[what] for one in own):.2f}" for what in ("facts", "colour", "direction", "by facts")]
