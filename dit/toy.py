@@ -257,13 +257,8 @@ def conditions(config: ToyConfig, tell: Tell) -> tuple[list[Figure], bytes]:
     return figures, _strips([*films["prompt"][:16], *films["facts"][:4]])
 
 
-@torch.no_grad()
-def answered(
-    net: DiT, batches: Shapes, seed: int
-) -> tuple[dict[str, list[Float[Tensor, "t 3 h w"]]], dict[str, np.ndarray]]:
-    """Return 96 films that are asked for by prompt, and by facts alone; and of each the share of colours and directions
-    that are right.
-    """
+def answered(net: DiT, batches: Shapes, seed: int) -> tuple[dict[str, list[Tensor]], dict[str, np.ndarray]]:
+    """Return 96 films asked for by prompt, 96 by facts alone, and of each which colours and directions are right."""
     asked = [(colour, direction) for colour in COLOURS for direction in DIRECTIONS] * 6
     like = [clip(Shape(*one, 0.25, (SIDE / 2, SIDE / 2)), ASKED, 16.0) for one in asked]
     (batch, known), wordless = batches.known(like), [True] * len(like)

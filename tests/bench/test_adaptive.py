@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -172,16 +173,26 @@ def both(run: Path, kept: Path) -> dict[str, dict[str, float]]:
 WAYS = {"rate 4, padded": ("fixed", True), "rate 4, packed": ("fixed", False), "adaptive, packed": ("adaptive", False)}
 
 
+def until(points: Sequence[Point], loss: float) -> float:
+    """Return the CPU seconds until a held-out loss was first reached, linear between saves."""
+    for (cpu_s, _, before), (then, _, after) in pairwise(points):
+        if before > loss >= after:
+            return cpu_s + (then - cpu_s) * (before - loss) / (before - after)
+    return points[0][0]
+
+
 def compared(latents: dict[str, dict[str, float]], clocks: dict[str, Clock]) -> list[list[str]]:
     """Return a row for each way."""
     speeds = {name: clock.points[-1][1] / clock.points[-1][0] for name, clock in clocks.items()}
     rows, first = [], next(iter(WAYS))
+    goal = max(min(point[2] for point in clock.points) for clock in clocks.values())  # which all reach
+    waits = {name: until(clock.points, goal) for name, clock in clocks.items()}
     for name, clock in clocks.items():
         told, (cpu_s, seconds, loss) = latents[WAYS[name][0]], clock.points[-1]
         rows.append([
             name, f"{told['latents']:.0f}", f"{told['psnr']:.2f}", f"{clock.tokens / clock.slots:.0%}",
             f"{cpu_s:.0f}", f"{seconds:.0f}", f"{loss:.4f}", f"{seconds / cpu_s:.1f}",
-            f"{speeds[name] / speeds[first]:.2f} ×",
+            f"{speeds[name] / speeds[first]:.2f} ×", f"{waits[name]:.0f}", f"{waits[first] / waits[name]:.2f} ×",
         ])  # fmt: skip
     return rows
 
@@ -197,7 +208,8 @@ def test_adaptive_and_packed_against_one_rate_and_padded(
         tokens = round(TOKENS * fewer) if which == "adaptive" else TOKENS
         clocks[name] = trained(tmp_path / which, tmp_path / f"dit {name}", padded, tokens)
     head = ["latents, batches", "latents", "PSNR, dB", "full", "CPU s", "clip-seconds", "held-out loss by Gaussian's",
-            "clip-seconds a CPU second", "against the first"]  # fmt: skip
+            "clip-seconds a CPU second", "against the first", "CPU s until the loss that all reach",
+            "against the first"]  # fmt: skip
     raw = {name: {**latents[WAYS[name][0]], **vars(clock)} for name, clock in clocks.items()}
     show(
         f"Clip-seconds trained in a CPU second, {SIDE_PX} px, pico, {STEPS} steps", head, compared(latents, clocks), raw
