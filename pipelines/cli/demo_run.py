@@ -35,7 +35,7 @@ TOKENIZER = TokenizerTrainConfig(steps=60, batch=1, frames=32, side=64, lr=1e-4,
 LATENTS = LatentsConfig(side_px=64)
 # Small batches give more steps for the time; shifted times train near noise, where a clip's layout is decided.
 DIT = DiTTrainConfig(model=DiTConfig(size="nano"), steps=1200, tokens=1024, lr=2e-3, shift=10.0, log_every=50)
-# Few steps, for a model that has learned what a clip looks like and not yet what noise does: each further one adds some.
+# Few steps, for a model that knows what a clip looks like and not yet what noise does: each further one adds some.
 SAMPLE = SampleConfig(steps=4, shift=10.0, guidance=1.0, seed=1)
 
 
