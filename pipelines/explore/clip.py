@@ -149,7 +149,8 @@ class Looks:
 
     def _verdicts(self, key: str) -> list[dict[str, Any]]:
         names = ["policy", "kept", "rule", "value", "limit", "detail"]
-        rows = self.bench.ledger.read("selection", names, pc.field("key") == key).to_pylist()
+        now = Ledger(self.bench.run)  # a selection may have been made again since
+        rows = now.read("selection", names, pc.field("key") == key).to_pylist()
         return [{name: plain(value) for name, value in row.items()} for row in rows]
 
     def _copies(self, key: str) -> list[dict[str, Any]]:
@@ -157,7 +158,7 @@ class Looks:
         policy = self.bench.selection or ""
         other = (pc.field("key") == key) | (pc.field("kept_key") == key)
         names = ["level", "key", "kept_key", "distance", "limit", "unit", "speed", "offset_s", "why"]
-        rows = self.bench.ledger.read("pairs", names, (pc.field("policy") == policy) & other).to_pylist()
+        rows = Ledger(self.bench.run).read("pairs", names, (pc.field("policy") == policy) & other).to_pylist()
         return [{name: plain(value) for name, value in row.items()} for row in rows if row["key"]]
 
 

@@ -27,7 +27,7 @@ import pyarrow.compute as pc
 import yaml
 
 from rushes.filters import policy as policies
-from rushes.filters.policy import DUPLICATE, Policy
+from rushes.filters.policy import DUPLICATE, Policy, Value
 from rushes.filters.verdicts import Verdicts
 from rushes.pipelines.explore import views
 from rushes.pipelines.explore.map import Map
@@ -102,14 +102,11 @@ class Workbench:
         self.ledger = Ledger(self.run).snapshot()
         self.ledger.require()
         self.selections = selections.names(self.ledger)
-        self.selection = selections.choose(self.run, self.selections, selection)
         self.lock = threading.RLock()
         """Held while policies are tried …"""
         self.asking = threading.RLock()
         """… and while the connection of the books answers, so that a slow query holds up no slider."""
-        self.policy, text = selections.chosen(self.run, self.selection or "", selections.hdr_of(self.run))
-        self.given: dict[str, Any] = yaml.safe_load(text)
-        """The policy as its file has it."""
+        self.choose(selection)
         seen = selections.material(self.ledger, self.policy)
         self.there = seen.there
         self._matches = {self.policy.dedup: (seen.matches, seen.scores)}
@@ -122,6 +119,13 @@ class Workbench:
         self._labels: dict[str, tuple[npt.NDArray[np.int64], list[str | None]]] = {}
         self._tried: dict[Policy, Verdicts] = {}
         self.map = Map(self.run, self.ledger, self.clips["key"], self.there)
+
+    def choose(self, selection: str) -> None:
+        """Look at the run under one of its selections; see `selections.choose`. Raises SelectionError, PolicyError."""
+        self.selection = selections.choose(self.run, self.selections, selection)
+        self.policy, text = selections.chosen(self.run, self.selection or "", selections.hdr_of(self.run))
+        self.given: dict[str, Any] = yaml.safe_load(text)
+        """The policy as its file has it."""
 
     @cached_property
     def books(self) -> Books:
@@ -206,8 +210,8 @@ class Workbench:
         if settled:
             matches, scores = self._matches[policy.dedup]
             select.settle(judged, scores, policy, matches)
-            while len(self._tried) > 3:
-                self._tried.pop(next(iter(self._tried)))
+            for old in [one for one in self._tried if one != self.policy][:-2]:  # what all is held against stays
+                self._tried.pop(old)
             self._tried[policy] = judged.verdicts
         return judged.verdicts
 
@@ -379,19 +383,34 @@ class Workbench:
         self._look([measure])
         return numbers(flat(self._ready[measure]))
 
+    def value(self, measure: str, at: int) -> Value:
+        """Return what a policy that was tried looks at of the clip in a row; None where nothing was measured."""
+        if measure in self.clips.column_names:
+            found = self.clips[measure][at].as_py()
+        else:
+            found = float(self._ready[measure][at].as_py()) if measure in self._ready.column_names else None
+        return None if isinstance(found, float) and np.isnan(found) else found
+
     def numbers_of(self, measure: str) -> Numbers | None:
         """Return a measure of all clips that is in memory as numbers; None for another."""
         known = measure in self._ready.column_names and not pa.types.is_string(self._ready[measure].type)
         return numbers(flat(self._ready[measure])) if known else None
 
-    def named(self, name: str) -> Policy:
-        """Return a policy of the run by its name: a selection, `draft:NAME` or a preset. Raises PolicyError."""
+    def text_of(self, name: str) -> dict[str, Any]:
+        """Return a policy as its file has it: that of a selection, `draft:NAME` or a preset. Raises PolicyError."""
         draft = re.fullmatch(r"draft:([A-Za-z0-9_-]{1,64})", name)
         if draft and storage.exists(uri := f"{self.run}/drafts/{draft[1]}.yaml"):
-            return select.read_policy(uri)
+            select.read_policy(uri)
+            found: dict[str, Any] = yaml.safe_load(select.policy_text(uri))
+            return found
         if name not in self.selections and name not in policies.presets():
             raise policies.PolicyError(f"{name[:80]!r} is no selection, draft or preset")
-        return selections.chosen(self.run, name, selections.hdr_of(self.run))[0]
+        text = selections.chosen(self.run, name, selections.hdr_of(self.run))[1]
+        return dict(yaml.safe_load(text))
+
+    def named(self, name: str) -> Policy:
+        """Return a policy of the run by its name, found as `text_of` finds it. Raises PolicyError."""
+        return policies.load(self.text_of(name))
 
     def drafts(self) -> list[str]:
         """Return the names of the policies that were saved here."""
