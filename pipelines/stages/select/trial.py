@@ -22,6 +22,7 @@ import pyarrow.compute as pc
 
 from rushes.filters.policy import DUPLICATE, Policy, Rule, Value
 from rushes.filters.verdicts import Verdicts
+from rushes.pipelines.progress import counted
 from rushes.pipelines.stages.select import select, selections
 from rushes.pipelines.stages.select.measures import remedy
 from rushes.pipelines.store.columns import numbers
@@ -262,7 +263,7 @@ def _against_lines(found: dict[str, Any] | None) -> Iterable[str]:
     if found is None:
         return ["nothing is selected here yet, so there is nothing to compare with"]
     stale = ", made of an older ledger" if found["stale"] else ""
-    text = [f"against the selection {found['selection']} ({found['kept']['clips']} clips{stale}):"]
+    text = [f"against the selection {found['selection']} ({counted(found['kept']['clips'], 'clip')}{stale}):"]
     new, lost = found["newly_kept"], found["newly_dropped"]
     text += [_line("kept by both", found["same"]), _line("newly kept", new)]
     text += [f"      {row['key']}" for row in new["examples"]]
@@ -272,5 +273,5 @@ def _against_lines(found: dict[str, Any] | None) -> Iterable[str]:
         said = row["detail"] or f"{row['value']:.6g} against {row['limit']:.6g}"
         text.append(f"      {row['key']}  {row['rule']}: {said}")
     if found["no_longer_clips"]:
-        text.append(f"  {found['no_longer_clips']} clips of that selection are no more")
+        text.append(f"  no longer clips, of that selection: {found['no_longer_clips']}")
     return text
