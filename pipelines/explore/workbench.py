@@ -117,7 +117,12 @@ class Workbench:
         self._drawing = duckdb.connect()
         self._bins: dict[str, tuple[Histogram, npt.NDArray[np.int64]]] = {}
         self._labels: dict[str, tuple[npt.NDArray[np.int64], list[str | None]]] = {}
+        self._all: dict[str, npt.NDArray[np.int64]] = {}
+        self._gone: tuple[Mask, dict[str, npt.NDArray[np.int64]]] = np.empty(0, bool), {}
+        """Clips that were dropped last, and how many of them in each bin."""
         self._tried: dict[Policy, Verdicts] = {}
+        self._said: tuple[str, Mask] = "", np.empty(0, bool)
+        """The words that were last searched for, and where they stand."""
         self.map = Map(self.run, self.ledger, self.clips["key"], self.there)
 
     def choose(self, selection: str) -> None:
@@ -227,25 +232,56 @@ class Workbench:
         with self.lock:
             verdicts = self.verdicts(policy, settled)
             found = trial.counts(policy, verdicts, self.seconds) | {"settled": settled, "policy": policy.name}
-            gone = np.flatnonzero(~verdicts.kept)  # mostly fewer than what is kept
             names = {rule.measure for rule in policy.rules}
             drawn = names if settled else names & {*self._bins, *self._labels}
-            found["spread"] = {name: self._spread(name, gone) for name in drawn}
+            found["spread"] = self._spreads(sorted(drawn), ~verdicts.kept)
             if self.was is not None:
                 changed = trial.changed(policy, verdicts, self.seconds, self.was)
                 found["against"] = {"selection": self.selection, **changed}
         return found | {"ms": round(1000 * (time.perf_counter() - begun), 1)}
 
-    def _spread(self, name: str, gone: npt.NDArray[np.int64]) -> dict[str, Any]:
-        """Return how a measure is spread over all clips and those that are not gone: in bins, or by its values."""
+    def _spreads(self, names: Sequence[str], gone: Mask) -> dict[str, Any]:
+        """Return how measures are spread over all clips and those that are not gone, from what was gone before.
+
+        A limit that moves a little changes the verdict of few clips: only these are counted anew.
+        """
+        before, counts = self._gone
+        turned = np.flatnonzero(before != gone) if len(before) else np.arange(len(gone))
+        if 2 * len(turned) < gone.sum():
+            came, went = turned[before[turned]], turned[gone[turned]]
+            counts = {name: old - self._counts(name, came) + self._counts(name, went) for name, old in counts.items()}
+        else:
+            counts = {}
+        for name in names:
+            if name not in counts:
+                counts[name] = self._counts(name, np.flatnonzero(gone))
+        self._gone = gone, counts
+        return {name: self._drawn(name, counts[name]) for name in names}
+
+    def _counts(self, name: str, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Return how many of some clips are in each bin of a measure, or have each of its values."""
         if self._is_label(name):
-            return {"labels": _counted(*self._coded(name), gone)}
+            codes, labels = self._coded(name)
+            return np.bincount(codes[rows], minlength=len(labels))
         if name not in self._bins:
             self._bins[name] = self._binned(name, numbers(flat(self._ready[name])))
         drawn, places = self._bins[name]
-        dropped = np.bincount(places[gone], minlength=len(drawn.edges))
-        kept = [whole - part for whole, part in zip(drawn.dropped, dropped.tolist(), strict=False)]
+        return np.bincount(places[rows], minlength=len(drawn.edges))
+
+    def _drawn(self, name: str, gone: npt.NDArray[np.int64]) -> dict[str, Any]:
+        """Return the spread of a measure, from how many of the clips in each bin, or of each value, are gone."""
+        if self._is_label(name):
+            return {"labels": _listed(self._coded(name)[1], self._every(name), gone)}
+        drawn, _ = self._bins[name]
+        kept = [whole - part for whole, part in zip(drawn.dropped, gone.tolist(), strict=False)]
         return {"edges": drawn.edges, "log": drawn.log, "all": drawn.dropped, "kept": kept}
+
+    def _every(self, name: str) -> npt.NDArray[np.int64]:
+        """Return how many of all clips have each value of a label."""
+        if name not in self._all:
+            codes, labels = self._coded(name)
+            self._all[name] = np.bincount(codes, minlength=len(labels))
+        return self._all[name]
 
     def _is_label(self, name: str) -> bool:
         kind = self.clips[name].type if name in self.clips.column_names else pa.float64()
@@ -357,7 +393,7 @@ class Workbench:
             found = {}
             for name in names:
                 stays = rest & _all(inside for other, inside in spans if other != name)
-                found[name] = self._spread(name, np.flatnonzero(~stays))
+                found[name] = self._drawn(name, self._counts(name, np.flatnonzero(~stays)))
             return found
 
     def need_all(self) -> None:
@@ -428,11 +464,13 @@ class Workbench:
     def _saying(self, text: str) -> Mask:
         if not text:
             return np.ones(len(self.keys), bool)
-        found = pc.match_substring(flat(self.clips["uri"]), text, ignore_case=True).to_numpy(zero_copy_only=False)
-        where = pc.match_substring(pc.field("long"), text, ignore_case=True)
-        keys = self.ledger.read("captions", ["key"], where)["key"].to_pylist()
-        said = np.isin(self.keys, np.array(keys, "S")) if keys else np.zeros(len(found), bool)
-        return found.astype(bool) | said
+        if self._said[0] != text:  # a list, its histograms and the map ask for the same words
+            named = pc.match_substring(flat(self.clips["uri"]), text, ignore_case=True)
+            where = pc.match_substring(pc.field("long"), text, ignore_case=True)
+            keys = self.ledger.read("captions", ["key"], where)["key"]
+            captioned = pc.is_in(flat(self.clips["key"]), value_set=flat(keys))
+            self._said = text, pc.or_kleene(named, captioned).fill_null(False).to_numpy(zero_copy_only=False)
+        return self._said[1]
 
     def _card(self, at: int, policy: Policy, verdicts: Verdicts, values: Numbers | None) -> dict[str, Any]:
         place = int(verdicts.failed[at])
@@ -497,12 +535,9 @@ def _all(masks: Iterable[Mask]) -> Any:
     return reduce(operator.and_, masks, np.True_)
 
 
-def _counted(
-    codes: npt.NDArray[np.int64], names: list[str | None], gone: npt.NDArray[np.int64]
-) -> list[dict[str, Any]]:
-    every, lost = (np.bincount(some, minlength=len(names)) for some in (codes, codes[gone]))
+def _listed(names: list[str | None], every: npt.NDArray[np.int64], gone: npt.NDArray[np.int64]) -> list[dict[str, Any]]:
     order = np.argsort(-every, kind="stable")[:LABELS]
-    return [{"label": names[at], "all": int(every[at]), "kept": int(every[at] - lost[at])} for at in order]
+    return [{"label": names[at], "all": int(every[at]), "kept": int(every[at] - gone[at])} for at in order]
 
 
 def _ordered(

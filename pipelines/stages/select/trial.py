@@ -101,7 +101,8 @@ def counts(
     """
     places, most = verdicts.failed + 1, len(policy.rules) + 2  # kept, the rules, duplicates
     clips = np.bincount(places, minlength=most)
-    hours = np.bincount(places, np.nan_to_num(seconds), minlength=most) / 3600
+    known = np.nan_to_num(seconds) if np.isnan(seconds.sum()) else seconds
+    hours = np.bincount(places, known, minlength=most) / 3600
     kept, *ruled, duplicates = (
         {"clips": int(one), "hours": float(other)} for one, other in zip(clips, hours, strict=True)
     )
@@ -114,7 +115,7 @@ def counts(
             row |= {"threshold": None if np.isnan(value) else value, "kept_of": [left, of]}
         rules.append(row)
     return {
-        "found": _tally(seconds, np.ones(len(seconds), bool)),
+        "found": {"clips": len(seconds), "hours": float(known.sum()) / 3600},
         "kept": kept,
         "rules": rules,
         "duplicates": {"sought": policy.dedup.enabled, **duplicates},
@@ -170,7 +171,9 @@ def _before(ledger: Ledger, name: str, selection: pa.Table) -> tuple[pa.Table, M
 
 
 def _tally(seconds: npt.NDArray[np.float64], chosen: Mask) -> dict[str, float | int]:
-    return {"clips": int(chosen.sum()), "hours": float(np.nansum(seconds[chosen]) / 3600)}
+    own = seconds[chosen]
+    total = own.sum()
+    return {"clips": len(own), "hours": float(np.nansum(own) if np.isnan(total) else total) / 3600}
 
 
 def _keys(selection: pa.Table, chosen: Mask, count: int) -> list[dict[str, Any]]:
