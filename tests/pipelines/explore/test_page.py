@@ -257,6 +257,7 @@ def test_a_range_brushed_on_a_histogram_leaves_its_clips_in_the_grid(page: Any) 
     every = len(keys(page))
     drag(page, "#histograms [data-measure=luma_mean] svg", (0.01, 0.5), (0.5, 0.5))
     until(page, f"document.getElementById('total').dataset.clips < {every}")
+    until(page, "document.querySelectorAll('#histograms [data-measure=luma_mean] .ends input')[1].value !== ''")
     below = float(page.input_value("#histograms [data-measure=luma_mean] .ends input >> nth=1"))
     values = [float(text.rsplit("·", 1)[1]) for text in page.locator("#grid .card").all_inner_texts()]
     assert values and max(values) < below * 1.001
