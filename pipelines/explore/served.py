@@ -30,7 +30,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from rushes.filters import policy as policies
-from rushes.pipelines.explore import clip, compare, labels, news, shell, verdict
+from rushes.pipelines.explore import clip, compare, labels, shell
 from rushes.pipelines.explore.map import Tile
 from rushes.pipelines.explore.queries import QUERIES
 from rushes.pipelines.explore.workbench import PAGE, Filter, Hue, Mask, Workbench
@@ -233,7 +233,7 @@ async def _run(request: Request) -> Response:
 
 @_told
 async def _news(request: Request) -> Response:
-    return JSONResponse({"selections": await run_in_threadpool(news.told, request.app.state.bench)})
+    return JSONResponse({"selections": await run_in_threadpool(compare.news, request.app.state.bench)})
 
 
 @_told
@@ -243,7 +243,7 @@ async def _reload(request: Request) -> Response:
 
     def taken_up() -> None:
         with state.loading:
-            bench = news.taken_up(state.bench)
+            bench = compare.taken_up(state.bench)
             state.bench, state.looks = bench, clip.Looks(bench)
 
     await run_in_threadpool(taken_up)
@@ -453,8 +453,8 @@ async def _verdict(request: Request) -> Response:
     policy, key = policies.load(given.get("policy") or {}), request.path_params["key"]
 
     def found() -> dict[str, Any]:
-        was = verdict.told(bench, bench.policy, key) if bench.selection else None
-        return {"selection": was, "tried": verdict.told(bench, policy, key)}
+        was = clip.verdict(bench, bench.policy, key) if bench.selection else None
+        return {"selection": was, "tried": clip.verdict(bench, policy, key)}
 
     return JSONResponse(await run_in_threadpool(found))
 

@@ -38,8 +38,7 @@ WORK = """
 import json
 import numpy as np
 from rushes.filters import policy as policies
-from rushes.pipelines.explore.clip import Looks
-from rushes.pipelines.explore.verdict import told
+from rushes.pipelines.explore.clip import Looks, verdict
 from rushes.pipelines.explore.workbench import Filter, Workbench
 
 def ms(call, *given):
@@ -77,7 +76,7 @@ found["tile_ms"] = [ms(drawn) for turn in range(5)]
 found["lasso_ms"] = [ms(bench.listed, bench.policy, Filter(lasso=tuple(circle))) for turn in range(5)]
 found["text_ms"] = [ms(bench.listed, bench.policy, Filter(text=text)) for text in ("tilt", "medium light", "zebra")]
 keys = [key.decode() for key in bench.keys[:: max(1, len(bench.keys) // 9)].tolist()]
-found["verdict_ms"] = [ms(told, bench, bench.policy, key) for key in keys]
+found["verdict_ms"] = [ms(verdict, bench, bench.policy, key) for key in keys]
 print(json.dumps(found))
 """
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rushes.filters import policy as policies
-from rushes.pipelines.explore.verdict import told
+from rushes.pipelines.explore.clip import verdict
 from rushes.pipelines.explore.workbench import Workbench
 from tests.pipelines.explore.rules import rules
 
@@ -23,7 +23,7 @@ def test_a_limit_that_is_said_to_keep_a_clip_just_keeps_it(
     text = {"name": "tried", "rules": given_rules, "dedup": {"enabled": False}}
     failing = set()
     for _ in range(2 * len(given_rules) + 1):
-        found = told(bench, policies.load(text), key)
+        found = verdict(bench, policies.load(text), key)
         verdicts = bench.verdicts(policies.load(text))
         fails = [row for row in found["rules"] if row["fails"]]
         assert found["kept"] is bool(verdicts.kept[bench.place(key)]) is not bool(fails)
@@ -39,12 +39,12 @@ def test_a_limit_that_is_said_to_keep_a_clip_just_keeps_it(
         if mended["form"] in ("min", "max"):  # by a hair more it would not
             beyond = np.nextafter(mended["keeps"], np.inf if mended["form"] == "min" else -np.inf)
             one = {"name": "hair", "rules": [rule | {mended["form"]: float(beyond)}], "dedup": {"enabled": False}}
-            assert not told(bench, policies.load(one), key)["kept"]
+            assert not verdict(bench, policies.load(one), key)["kept"]
     assert all(row["said"] or row["form"] == "list" for row in fails)
 
 
 def test_a_duplicate_is_told_beside_rules_that_pass(bench: Workbench) -> None:
     place = bench.verdicts(bench.policy).failed.tolist().index(len(bench.policy.rules))
-    found = told(bench, bench.policy, bench.keys[place].decode())
+    found = verdict(bench, bench.policy, bench.keys[place].decode())
     assert found["by"] == policies.DUPLICATE and " of " in found["detail"]
     assert not any(row["fails"] for row in found["rules"])
