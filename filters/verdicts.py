@@ -44,21 +44,21 @@ class Verdicts:
 
     def numbers(self, rule: Rule, place: int, values: Numbers) -> None:
         """Drop the clips whose first failing rule this is; NaN is a value that could not be measured."""
-        threshold = None
+        threshold = text = None
+        kept = self.kept
         if rule.share is None:
             fails = _outside(rule, values)
-            text = None
         else:
-            candidates = self.kept & ~np.isnan(values)
+            measured = ~np.isnan(values)
+            candidates = kept & measured
             stays, threshold = best(rule, values, candidates)
-            fails = ~stays
+            fails = ~stays if rule.missing == "drop" else ~stays & measured
             of, left = int(candidates.sum()), int(stays.sum())
             self.thresholds[rule.name] = threshold, left, of
             text = f"not among the {left} {'lowest' if rule.keep_highest is None else 'highest'} of {of}"
+        here = np.flatnonzero(fails & kept)
+        values = values[here]
         unmeasured = np.isnan(values)
-        fails = fails | unmeasured if rule.missing == "drop" else fails & ~unmeasured
-        here = np.flatnonzero(fails & self.kept)
-        unmeasured, values = unmeasured[here], values[here]
         limits = broken(rule, values) if threshold is None else np.full(len(here), threshold)
         self._drop(here, place, values, np.where(unmeasured, np.nan, limits), text)
         self.words[here[unmeasured]] = self._word(UNMEASURED)
@@ -99,20 +99,16 @@ def broken(rule: Rule, values: Numbers) -> Numbers:
 
 
 def _outside(rule: Rule, values: Numbers) -> npt.NDArray[np.bool_]:
-    """Return which numbers a rule without a share does not pass; NaN may be either."""
-    fails = _unlisted(rule, values)
-    if rule.min is not None:
-        fails |= values < rule.min
-    if rule.max is not None:
-        fails |= values > rule.max
-    return fails
-
-
-def _unlisted(rule: Rule, values: Numbers) -> npt.NDArray[np.bool_]:
-    fails = np.zeros(len(values), bool)
+    """Return which numbers a rule without a share does not pass; NaN, which no comparison holds for, by `missing`."""
+    drops = rule.missing == "drop"
+    fails = np.isnan(values) if drops and rule.min is rule.max is None else np.zeros(len(values), bool)
+    for bound, inside, outside in ((rule.min, np.greater_equal, np.less), (rule.max, np.less_equal, np.greater)):
+        if bound is not None:
+            fails |= ~inside(values, bound) if drops else outside(values, bound)
     for among, wanted in ((rule.among, True), (rule.not_among, False)):
         if among is not None:
-            fails |= np.isin(values, [float(value) for value in among if isinstance(value, int | float)]) != wanted
+            listed = np.isin(values, [float(value) for value in among if isinstance(value, int | float)])
+            fails |= listed != wanted if drops else (listed != wanted) & ~np.isnan(values)
     return fails
 
 

@@ -30,6 +30,11 @@ MARK_EVERY_S, MARKS = 2.0, 64
 """A pace is taken from its last 64 marks, two seconds apart or more: what was slow at the start is forgotten."""
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun, as sentences of a terminal have it: `1 clip`, `2 clips`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 class Pace:
     """How fast something goes of late."""
 

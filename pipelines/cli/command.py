@@ -13,6 +13,7 @@ from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 set_parsing_settings(docstring_parse_attribute_docstrings=True)  # what stands under a field is its help
 log = logging.getLogger("rushes")
 DONE, FAILED, USAGE, PARTLY = 0, 1, 2, 3
+SWITCHES = ("-h", "--help", "--json", "--csv", "--no-browser")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +39,22 @@ def configured(parser: ArgumentParser, kind: type, flags: Mapping[str, str] | No
     parser.add_class_arguments(kind, None, skip=set(flags or ()))
     for name, text in (flags or {}).items():
         parser.add_argument(f"--{name}", action="store_true", help=text)
+
+
+def options_last(words: list[str]) -> list[str]:
+    """Return words with the options behind the others: argparse ends an optional word where an option comes before it.
+
+    For commands whose switches are those of `SWITCHES`; every other option takes a word.
+    """
+    first, behind, rest = [], [], iter(words)
+    for word in rest:
+        if not word.startswith("-") or word == "-":
+            first.append(word)
+            continue
+        behind.append(word)
+        if "=" not in word and word not in SWITCHES:
+            behind += [value for value in [next(rest, None)] if value is not None]
+    return [*first, *behind]
 
 
 def show(record: Any, as_json: bool, lines: Sequence[str]) -> None:

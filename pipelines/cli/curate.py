@@ -56,7 +56,7 @@ def _curate(options: Namespace) -> int:
         from rushes.pipelines.engine import dry_run
 
         with Reporter().work("plan"):
-            planned = dry_run.dry_run(options.footage, options.out, config, takedown)
+            planned = dry_run.dry_run(options.footage, options.out, config, takedown, options.through)
         show(planned, options.json, dry_run.dry_run_lines(planned))
         return DONE
     from rushes.pipelines.engine import cluster, curate

@@ -8,7 +8,7 @@ from functools import partial
 
 from jsonargparse import ArgumentParser, Namespace
 
-from rushes.pipelines.cli.command import DONE, FAILED, Command, selection, show
+from rushes.pipelines.cli.command import DONE, FAILED, Command, options_last, selection, show
 from rushes.pipelines.progress import Reporter
 
 
@@ -153,12 +153,14 @@ COMMANDS = [
         help="ask the ledger of a run, in SQL: one query, or a shell",
         arguments=_sql_arguments,
         run=_sql,
+        words=options_last,
     ),
     Command(
         name="explore",
         help="a page to move limits on, to look at clips and to ask by SQL",
         arguments=_explore_arguments,
         run=_explore,
+        words=options_last,
     ),
     Command(
         name="eval",

@@ -18,7 +18,7 @@ from rushes.pipelines.cli.command import (
 )
 from rushes.pipelines.config import LatentsConfig, RayConfig
 from rushes.pipelines.export.settings import ExportConfig, Preset
-from rushes.pipelines.progress import Reporter
+from rushes.pipelines.progress import Reporter, counted
 
 DIALECTS = (
     "folder", "musubi", "diffusion-pipe", "ai-toolkit", "simpletuner", "ltx", "diffsynth", "videox-fun", "fastvideo",
@@ -49,7 +49,7 @@ def _latents(options: Namespace) -> int:
         )  # fmt: skip
     name = manifest.extra["selection"]
     where = f"{options.run.rstrip('/')}/latents/{name}"
-    print(f"latents of {manifest.samples} clips in {len(manifest.shards)} shards below {where}")
+    print(f"latents of {counted(manifest.samples, 'clip')} in {counted(len(manifest.shards), 'shard')} below {where}")
     return PARTLY if encode_latents.failures(options.run, name) else DONE
 
 

@@ -178,6 +178,8 @@ class Curation:
         if not self.probed:
             raise ValueError(f"{self.run} has no inputs yet; name files, folders, globs or lists")
         self.ledger.create()
+        if said := selections.succeeds(self.run, self.config.select.policy):
+            log.warning("select    %s", said)
         runfile.save(self.run, self.config, inputs)
         self._note(passed_over)
         if retry_failed:

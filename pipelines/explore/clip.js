@@ -1,5 +1,6 @@
 // One clip: it plays, beside its duplicate; frames around its borders; labels by keyboard; all that is known of it.
-import { $, ask, basename, complain, el, fill, number, state } from "./page.js";
+import { $, against, ask, basename, complain, el, fill, number, state } from "./page.js";
+import { verdict } from "./verdict.js";
 
 const SHOWN_MS = 2000;
 function player(key, found, label) {
@@ -80,7 +81,7 @@ export async function look(key) {
     const plays = await ask(`/api/plays/${path}`);
     if (state.looked !== key) return;
     $("clip-title").textContent = key;
-    for (const id of ["clip-where", "labels", "borders", "clip-facts"]) fill(id);
+    for (const id of ["clip-where", "labels", "verdict", "borders", "clip-facts"]) fill(id);
     const mine = player(key, plays, plays.encoded ? "from the run's encoded clips" : "the source, at this clip's time");
     fill("players", mine);
     $("clip-strip").src = `/api/strip/${path}`;
@@ -90,6 +91,7 @@ export async function look(key) {
     $("clip-title").textContent = basename(found.uri);
     $("clip-where").textContent = `${key} · ${number(found.start_s)} s to ${number(found.end_s)} s of ${found.uri}`;
     labelled(key, found.labels);
+    verdict(key);
     shown(mine).then(() => { if (state.looked === key) borders(key, found.facts); });
     const copy = found.copies[0];
     if (copy) {
@@ -103,7 +105,7 @@ export async function look(key) {
     }
     const bar = (share) => { const made = el("span", { className: "bar" }); made.style.width = `${100 * share}%`; return made; };
     fill("clip-facts",
-      facts("Verdicts", found.verdicts.map((v) => [v.policy, v.kept ? "kept" : `dropped by ${v.rule}`, v.value === null ? v.detail || "" : `${v.value} against ${v.limit}${v.detail ? `, ${v.detail}` : ""}`]), ["policy", "verdict", "value"]),
+      facts("Verdicts in the ledger", found.verdicts.map((v) => [v.policy, v.kept ? "kept" : `dropped by ${v.rule}`, [v.value === null ? "" : v.limit === null ? number(v.value) : against(v.value, v.limit), v.detail].filter(Boolean).join(", ")]), ["selection", "verdict", "value"]),
       found.caption && facts(`Caption, by ${found.caption.source}`, [[found.caption.long || found.caption.short], ...(found.caption.checks ? [[`checks: ${JSON.stringify(found.caption.checks)}`]] : [])]),
       facts("Duplicates", found.copies.map((copied) => {
         const other = copied.key === key ? copied.kept_key : copied.key;

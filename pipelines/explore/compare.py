@@ -2,11 +2,13 @@
 
     found = compared(bench, first, other, second)
 
-Clips of two runs are the same where their keys are: same content, same start.
+Clips of two runs are the same where their keys are: same content, same start. A run is also held beside itself as it
+was when it was opened: selections that were made since, by `rushes select` in another terminal, are told and taken up.
 """
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -14,8 +16,11 @@ import numpy.typing as npt
 
 from rushes.filters.policy import Policy
 from rushes.pipelines.explore.workbench import Workbench
-from rushes.pipelines.stages.select import trial
+from rushes.pipelines.stages.select import selections, trial
+from rushes.pipelines.store.ledger import Ledger
 
+CLIPS = ("clips", "scores", "errors", "matches", "sketches")
+"""What is in memory of a run is made of these tables."""
 EXAMPLES = 12
 MOVED = 20
 """Measures that are told, those that moved most first."""
@@ -87,3 +92,32 @@ def _distance(first: npt.NDArray[np.float64], second: npt.NDArray[np.float64]) -
     at = np.concatenate([first, second])
     shares = (np.searchsorted(own, at, side="right") / len(own) for own in (first, second))
     return float(np.abs(np.subtract(*shares)).max())
+
+
+def news(bench: Workbench) -> list[str]:
+    """Return the names of the selections that were made, made again or removed since, sorted; one listing."""
+    then, now = (
+        {part.unit: part.fingerprint for part in ledger.parts("selection")}
+        for ledger in (bench.ledger, Ledger(bench.run))
+    )
+    return sorted(name for name in {*then, *now} if then.get(name) != now.get(name))
+
+
+def taken_up(bench: Workbench) -> Workbench:
+    """Return a workbench of the run as it is now, under the same selection where it is still there.
+
+    It shares the clips in memory with the old one unless they changed, too. Raises as `Workbench` does.
+    """
+    now = Ledger(bench.run).snapshot()
+    names = selections.names(now)
+    selection = bench.selection if bench.selection in names else ""
+    if any(now.parts(table) != bench.ledger.parts(table) for table in CLIPS):
+        return Workbench(bench.run, selection or "")
+    fresh = copy.copy(bench)
+    fresh.ledger, fresh.selections = now, names
+    for made in ("was", "books"):
+        vars(fresh).pop(made, None)
+    with bench.lock:
+        fresh.choose(selection or "")
+        fresh.need(fresh.policy)
+    return fresh

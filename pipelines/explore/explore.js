@@ -1,9 +1,11 @@
 // The views, and what goes between them: a policy that is tried, and a filter that all of them follow.
-import { $, ask, basename, complain, count, drawn, el, fill, hours, number, state } from "./page.js";
+import { $, against, ask, basename, complain, count, counted, drawn, el, fill, hours, number, state } from "./page.js";
 import { chart } from "./chart.js";
 import { look } from "./clip.js";
 import { bars, brush, placeOf, valueAt } from "./histogram.js";
 import { map } from "./map.js";
+import { news } from "./news.js";
+import { FORMS, asTried, difference, keep, kept, menus, opening, policiesOf, saving, truly, unsaid } from "./tried.js";
 
 const STEPS = 400;
 const SETTLE_MS = 200;
@@ -15,11 +17,12 @@ if (location.hash.startsWith("#token=")) {
 
 // ------------------------------------------------------------------------------------------------------ the policy
 const measureOf = (name) => state.info.measures.find((one) => one.name === name) || { name, title: name, unit: "", form: "number" };
-const asTried = () => ({ ...state.policy, rules: state.policy.rules.filter((rule) => !state.off.has(rule)) });
 
 let timer = 0;
 function moved() {
   clearTimeout(timer);
+  unsaid();
+  keep();
   attempt(false);
   timer = setTimeout(() => attempt(true), SETTLE_MS);
 }
@@ -41,7 +44,7 @@ async function attempt(settled) {
 
 function show(found) {
   state.outcome = found;
-  $("kept").textContent = `${count(found.kept.clips)} of ${count(found.found.clips)} clips, ${hours(found.kept.hours)}`;
+  $("kept").textContent = `${count(found.kept.clips)} of ${counted(found.found.clips, "clip")}, ${hours(found.kept.hours)}`;
   $("kept").dataset.clips = found.kept.clips;
   $("kept").dataset.settled = String(found.settled);
   const most = Math.max(1, ...found.rules.map((row) => row.clips), found.duplicates.clips);
@@ -53,13 +56,15 @@ function show(found) {
   const rows = found.rules.map((row) => line(row.rule, row));
   if (found.duplicates.sought) rows.push(line(found.settled ? "duplicate" : "duplicate (when the limits rest)", found.duplicates));
   $("funnel").tBodies[0].replaceChildren(...rows);
+  $("opened").textContent = difference();
   $("timing").textContent = `${found.ms} ms in the server, ${Math.round(found.wait)} ms in all${found.settled ? "" : "; duplicates are still to come"}`;
   for (const card of $("rules").children) update(card, found);
-  const against = found.against;
-  $("against").textContent = against ? against.selection : "nothing selected yet";
-  if (!against) return;
-  $("new-title").textContent = `Comes in: ${count(against.newly_kept.clips)} clips, ${hours(against.newly_kept.hours)}`;
-  $("lost-title").textContent = `Goes out: ${count(against.newly_dropped.clips)} clips, ${hours(against.newly_dropped.hours)}`;
+  if (found.settled) document.dispatchEvent(new Event("tried"));
+  const other = found.against;
+  $("against").textContent = other ? other.selection : "nothing selected yet";
+  if (!other) return;
+  $("new-title").textContent = `Comes in: ${counted(other.newly_kept.clips, "clip")}, ${hours(other.newly_kept.hours)}`;
+  $("lost-title").textContent = `Goes out: ${counted(other.newly_dropped.clips, "clip")}, ${hours(other.newly_dropped.hours)}`;
   if (found.settled) { examples("new"); examples("lost"); }
 }
 async function examples(fate) {
@@ -71,6 +76,7 @@ async function examples(fate) {
 function update(holder, found) {
   const row = found.rules.find((one) => one.rule === holder.rule.name);
   holder.querySelector(".count").textContent = row ? `drops ${count(row.clips)}` : "left out";
+  holder.querySelector(".about").textContent = about(holder.rule);
   const spread = found.spread[holder.rule.measure];
   if (!spread) return;
   const first = !holder.spread;
@@ -86,7 +92,6 @@ function update(holder, found) {
 const redraw = (holder, range = state.ranges.get(holder.rule.measure)) =>
   bars(holder.querySelector("svg"), holder.spread, ["min", "max"].map((bound) => holder.rule[bound]).filter((value) => typeof value === "number"), range);
 
-const FORMS = { min: "at least", max: "at most", keep_highest: "keep the highest share", keep_lowest: "keep the lowest share" };
 const isShare = (form) => form.startsWith("keep");
 
 function limits(holder) {
@@ -151,18 +156,36 @@ function labels(holder) {
   holder.querySelector(".limits").replaceChildren(el("div", { className: "labels" }, ...inner));
 }
 
+// A limit that the dialog of a clip found to keep it.
+document.addEventListener("limit", ({ detail: { rule, form, value } }) => {
+  const holder = [...$("rules").children].find((one) => one.rule.name === rule);
+  if (!holder || !holder.spread) return;
+  holder.rule[form] = value;
+  limits(holder);
+  redraw(holder);
+  moved();
+});
+
+function about(rule) {
+  const { title, unit } = measureOf(rule.measure);
+  const source = truly(rule).source;
+  const said = new Set(`${title} ${unit}`.toLowerCase().split(/\W+/));
+  const isNew = source && source.toLowerCase().split(/\W+/).some((word) => !said.has(word));
+  const words = `${title}${unit ? `, ${unit}` : ""}${isNew ? `; ${source}` : ""}`;
+  return `${words}${/[.!?…]$/.test(words) ? "" : "."}${rule.missing === "keep" ? " Clips without it stay." : ""}`;
+}
 function ruleCard(rule) {
-  const about = measureOf(rule.measure);
+  const { form } = measureOf(rule.measure);
   const on = el("input", { type: "checkbox", checked: !state.off.has(rule), "aria-label": `use ${rule.name}` });
   const holder = el("div", { className: "rule" },
     el("h3", {}, on, rule.name, el("span", { className: "count" }, "")),
-    el("p", { className: "soft" }, `${about.title}${about.unit ? `, ${about.unit}` : ""}. ${rule.source || ""} ${rule.missing === "keep" ? "Clips without it stay." : ""}`));
+    el("p", { className: "about soft" }, about(rule)));
   on.addEventListener("change", () => {
     if (on.checked) state.off.delete(rule); else state.off.add(rule);
     holder.classList.toggle("off", !on.checked);
     moved();
   });
-  if (about.form === "number") {
+  if (form === "number") {
     const picture = drawn("svg", { class: "spread", preserveAspectRatio: "none", "aria-hidden": "true" });
     brush(picture, () => (holder.spread ? holder.spread.edges : []), (range) => redraw(holder, range), (range) => brushed(rule.measure, range));
     holder.append(picture);
@@ -203,23 +226,13 @@ $("dedup").addEventListener("change", () => {
   state.policy.dedup = { ...(state.policy.dedup || {}), enabled: $("dedup").checked };
   moved();
 });
-$("save").addEventListener("submit", async (event) => {
-  event.preventDefault();
-  try {
-    const policy = { ...asTried(), name: $("save-name").value };
-    const saved = await ask("/api/save", { policy, replace: $("save-replace").checked }, true);
-    $("saved").textContent = `Saved. ${saved.command}`;
-    $("saved").dataset.path = saved.path;
-    state.info.drafts = [...new Set([...state.info.drafts, policy.name])];
-    for (const name of ["first", "second"]) $("pair")[name].replaceChildren();
-    complain(null);
-  } catch (error) { complain(error); }
-});
+saving();
+opening(tryOut);
 
 // ------------------------------------------------------------------------------------------------------- the clips
 function card(clip, kind) {
   const picture = el("img", { loading: "lazy", alt: "", src: `/api/strip/${encodeURIComponent(clip.key)}` });
-  const why = clip.fate === "kept" ? "kept" : `${clip.rule}${clip.value === null ? "" : `: ${number(clip.value)}${clip.limit === null ? "" : ` against ${number(clip.limit)}`}`}${clip.detail ? `, ${clip.detail}` : ""}`;
+  const why = clip.fate === "kept" ? "kept" : `${clip.rule}${clip.value === null ? "" : `: ${clip.limit === null ? number(clip.value) : against(clip.value, clip.limit)}`}${clip.detail ? `, ${clip.detail}` : ""}`;
   const made = el("button", { className: kind, type: "button", onclick: () => look(clip.key) }, picture,
     el("span", {}, el("b", {}, basename(clip.uri)), ` ${clip.duration_s.toFixed(2)} s `, el("span", { className: `fate-${clip.fate}` }, why),
       clip.measured === null || clip.measured === undefined ? null : ` · ${number(clip.measured)}`));
@@ -257,7 +270,7 @@ function chips() {
 async function within() {
   const found = await ask("/api/clips", { policy: asTried(), ...filter(), count: 1 }).catch(() => null);
   if (!found || !state.lasso.length) { $("chosen").textContent = ""; return; }
-  $("chosen").textContent = `${count(found.total)} clips of the filter lie inside the lasso.`;
+  $("chosen").textContent = `${counted(found.total, "clip")} of the filter ${found.total === 1 ? "lies" : "lie"} inside the lasso.`;
   $("chosen").dataset.clips = found.total;
 }
 
@@ -274,7 +287,7 @@ async function list(more) {
     complain(null);
     const cards = found.clips.map((clip) => card(clip, "card"));
     if (more) $("grid").append(...cards); else $("grid").replaceChildren(...cards);
-    $("total").textContent = `${count(found.total)} clips, ${Math.round(performance.now() - begun)} ms`;
+    $("total").textContent = `${counted(found.total, "clip")}, ${Math.round(performance.now() - begun)} ms`;
     $("total").dataset.clips = found.total;
     $("more").hidden = form.order.value === "spread" || state.first + 60 >= found.total;
     if (!more) await histograms(turn);
@@ -361,7 +374,7 @@ async function sources() {
         return el("tr", {}, el("td", {}, el("button", { type: "button", onclick: () => of(uri) }, basename(uri))), n(seconds(length)), n(count(clips)), n(count(kept)),
           ...rest.slice(0, 4).map((value) => n(seconds(value))), el("td", {}, rest[4] === null ? "–" : `${Math.round(100 * rest[4])} %`, bar), el("td", {}, rest[5] ? `${rest[5]}: ${rest[6] || ""}` : ""));
       })));
-    $("sourced").textContent = `${count(found.rows.length)} sources${found.rows.length === 500 ? ", the first 500; ask by SQL for others" : ""}`;
+    $("sourced").textContent = `${counted(found.rows.length, "source")}${found.rows.length === 500 ? ", the first 500; ask by SQL for others" : ""}`;
   } catch (error) { complain(error); }
 }
 function of(uri) {
@@ -374,16 +387,15 @@ $("by").addEventListener("submit", (event) => event.preventDefault());
 
 // ---------------------------------------------------------------------------------------------------------- compare
 function pairs() {
-  const own = [["", "what is tried here"], ...state.info.selections.map((name) => [name, `selection ${name}`]),
-    ...state.info.drafts.map((name) => [`draft:${name}`, `draft ${name}`]), ...state.info.presets.map((name) => [name, `preset ${name}`])];
-  const known = (list) => list.filter(([name], at) => list.findIndex(([other]) => other === name) === at);
+  const own = [["", "what is tried here"], ...policiesOf(state.info)];
   const other = state.info.other;
-  const second = other.is_same ? own : [...other.selections.map((name) => [name, `${basename(other.run)}: selection ${name}`]), ...state.info.presets.map((name) => [name, `${basename(other.run)}: preset ${name}`])];
+  const second = other.is_same ? own : policiesOf({ ...state.info, drafts: [], selections: other.selections }).map(([name, text]) => [name, `${basename(other.run)}: ${text}`]);
   for (const [name, list, chosen] of [["first", own, ""], ["second", second, state.info.selection || "default"]]) {
     if ($("pair")[name].options.length) continue;
-    $("pair")[name].replaceChildren(...known(list).map(([value, text]) => el("option", { value, selected: value === chosen }, text)));
+    $("pair")[name].replaceChildren(...list.map(([value, text]) => el("option", { value, selected: value === chosen }, text)));
   }
 }
+const are = (clips) => `${counted(clips, "clip")} ${clips === 1 ? "is" : "are"}`;
 $("pair").addEventListener("submit", async (event) => {
   event.preventDefault();
   const named = (value) => value || asTried();
@@ -396,10 +408,10 @@ $("pair").addEventListener("submit", async (event) => {
     const whole = (name, part) => el("tr", {}, el("td", {}, name), ...[a, b].flatMap((side) => [el("td", {}), n(count(side[part].clips)), n(hours(side[part].hours))]));
     fill("both", head("rule", `${a.policy}`, "#clips", "#time", `${b.policy}`, "#clips", "#time"),
       el("tbody", {}, whole("found", "found"), ...names.map((rule) => el("tr", {}, el("td", {}, `− ${rule}`), ...cells(a, rule), ...cells(b, rule))), whole("− duplicate", "duplicates"), whole("kept", "kept")));
-    const apart = found.clips_of_first_alone || found.clips_of_second_alone ? `; ${count(found.clips_of_first_alone)} clips are in the first run alone, ${count(found.clips_of_second_alone)} in the second` : "";
-    $("compared").textContent = `${count(found.both)} clips are kept by both${apart}`;
+    const apart = found.clips_of_first_alone || found.clips_of_second_alone ? `; ${are(found.clips_of_first_alone)} in the first run alone, ${count(found.clips_of_second_alone)} in the second` : "";
+    $("compared").textContent = `${are(found.both)} kept by both${apart}.`;
     for (const [side, part] of [["first", found.only_first], ["second", found.only_second]]) {
-      $(`${side}-title`).textContent = `Only the ${side} keeps ${count(part.clips)} clips, ${hours(part.hours)}`;
+      $(`${side}-title`).textContent = `Only the ${side} keeps ${counted(part.clips, "clip")}, ${hours(part.hours)}`;
       fill(`${side}-only`, ...part.keys.map((key) => el("button", { type: "button", className: "small", onclick: () => look(key), "aria-label": key }, el("img", { alt: "", loading: "lazy", src: `/api/strip/${encodeURIComponent(key)}` }))));
     }
     fill("moved", head("measure", "unit", "#median, first", "#median, second", "distance of the distributions, 0 to 1"), el("tbody", {}, ...found.moved.map((row) => {
@@ -432,7 +444,7 @@ $("ask").addEventListener("submit", async (event) => {
     };
     fill("answer", el("thead", {}, el("tr", {}, ...found.columns.map((name, at) => el("th", { className: found.rows.some((row) => typeof row[at] === "number") ? "n" : "" }, name)))),
       el("tbody", {}, ...found.rows.map((row) => el("tr", {}, ...row.map(cell)))));
-    $("answered").textContent = `${count(found.rows.length)} rows${found.more ? ", and more: add a limit, or use rushes sql --csv" : ""}, ${Math.round(performance.now() - begun)} ms`;
+    $("answered").textContent = `${counted(found.rows.length, "row")}${found.more ? ", and more: add a limit, or use rushes sql --csv" : ""}, ${Math.round(performance.now() - begun)} ms`;
   } catch (error) {
     chart([], []);
     fill("answer");
@@ -462,12 +474,8 @@ for (const button of document.querySelectorAll("nav button")) button.addEventLis
 async function begin() {
   const info = await ask("/api/run");
   state.info = info;
-  state.policy = { ...info.policy, rules: (info.policy.rules || []).map((rule) => ({ ...rule })) };
   document.title = `${basename(info.run)} · Rushes explore`;
   $("run").textContent = basename(info.run);
-  $("about").textContent = `${info.selection ? `selection ${info.selection}${info.stale ? ", made of an older ledger" : ""}` : "nothing selected yet"}; policy ${state.policy.name}${state.policy.about ? `: ${state.policy.about}` : ""}`;
-  $("dedup").checked = !(state.policy.dedup && state.policy.dedup.enabled === false);
-  $("save-name").value = `${state.policy.name}-2`.slice(0, 64);
   const options = info.measures.map((one) => el("option", { value: one.name }, `${one.title} (${one.name})`));
   $("add-measure").replaceChildren(...options);
   $("filter").measure.replaceChildren(el("option", { value: "" }, "none"), ...info.measures.filter((one) => one.form === "number").map((one) => el("option", { value: one.name }, `${one.title} (${one.name})`)));
@@ -475,8 +483,26 @@ async function begin() {
   const categories = [["fate", "Verdict, as tried"], ["rule", "Rule that drops it"], ["uri", "Source"], ["tag", "Likeliest tag"]];
   $("mapped").colour.replaceChildren(...[...categories, ...info.measures.filter((one) => one.name !== "uri").map((one) => [one.name, `${one.title} (${one.name})`])].map(([value, text]) => el("option", { value }, text)));
   $("queries").replaceChildren(el("option", { value: "" }, "choose one"), ...info.queries.map((one) => el("option", { value: one.name }, one.question)));
+  menus();
+  const own = { policy: info.policy, name: info.selection ? `selection ${info.selection}` : `policy ${info.policy.name}` };
+  const [given, ...moved] = kept() || [own];
+  await tryOut(given.name === own.name ? own : given, ...moved); // what selected under that name may be another by now
+}
+// Tries a policy that was opened, and what of it was moved before.
+async function tryOut(given, policy = given.policy, off = []) {
+  const { info } = state;
+  state.given = given;
+  state.policy = { ...structuredClone(policy), rules: structuredClone(policy.rules || []) };
+  state.off = new Set(state.policy.rules.filter((rule) => off.includes(rule.name)));
+  const where = info.selection ? `selection ${info.selection}${info.stale ? ", made of an older ledger" : ""}` : "nothing selected yet";
+  const words = [given.policy.name !== info.selection && `policy ${given.policy.name}`, given.policy.about].filter(Boolean).join(": ");
+  $("about").textContent = [where, words].filter(Boolean).join("; ");
+  $("dedup").checked = !(state.policy.dedup && state.policy.dedup.enabled === false);
+  $("save-name").value = `${given.policy.name}-2`.slice(0, 64);
   $("rules").replaceChildren(...state.policy.rules.map(ruleCard));
+  unsaid();
+  keep();
   await attempt(false); // what the limits do is there before duplicates are told
   await attempt(true);
 }
-begin().catch(complain);
+begin().then(news).catch(complain);

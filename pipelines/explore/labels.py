@@ -14,6 +14,7 @@ from typing import Any
 
 import pyarrow.compute as pc
 
+from rushes.pipelines.progress import counted
 from rushes.pipelines.stages.select import selections
 from rushes.pipelines.store.clip import is_key
 from rushes.pipelines.store.ledger import Ledger, fingerprint
@@ -135,7 +136,8 @@ def _rate(right: int, of_: int) -> dict[str, Any]:
 
 def lines(found: dict[str, Any]) -> list[str]:
     """Return an evaluation as lines for a terminal."""
-    text = [f"{found['run']}: {found['clips']} clips were looked at; a clip with any label counts as looked at"]
+    looked = f"{counted(found['clips'], 'clip')} {'was' if found['clips'] == 1 else 'were'} looked at"
+    text = [f"{found['run']}: {looked}; a clip with any label counts as looked at"]
     rows = [("cuts, precision", found["cuts"]["precision"]), ("cuts, recall", found["cuts"]["recall"])]
     if found["policy"]:
         rows += [(f"{found['selection']}, {side}", found["policy"][side]) for side in ("precision", "recall")]
@@ -143,7 +145,8 @@ def lines(found: dict[str, Any]) -> list[str]:
     wide = max(len(name) for name, _ in rows)
     text += [f"  {name:<{wide}}  {_share(rate)}" for name, rate in rows]
     if found["policy"] and found["policy"]["people_disagree"]:
-        text.append(f"  people disagree on {found['policy']['people_disagree']} clips, which count for no policy")
+        at_odds = counted(found["policy"]["people_disagree"], "clip")
+        text.append(f"  people disagree on {at_odds}, which count for no policy")
     return text
 
 

@@ -1,5 +1,5 @@
 // The map: a dot for each place of the screen with clips, coloured by any column; a lasso chooses what all views show.
-import { $, ask, complain, count, el, number, state } from "./page.js";
+import { $, ask, complain, counted, el, number, state } from "./page.js";
 
 const SCALES = { // viridis, without the end that the paper swallows
   light: ["#440154", "#414487", "#2a788e", "#22a884", "#7ad151"],
@@ -114,9 +114,9 @@ export function map({ filter, tried, changed, look, basename }) {
   function tell() {
     const { x, clips, scorer, explained, without, meant } = own.found;
     const faint = meant.filter((is) => !is).length;
-    $("mapsaid").textContent = `${count(clips)} clips in view, as ${count(x.length)} dots; a dot that stands for more is larger. ` +
-      `${faint ? `${count(faint)} grey dots have no clip that the filter of Clips means. ` : ""}Two principal components of ${scorer}, ` +
-      `${Math.round(100 * explained)} % of its variance: clips far apart differ, clips close together may.${without ? ` ${count(without)} clips have no embedding.` : ""}`;
+    $("mapsaid").textContent = `${counted(clips, "clip")} in view, as ${counted(x.length, "dot")}; a dot that stands for more is larger. ` +
+      `${faint ? `${counted(faint, "grey dot")} without a clip that the filter of Clips means. ` : ""}Two principal components of ${scorer}, ` +
+      `${Math.round(100 * explained)} % of its variance: clips far apart differ, clips close together may.${without ? ` Without an embedding: ${counted(without, "clip")}.` : ""}`;
     $("legend").replaceChildren(...(own.found.values ? scale() : named()));
   }
   function scale() {

@@ -2,8 +2,9 @@
 // What comes from the run (names, captions, labels) is put on the page by textContent alone.
 export const $ = (id) => document.getElementById(id);
 
+// given: the policy that was opened, and its name in the menu; policy: what became of it, without the rules that are off.
 // ranges: of measures, [low, high] that clips lie between; lasso: corners on the map that they lie within.
-export const state = { info: null, policy: null, off: new Set(), outcome: null, first: 0, turn: 0, view: "policy", ranges: new Map(), lasso: [], more: [] };
+export const state = { info: null, given: null, policy: null, off: new Set(), outcome: null, first: 0, turn: 0, view: "policy", ranges: new Map(), lasso: [], more: [] };
 
 export function el(name, facts = {}, ...inner) {
   const made = document.createElement(name);
@@ -22,7 +23,15 @@ export function drawn(name, facts) {
 }
 export const fill = (id, ...inner) => $(id).replaceChildren(...inner.filter(Boolean));
 export const count = (n) => n.toLocaleString("en-GB");
+export const counted = (n, one) => `${count(n)} ${one}${n === 1 ? "" : "s"}`;
 export const number = (n) => (n === null || n === undefined ? "–" : Number(n.toPrecision(5)).toString());
+// With as many digits as it takes to see which is larger.
+export function against(value, limit) {
+  let digits = 5;
+  const short = (n) => Number(n.toPrecision(digits));
+  while (digits < 17 && Math.sign(short(value) - short(limit)) !== Math.sign(value - limit)) digits += 1;
+  return `${short(value)} against ${short(limit)}`;
+}
 export const hours = (h) => (h >= 1 ? `${h.toFixed(1)} h` : h >= 1 / 60 ? `${(h * 60).toFixed(1)} min` : `${(h * 3600).toFixed(1)} s`);
 export const basename = (uri) => uri.split("/").pop();
 

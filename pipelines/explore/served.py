@@ -51,7 +51,9 @@ HEADERS = {
 }
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 TOKEN = "x-rushes-token"
-SCRIPTS = ("page.js", "histogram.js", "clip.js", "map.js", "chart.js", "explore.js")
+SCRIPTS = (
+    "page.js", "histogram.js", "tried.js", "verdict.js", "news.js", "clip.js", "map.js", "chart.js", "explore.js",
+)  # fmt: skip
 ASSETS = {"": "explore.html", "explore.css": "explore.css", **{name: name for name in SCRIPTS}}
 MOST_BYTES = 1_000_000
 """Of a request; a policy is far less."""
@@ -91,6 +93,9 @@ def application(
             Route("/", _asset),
             Route("/{name:str}", _asset),
             Route("/api/run", _run),
+            Route("/api/news", _news),
+            Route("/api/reload", _reload, methods=["POST"]),
+            Route("/api/policy", _policy, methods=["POST"]),
             Route("/api/try", _try, methods=["POST"]),
             Route("/api/clips", _clips, methods=["POST"]),
             Route("/api/spread", _spread, methods=["POST"]),
@@ -99,6 +104,7 @@ def application(
             Route("/api/save", _save, methods=["POST"]),
             Route("/api/label", _label, methods=["POST"]),
             Route("/api/sql", _sql, methods=["POST"]),
+            Route("/api/verdict/{key}", _verdict, methods=["POST"]),
             Route("/api/clip/{key}", _clip),
             Route("/api/plays/{key}", _plays),
             Route("/api/strip/{key}", _strip),
@@ -107,9 +113,9 @@ def application(
             Route("/api/borders/{key}/{number:int}", _border),
         ]
     )
-    app.state.bench, app.state.token, app.state.other = bench, token, other or bench
-    app.state.who, app.state.labelling = who, threading.Lock()
-    app.state.looks = clip.Looks(bench)
+    app.state.token, app.state.other, app.state.who = token, other, who
+    app.state.labelling, app.state.loading = threading.Lock(), threading.Lock()
+    app.state.bench, app.state.looks = bench, clip.Looks(bench)
     return _Guarded(app, hosts)
 
 
@@ -201,6 +207,7 @@ async def _asset(request: Request) -> Response:
 @_told
 async def _run(request: Request) -> Response:
     bench: Workbench = request.app.state.bench
+    other: Workbench = request.app.state.other or bench
     return JSONResponse(
         {
             "run": storage.redact(bench.run),
@@ -213,15 +220,41 @@ async def _run(request: Request) -> Response:
             "labels": labels.LABELS,
             "who": request.app.state.who,
             "other": {
-                "run": storage.redact(request.app.state.other.run),
-                "is_same": request.app.state.other is bench,
-                "selections": request.app.state.other.selections,
+                "run": storage.redact(other.run),
+                "is_same": other is bench,
+                "selections": other.selections,
             },
             "measures": bench.measured(),
             "has_map": bench.map.scorer is not None,
             "queries": [{"name": name, "question": one.question, "sql": one.sql} for name, one in QUERIES.items()],
         }
     )
+
+
+@_told
+async def _news(request: Request) -> Response:
+    return JSONResponse({"selections": await run_in_threadpool(compare.news, request.app.state.bench)})
+
+
+@_told
+async def _reload(request: Request) -> Response:
+    _check_token(request)  # it may read the whole run
+    state = request.app.state
+
+    def taken_up() -> None:
+        with state.loading:
+            bench = compare.taken_up(state.bench)
+            state.bench, state.looks = bench, clip.Looks(bench)
+
+    await run_in_threadpool(taken_up)
+    return JSONResponse({"selections": state.bench.selections})
+
+
+@_told
+async def _policy(request: Request) -> Response:
+    name = str((await _given(request)).get("name", ""))
+    bench: Workbench = request.app.state.bench
+    return JSONResponse({"policy": await run_in_threadpool(bench.text_of, name)})
 
 
 @_told
@@ -330,7 +363,8 @@ def _drawn(bench: Workbench, hue: Hue, meant: Mask, tile: Tile) -> dict[str, Any
 @_told
 async def _compare(request: Request) -> Response:
     given = await _given(request)
-    bench, other = request.app.state.bench, request.app.state.other
+    bench = request.app.state.bench
+    other = request.app.state.other or bench
     first, second = given.get("first"), given.get("second")
 
     def found() -> dict[str, Any]:
@@ -410,6 +444,19 @@ def _shown(value: Any) -> Any:
 @_told
 async def _clip(request: Request) -> Response:
     return JSONResponse(await run_in_threadpool(request.app.state.looks.of, request.path_params["key"]))
+
+
+@_told
+async def _verdict(request: Request) -> Response:
+    given = await _given(request)
+    bench: Workbench = request.app.state.bench
+    policy, key = policies.load(given.get("policy") or {}), request.path_params["key"]
+
+    def found() -> dict[str, Any]:
+        was = clip.verdict(bench, bench.policy, key) if bench.selection else None
+        return {"selection": was, "tried": clip.verdict(bench, policy, key)}
+
+    return JSONResponse(await run_in_threadpool(found))
 
 
 @_told

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import csv
+import difflib
 import json
 import math
+import re
 import sys
 from collections.abc import Iterator
 from typing import Any, TextIO
@@ -41,11 +43,24 @@ def asked(books: Books, query: str) -> duckdb.DuckDBPyRelation | None:
             books.connection.execute(statement)
         return books.connection.sql(last.query) if last else None
     except duckdb.Error as error:
+        if meant := _meant(query.strip().removesuffix(";")):
+            raise QueryError(meant) from error
         said = " ".join(str(error).split())
         raise QueryError(
             f"{said}; tables are {', '.join(TABLES)}, views {', '.join(ABOUT)}, queries {', '.join(QUERIES)}; "
             "the connection reads the ledger alone and writes nothing"
         ) from error
+
+
+def _meant(word: str) -> str:
+    """Return what a single word that names no query may have meant; empty for a query that is written out."""
+    if not re.fullmatch(r"[A-Za-z_]+", word):
+        return ""
+    if word in (*TABLES, *ABOUT):
+        return f"{word} is no documented query but a table or view; ask `from {word}`"
+    near = difflib.get_close_matches(word, QUERIES, n=1)
+    said = f"did you mean {near[0]}? " if near else ""
+    return f"there is no documented query {word!r}; {said}queries are {', '.join(QUERIES)}"
 
 
 def rows(found: duckdb.DuckDBPyRelation) -> Iterator[dict[str, Any]]:

@@ -27,7 +27,7 @@ import pyarrow.compute as pc
 import yaml
 
 from rushes.filters import policy as policies
-from rushes.filters.policy import DUPLICATE, Policy
+from rushes.filters.policy import DUPLICATE, Policy, Value
 from rushes.filters.verdicts import Verdicts
 from rushes.pipelines.explore import views
 from rushes.pipelines.explore.map import Map
@@ -102,14 +102,11 @@ class Workbench:
         self.ledger = Ledger(self.run).snapshot()
         self.ledger.require()
         self.selections = selections.names(self.ledger)
-        self.selection = selections.choose(self.run, self.selections, selection)
         self.lock = threading.RLock()
         """Held while policies are tried …"""
         self.asking = threading.RLock()
         """… and while the connection of the books answers, so that a slow query holds up no slider."""
-        self.policy, text = selections.chosen(self.run, self.selection or "", selections.hdr_of(self.run))
-        self.given: dict[str, Any] = yaml.safe_load(text)
-        """The policy as its file has it."""
+        self.choose(selection)
         seen = selections.material(self.ledger, self.policy)
         self.there = seen.there
         self._matches = {self.policy.dedup: (seen.matches, seen.scores)}
@@ -120,8 +117,20 @@ class Workbench:
         self._drawing = duckdb.connect()
         self._bins: dict[str, tuple[Histogram, npt.NDArray[np.int64]]] = {}
         self._labels: dict[str, tuple[npt.NDArray[np.int64], list[str | None]]] = {}
+        self._all: dict[str, npt.NDArray[np.int64]] = {}
+        self._gone: tuple[Mask, dict[str, npt.NDArray[np.int64]]] = np.empty(0, bool), {}
+        """Clips that were dropped last, and how many of them in each bin."""
         self._tried: dict[Policy, Verdicts] = {}
+        self._said: tuple[str, Mask] = "", np.empty(0, bool)
+        """The words that were last searched for, and where they stand."""
         self.map = Map(self.run, self.ledger, self.clips["key"], self.there)
+
+    def choose(self, selection: str) -> None:
+        """Look at the run under one of its selections; see `selections.choose`. Raises SelectionError, PolicyError."""
+        self.selection = selections.choose(self.run, self.selections, selection)
+        self.policy, text = selections.chosen(self.run, self.selection or "", selections.hdr_of(self.run))
+        self.given: dict[str, Any] = yaml.safe_load(text)
+        """The policy as its file has it."""
 
     @cached_property
     def books(self) -> Books:
@@ -206,8 +215,8 @@ class Workbench:
         if settled:
             matches, scores = self._matches[policy.dedup]
             select.settle(judged, scores, policy, matches)
-            while len(self._tried) > 3:
-                self._tried.pop(next(iter(self._tried)))
+            for old in [one for one in self._tried if one != self.policy][:-2]:  # what all is held against stays
+                self._tried.pop(old)
             self._tried[policy] = judged.verdicts
         return judged.verdicts
 
@@ -223,25 +232,56 @@ class Workbench:
         with self.lock:
             verdicts = self.verdicts(policy, settled)
             found = trial.counts(policy, verdicts, self.seconds) | {"settled": settled, "policy": policy.name}
-            gone = np.flatnonzero(~verdicts.kept)  # mostly fewer than what is kept
             names = {rule.measure for rule in policy.rules}
             drawn = names if settled else names & {*self._bins, *self._labels}
-            found["spread"] = {name: self._spread(name, gone) for name in drawn}
+            found["spread"] = self._spreads(sorted(drawn), ~verdicts.kept)
             if self.was is not None:
                 changed = trial.changed(policy, verdicts, self.seconds, self.was)
                 found["against"] = {"selection": self.selection, **changed}
         return found | {"ms": round(1000 * (time.perf_counter() - begun), 1)}
 
-    def _spread(self, name: str, gone: npt.NDArray[np.int64]) -> dict[str, Any]:
-        """Return how a measure is spread over all clips and those that are not gone: in bins, or by its values."""
+    def _spreads(self, names: Sequence[str], gone: Mask) -> dict[str, Any]:
+        """Return how measures are spread over all clips and those that are not gone, from what was gone before.
+
+        A limit that moves a little changes the verdict of few clips: only these are counted anew.
+        """
+        before, counts = self._gone
+        turned = np.flatnonzero(before != gone) if len(before) else np.arange(len(gone))
+        if 2 * len(turned) < gone.sum():
+            came, went = turned[before[turned]], turned[gone[turned]]
+            counts = {name: old - self._counts(name, came) + self._counts(name, went) for name, old in counts.items()}
+        else:
+            counts = {}
+        for name in names:
+            if name not in counts:
+                counts[name] = self._counts(name, np.flatnonzero(gone))
+        self._gone = gone, counts
+        return {name: self._drawn(name, counts[name]) for name in names}
+
+    def _counts(self, name: str, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Return how many of some clips are in each bin of a measure, or have each of its values."""
         if self._is_label(name):
-            return {"labels": _counted(*self._coded(name), gone)}
+            codes, labels = self._coded(name)
+            return np.bincount(codes[rows], minlength=len(labels))
         if name not in self._bins:
             self._bins[name] = self._binned(name, numbers(flat(self._ready[name])))
         drawn, places = self._bins[name]
-        dropped = np.bincount(places[gone], minlength=len(drawn.edges))
-        kept = [whole - part for whole, part in zip(drawn.dropped, dropped.tolist(), strict=False)]
+        return np.bincount(places[rows], minlength=len(drawn.edges))
+
+    def _drawn(self, name: str, gone: npt.NDArray[np.int64]) -> dict[str, Any]:
+        """Return the spread of a measure, from how many of the clips in each bin, or of each value, are gone."""
+        if self._is_label(name):
+            return {"labels": _listed(self._coded(name)[1], self._every(name), gone)}
+        drawn, _ = self._bins[name]
+        kept = [whole - part for whole, part in zip(drawn.dropped, gone.tolist(), strict=False)]
         return {"edges": drawn.edges, "log": drawn.log, "all": drawn.dropped, "kept": kept}
+
+    def _every(self, name: str) -> npt.NDArray[np.int64]:
+        """Return how many of all clips have each value of a label."""
+        if name not in self._all:
+            codes, labels = self._coded(name)
+            self._all[name] = np.bincount(codes, minlength=len(labels))
+        return self._all[name]
 
     def _is_label(self, name: str) -> bool:
         kind = self.clips[name].type if name in self.clips.column_names else pa.float64()
@@ -353,7 +393,7 @@ class Workbench:
             found = {}
             for name in names:
                 stays = rest & _all(inside for other, inside in spans if other != name)
-                found[name] = self._spread(name, np.flatnonzero(~stays))
+                found[name] = self._drawn(name, self._counts(name, np.flatnonzero(~stays)))
             return found
 
     def need_all(self) -> None:
@@ -379,19 +419,34 @@ class Workbench:
         self._look([measure])
         return numbers(flat(self._ready[measure]))
 
+    def value(self, measure: str, at: int) -> Value:
+        """Return what a policy that was tried looks at of the clip in a row; None where nothing was measured."""
+        if measure in self.clips.column_names:
+            found = self.clips[measure][at].as_py()
+        else:
+            found = float(self._ready[measure][at].as_py()) if measure in self._ready.column_names else None
+        return None if isinstance(found, float) and np.isnan(found) else found
+
     def numbers_of(self, measure: str) -> Numbers | None:
         """Return a measure of all clips that is in memory as numbers; None for another."""
         known = measure in self._ready.column_names and not pa.types.is_string(self._ready[measure].type)
         return numbers(flat(self._ready[measure])) if known else None
 
-    def named(self, name: str) -> Policy:
-        """Return a policy of the run by its name: a selection, `draft:NAME` or a preset. Raises PolicyError."""
+    def text_of(self, name: str) -> dict[str, Any]:
+        """Return a policy as its file has it: that of a selection, `draft:NAME` or a preset. Raises PolicyError."""
         draft = re.fullmatch(r"draft:([A-Za-z0-9_-]{1,64})", name)
         if draft and storage.exists(uri := f"{self.run}/drafts/{draft[1]}.yaml"):
-            return select.read_policy(uri)
+            select.read_policy(uri)
+            found: dict[str, Any] = yaml.safe_load(select.policy_text(uri))
+            return found
         if name not in self.selections and name not in policies.presets():
             raise policies.PolicyError(f"{name[:80]!r} is no selection, draft or preset")
-        return selections.chosen(self.run, name, selections.hdr_of(self.run))[0]
+        text = selections.chosen(self.run, name, selections.hdr_of(self.run))[1]
+        return dict(yaml.safe_load(text))
+
+    def named(self, name: str) -> Policy:
+        """Return a policy of the run by its name, found as `text_of` finds it. Raises PolicyError."""
+        return policies.load(self.text_of(name))
 
     def drafts(self) -> list[str]:
         """Return the names of the policies that were saved here."""
@@ -409,11 +464,13 @@ class Workbench:
     def _saying(self, text: str) -> Mask:
         if not text:
             return np.ones(len(self.keys), bool)
-        found = pc.match_substring(flat(self.clips["uri"]), text, ignore_case=True).to_numpy(zero_copy_only=False)
-        where = pc.match_substring(pc.field("long"), text, ignore_case=True)
-        keys = self.ledger.read("captions", ["key"], where)["key"].to_pylist()
-        said = np.isin(self.keys, np.array(keys, "S")) if keys else np.zeros(len(found), bool)
-        return found.astype(bool) | said
+        if self._said[0] != text:  # a list, its histograms and the map ask for the same words
+            named = pc.match_substring(flat(self.clips["uri"]), text, ignore_case=True)
+            where = pc.match_substring(pc.field("long"), text, ignore_case=True)
+            keys = self.ledger.read("captions", ["key"], where)["key"]
+            captioned = pc.is_in(flat(self.clips["key"]), value_set=flat(keys))
+            self._said = text, pc.or_kleene(named, captioned).fill_null(False).to_numpy(zero_copy_only=False)
+        return self._said[1]
 
     def _card(self, at: int, policy: Policy, verdicts: Verdicts, values: Numbers | None) -> dict[str, Any]:
         place = int(verdicts.failed[at])
@@ -478,12 +535,9 @@ def _all(masks: Iterable[Mask]) -> Any:
     return reduce(operator.and_, masks, np.True_)
 
 
-def _counted(
-    codes: npt.NDArray[np.int64], names: list[str | None], gone: npt.NDArray[np.int64]
-) -> list[dict[str, Any]]:
-    every, lost = (np.bincount(some, minlength=len(names)) for some in (codes, codes[gone]))
+def _listed(names: list[str | None], every: npt.NDArray[np.int64], gone: npt.NDArray[np.int64]) -> list[dict[str, Any]]:
     order = np.argsort(-every, kind="stable")[:LABELS]
-    return [{"label": names[at], "all": int(every[at]), "kept": int(every[at] - lost[at])} for at in order]
+    return [{"label": names[at], "all": int(every[at]), "kept": int(every[at] - gone[at])} for at in order]
 
 
 def _ordered(

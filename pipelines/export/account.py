@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from rushes.pipelines.progress import counted
 from rushes.pipelines.store import storage
 
 ACCOUNT, JOURNALS = "export.jsonl", ".rushes"
@@ -253,7 +254,7 @@ def lines(found: Mapping[str, Any]) -> list[str]:
     """Return what an export came to as lines for a terminal."""
     clips, seconds = found["clips"], found["seconds"]
     text = [
-        f"{found['videos']} videos of {clips['exported']} clips, {found['video_s']:.1f} s "
+        f"{counted(found['videos'], 'video')} of {counted(clips['exported'], 'clip')}, {found['video_s']:.1f} s "
         f"({', '.join(f'{count} {how}' for how, count in found['made'].items()) or 'none'}), in {found['folder']}"
     ]
     if found["trimmed_s"] >= 0.05:
@@ -265,9 +266,11 @@ def lines(found: Mapping[str, Any]) -> list[str]:
         )
     if clips["refused"]:
         rules = ", ".join(f"{count} by {rule}" for rule, count in found["refused"].items())
-        text.append(f"{clips['refused']} clips refused, {seconds['refused']:.1f} s ({rules}):")
+        text.append(f"{counted(clips['refused'], 'clip')} refused, {seconds['refused']:.1f} s ({rules}):")
     if clips["failed"]:
-        text.append(f"{clips['failed']} clips failed, {seconds['failed']:.1f} s; the same command tries them again:")
+        text.append(
+            f"{counted(clips['failed'], 'clip')} failed, {seconds['failed']:.1f} s; the same command tries them again:"
+        )
     for row in found["named"]:
         text.append(
             f"  {row['key']}: {row['fate']}: {row['rule']}: {row['reason']}{'; ' * bool(row['remedy'])}{row['remedy']}"

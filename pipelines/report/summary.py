@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rushes.pipelines.media.passed_over import line
+from rushes.pipelines.progress import counted
 from rushes.pipelines.report import captions, facts, rights
 from rushes.pipelines.report.accounting import Account, Books, open_books
 from rushes.pipelines.stages.select import selections
@@ -103,10 +104,8 @@ def _shards(run: str, policy: str | None) -> dict[str, Any] | None:
 
 def lines(found: dict[str, Any]) -> list[str]:
     """Return the summary as lines for a terminal."""
-    text = [
-        f"{found['run']}: {found['inputs']} inputs, {found['input_s']:.3f} s of footage, policy {found['policy']}",
-        "",
-    ]
+    inputs = counted(found["inputs"], "input")
+    text = [f"{found['run']}: {inputs}, {found['input_s']:.3f} s of footage, policy {found['policy']}", ""]
     text += [f"  {'fate':<9} {'reason':<24} {'seconds':>12} {'clips':>8} {'sources':>8}"]
     for e in found["account"]:
         text += [f"  {e['fate']:<9} {e['reason']:<24} {e['seconds']:>12.3f} {e['clips']:>8} {e['sources']:>8}"]
@@ -127,7 +126,7 @@ def lines(found: dict[str, Any]) -> list[str]:
     text += rights.lines(found)
     if found["shards"]:
         s = found["shards"]
-        text += ["", f"{s['samples']} clips in {s['shards']} shards, {s['bytes'] / 1e6:.1f} MB"]
+        text += ["", f"{counted(s['samples'], 'clip')} in {counted(s['shards'], 'shard')}, {s['bytes'] / 1e6:.1f} MB"]
     if found["failures"]:
         text += ["", *_failure_lines(found["failures"], found["failed"])]
     if found.get("report"):

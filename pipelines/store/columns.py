@@ -15,13 +15,16 @@ BLOCK = 1 << 16
 
 
 def flat(column: pa.ChunkedArray | pa.Array) -> pa.Array:
-    """Return a column in one piece."""
-    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    """Return a column in one piece; what is one piece already is not copied."""
+    if not isinstance(column, pa.ChunkedArray):
+        return column
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
 def numbers(values: pa.Array) -> npt.NDArray[np.float64]:
-    """Return a column of numbers; null becomes NaN."""
-    return values.cast(pa.float64()).fill_null(float("nan")).to_numpy(zero_copy_only=False)
+    """Return a column of numbers; null becomes NaN. Of doubles without null no copy is made: not to be written to."""
+    found = values.cast(pa.float64())
+    return (found.fill_null(float("nan")) if found.null_count else found).to_numpy(zero_copy_only=False)
 
 
 def pixels(clips: pa.Table) -> npt.NDArray[np.float64]:

@@ -381,7 +381,7 @@ TABLES: dict[str, pa.Schema] = {
     ),
     "latents": _table(
         "latents", "tokenizer", "A row for each latent shard that is done.",
-        selection=(_s, *_TEXT, "which selection", "policy"),
+        selection=(_s, *_TEXT, "which selection; `policy` in other tables", "policy"),
         shard=(_s, *_TEXT, "its tar, below latents/SELECTION/"),
         samples=(_i, *_COUNT, "clips in it"),
         size_bytes=(_l, "bytes", NOT_NEGATIVE, "its size"),

@@ -41,8 +41,9 @@ SHARD_BYTES = 512 * 10**6
 
 
 def make(
-    out: str, clips: int, real: str, *, per_part: int = 1000, seed: int = 0, vectors: bool = False, workers: int = 0
-) -> Ledger:
+    out: str, clips: int, real: str, *, per_part: int = 1000, seed: int = 0, vectors: bool = False, strips: bool = True,
+    workers: int = 0,
+) -> Ledger:  # fmt: skip
     """Make the ledger of a run of so many clips, rounded up to whole sources, and return it.
 
     Args:
@@ -52,6 +53,7 @@ def make(
         per_part: clips of a unit, and so of a part file of most tables.
         seed: another one gives another run.
         vectors: whether the embeddings are there as well, 5 kB a clip.
+        strips: whether the strips are there, 5 kB a clip.
         workers: processes; 0 for one on each CPU.
     """
     made, given = Ledger(out), Real.of(real)
@@ -60,7 +62,7 @@ def make(
     made.create()
     for name in ("config.yaml", "policies"):
         (shutil.copytree if name == "policies" else shutil.copy)(f"{real}/{name}", f"{out}/{name}")
-    work = partial(_unit, out=out, real=real, seed=seed, vectors=vectors)
+    work = partial(_unit, out=out, real=real, seed=seed, vectors=vectors, strips=strips)
     blocks = list(_blocks(given, clips, per_part, seed))
     workers = min(workers or os.cpu_count() or 1, len(blocks))
     if workers == 1:
@@ -100,7 +102,9 @@ def write(ledger: Ledger, table: str, unit: str, rows: pa.Table) -> None:
     )  # fmt: skip
 
 
-def _unit(block: tuple[str, int, int], *, out: str, real: str, seed: int, vectors: bool) -> dict[str, pa.Table]:
+def _unit(
+    block: tuple[str, int, int], *, out: str, real: str, seed: int, vectors: bool, strips: bool
+) -> dict[str, pa.Table]:
     """Write the parts of a unit; return its plan, its verdicts and its pairs."""
     unit, begin, end = block
     given, ledger = _read(real), Ledger(out)
@@ -117,10 +121,11 @@ def _unit(block: tuple[str, int, int], *, out: str, real: str, seed: int, vector
         "trims": rows_of.trims(own),
         "scores": rows_of.scores(own, clips, rows, dice, vectors),
         "sketches": rows_of.sketches(given, clips, rows),
-        "strips": rows_of.of_clips(given, "strips", clips, rows),
         "captions": rows_of.captions(given, kept_clips, rows[kept]),
         "encoded": rows_of.encoded(own, kept_clips, rows[kept], owner[kept], unit),
     }
+    if strips:
+        tables["strips"] = rows_of.of_clips(given, "strips", clips, rows)
     for name, table in tables.items():
         write(ledger, name, unit, table)
     write(ledger, "signals", f"{unit}-000", rows_of.signals(own, clips, owner))  # a scan unit is a part of one
@@ -201,13 +206,14 @@ def main() -> None:
     parser.add_argument("--per-part", type=int, default=1000, help="clips of a unit, and so of a part file")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--vectors", action="store_true", help="embeddings as well, 5 kB a clip")
+    parser.add_argument("--no-strips", action="store_true", help="no strips, which take 5 kB a clip")
     parser.add_argument("--workers", type=int, default=0)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         real = given.real or small_run(Path(folder))
         begun = time.perf_counter()
         made = make(given.out, given.clips, real, per_part=given.per_part, seed=given.seed, vectors=given.vectors,
-                    workers=given.workers)  # fmt: skip
+                    strips=not given.no_strips, workers=given.workers)  # fmt: skip
     print(f"{made.run}: {made.dataset('clips').count_rows():,} clips in {time.perf_counter() - begun:.1f} s")
 
 

@@ -26,6 +26,7 @@ import yaml
 
 from rushes.filters import policy as policies
 from rushes.filters.policy import Policy
+from rushes.pipelines.progress import counted
 from rushes.pipelines.stages.match import stage as match
 from rushes.pipelines.stages.select import dedup
 from rushes.pipelines.stages.select import select as selecting
@@ -85,6 +86,14 @@ def current(run: str) -> str:
         return _read(configured, hdr_of(run))[0].name if configured else ""
     except (policies.PolicyError, storage.StorageError, OSError):  # moved since; by custom it bears the policy's name
         return configured.rsplit("/", 1)[-1].removesuffix(".yaml").removesuffix(".yml")
+
+
+def succeeds(run: str, given: str) -> str:
+    """Return in a sentence that a command makes another policy the run's own, empty where it does not."""
+    before = str((settings(run).get("select") or {}).get("policy", ""))
+    if before in ("", given):
+        return ""
+    return f"{given} becomes the policy of the run, which was {before}: commands that name none mean it from now on"
 
 
 def choose(run: str, there: list[str], wanted: str | None = None) -> str | None:
@@ -303,8 +312,8 @@ def lines(found: dict[str, Any]) -> list[str]:
     """Return what `make` did as lines for a terminal."""
     word = "selected" if found["new"] else "had selected already; nothing changed"
     return [
-        f"{found['policy']} {word}: {found['kept']} of {found['clips']} clips, {found['kept_hours']:.4f} h, "
-        f"{found['duplicates']} duplicates",
+        f"{found['policy']} {word}: {found['kept']} of {counted(found['clips'], 'clip')}, {found['kept_hours']:.4f} h, "
+        f"{counted(found['duplicates'], 'duplicate')}",
         f"selections in {found['run']}: {', '.join(found['selections'])} (current: {found['current'] or 'none'})",
         f"shards of it: {found['pack']}",
     ]

@@ -22,6 +22,7 @@ import pyarrow.compute as pc
 
 from rushes.filters.policy import DUPLICATE, Policy, Rule, Value
 from rushes.filters.verdicts import Verdicts
+from rushes.pipelines.progress import counted
 from rushes.pipelines.stages.select import select, selections
 from rushes.pipelines.stages.select.measures import remedy
 from rushes.pipelines.store.columns import numbers
@@ -100,7 +101,8 @@ def counts(
     """
     places, most = verdicts.failed + 1, len(policy.rules) + 2  # kept, the rules, duplicates
     clips = np.bincount(places, minlength=most)
-    hours = np.bincount(places, np.nan_to_num(seconds), minlength=most) / 3600
+    known = np.nan_to_num(seconds) if np.isnan(seconds.sum()) else seconds
+    hours = np.bincount(places, known, minlength=most) / 3600
     kept, *ruled, duplicates = (
         {"clips": int(one), "hours": float(other)} for one, other in zip(clips, hours, strict=True)
     )
@@ -113,7 +115,7 @@ def counts(
             row |= {"threshold": None if np.isnan(value) else value, "kept_of": [left, of]}
         rules.append(row)
     return {
-        "found": _tally(seconds, np.ones(len(seconds), bool)),
+        "found": {"clips": len(seconds), "hours": float(known.sum()) / 3600},
         "kept": kept,
         "rules": rules,
         "duplicates": {"sought": policy.dedup.enabled, **duplicates},
@@ -169,7 +171,9 @@ def _before(ledger: Ledger, name: str, selection: pa.Table) -> tuple[pa.Table, M
 
 
 def _tally(seconds: npt.NDArray[np.float64], chosen: Mask) -> dict[str, float | int]:
-    return {"clips": int(chosen.sum()), "hours": float(np.nansum(seconds[chosen]) / 3600)}
+    own = seconds[chosen]
+    total = own.sum()
+    return {"clips": len(own), "hours": float(np.nansum(own) if np.isnan(total) else total) / 3600}
 
 
 def _keys(selection: pa.Table, chosen: Mask, count: int) -> list[dict[str, Any]]:
@@ -262,7 +266,7 @@ def _against_lines(found: dict[str, Any] | None) -> Iterable[str]:
     if found is None:
         return ["nothing is selected here yet, so there is nothing to compare with"]
     stale = ", made of an older ledger" if found["stale"] else ""
-    text = [f"against the selection {found['selection']} ({found['kept']['clips']} clips{stale}):"]
+    text = [f"against the selection {found['selection']} ({counted(found['kept']['clips'], 'clip')}{stale}):"]
     new, lost = found["newly_kept"], found["newly_dropped"]
     text += [_line("kept by both", found["same"]), _line("newly kept", new)]
     text += [f"      {row['key']}" for row in new["examples"]]
@@ -272,5 +276,5 @@ def _against_lines(found: dict[str, Any] | None) -> Iterable[str]:
         said = row["detail"] or f"{row['value']:.6g} against {row['limit']:.6g}"
         text.append(f"      {row['key']}  {row['rule']}: {said}")
     if found["no_longer_clips"]:
-        text.append(f"  {found['no_longer_clips']} clips of that selection are no more")
+        text.append(f"  no longer clips, of that selection: {found['no_longer_clips']}")
     return text

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow.compute as pc
 import pytest
 
 from rushes.pipelines.cli.main import main
@@ -95,6 +96,22 @@ def test_a_new_run_begins_with_scan_and_no_other(
     assert main(["scan", "films", "--out", out, "--shots.max_clip_s", "5"]) == 0
     [(inputs, _, config, _)] = asked
     assert (inputs, config.shots.max_clip_s, config.scan) == (["films"], 5.0, ScanConfig())
+
+
+def test_a_dry_run_tells_what_packing_would_do_and_that_another_policy_becomes_the_run_s_own(
+    undisturbed: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = pc.sum(Ledger(undisturbed).read("selection")["kept"]).as_py()
+    assert main(["pack", "--out", undisturbed, "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert f"default has selected {kept} clips; of them are {kept} captioned, {kept} encoded, {kept} packed" in said
+    assert "goes on with its own" in said and "becomes the policy" not in said
+    (tmp_path / "all.yaml").write_text("{name: all, rules: []}")
+    before = Path(undisturbed, "config.yaml").read_text()
+    assert main(["pack", "--out", undisturbed, "--dry-run", "--select.policy", str(tmp_path / "all.yaml")]) == 0
+    said = capsys.readouterr().out
+    assert "becomes the policy of the run, which was default" in said and "would select before" in said
+    assert Path(undisturbed, "config.yaml").read_text() == before
 
 
 def test_a_secret_that_was_not_saved_must_be_given_again(

@@ -10,6 +10,7 @@ import pytest
 
 from rushes.pipelines.config import ScoreConfig
 from rushes.pipelines.engine import curate
+from rushes.pipelines.explore.workbench import Workbench
 from rushes.pipelines.progress import Reporter
 from tests.pipelines import small_run
 from tests.pipelines.one_process import in_one_process
@@ -24,3 +25,9 @@ def embedded(undisturbed: str, inputs: Path, tmp_path_factory: pytest.TempPathFa
     with in_one_process():
         curate.curate([str(inputs)], folder, config, reporter=Reporter(live=False))
     return folder
+
+
+@pytest.fixture(scope="module")
+def bench(undisturbed: str) -> Workbench:
+    """The small run on the bench."""
+    return Workbench(undisturbed)

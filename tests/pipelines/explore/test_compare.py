@@ -1,4 +1,4 @@
-"""Two policies, or two runs, side by side: what only one keeps, and which measures moved."""
+"""Two policies, or two runs, side by side: what only one keeps, which measures moved, what was selected meanwhile."""
 
 from __future__ import annotations
 
@@ -8,19 +8,15 @@ from pathlib import Path
 import pytest
 
 from rushes.filters import policy as policies
+from rushes.pipelines.explore import compare
 from rushes.pipelines.explore.compare import compared
 from rushes.pipelines.explore.workbench import Filter, Workbench
+from rushes.pipelines.stages.select import selections
 from rushes.pipelines.store.ledger import Ledger
 
 EVERYTHING = policies.load({"name": "everything", "dedup": {"enabled": False}})
 HALF = {"name": "dark", "measure": "luma_mean", "keep_highest": 0.5}
 BRIGHT = policies.load({"name": "bright", "rules": [HALF], "dedup": {"enabled": False}})
-
-
-@pytest.fixture(scope="module")
-def bench(undisturbed: str) -> Workbench:
-    """The small run on the bench."""
-    return Workbench(undisturbed)
 
 
 def test_a_policy_differs_from_itself_in_nothing(bench: Workbench) -> None:
@@ -73,3 +69,26 @@ def test_a_policy_is_named_as_a_selection_a_draft_or_a_preset_and_nothing_else(
     ):
         with pytest.raises(policies.PolicyError, match="no selection, draft or preset"):
             bench.named(name)
+
+
+def test_a_selection_made_meanwhile_is_told_and_taken_up(undisturbed: str, tmp_path: Path) -> None:
+    run = str(tmp_path / "run")
+    shutil.copytree(undisturbed, run)
+    bench = Workbench(run)
+    before = bench.outcome(bench.policy)["kept"]
+    assert compare.news(bench) == []
+    text = {"name": "brighter", "rules": [{"name": "dark", "measure": "luma_mean", "min": 100}]}
+    made = selections.make(run, bench.save(text)["path"])
+    assert compare.news(bench) == ["brighter"] and bench.selections == ["default"]
+    fresh = compare.taken_up(bench)
+    assert compare.news(fresh) == [] and fresh.selections == ["brighter", "default"]
+    assert fresh.selection == "default" and fresh.outcome(fresh.policy)["kept"] == before and fresh.keys is bench.keys
+
+    Path(f"{run}/config.yaml").write_text("select: {policy: brighter}\n")
+    assert Workbench(run).outcome(policies.load(text))["kept"]["clips"] == made["kept"]
+    looked = Workbench(run, "brighter")
+    assert looked.was is not None and looked.was.sum() == made["kept"]
+    selections.make(run, looked.save({**text, "rules": [{**text["rules"][0], "min": 0}]}, replace=True)["path"])
+    assert compare.news(looked) == ["brighter"], "the same name, other rules"
+    again = compare.taken_up(looked)
+    assert again.policy.rules[0].min == 0 and again.was is not None and again.was.sum() > looked.was.sum()

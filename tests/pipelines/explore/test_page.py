@@ -12,7 +12,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from rushes.pipelines.stages.select import trial
+from rushes.pipelines.explore.workbench import Workbench
+from rushes.pipelines.stages.select import select, selections, trial
 from rushes.pipelines.store.ledger import Ledger
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
@@ -48,7 +49,6 @@ def run(embedded: str, tmp_path_factory: pytest.TempPathFactory) -> str:
 def address(run: str) -> Iterator[str]:
     """Where the page is served, with the token."""
     from rushes.pipelines.explore.served import application
-    from rushes.pipelines.explore.workbench import Workbench
 
     config = uvicorn.Config(application(Workbench(run), "secret"), port=0, log_level="warning")
     server = uvicorn.Server(config)
@@ -105,15 +105,58 @@ def test_a_moved_slider_and_a_saved_policy_count_what_select_counts(page: Any, r
     slider.evaluate("one => { one.value = 220; one.dispatchEvent(new Event('input')); }")
     until(page, f"document.getElementById('kept').dataset.clips < {before}")
     page.wait_for_selector("#kept[data-settled=true]")
+    page.fill("#save-name", "default")
+    page.click("#save button")
+    page.wait_for_selector("#saved.refused")
     page.fill("#save-name", "brighter")
+    assert page.inner_text("#saved") == ""
     page.click("#save button")
     page.wait_for_selector("#saved[data-path]")
     dry = trial.trial(run, page.get_attribute("#saved", "data-path"))
     assert dry["kept"]["clips"] == kept(page) < before
     assert str(dry["against"]["newly_dropped"]["clips"]) in page.inner_text("#lost-title")
     assert page.locator("#lost button").count() == min(6, dry["against"]["newly_dropped"]["clips"])
+    page.reload()
+    page.wait_for_selector("#kept[data-settled=true]")
+    assert kept(page) == dry["kept"]["clips"] and "1 change" in page.inner_text("#opened")
     page.locator(".rule", has_text="my_luma_mean").locator("h3 input").uncheck()
     until(page, f"document.getElementById('kept').dataset.clips == {before}")
+
+
+def test_a_draft_is_opened_and_a_clip_is_kept_by_the_limit_that_its_dialog_finds(page: Any, run: str) -> None:
+    at = next(row for row in Workbench(run).given["rules"] if row["name"] == "flat")
+    rules = [{**at, "min": 10_000}, {"name": "dark", "measure": "luma_mean", "min": 300}]
+    Workbench(run).save({"name": "steep", "rules": rules, "dedup": {"enabled": False}})
+    page.reload()
+    page.wait_for_selector("#kept[data-settled=true]")
+    page.select_option("#open select", "draft:steep")
+    page.click("#open button")
+    until(page, "document.getElementById('kept').dataset.clips == 0")
+    page.click("nav button[data-view=clips]")
+    page.locator("#grid .card").first.click()
+    for rule in ("flat", "dark"):
+        page.click(f"#verdict button[aria-label='{rule}: limit that keeps it']")
+        until(page, f"!document.querySelector('#verdict button[aria-label^={rule}]')")
+    until(page, "document.querySelector('#verdict tr:last-child .fate-kept') !== null")
+    page.keyboard.press("Escape")
+    page.click("nav button[data-view=policy]")
+    assert kept(page) >= 1
+    page.fill("#save-name", "mended")
+    page.click("#save button")
+    page.wait_for_selector("#saved[data-path]")
+    flat, _ = select.read_policy(page.get_attribute("#saved", "data-path")).rules
+    assert flat.min is not None and flat.min < 10_000
+    assert flat.basis == "ours" and flat.source == "set in rushes explore; steep has at least 10000"
+
+
+def test_a_selection_made_meanwhile_is_offered_and_taken_up(page: Any, run: str) -> None:
+    selections.make(run, Workbench(run).save({"name": "all_of_it", "rules": []}, replace=True)["path"])
+    page.evaluate("window.dispatchEvent(new Event('focus'))")
+    page.wait_for_selector("#news button")
+    assert "all_of_it" in page.inner_text("#news")
+    page.click("#news button")
+    page.locator("#open option", has_text="selection all_of_it").wait_for(state="attached")
+    page.wait_for_selector("#news", state="hidden")
 
 
 def test_a_clip_plays_and_what_it_is_called_is_text(page: Any, run: str) -> None:
@@ -214,6 +257,7 @@ def test_a_range_brushed_on_a_histogram_leaves_its_clips_in_the_grid(page: Any) 
     every = len(keys(page))
     drag(page, "#histograms [data-measure=luma_mean] svg", (0.01, 0.5), (0.5, 0.5))
     until(page, f"document.getElementById('total').dataset.clips < {every}")
+    until(page, "document.querySelectorAll('#histograms [data-measure=luma_mean] .ends input')[1].value !== ''")
     below = float(page.input_value("#histograms [data-measure=luma_mean] .ends input >> nth=1"))
     values = [float(text.rsplit("·", 1)[1]) for text in page.locator("#grid .card").all_inner_texts()]
     assert values and max(values) < below * 1.001
@@ -300,7 +344,9 @@ def test_it_is_used_by_keyboard_and_fits_a_phone(page: Any) -> None:
     page.keyboard.press("Enter")
     page.locator("#grid .card").first.focus()
     page.keyboard.press("Enter")
-    page.wait_for_selector("dialog[open]")
+    page.wait_for_selector("dialog[open] #verdict td")
+    page.wait_for_selector("#clip-facts td")
+    assert page.evaluate("(one => one.scrollWidth <= one.clientWidth)(document.querySelector('dialog'))")
     page.keyboard.press("Escape")
     page.wait_for_selector("dialog:not([open])", state="attached")
     for view in ("policy", "clips", "map", "sources", "compare", "sql"):

@@ -101,6 +101,23 @@ def test_rows_come_as_a_table_as_json_and_as_csv(undisturbed: str, capsys: pytes
     assert "nothing" in said and "views clips_all, sources_all, funnel" in said
 
 
+def test_options_may_stand_before_the_query_and_a_name_that_is_mistyped_is_mended(
+    undisturbed: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["sql", "--json", undisturbed, "--selection", "default", "funnel"]) == 0
+    assert {row["fate"] for row in json.loads(capsys.readouterr().out)} >= {"kept", "dropped"}
+    assert main(["sql", undisturbed, "--selection=default", "--csv", "funnel"]) == 0
+    assert capsys.readouterr().out.startswith("fate,reason")
+    said = {
+        "naer": "did you mean near? queries are funnel, yield",
+        "clips_all": "ask `from clips_all`",
+        "xyz": "queries",
+    }
+    for word, remedy in said.items():
+        assert main(["sql", undisturbed, word]) == 2
+        assert remedy in capsys.readouterr().err
+
+
 def test_the_shell_takes_statements_and_goes_on_where_it_may(books: Books, capsys: pytest.CaptureFixture[str]) -> None:
     out = io.StringIO()
     typed = io.StringIO("create temp table mine as\n select 41 + 1 as n;\nselect n from mine;\nselect 1 as last")

@@ -312,7 +312,7 @@ def test_a_clip_that_cannot_be_written_is_a_failure_and_the_others_go_on(
     broken(samples, tmp_path / "run")
     words = ["export", str(tmp_path / "run"), "--to", "folder", "--out", str(tmp_path / "out"), "--for", "wan"]
     assert main(words) == 3
-    assert f"{KEYS['exact']}: failed: " in (said := capsys.readouterr().out) and "1 clips failed" in said
+    assert f"{KEYS['exact']}: failed: " in (said := capsys.readouterr().out) and "1 clip failed" in said
     shutil.rmtree(tmp_path / "run")
     write(tmp_path / "run", [samples["exact"], samples["mute"], samples["long"]])
     assert main([*words, "--json"]) == 0
