@@ -139,12 +139,17 @@ class CrossAttention(nn.Module):
         return self.out(rearrange(packed_attention(q, k, v, lengths, word_lengths), "n h d -> n (h d)"))
 
 
+def hidden_width(width: int) -> int:
+    """Return the channels inside a gated layer as costly as a plain one of four times the width, in full 64s."""
+    return 64 * math.ceil(width * 8 / 3 / 64)
+
+
 class SwiGLU(nn.Module):
     """Gated feed-forward layer (arXiv 2002.05202), as costly as a plain one of four times the width."""
 
     def __init__(self, width: int):
         super().__init__()
-        hidden = 64 * math.ceil(width * 8 / 3 / 64)
+        hidden = hidden_width(width)
         self.gate_up = nn.Linear(width, 2 * hidden, bias=False)
         self.down = nn.Linear(hidden, width)
 
@@ -200,13 +205,17 @@ def gated(x: Float[Tensor, "n d"], lengths: Sequence[int], gate: Float[Tensor, "
 
 
 class Block(nn.Module):
-    """One AdaLN-Zero block (section 3.2 of arXiv 2212.09748): the identity when training starts."""
+    """One AdaLN-Zero block (section 3.2 of arXiv 2212.09748): the identity when training starts.
 
-    def __init__(self, width: int, heads: int):
+    One that does not read is a single-stream block of HunyuanVideo (arXiv 2412.03603), for rows that are tokens and
+    words alike. There attention and feed-forward layer stand side by side; here one follows the other, as in all.
+    """
+
+    def __init__(self, width: int, heads: int, reads: bool = True):
         super().__init__()
         self.attention = SelfAttention(width, heads)
-        self.cross = CrossAttention(width, heads)
-        self.cross_norm = nn.LayerNorm(width, eps=1e-6)
+        self.cross = CrossAttention(width, heads) if reads else None
+        self.cross_norm = nn.LayerNorm(width, eps=1e-6) if reads else None
         self.mlp = SwiGLU(width)
         self.modulation = nn.Linear(width, 6 * width)
         nn.init.zeros_(self.modulation.weight)
@@ -222,10 +231,21 @@ class Block(nn.Module):
         word_lengths: Sequence[int],
     ) -> Float[Tensor, "n d"]:
         """Mix tokens in space and time, read the words, transform; `state` is the clip's time and condition."""
-        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = self.modulation(F.silu(state)).chunk(6, dim=-1)
+        shift_a, scale_a, gate_a, *rest = self.modulation(F.silu(state)).chunk(6, dim=-1)
         x = x + gated(self.attention(modulate(x, lengths, shift_a, scale_a), angles, lengths), lengths, gate_a)
-        x = x + self.cross(self.cross_norm(x), words, lengths, word_lengths)
-        return x + gated(self.mlp(modulate(x, lengths, shift_m, scale_m)), lengths, gate_m)
+        return self.transform(self.read(x, words, lengths, word_lengths), lengths, *rest)
+
+    def read(self, x: Tensor, words: Tensor, lengths: Sequence[int], word_lengths: Sequence[int]) -> Tensor:
+        """Return tokens with what they read from the words of their clip, where the block reads."""
+        if self.cross is None or self.cross_norm is None:
+            return x
+        return x + self.cross(self.cross_norm(x), words, lengths, word_lengths)
+
+    def transform(
+        self, x: Float[Tensor, "n d"], lengths: Sequence[int], shift: Tensor, scale: Tensor, gate: Tensor
+    ) -> Float[Tensor, "n d"]:
+        """Return tokens, each transformed on its own as its clip says."""
+        return x + gated(self.mlp(modulate(x, lengths, shift, scale)), lengths, gate)
 
 
 class Sinusoids(nn.Module):

@@ -180,7 +180,7 @@ def test_packs_of_32k_tokens_are_full_balanced_over_8_ranks_and_leave_nothing_ou
     found, _ = windows(index, config)
     planned = plan(found, config, 0)
     pack = np.repeat(np.arange(len(planned.begin) - 1), np.diff(planned.begin))
-    cost = costs(found.tokens[planned.window], pack, pair_cost(config))
+    cost = costs(found, planned.window, pack, pair_cost(config))
     sides = -(-index.cells // 2)
     assert found.tokens.sum() == (index.counts * np.repeat(sides.prod(axis=1), np.diff(index.first))).sum()
     assert 1 - found.tokens[planned.window].sum() / config.tokens / planned.steps.size <= 0.01
