@@ -243,6 +243,9 @@ class SampleConfig:
     none, and each takes a look of the network more."""
     shift: float = 3.0
     """Shifts the sampler's times towards noise, at least by so much, as in training; 1 leaves them."""
+    schedule: Literal["shifted", "linear-quadratic"] = "shifted"
+    """Where steps are short. shifted: evenly by the shifted time. linear-quadratic: half of them in noise, as short as
+    a twentieth of even ones, then ever longer (Movie Gen), whatever `shift` is."""
     cache: float = 0.0
     """Steps are spared: the blocks are asked again once what they see has changed by so much since, as a share of its
     size, such as 0.1; 0 asks them at each step."""

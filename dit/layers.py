@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import accumulate, groupby
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -72,17 +74,30 @@ def packed_attention(
 ) -> Float[Tensor, "n heads d"]:
     """Return attention in which a clip's queries see that clip's keys only (a block-diagonal mask, never built).
 
-    Clips of equal lengths go through one batched call; otherwise each clip is one call, whose cost is the sum of the
-    squares of the lengths and not the square of the sum.
+    On GPUs torch's kernel for packed sequences takes all clips at once. Elsewhere neighbours of equal lengths go
+    through one batched call: the cost is the sum of the squares of the lengths and not the square of the sum.
     """
-    if len(set(q_lengths)) == 1 and len(set(k_lengths)) == 1:
-        q, k, v = (rearrange(x, "(b l) h d -> b h l d", b=len(q_lengths)) for x in (q, k, v))
-        return rearrange(F.scaled_dot_product_attention(q, k, v), "b h l d -> (b l) h d")
+    if has_kernel(q.device.type, q.dtype):
+        from torch.nn.attention.varlen import varlen_attn
+
+        q_ends, k_ends = (
+            torch.tensor([0, *accumulate(lengths)], dtype=torch.int32, device=q.device)
+            for lengths in (q_lengths, k_lengths)
+        )
+        return cast(Tensor, varlen_attn(q, k, v, q_ends, k_ends, max(q_lengths), max(k_lengths)))
+    runs = [(len(list(run)), *both) for both, run in groupby(zip(q_lengths, k_lengths, strict=True))]
+    qs = q.split([clips * length for clips, length, _ in runs])
+    ks, vs = (x.split([clips * length for clips, _, length in runs]) for x in (k, v))
     rows = []
-    for one in zip(q.split(list(q_lengths)), k.split(list(k_lengths)), v.split(list(k_lengths)), strict=True):
-        one_q, one_k, one_v = (rearrange(x, "l h d -> 1 h l d") for x in one)
-        rows.append(rearrange(F.scaled_dot_product_attention(one_q, one_k, one_v), "1 h l d -> l h d"))
-    return torch.cat(rows)
+    for (clips, *_), *run in zip(runs, qs, ks, vs, strict=True):
+        one_q, one_k, one_v = (rearrange(x, "(b l) h d -> b h l d", b=clips) for x in run)
+        rows.append(rearrange(F.scaled_dot_product_attention(one_q, one_k, one_v), "b h l d -> (b l) h d"))
+    return rows[0] if len(rows) == 1 else torch.cat(rows)
+
+
+def has_kernel(device: str, dtype: torch.dtype) -> bool:
+    """Return whether torch's kernel for packed sequences takes such tokens: those of a GPU, in half precision."""
+    return device == "cuda" and dtype in (torch.bfloat16, torch.float16)
 
 
 class SelfAttention(nn.Module):
