@@ -26,7 +26,7 @@ import lightning as L
 import torch
 from torch.utils.data import DataLoader
 
-from rushes.dit.config import DiTConfig, TrainConfig
+from rushes.dit.config import TrainConfig
 from rushes.dit.data import Batch, Packs, loader, require_same
 from rushes.dit.index import Index, read_index
 from rushes.dit.model import DiT, save
@@ -154,8 +154,8 @@ def _claim(folder: Path, config: TrainConfig, index: Index, done: int) -> dict[s
         trained = found.get("tokenizer_name", OURS), found["tokenizer"]
         require_same(str(folder), trained, (index.tokenizer, index.fingerprint), f"{index.root} are those of")
         known = {name: value for name, value in asdict(TrainConfig()).items() if name in record["train"]}
-        before = {**known, **found["train"]}  # a training from before a setting was there, or one of the model
-        before["model"] = {**json.loads(json.dumps(asdict(DiTConfig()))), **before["model"]}
+        before = {**known, **found["train"]}  # a training from before a setting was there
+        before["model"] = {**known["model"], **before["model"]}
         changed = [name for name in {**record["train"], **before} if record["train"].get(name) != before.get(name)]
         changed += ["other latents"] if record["latents"] != found.get("latents") else []
         if changed:
