@@ -8,12 +8,14 @@ from typing import Literal
 
 from rushes.tokenizer.config import LoggerName, Strategy
 
-Size = Literal["pico", "nano", "S", "B", "L", "XL"]
+Size = Literal["pico", "nano", "micro", "mini", "S", "B", "L", "XL"]
 
 # width, blocks, heads. S to XL are the sizes of DiT, table 1 of arXiv 2212.09748.
 SIZES: dict[str, tuple[int, int, int]] = {
     "pico": (64, 3, 2),
     "nano": (128, 4, 4),
+    "micro": (192, 6, 6),
+    "mini": (256, 9, 4),
     "S": (384, 12, 6),
     "B": (768, 12, 12),
     "L": (1024, 24, 16),
@@ -26,7 +28,14 @@ class DiTConfig:
     """The network. `size` is the one dial; width, blocks and heads follow from it."""
 
     size: Size = "nano"
-    """pico for toys, nano for a laptop and for tests; S, B, L, XL as in DiT."""
+    """pico for toys, nano for a laptop and for tests; S, B, L, XL as in DiT. Millions of parameters: 0.4, 1.8, 5.4, 14,
+    40, 160, 562, 826."""
+    attention: Literal["joint", "factorised", "factorised-encoder"] = "joint"
+    """joint: a token sees all of its clip. factorised: in each block its own latent, then its own cell in all latents.
+    factorised-encoder: its latent in the first half of the blocks, its cell in the others. Cheaper for long clips."""
+    streams: Literal["cross", "dual-to-single"] = "cross"
+    """cross: tokens read the words by cross-attention. dual-to-single: words are tokens, too, that see and are seen: in
+    the first third of the blocks by weights of their own, then by the same. For joint attention alone."""
     patch: int = 2
     """Side of a token in latent cells."""
     in_channels: int = 16
@@ -64,6 +73,16 @@ class DiTConfig:
         return SIZES[self.size][2]
 
     @property
+    def spatial_blocks(self) -> int:
+        """Blocks of a factorised encoder that look at single latents; the others look from latent to latent."""
+        return self.blocks - self.blocks // 2
+
+    @property
+    def dual_blocks(self) -> int:
+        """Blocks in which words have weights of their own: a third, as HunyuanVideo and Open-Sora 2.0 have them."""
+        return self.blocks // 3
+
+    @property
     def token_width(self) -> int:
         """Values of one token: a patch of all latent channels."""
         return self.in_channels * self.patch**2
@@ -77,6 +96,11 @@ class DiTConfig:
             )
         if min(*self.time_wavelengths_s, *self.space_wavelengths) <= 0 or self.shift_tokens < 0:
             raise ValueError("time_wavelengths_s and space_wavelengths must be above 0, shift_tokens 0 or more")
+        if self.attention != "joint" and self.streams != "cross":
+            raise ValueError(
+                f"attention={self.attention} and streams={self.streams} do not go together: words are in no latent; "
+                "take attention=joint or streams=cross"
+            )
         _check_finite(self)
 
 
@@ -278,6 +302,9 @@ class SampleConfig:
     none, and each takes a look of the network more."""
     shift: float = 3.0
     """Shifts the sampler's times towards noise, at least by so much, as in training; 1 leaves them."""
+    schedule: Literal["shifted", "linear-quadratic"] = "shifted"
+    """Where steps are short. shifted: evenly by the shifted time. linear-quadratic: half of them in noise, as short as
+    a twentieth of even ones, then ever longer (Movie Gen), whatever `shift` is."""
     cache: float = 0.0
     """Steps are spared: the blocks are asked again once what they see has changed by so much since, as a share of its
     size, such as 0.1; 0 asks them at each step."""

@@ -58,8 +58,8 @@ def distill(config: DistillConfig, teacher: str, latents: str, out: str, tell: T
         tell: Told of each path that is made, then of each step.
 
     Raises:
-        ValueError: there is no teacher, it is a student itself, latents are not those of its training, or `out` belongs
-            to another teacher or config.
+        ValueError: there is no teacher, it is a student itself or of a form that cannot have one, latents are not those
+            of its training, or `out` belongs to another teacher or config.
         DivergenceError: a loss or gradient is no number; that step is not taken.
     """
     folder = storage.local_path(out)
@@ -72,6 +72,11 @@ def distill(config: DistillConfig, teacher: str, latents: str, out: str, tell: T
     net, about = load(f"{teacher}/model")
     if "student" in about:
         raise ValueError(f"{teacher}/model is a student itself; give the folder of the training that it was made of")
+    if config.method == "causal" and (net.config.attention, net.config.streams) != ("joint", "cross"):
+        raise ValueError(
+            f"{teacher} has attention={net.config.attention} and streams={net.config.streams}; a causal student has "
+            "joint attention and reads words across: train such a teacher, or give --method reflow"
+        )
     settings = settings_of(teacher, latents, net.config)
     config = replace(config, shift=config.shift or settings.shift)
     _claim(folder, config, about["fingerprint"], latents)

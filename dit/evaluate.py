@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from rushes.dit import sample
+from rushes.dit import flow, sample
 from rushes.dit.config import DiTConfig, EvalConfig, TrainConfig
 from rushes.dit.data import LatentClip, parse, require_same
 from rushes.dit.frechet import distances, diversity, frechet
@@ -110,7 +110,10 @@ def settings_of(folder: str, latents: str, model: DiTConfig) -> TrainConfig:
 
 
 def losses(dit: DiT, clips: Clips, folder: str) -> dict[str, Any]:
-    """Return the loss at each noise level of the network and of predictors that know nothing of pictures."""
+    """Return the loss at each noise level of the network and of predictors that know nothing of pictures.
+
+    `as` is the network's as an error of what others predict, noise, data or v, at EDM's `sigmas`: papers tell of those.
+    """
     statistics = Statistics.from_json(json.loads(storage.read_bytes(f"{folder}/statistics.json")))
     module, batches = FlowModule(clips.config, statistics).to(dit.device), clips.validation()
     some = first_windows(clips, clips.trained, MEASURED_CLIPS, clips.config.seed)
@@ -119,9 +122,12 @@ def losses(dit: DiT, clips: Clips, folder: str) -> dict[str, Any]:
         "network": dit, "zero": Zero(dit), "unit Gaussian": Gaussian(dit), "best linear": Linear(dit, tokens),
     }  # fmt: skip
     at = {name: list(module.validate(one, batches, TIMES).values()) for name, one in predictors.items()}
+    scales = {target: flow.conversion(target, torch.tensor(TIMES))[1].square().tolist() for target in flow.TARGETS}
     return {
         "held_out": clips.held, "windows": sum(len(batch.tickets) for batch in batches), "times": list(TIMES),
         "mean": {name: float(np.mean(row)) for name, row in at.items()}, "at": at,
+        "sigmas": [flow.sigma(t) for t in TIMES],
+        "as": {target: (np.array(scale) * at["network"]).tolist() for target, scale in scales.items()},
     }  # fmt: skip
 
 
@@ -233,7 +239,11 @@ def lines_of(found: Mapping[str, Any]) -> list[str]:
     whose = "held-out clips" if loss["held_out"] else "clips that were trained on, for none is held out"
     lines = [f"loss on {loss['windows']} windows of {whose}, t = {TIMES[0]:g} … {TIMES[-1]:g}"]
     for name, row in loss["at"].items():
-        lines.append(f"  {name:<16}{loss['mean'][name]:>7.3f}   " + " ".join(f"{value:.3f}" for value in row))
+        lines.append(f"  {name:<16}{loss['mean'][name]:>7.3f}   " + _row(row))
+    lines.append(f"the network's, as others count it, sigma = {loss['sigmas'][0]:.2g} … {loss['sigmas'][-1]:.2g}")
+    lines += [
+        f"  {name:<16}{np.mean(row):>7.3f}   {_row(row)}" for name, row in loss["as"].items() if name != "velocity"
+    ]
     few = sets["real"] < embed.LITE0_WIDTH * 2
     lines += [
         f"{sets['real']} real clips, {sets['of_them_held_out']} of them held out, {sets['generated']} generated"
@@ -267,6 +277,10 @@ def lines_of(found: Mapping[str, Any]) -> list[str]:
             f"{one['samples']}"
         )
     return lines
+
+
+def _row(values: Sequence[float]) -> str:
+    return " ".join(f"{value:.3f}" for value in values)
 
 
 def first_windows(clips: Clips, found: Windows, most: int, seed: int) -> Iterator[LatentClip]:

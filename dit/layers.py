@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import accumulate, groupby
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -72,17 +74,30 @@ def packed_attention(
 ) -> Float[Tensor, "n heads d"]:
     """Return attention in which a clip's queries see that clip's keys only (a block-diagonal mask, never built).
 
-    Clips of equal lengths go through one batched call; otherwise each clip is one call, whose cost is the sum of the
-    squares of the lengths and not the square of the sum.
+    On GPUs torch's kernel for packed sequences takes all clips at once. Elsewhere neighbours of equal lengths go
+    through one batched call: the cost is the sum of the squares of the lengths and not the square of the sum.
     """
-    if len(set(q_lengths)) == 1 and len(set(k_lengths)) == 1:
-        q, k, v = (rearrange(x, "(b l) h d -> b h l d", b=len(q_lengths)) for x in (q, k, v))
-        return rearrange(F.scaled_dot_product_attention(q, k, v), "b h l d -> (b l) h d")
+    if has_kernel(q.device.type, q.dtype):
+        from torch.nn.attention.varlen import varlen_attn
+
+        q_ends, k_ends = (
+            torch.tensor([0, *accumulate(lengths)], dtype=torch.int32, device=q.device)
+            for lengths in (q_lengths, k_lengths)
+        )
+        return cast(Tensor, varlen_attn(q, k, v, q_ends, k_ends, max(q_lengths), max(k_lengths)))
+    runs = [(len(list(run)), *both) for both, run in groupby(zip(q_lengths, k_lengths, strict=True))]
+    qs = q.split([clips * length for clips, length, _ in runs])
+    ks, vs = (x.split([clips * length for clips, _, length in runs]) for x in (k, v))
     rows = []
-    for one in zip(q.split(list(q_lengths)), k.split(list(k_lengths)), v.split(list(k_lengths)), strict=True):
-        one_q, one_k, one_v = (rearrange(x, "l h d -> 1 h l d") for x in one)
-        rows.append(rearrange(F.scaled_dot_product_attention(one_q, one_k, one_v), "1 h l d -> l h d"))
-    return torch.cat(rows)
+    for (clips, *_), *run in zip(runs, qs, ks, vs, strict=True):
+        one_q, one_k, one_v = (rearrange(x, "(b l) h d -> b h l d", b=clips) for x in run)
+        rows.append(rearrange(F.scaled_dot_product_attention(one_q, one_k, one_v), "b h l d -> (b l) h d"))
+    return rows[0] if len(rows) == 1 else torch.cat(rows)
+
+
+def has_kernel(device: str, dtype: torch.dtype) -> bool:
+    """Return whether torch's kernel for packed sequences takes such tokens: those of a GPU, in half precision."""
+    return device == "cuda" and dtype in (torch.bfloat16, torch.float16)
 
 
 Attend = Callable[[nn.Module, Tensor, Tensor, Tensor], Tensor]
@@ -148,12 +163,17 @@ class CrossAttention(nn.Module):
         return self.out(rearrange(packed_attention(q, k, v, lengths, word_lengths), "n h d -> n (h d)"))
 
 
+def hidden_width(width: int) -> int:
+    """Return the channels inside a gated layer as costly as a plain one of four times the width, in full 64s."""
+    return 64 * math.ceil(width * 8 / 3 / 64)
+
+
 class SwiGLU(nn.Module):
     """Gated feed-forward layer (arXiv 2002.05202), as costly as a plain one of four times the width."""
 
     def __init__(self, width: int):
         super().__init__()
-        hidden = 64 * math.ceil(width * 8 / 3 / 64)
+        hidden = hidden_width(width)
         self.gate_up = nn.Linear(width, 2 * hidden, bias=False)
         self.down = nn.Linear(hidden, width)
 
@@ -209,13 +229,17 @@ def gated(x: Float[Tensor, "n d"], lengths: Sequence[int], gate: Float[Tensor, "
 
 
 class Block(nn.Module):
-    """One AdaLN-Zero block (section 3.2 of arXiv 2212.09748): the identity when training starts."""
+    """One AdaLN-Zero block (section 3.2 of arXiv 2212.09748): the identity when training starts.
 
-    def __init__(self, width: int, heads: int):
+    One that does not read is a single-stream block of HunyuanVideo (arXiv 2412.03603), for rows that are tokens and
+    words alike. There attention and feed-forward layer stand side by side; here one follows the other, as in all.
+    """
+
+    def __init__(self, width: int, heads: int, reads: bool = True):
         super().__init__()
         self.attention = SelfAttention(width, heads)
-        self.cross = CrossAttention(width, heads)
-        self.cross_norm = nn.LayerNorm(width, eps=1e-6)
+        self.cross = CrossAttention(width, heads) if reads else None
+        self.cross_norm = nn.LayerNorm(width, eps=1e-6) if reads else None
         self.mlp = SwiGLU(width)
         self.modulation = nn.Linear(width, 6 * width)
         nn.init.zeros_(self.modulation.weight)
@@ -232,10 +256,21 @@ class Block(nn.Module):
         attend: Attend | None = None,
     ) -> Float[Tensor, "n d"]:
         """Mix tokens in space and time, read the words, transform; `state` is the clip's time and condition."""
-        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = self.modulation(F.silu(state)).chunk(6, dim=-1)
+        shift_a, scale_a, gate_a, *rest = self.modulation(F.silu(state)).chunk(6, dim=-1)
         x = x + gated(self.attention(modulate(x, lengths, shift_a, scale_a), angles, lengths, attend), lengths, gate_a)
-        x = x + self.cross(self.cross_norm(x), words, lengths, word_lengths)
-        return x + gated(self.mlp(modulate(x, lengths, shift_m, scale_m)), lengths, gate_m)
+        return self.transform(self.read(x, words, lengths, word_lengths), lengths, *rest)
+
+    def read(self, x: Tensor, words: Tensor, lengths: Sequence[int], word_lengths: Sequence[int]) -> Tensor:
+        """Return tokens with what they read from the words of their clip, where the block reads."""
+        if self.cross is None or self.cross_norm is None:
+            return x
+        return x + self.cross(self.cross_norm(x), words, lengths, word_lengths)
+
+    def transform(
+        self, x: Float[Tensor, "n d"], lengths: Sequence[int], shift: Tensor, scale: Tensor, gate: Tensor
+    ) -> Float[Tensor, "n d"]:
+        """Return tokens, each transformed on its own as its clip says."""
+        return x + gated(self.mlp(modulate(x, lengths, shift, scale)), lengths, gate)
 
 
 class Sinusoids(nn.Module):

@@ -24,6 +24,7 @@ from torch.utils.checkpoint import checkpoint
 from rushes.dit import flow
 from rushes.dit.cache import StepCache
 from rushes.dit.config import DiTConfig
+from rushes.dit.forms import Axes, DualBlock, apart, blocks, together
 from rushes.dit.layers import Attend, Block, Place, Rotary, Sinusoids, gated, modulate, spread
 from rushes.pipelines.store import storage
 
@@ -123,7 +124,7 @@ class DiT(nn.Module):
         self.words_in = nn.Linear(config.text_width, d)
         self.null_word = nn.Parameter(torch.zeros(1, d))
         self.rotary = Rotary(d // config.heads, config.time_wavelengths_s, config.space_wavelengths)
-        self.blocks = nn.ModuleList(Block(d, config.heads) for _ in range(config.blocks))
+        self.blocks = nn.ModuleList(blocks(config))
         self.out_modulation = nn.Linear(d, 2 * d)
         self.tokens_out = nn.Linear(d, config.token_width)
         self.known_in = nn.Linear(config.token_width + 1, d, bias=False)
@@ -171,7 +172,11 @@ class DiT(nn.Module):
         if condition.known is not None:
             told = condition.known[:, None].to(tokens.dtype)
             x = x + self.known_in(torch.cat([tokens * told, told], dim=1))
-        given = (state, angles, words, lengths, word_lengths, attend)
+        given: tuple[Any, ...] = (state, angles, words, lengths, word_lengths)
+        if self.config.attention != "joint":
+            given += (Axes.of(positions, lengths),)
+        elif attend:
+            given += (attend,)
         if cache:
             x = cache(x, self._seen(x, state, lengths), lambda x: self._mixed(x, *given))
         else:
@@ -182,6 +187,30 @@ class DiT(nn.Module):
 
     def _mixed(self, x: Float[Tensor, "n d"], *given: Any) -> Float[Tensor, "n d"]:
         """Return what all blocks make of tokens."""
+        return self._through(x, *given) if self.config.streams == "cross" else self._beside_words(x, *given)
+
+    def _beside_words(
+        self,
+        x: Float[Tensor, "n d"],
+        state: Float[Tensor, "clips d"],
+        angles: Float[Tensor, "n half"],
+        words: Float[Tensor, "m d"],
+        lengths: Sequence[int],
+        word_lengths: Sequence[int],
+    ) -> Float[Tensor, "n d"]:
+        """Return what blocks make of tokens whose clip's words stand behind them.
+
+        Words stand where the first token of their clip does: at no place of all videos, for then a shift of a clip's
+        time would change what it sees of them. Their order is in them already.
+        """
+        first = torch.stack([one[0] for one in angles.split(list(lengths))])
+        where = together(angles, spread(first, word_lengths), lengths, word_lengths)
+        both = [own + more for own, more in zip(lengths, word_lengths, strict=True)]
+        rows = together(x, words, lengths, word_lengths)
+        return apart(self._through(rows, state, where, words, both, word_lengths), lengths, word_lengths)[0]
+
+    def _through(self, x: Float[Tensor, "n d"], *given: Any) -> Float[Tensor, "n d"]:
+        """Return what blocks make of rows, one after another."""
         again = self.checkpointing and torch.is_grad_enabled()
         for block in self.blocks:
             x = checkpoint(block, x, *given, use_reentrant=False) if again else block(x, *given)
@@ -189,7 +218,7 @@ class DiT(nn.Module):
 
     def _seen(self, x: Float[Tensor, "n d"], state: Float[Tensor, "clips d"], lengths: Sequence[int]) -> Tensor:
         """Return what the attention of the first block sees."""
-        first = self.blocks[0]
+        first = self.blocks[0].tokens if isinstance(self.blocks[0], DualBlock) else self.blocks[0]
         assert isinstance(first, Block)
         shift, scale, *_ = first.modulation(F.silu(state)).chunk(6, dim=-1)
         return modulate(x, lengths, shift, scale)

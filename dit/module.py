@@ -16,7 +16,7 @@ from torch.nn.utils import clip_grad_norm_
 from rushes.dit import flow, plan
 from rushes.dit.config import TrainConfig
 from rushes.dit.data import Batch
-from rushes.dit.layers import Block
+from rushes.dit.layers import SelfAttention, SwiGLU
 from rushes.dit.model import Condition, DiT
 from rushes.dit.optimizer import MuonAdamW, adamw
 from rushes.dit.predictors import Predictor
@@ -181,10 +181,11 @@ def compiled(net: DiT) -> None:
     Attention is left out: its lengths are other ones in each pack, and each would be compiled anew.
     """
     torch._dynamo.config.optimize_ddp = False  # blocks are graphs enough to send gradients while others are made
-    for block in net.blocks:
-        assert isinstance(block, Block)
-        block.mlp.compile(dynamic=True)
-        block.attention.project = torch.compile(block.attention.project, dynamic=True)  # type: ignore[method-assign]
+    for layer in net.blocks.modules():
+        if isinstance(layer, SwiGLU):
+            layer.compile(dynamic=True)
+        elif isinstance(layer, SelfAttention):
+            layer.project = torch.compile(layer.project, dynamic=True)  # type: ignore[method-assign]
 
 
 def _named(clips: list[str]) -> str:

@@ -22,6 +22,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from rushes.dit import cost
 from rushes.dit.config import TrainConfig
 from rushes.dit.index import Index, Integers, LatentError
 
@@ -89,6 +90,8 @@ class Windows:
     """Behind its last segment."""
     tokens: Integers
     """Its tokens."""
+    pairs: np.ndarray
+    """Pairs of its tokens that see each other, on the average of blocks."""
     seconds: np.ndarray
     """Its length."""
 
@@ -125,14 +128,14 @@ def windows(index: Index, config: TrainConfig) -> tuple[Windows, Windows]:
     Clips with a segment that is larger than a pack are left out, which is logged. Raises LatentError where none is
     left to train on.
     """
-    sides = -(-cropped(index.cells, config.max_cells) // config.model.patch)
-    tokens = index.counts * np.repeat(sides.prod(axis=1), np.diff(index.first))
+    cells = (-(-cropped(index.cells, config.max_cells) // config.model.patch)).prod(axis=1)
+    tokens = index.counts * np.repeat(cells, np.diff(index.first))
     rows = _fitting(index, np.maximum.reduceat(tokens, index.first[:-1]), config.tokens)
     if not len(rows):
         raise LatentError(f"{index.root} has no clip that fits; raise tokens, or crop with max_cells")
     held = index.held(rows, config.holdout)
     behind = _behind(tokens), _behind(index.seconds)
-    found = _windows(index, rows[~held], *behind, config.tokens), _windows(index, rows[held], *behind, config.tokens)
+    found = _windows(index, rows[~held], *behind, cells, config), _windows(index, rows[held], *behind, cells, config)
     cuts = sum(len(one) for one in found) - len(rows)
     if cuts:
         log.info("windows   %d clips of up to %d tokens, cut %d times: all are seen", len(rows), config.tokens, cuts)
@@ -144,11 +147,14 @@ def _behind(values: np.ndarray) -> np.ndarray:
     return np.concatenate([[0], np.cumsum(values)])
 
 
-def _windows(index: Index, rows: Integers, behind: Integers, seconds: np.ndarray, budget: int) -> Windows:
-    row, number, first, last = _cut(rows, index.first[rows], index.first[rows + 1], behind, budget)
+def _windows(
+    index: Index, rows: Integers, behind: Integers, seconds: np.ndarray, cells: Integers, config: TrainConfig
+) -> Windows:
+    row, number, first, last = _cut(rows, index.first[rows], index.first[rows + 1], behind, config.tokens)
+    tokens = behind[last] - behind[first]
     return Windows(
-        clip=row, number=number, first=first - index.first[row], last=last - index.first[row],
-        tokens=behind[last] - behind[first], seconds=seconds[last] - seconds[first],
+        clip=row, number=number, first=first - index.first[row], last=last - index.first[row], tokens=tokens,
+        pairs=cost.pairs(config.model, tokens // cells[row], cells[row]), seconds=seconds[last] - seconds[first],
     )  # fmt: skip
 
 
@@ -183,16 +189,13 @@ def _cut(
 
 
 def pair_cost(config: TrainConfig) -> float:
-    """Return what a pair of tokens that see each other costs, in tokens that see none.
-
-    By FLOPs: a block's matrices take 28 d² for each token, and attention 4 d for each pair.
-    """
-    return config.pair_cost or 1 / (7 * config.model.width)
+    """Return what a pair of tokens that see each other costs, in tokens that see none; by FLOPs where it is not set."""
+    return config.pair_cost or cost.pair_flops(config.model) / cost.token_flops(config.model)
 
 
-def costs(tokens: Integers, pack: Integers, pair: float) -> np.ndarray:
-    """Return the cost of each pack: of its tokens, and of the pairs of tokens of one clip, S + b·ΣS²."""
-    return np.bincount(pack, tokens + pair * tokens.astype(float) ** 2)
+def costs(found: Windows, window: Integers, pack: Integers, pair: float) -> np.ndarray:
+    """Return the cost of each pack, from the windows in it: of their tokens, and of the pairs that see each other."""
+    return np.bincount(pack, found.tokens[window] + pair * found.pairs[window])
 
 
 def plan(found: Windows, config: TrainConfig, number: int) -> Round:
@@ -207,9 +210,8 @@ def plan(found: Windows, config: TrainConfig, number: int) -> Round:
     pack = best_fit(found.tokens[window].tolist(), config.tokens)
     order = np.argsort(pack, kind="stable")
     window, epoch, pack = window[order], epoch[order], pack[order]
-    cost = costs(found.tokens[window], pack, pair_cost(config))
     each = max(config.packs, 1)
-    like = np.argsort(-cost, kind="stable")
+    like = np.argsort(-costs(found, window, pack, pair_cost(config)), kind="stable")
     steps = np.concatenate([like, np.full(-len(like) % each, -1)]).reshape(-1, each)
     dice = generator("steps", config.seed, number)
     begin = np.concatenate([[0], np.cumsum(np.bincount(pack))])

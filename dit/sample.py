@@ -258,8 +258,9 @@ class Guided:
             return found if mask is None else found.masked_fill(mask[:, None], 0.0)
 
         shift = float(flow.shifts([len(noise)], dit.config.shift_tokens, self.config.shift))
+        schedule = self.config.schedule
         start = noise if mask is None else torch.where(mask[:, None], dit.normalise(clean), noise)
-        data = dit.denormalise(flow.SAMPLERS[self.config.sampler](velocity, start, self.config.steps, shift))
+        data = dit.denormalise(flow.SAMPLERS[self.config.sampler](velocity, start, self.config.steps, shift, schedule))
         if cache:
             log.info("cache     the blocks were asked in %d of %d steps", cache.computed, cache.asked)
         return unpatchify(data if mask is None else torch.where(mask[:, None], clean, data), p, h, w)

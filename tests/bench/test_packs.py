@@ -64,7 +64,7 @@ def quality(index: Index, found: Windows, config: TrainConfig) -> dict[str, floa
         first = planned.epoch == 0
         seen[planned.window[first]] += 1
         pack = np.repeat(np.arange(len(planned.begin) - 1), np.diff(planned.begin))
-        cost = costs(found.tokens[planned.window], pack, pair_cost(config))
+        cost = costs(found, planned.window, pack, pair_cost(config))
         ranks = np.where(planned.steps >= 0, cost[planned.steps], 0.0)
         most, mean = most + ranks.max(axis=1).sum(), mean + ranks.mean(axis=1).sum()
         filled, slots, number = filled + found.tokens[planned.window].sum(), slots + planned.steps.size, number + 1

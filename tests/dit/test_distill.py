@@ -14,7 +14,7 @@ from rushes.dit import matching, toy
 from rushes.dit.causal import Row, row_of
 from rushes.dit.config import DistillConfig, DiTConfig, TrainConfig
 from rushes.dit.distill import distill
-from rushes.dit.model import DiT, load
+from rushes.dit.model import DiT, load, save
 from rushes.dit.train import train
 
 FAST = DistillConfig(
@@ -58,6 +58,9 @@ def test_a_student_of_another_teacher_or_other_settings_is_refused(latents, teac
     (tmp_path / "student" / "distill.json").write_text(json.dumps({**about, "teacher": "0" * 12}))
     with pytest.raises(ValueError, match=r"holds a student of another teacher \(000000000000, not"):
         distill(reflow, teacher, latents, out)
+    save(DiT(DiTConfig(size="pico", streams="dual-to-single")), f"{teacher}/model", {})
+    with pytest.raises(ValueError, match="has attention=joint and streams=dual-to-single; a causal student has joint"):
+        distill(DistillConfig(device="cpu"), teacher, latents, str(tmp_path / "dual"))
     shutil.rmtree(f"{teacher}/model")
     shutil.copytree(model, f"{teacher}/model")
     with pytest.raises(ValueError, match="is a student itself; give the folder of the training"):

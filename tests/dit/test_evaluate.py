@@ -98,9 +98,14 @@ def test_a_training_is_evaluated_in_figures_text_and_pictures(trained, tmp_path)
     assert 0 < sets["of_them_held_out"] < 4 and loss["held_out"] and len(loss["at"]["network"]) == len(loss["times"])
     assert loss["mean"]["network"] == pytest.approx(loss["mean"]["unit Gaussian"], rel=0.1), "two steps teach nothing"
     assert loss["mean"]["unit Gaussian"] < loss["mean"]["zero"]
+    text = "\n".join(evaluate.lines_of(found))
+    first, told_as = loss["at"]["network"][0], {name: row[0] for name, row in loss["as"].items()}  # at t = 0.05
+    assert told_as == pytest.approx(
+        {"velocity": first, "noise": 0.9025 * first, "data": 0.0025 * first, "v": 0.905 * first}
+    )
+    assert loss["sigmas"][9] == pytest.approx(19) and "the network's, as others count it, sigma = 0.053" in text
     assert set(found["camera"]["directions"]) == {"+pan", "-pan"}, "no other fact differs among the clips"
     assert told[-1][0] == told[-1][1] == 4 + 4 + 3 + 1 + 2
-    text = "\n".join(evaluate.lines_of(found))
     assert "4 real clips" in text and "few for 2560 features" in text
     assert cv2.imread(str(tmp_path / "nearest.png")).shape[0] == 4 * (2 * 65 + 5)
     assert (tmp_path / "loss.svg").read_text().startswith("<svg")

@@ -25,7 +25,7 @@ def test_the_exact_velocity_of_a_single_datum_leads_back_to_it(sampler, steps, s
     def velocity(x: torch.Tensor, t: float) -> torch.Tensor:
         return (x - data) / t  # of the field that takes every noise to this datum
 
-    found = flow.SAMPLERS[sampler](velocity, noise, steps, shift)
+    found = flow.SAMPLERS[sampler](velocity, noise, steps, shift, "shifted")
     torch.testing.assert_close(found, data, atol=1e-5, rtol=0)
 
 
@@ -39,7 +39,9 @@ def test_a_gaussian_comes_back_with_its_mean_and_spread_and_heun_needs_fewer_ste
         return gain * (x - (1 - t) * mean) - mean
 
     exact = mean + std * noise
-    errors = {name: (run(velocity, noise, 10, 1.0) - exact).abs().mean() for name, run in flow.SAMPLERS.items()}
+    errors = {
+        name: (run(velocity, noise, 10, 1.0, "shifted") - exact).abs().mean() for name, run in flow.SAMPLERS.items()
+    }
     assert errors["heun"] < errors["euler"] / 3
     found = flow.euler(velocity, noise, 200)
     assert found.mean() == pytest.approx(2.0, abs=0.02) and found.std() == pytest.approx(0.5, abs=0.02)
@@ -54,6 +56,61 @@ def test_preconditioning_asks_the_network_for_numbers_of_unit_variance(time):
     asked = (noise - data - skip_scale * x) / out_scale
     assert float((in_scale * x).std()) == pytest.approx(1, abs=0.02) == float(asked.std())
     assert float((asked * x).mean()) == pytest.approx(0, abs=0.02)
+
+
+@pytest.mark.parametrize("target", flow.TARGETS)
+def test_what_others_predict_is_told_from_the_velocity_and_back(target):
+    """By its own definition, at all times but those at which x itself is the target."""
+    torch.manual_seed(0)
+    data, noise = torch.randn(9, 4), torch.randn(9, 4)
+    t = torch.linspace(0.1, 0.9, 9)[:, None]
+    spread = torch.hypot(1 - t, t)
+    alpha, turn = (1 - t) / spread, t / spread
+    meant = {"velocity": noise - data, "noise": noise, "data": data, "v": alpha * noise - turn * data}[target]
+    of_x, of_velocity = flow.conversion(target, t)
+    x = flow.mix(data, noise, t)
+    torch.testing.assert_close(of_x * x + of_velocity * (noise - data), meant)
+    for other in flow.TARGETS:
+        to_x, to_velocity = flow.conversion(other, t)
+        velocity = (meant - of_x * x) / of_velocity
+        again = (to_x * x + to_velocity * velocity - to_x * x) / to_velocity
+        torch.testing.assert_close(of_x * x + of_velocity * again, meant)
+
+
+def test_the_preconditioned_denoiser_of_edm_is_our_network_on_the_same_path():
+    """With the scales of Stable Video Diffusion, arXiv 2311.15127; EDM's, arXiv 2206.00364, have c_out above 0."""
+    torch.manual_seed(0)
+    data, noise, t = torch.randn(9, 4), torch.randn(9, 4), torch.linspace(0.05, 0.95, 9)[:, None]
+    sigma = torch.tensor([[flow.sigma(float(one))] for one in t])
+    c_skip, c_out, c_in = 1 / (sigma**2 + 1), -sigma / (sigma**2 + 1).sqrt(), 1 / (sigma**2 + 1).sqrt()
+    noisy, x = data + sigma * noise, flow.mix(data, noise, t)
+    torch.testing.assert_close(x, (1 - t) * noisy)
+    skip, out, into = flow.preconditioning(t)
+    torch.testing.assert_close(into * x, c_in * noisy)  # networks see the same
+    answer = torch.randn(9, 4)
+    velocity, denoised = skip * x + out * answer, c_skip * noisy + c_out * answer
+    of_x, of_velocity = flow.conversion("data", t)
+    torch.testing.assert_close(of_x * x + of_velocity * velocity, denoised)
+    assert flow.sigma(1.0) == float("inf")
+
+
+def test_fifty_steps_of_the_linear_quadratic_schedule_begin_as_a_thousand_even_ones():
+    found, even = torch.tensor(flow.times(50, 3.0, "linear-quadratic"), dtype=torch.float64), flow.times(1000)
+    assert len(found) == 51 and found[-1] == 0
+    torch.testing.assert_close(found[:26], torch.tensor(even[:26], dtype=torch.float64))
+    longer = -found.diff().diff()[24:]
+    assert longer.min() > 0
+    torch.testing.assert_close(longer[1:], longer[1:2].expand(len(longer) - 1))
+    assert flow.times(1, 1.0, "linear-quadratic") == [1.0, 0.0]
+
+
+@pytest.mark.parametrize("sampler", ["euler", "heun"])
+def test_a_schedule_asks_the_network_as_often_as_another(sampler):
+    asked = {"shifted": [], "linear-quadratic": []}
+    for schedule, own in asked.items():
+        flow.SAMPLERS[sampler](lambda x, t, own=own: own.append(t) or x, torch.zeros(1), 6, 3.0, schedule)
+    assert len(asked["shifted"]) == len(asked["linear-quadratic"]) == flow.looks(sampler, 6)
+    assert asked["shifted"] != asked["linear-quadratic"]
 
 
 def test_times_run_from_noise_to_data():

@@ -14,14 +14,18 @@ from rushes.dit.model import Condition, DiT, grid, load, moments, patchify, save
 CONFIG = DiTConfig()
 
 
-@pytest.fixture(scope="module")
-def awake() -> DiT:
+def wakened(config: DiTConfig) -> DiT:
     """A network all of whose weights matter; a fresh one answers zero, and gains near zero make attention uniform."""
     torch.manual_seed(0)
-    model = DiT(CONFIG)
+    model = DiT(config)
     for name, parameter in model.named_parameters():
         torch.nn.init.normal_(parameter, mean=2.0 if name.endswith("_norm.weight") else 0.0, std=0.05)
     return model.eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def awake() -> DiT:
+    return wakened(CONFIG)
 
 
 def clip(
@@ -148,8 +152,11 @@ def test_normalised_tokens_come_back(awake):
 
 
 @pytest.mark.parametrize(
-    ("size", "millions"), [("pico", 0.398), ("nano", 1.79), ("S", 40), ("B", 160), ("L", 562), ("XL", 826)]
-)
+    ("size", "millions"),
+    [
+        ("pico", 0.398), ("nano", 1.79), ("micro", 5.38), ("mini", 14), ("S", 40), ("B", 160), ("L", 562), ("XL", 826),
+    ],
+)  # fmt: skip
 def test_one_dial_sets_the_number_of_parameters(size, millions):
     with torch.device("meta"):
         model = DiT(DiTConfig(size=size))
@@ -174,7 +181,7 @@ def test_a_folder_without_a_model_is_named_with_the_remedy(awake, tmp_path):
 
 
 def test_an_unknown_size_is_refused():
-    with pytest.raises(ValueError, match="nano, S, B, L, XL"):
+    with pytest.raises(ValueError, match="nano, micro, mini, S, B, L, XL"):
         DiTConfig(size="XXL")  # type: ignore[arg-type]
 
 

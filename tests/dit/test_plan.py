@@ -180,9 +180,21 @@ def test_packs_of_32k_tokens_are_full_balanced_over_8_ranks_and_leave_nothing_ou
     found, _ = windows(index, config)
     planned = plan(found, config, 0)
     pack = np.repeat(np.arange(len(planned.begin) - 1), np.diff(planned.begin))
-    cost = costs(found.tokens[planned.window], pack, pair_cost(config))
+    cost = costs(found, planned.window, pack, pair_cost(config))
     sides = -(-index.cells // 2)
     assert found.tokens.sum() == (index.counts * np.repeat(sides.prod(axis=1), np.diff(index.first))).sum()
     assert 1 - found.tokens[planned.window].sum() / config.tokens / planned.steps.size <= 0.01
     ranks = np.where(planned.steps >= 0, cost[planned.steps], 0.0)
     assert ranks.max(axis=1).sum() / ranks.mean(axis=1).sum() <= 1.05
+
+
+@pytest.mark.parametrize(
+    ("attention", "seen"), [("joint", [36, 24]), ("factorised", [6 + 6, 4 + 6]), ("factorised-encoder", [6, 5])]
+)
+def test_a_plan_counts_the_tokens_that_a_token_sees_by_the_form_of_attention(attention, seen):
+    """Of six latents of six cells, and of six of four, in a network of four blocks."""
+    model = DiTConfig(patch=1, attention=attention)
+    found, _ = windows(index_of([[2, 4], [6]], [(2, 3), (2, 2)]), replace(CONFIG, model=model))
+    assert (found.pairs / found.tokens).tolist() == seen
+    alone = costs(found, np.arange(2), np.arange(2), 0.5)
+    assert alone.tolist() == [36 * (1 + seen[0] / 2), 24 * (1 + seen[1] / 2)]

@@ -24,10 +24,13 @@ def mesh() -> Iterator[DeviceMesh]:
     torch.distributed.destroy_process_group()
 
 
-@pytest.fixture
-def net() -> DiT:
+FORMS = [{}, {"attention": "factorised"}, {"streams": "dual-to-single"}]
+
+
+@pytest.fixture(params=FORMS, ids=["cross", "factorised", "dual"])
+def net(request) -> DiT:
     torch.manual_seed(0)
-    net = DiT(DiTConfig(size="pico", in_channels=3))
+    net = DiT(DiTConfig(size="pico", in_channels=3, **request.param))
     for parameter in net.parameters():
         torch.nn.init.normal_(parameter, std=0.05)
     return net
@@ -41,7 +44,9 @@ def gradients(net: DiT, lengths: tuple[int, ...] = (12, 8)) -> dict[str, torch.T
         words=torch.randn(2 * clips, width), word_lengths=(2,) * clips, pooled=torch.randn(clips, width),
         facts=torch.randn(clips, len(net.config.facts)), known=torch.rand(n) < 0.3,
     )  # fmt: skip
-    told = (torch.rand(n, 3), torch.full((n,), 4.0), torch.zeros(n), lengths, torch.rand(clips), known)
+    seconds = torch.cat([torch.arange(length) // (4 if length % 4 == 0 else 1) for length in lengths])  # of grids
+    where = torch.cat([seconds[:, None] / 6, torch.rand(n, 2)], dim=1)
+    told = (where, torch.full((n,), 4.0), torch.zeros(n), lengths, torch.rand(clips), known)
     net(torch.randn(n, 12), *told).square().sum().backward()
     return {name: full_tensor(p.grad) for name, p in net.named_parameters()}
 
@@ -105,9 +110,9 @@ def test_one_optimizer_of_two_kinds_goes_on_from_its_state_and_steps_whole_and_s
 
 
 def test_an_update_of_a_matrix_by_muon_is_as_large_as_adamws_and_has_no_direction_that_outweighs(net):
-    before, matrix = copy.deepcopy(net), net.blocks[0].mlp.gate_up.weight
+    before, matrix = copy.deepcopy(net), net.blocks[-1].mlp.gate_up.weight
     gradients(net)
     MuonAdamW(net, 1e-2, 0.0).step()
-    change = (matrix - before.blocks[0].mlp.gate_up.weight).detach()
+    change = (matrix - before.blocks[-1].mlp.gate_up.weight).detach()
     updated, asked = (torch.linalg.svdvals(one)[:10] for one in (change, matrix.grad))
     assert float(updated[0] / updated[-1]) < 2 < float(asked[0] / asked[-1])

@@ -133,7 +133,7 @@ def test_a_folder_with_another_config_is_refused(latents, tmp_path):
     with pytest.raises(ValueError, match=r"other settings \(drop_condition\)"):
         train(replace(FAST, drop_condition=0.5), latents, str(tmp_path))
     record = json.loads((tmp_path / "train.json").read_text())
-    del record["train"]["optimizer"], record["train"]["model"]["shift_tokens"]  # as before they were there
+    del record["train"]["optimizer"], record["train"]["model"]["streams"]  # as before there were others
     (tmp_path / "train.json").write_text(json.dumps(record))
     with pytest.raises(ValueError, match=r"other settings \(optimizer\)"):
         train(replace(FAST, optimizer="muon"), latents, str(tmp_path))
