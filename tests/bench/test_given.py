@@ -33,7 +33,7 @@ TRAIN = TrainConfig(
     model=DiTConfig(size="pico", facts=("fps",)), steps=STEPS, tokens=1024, lr=3e-3, shift=8.0, known=0.5,
     holdout=0.02, save_every=STEPS, log_every=100, device="cpu",
 )  # fmt: skip
-ASKED = SampleConfig(guidance=1.0, steps=20, shift=8.0, rate=8, device="cpu")
+ASKED = SampleConfig(guidance=1.0, steps=5, shift=8.0, rate=8, device="cpu")  # more add what it has not learned
 
 
 def write(one: toy.Shape, path: Path, segments: int = 2) -> str:
