@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from rushes.dit.config import ToyConfig
-from rushes.dit.toy import Figure, conditions, first, mask, mixture, positions
+from rushes.dit.toy import Figure, conditions, first, mask, mixture, picture, positions
 from rushes.dit.toy_student import student
 from rushes.pipelines.store import storage
 from rushes.tokenizer.config import Tell, silent
 
 CLAIMS = {
     "conditions": (conditions, "png"), "first": (first, "png"), "mask": (mask, "png"), "positions": (positions, "svg"),
-    "mixture": (mixture, "svg"), "student": (student, "png"),
+    "mixture": (mixture, "svg"), "picture": (picture, "png"), "student": (student, "png"),
 }  # fmt: skip
 
 

@@ -391,9 +391,9 @@ class EvalConfig:
 class ToyConfig:
     """One claim about the DiT, tried on moving shapes or numbers whose truth is known."""
 
-    claim: Literal["conditions", "first", "mask", "positions", "mixture", "student"] = "conditions"
+    claim: Literal["conditions", "first", "picture", "mask", "positions", "mixture", "student"] = "conditions"
     """conditions: prompts and camera facts act; first: a clip goes on as its first segment began, over seams that are
-    not seen; mask: a box is filled in by what is around it; positions: seconds and rates teach more than indices;
+    not seen; picture: a picture goes on; mask: a box is filled in by what is around it; positions: seconds and rates teach more than indices;
     mixture: the learned velocity is that of a mixture of Gaussians in closed form; student: four looks at each segment
     give what a prompt asks, as fifty of its teacher at whole clips do."""
     steps: int = 0
