@@ -393,9 +393,9 @@ class ToyConfig:
 
     claim: Literal["conditions", "first", "picture", "mask", "positions", "mixture", "student"] = "conditions"
     """conditions: prompts and camera facts act; first: a clip goes on as its first segment began, over seams that are
-    not seen; picture: a picture goes on; mask: a box is filled in by what is around it; positions: seconds and rates teach more than indices;
-    mixture: the learned velocity is that of a mixture of Gaussians in closed form; student: four looks at each segment
-    give what a prompt asks, as fifty of its teacher at whole clips do."""
+    not seen; picture: a picture goes on; mask: a box is filled in by what is around it; positions: seconds and rates
+    teach more than indices; mixture: the learned velocity is that of a mixture of Gaussians in closed form; student:
+    four looks at each segment give what a prompt asks, as fifty of its teacher at whole clips do."""
     steps: int = 0
     """Optimizer steps of each training; 0 takes those of the claim."""
     seed: int = 0
