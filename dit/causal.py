@@ -77,6 +77,8 @@ class Row:
         return Row(**columns, clips=((end - begin,),) * count, condition=self.condition)
 
 
+FIXED = ("sampler", "shift", "schedule", "cache", "overlap")
+"""What a causal student is not asked by."""
 TOLD = ("positions", "rates", "orders", "seconds")
 
 
@@ -213,7 +215,7 @@ def require(config: SampleConfig, student: Mapping[str, Any]) -> None:
     if student["method"] != "causal":
         return
     looks = len(student["levels"])
-    fixed = {"sampler": (SampleConfig.sampler,), "steps": (0, looks), "shift": (SampleConfig.shift,), "cache": (0.0,)}
+    fixed: dict[str, tuple[Any, ...]] = {name: (getattr(SampleConfig, name),) for name in FIXED} | {"steps": (0, looks)}
     for name, allowed in fixed.items():
         if getattr(config, name) not in allowed:
             raise ValueError(

@@ -397,6 +397,6 @@ class ToyConfig:
     teach more than indices; mixture: the learned velocity is that of a mixture of Gaussians in closed form; student:
     four looks at each segment give what a prompt asks, as fifty of its teacher at whole clips do."""
     steps: int = 0
-    """Optimizer steps of each training; 0 takes those of the claim."""
+    """Optimizer steps of each training, of a student's claim those of the teacher; 0 takes those of the claim."""
     seed: int = 0
     """Seed of weights, clips, noise and times."""

@@ -79,6 +79,8 @@ def distill(config: DistillConfig, teacher: str, latents: str, out: str, tell: T
         )
     settings = settings_of(teacher, latents, net.config)
     config = replace(config, shift=config.shift or settings.shift)
+    if (folder / "train.json").exists():
+        raise ValueError(f"{folder} holds a training; give another --out, such as {folder.parent}/student")
     _claim(folder, config, about["fingerprint"], latents)
     threads.warn_of_spinning(torch.get_num_threads())
     clips = Clips(read_index(latents), settings, Path(teacher) / "text", tell)
@@ -194,6 +196,8 @@ def _run(work: Distillation, folder: Path, about: dict[str, Any], tell: Tell) ->
     lines = metrics.read_text().splitlines(keepends=True) if metrics.exists() else []
     kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= work.step]
     storage.write_bytes(str(metrics), "".join(kept).encode())  # later lines are written again
+    if work.step >= config.steps and not (folder / "model" / "config.json").exists():
+        save(work.average, str(folder / "model"), {**about, "step": work.step})
     while work.step < config.steps:
         phase = "paths" if work.pairing else "matching"
         found = work.advance()
@@ -204,6 +208,6 @@ def _run(work: Distillation, folder: Path, about: dict[str, Any], tell: Tell) ->
         if saving:
             part = folder / ".checkpoint.ckpt.part"
             torch.save(work.state(), part)
-            part.replace(folder / "checkpoint.ckpt")
             save(work.average, str(folder / "model"), {**about, "step": work.step})
+            part.replace(folder / "checkpoint.ckpt")  # behind the model: it never stands beside an older one
         tell(work.step, config.steps, "steps", found)

@@ -100,6 +100,10 @@ def settings_of(folder: str, latents: str, model: DiTConfig) -> TrainConfig:
     try:
         record = json.loads(storage.read_bytes(f"{folder}/train.json"))
     except FileNotFoundError as error:
+        if storage.exists(f"{folder}/distill.json"):
+            raise ValueError(
+                f"{folder} holds a student; give the folder of the training that it was made of"
+            ) from error
         raise ValueError(f"{folder} holds no training (no train.json); train with `rushes dit train`") from error
     if record["latents"] != content_of(latents):
         raise ValueError(

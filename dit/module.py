@@ -166,6 +166,14 @@ class FlowModule(L.LightningModule):
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, share)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
+    def on_train_start(self) -> None:
+        """Begin at the rate of the step: a checkpoint brings that of the steps that were asked for then."""
+        schedule: Any = self.lr_schedulers()
+        for group, peak, share in zip(
+            schedule.optimizer.param_groups, schedule.base_lrs, schedule.lr_lambdas, strict=True
+        ):
+            group["lr"] = peak * share(schedule.last_epoch)
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Record where training stands: the same on all ranks."""
         checkpoint["position"] = list(self.position)

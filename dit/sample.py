@@ -164,6 +164,8 @@ def resolved(config: SampleConfig, about: dict[str, Any], what: Given = NOTHING)
     missing = [name for name, value in asked.items() if not value and name not in typical]
     if missing:
         raise ValueError(f"the training latents did not tell their {', '.join(missing)}; set what you want")
+    if what.sources and student and not about.get("known"):
+        raise ValueError(f"{what} is given, but a reflowed student takes none; sample its teacher, or a causal student")
     if what.sources and not about.get("known"):
         raise ValueError(
             f"{what} is given, but the model was trained without known latents; train one with --known above 0"

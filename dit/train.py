@@ -50,6 +50,8 @@ FREE = (
     "strategy", "checkpointing", "compile",
 )  # fmt: skip
 """Settings that do not decide the weights, but for rounding, and so may change at a resume."""
+OLDER = {"uniform": 0.0}
+"""What a training had from before a setting was there, where that is not the setting's default."""
 VALIDATION_PACKS = 4
 """Packs at most on which the loss is measured at each save."""
 
@@ -74,6 +76,8 @@ def train(config: TrainConfig, latents: str, out: str, tell: Tell = silent) -> P
     loggers.require(config.logger)
     index = read_index(latents)
     config = replace(config, model=replace(config.model, in_channels=index.channels), packs=_packs(config, folder))
+    if (folder / "distill.json").exists():
+        raise ValueError(f"{folder} holds a student; give another --out")
     done = _steps_done(folder / "checkpoint.ckpt")
     record = _claim(folder, config, index, done)
     facts = _measured(folder, config, index)
@@ -154,7 +158,7 @@ def _claim(folder: Path, config: TrainConfig, index: Index, done: int) -> dict[s
         trained = found.get("tokenizer_name", OURS), found["tokenizer"]
         require_same(str(folder), trained, (index.tokenizer, index.fingerprint), f"{index.root} are those of")
         known = {name: value for name, value in asdict(TrainConfig()).items() if name in record["train"]}
-        before = {**known, **found["train"]}  # a training from before a setting was there
+        before = {**known, **OLDER, **found["train"]}  # a training from before a setting was there
         before["model"] = {**known["model"], **before["model"]}
         changed = [name for name in {**record["train"], **before} if record["train"].get(name) != before.get(name)]
         changed += ["other latents"] if record["latents"] != found.get("latents") else []
@@ -240,6 +244,7 @@ class Keeper(L.Callback):
         self.folder, self.config, self.about, self.clips, self.tell = folder, config, about, clips, tell
         self.since, self.logged = 0.0, 0
         self.fixed: list[Batch] = []
+        self.finished = False
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         """Drop the lines of metrics that the checkpoint knows nothing of; they will be written again."""
@@ -298,6 +303,17 @@ class Keeper(L.Callback):
     def _save(self, trainer: L.Trainer, average: DiT) -> None:
         part = self.folder / ".checkpoint.ckpt.part"
         trainer.save_checkpoint(part)
-        if trainer.is_global_zero:
-            part.replace(self.folder / "checkpoint.ckpt")
+        if trainer.is_global_zero:  # the model first: a checkpoint never stands beside an older one
             save(average, str(self.folder / "model"), {**self.about, "step": trainer.global_step})
+            part.replace(self.folder / "checkpoint.ckpt")
+
+    def on_fit_start(self, trainer: L.Trainer, module: Any) -> None:
+        """Note that a finished training is asked for again: its model is written anew if it is not there."""
+        self.finished = _steps_done(self.folder / "checkpoint.ckpt") >= self.config.steps
+
+    def on_fit_end(self, trainer: L.Trainer, module: Any) -> None:
+        """Write the model of a finished training where somebody removed it."""
+        if self.finished and not (self.folder / "model" / "config.json").exists():
+            average, done = whole(module.ema), _steps_done(self.folder / "checkpoint.ckpt")
+            if trainer.is_global_zero:
+                save(average, str(self.folder / "model"), {**self.about, "step": done})

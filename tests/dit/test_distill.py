@@ -58,6 +58,10 @@ def test_a_student_of_another_teacher_or_other_settings_is_refused(latents, teac
     (tmp_path / "student" / "distill.json").write_text(json.dumps({**about, "teacher": "0" * 12}))
     with pytest.raises(ValueError, match=r"holds a student of another teacher \(000000000000, not"):
         distill(reflow, teacher, latents, out)
+    with pytest.raises(ValueError, match=r"holds a training; give another --out, such as .*/student"):
+        distill(reflow, teacher, latents, teacher)
+    with pytest.raises(ValueError, match="holds a student; give another --out"):
+        train(TrainConfig(device="cpu"), latents, out)
     save(DiT(DiTConfig(size="pico", streams="dual-to-single")), f"{teacher}/model", {})
     with pytest.raises(ValueError, match="has attention=joint and streams=dual-to-single; a causal student has joint"):
         distill(DistillConfig(device="cpu"), teacher, latents, str(tmp_path / "dual"))

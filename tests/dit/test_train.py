@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -124,7 +125,10 @@ def test_a_finished_run_does_nothing_when_asked_again(latents, tmp_path):
     train(FAST, latents, str(tmp_path))
     assert before == {path: path.stat().st_mtime_ns for path in tmp_path.glob("model/*")}
     assert len(metrics(tmp_path)) == 6
+    before = (tmp_path / "model" / "model.safetensors").read_bytes()
+    shutil.rmtree(tmp_path / "model")
     train(replace(FAST, steps=2), latents, str(tmp_path))
+    assert (tmp_path / "model" / "model.safetensors").read_bytes() == before, "a model that is gone is made again"
     assert json.loads((tmp_path / "train.json").read_text())["steps"] == FAST.steps, "as many as the model has seen"
 
 
@@ -134,6 +138,11 @@ def test_a_folder_with_another_config_is_refused(latents, tmp_path):
         train(replace(FAST, drop_condition=0.5), latents, str(tmp_path))
     record = json.loads((tmp_path / "train.json").read_text())
     del record["train"]["optimizer"], record["train"]["model"]["streams"]  # as before there were others
+    (tmp_path / "train.json").write_text(json.dumps(record))
+    older = {**record, "train": {name: value for name, value in record["train"].items() if name != "uniform"}}
+    (tmp_path / "train.json").write_text(json.dumps(older))
+    with pytest.raises(ValueError, match=r"other settings \(uniform\)"):
+        train(replace(FAST, steps=1), latents, str(tmp_path))
     (tmp_path / "train.json").write_text(json.dumps(record))
     with pytest.raises(ValueError, match=r"other settings \(optimizer\)"):
         train(replace(FAST, optimizer="muon"), latents, str(tmp_path))
@@ -162,6 +171,14 @@ def test_the_rate_rises_and_falls_as_asked(latents, tmp_path):
     train(replace(FAST, steps=10, warmup=3, cooldown=0.5, lr=1e-3, log_every=1), latents, str(tmp_path))
     rates = [line["lr"] for line in metrics(tmp_path)]
     assert rates == pytest.approx([1e-3 * min(1, (step + 1) / 4, (10 - step) / 5) for step in range(1, 11)])
+    before = _net(tmp_path)
+    train(replace(FAST, steps=11, warmup=3, cooldown=0.5, lr=1e-3, log_every=1), latents, str(tmp_path))
+    assert not torch.equal(_net(tmp_path), before), "it rises again at the first step"
+
+
+def _net(run: Path) -> torch.Tensor:
+    found = torch.load(run / "checkpoint.ckpt", map_location="cpu", weights_only=True)
+    return found["state_dict"]["net.tokens_in.weight"]
 
 
 def test_the_average_has_the_width_asked_for():
