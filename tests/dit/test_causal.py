@@ -109,6 +109,7 @@ def test_a_stream_makes_what_a_roll_out_makes_and_keeps_no_more_than_its_window(
     ("method", "change", "message"),
     [
         ("causal", {"sampler": "heun"}, "sampler=heun: a causal student looks at 4 levels"),
+        ("causal", {"schedule": "linear-quadratic"}, "schedule=linear-quadratic: a causal student looks at 4 levels"),
         ("causal", {"steps": 30}, "steps=30: a causal student"),
         ("causal", {"guidance": 3.0}, "guidance=3: the model is a student, which has a guidance of 2 built in"),
         ("reflow", {"guide": {"pan": 2.0}}, "guide: the model is a student"),
