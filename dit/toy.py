@@ -11,7 +11,6 @@ import io
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate
 
 import numpy as np
 import torch
@@ -35,6 +34,7 @@ from rushes.dit.sample import Guided, continued
 from rushes.dit.text import TextEncoder
 from rushes.tokenizer.config import Tell, silent
 from rushes.tokenizer.plots import Line, chart
+from rushes.tokenizer.rates import latent_times
 
 FRAMES, SIDE, SEGMENTS = 16, 8, 2  # frames of a segment, pixels of a side, segments of a clip
 COLOURS = {"red": (1.0, -0.5, -0.5), "green": (-0.5, 1.0, -0.5), "blue": (-0.5, -0.5, 1.0), "yellow": (1.0, 1.0, -0.5)}
@@ -118,13 +118,11 @@ def clip(one: Shape, rates: tuple[int, ...], fps: float = 16.0, lone: bool = Fal
     """
     frames = [1] * lone + [FRAMES] * (len(rates) - lone)
     counts = tuple(-(-length // rate) for length, rate in zip(frames, rates, strict=True))
-    begins = accumulate(frames[:-1], initial=0)
-    starts = [begin + rate * j for begin, rate, n in zip(begins, rates, counts, strict=True) for j in range(n)]
     x, y = (one.speed * step for step in DIRECTIONS[one.direction])
     return LatentClip(
         key=f"{one}",
         latents=encode(film(one, fps, sum(frames)), rates, lone),
-        times_s=torch.tensor(starts) / fps,
+        times_s=torch.tensor(latent_times([at / fps for at in range(sum(frames))], rates, frames)),
         rates=rates,
         counts=counts,
         caption=f"a {one.colour} ball moves {one.direction}",
