@@ -92,7 +92,7 @@ def test_one_rank_then_two_then_one_see_the_same_packs_and_learn_the_same(latent
     process = apart(latents, turns, replace(small, steps=8, devices=2, workers=1, strategy=strategy))
     assert process.wait(900) == 0, (turns / "log").read_text()
     spied(latents, turns, replace(small, workers=2))
-    rounded = 10 if optimizer == "muon" else 1  # it reckons in bfloat16
+    rounded = 20 if optimizer == "muon" else 1  # it reckons in bfloat16, and makes faint directions as large as others
     gradients = [[json.loads(line) for line in (out / "gradients.0").open()] for out in (whole, turns)]
     assert len(gradients[0]) == len(gradients[1]) == 12
     for step, (one, other) in enumerate(zip(*gradients, strict=True)):
