@@ -197,6 +197,8 @@ class TrainConfig:
             raise ValueError(f"known={self.known} is a share of clips; give 0 to 0.5, so that most are generated whole")
         if self.pair_cost < 0:
             raise ValueError(f"pair_cost={self.pair_cost} must not be negative; 0 goes by FLOPs")
+        if self.optimizer == "muon" and self.strategy == "fsdp":
+            raise ValueError("optimizer=muon and strategy=fsdp do not learn what one process does yet; leave one out")
         if self.compile and self.strategy == "fsdp":
             raise ValueError("compile and strategy=fsdp do not go together yet; leave one of them out")
 

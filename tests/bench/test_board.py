@@ -229,3 +229,7 @@ def test_each_part_of_the_network_taken_out_and_what_others_add(show: Any) -> No
             "direction", "direction by facts", "CPU s"]  # fmt: skip
     show(f"The board: moving shapes, {STEPS} steps, {len(SEEDS)} seeds", head, rows, raw)
     path.unlink()
+    whole = [one for one in raw if one["row"] == "all together"]
+    assert min(one[what] for one in whole for what in ("colour", "direction", "by facts")) >= 0.95
+    for added in ("with token routing (TREAD)", "with alignment to the average (SRA, Self-Flow)"):
+        assert mean(one["held"] for one in whole) < mean(one["held"] for one in raw if one["row"] == added), added

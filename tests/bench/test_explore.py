@@ -1,7 +1,7 @@
 """What moving a limit costs on large runs, and starting, and a grid of strips, in the server of `rushes explore`.
 
 Targets: a slider to new counts within 50 ms at 10⁵, 100 ms at 10⁶ and 800 ms at 10⁷ clips; first counts within 5 s and
-2 GB at 10⁶; a grid of 60 strips within 0.3 s, words in captions within 1.5 s; the first frame of a clip on the page
+2 GB at 10⁶; a grid of 60 strips within 0.3 s, words in captions within 0.5 s; the first frame of a clip on the page
 within 0.2 s from disk and 0.5 s from a bucket. Counts while a slider moves are those of the limits, as are the first;
 duplicates follow once it rests. The server's figures are CPU time of all its threads, from the start of the process;
 frames are seen by a browser, in wall time. `RUSHES_EXPLORE_CLIPS=10000000` adds a ledger of so many clips, without
@@ -107,7 +107,7 @@ def test_a_limit_is_moved_in_a_blink(tmp_path: Path, real: str, show: Any) -> No
     assert largest["said"]["ready_s"] <= 5 and largest["memory_gb"] <= 2
     for clips, most_ms in {100_000: 50, 1_000_000: 100, **dict.fromkeys(MORE, 800)}.items():
         assert median(raw[clips]["said"]["limits_ms"]) <= most_ms
-    assert median(largest["said"]["grid_ms"]) <= 300 and median(largest["said"]["text_ms"]) <= 1500
+    assert median(largest["said"]["grid_ms"]) <= 300 and median(largest["said"]["text_ms"]) <= 500
 
 
 FIRST_FRAME = """async (key) => {

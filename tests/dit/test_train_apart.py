@@ -81,7 +81,7 @@ def seen(out: Path, rank: int) -> dict[int, list]:
     return found
 
 
-@pytest.mark.parametrize(("strategy", "optimizer"), [("ddp", "adamw"), ("fsdp", "adamw"), ("fsdp", "muon")])
+@pytest.mark.parametrize(("strategy", "optimizer"), [("ddp", "adamw"), ("fsdp", "adamw")])
 def test_one_rank_then_two_then_one_see_the_same_packs_and_learn_the_same(latents, tmp_path, strategy, optimizer):
     small = replace(SMALL, optimizer=optimizer)
     whole, turns = tmp_path / "whole", tmp_path / "turns"
@@ -92,20 +92,19 @@ def test_one_rank_then_two_then_one_see_the_same_packs_and_learn_the_same(latent
     process = apart(latents, turns, replace(small, steps=8, devices=2, workers=1, strategy=strategy))
     assert process.wait(900) == 0, (turns / "log").read_text()
     spied(latents, turns, replace(small, workers=2))
-    rounded = 20 if optimizer == "muon" else 1  # it reckons in bfloat16, and makes faint directions as large as others
     gradients = [[json.loads(line) for line in (out / "gradients.0").open()] for out in (whole, turns)]
     assert len(gradients[0]) == len(gradients[1]) == 12
     for step, (one, other) in enumerate(zip(*gradients, strict=True)):
-        assert other == pytest.approx(one, rel=1e-3, abs=rounded * 1e-5 * max(one)), step
+        assert other == pytest.approx(one, rel=1e-3, abs=1e-5 * max(one)), step
     alone, first, second = seen(whole, 0), seen(turns, 0), seen(turns, 1)
     assert sorted(second) == [4, 5, 6, 7]
     assert {step: first[step] + second.get(step, []) for step in range(12)} == alone
     assert all(len(packs) == 2 for packs in alone.values())
     one, other = (load(str(out / "model"))[0].state_dict() for out in (whole, turns))
     for name in one:
-        torch.testing.assert_close(one[name], other[name], atol=rounded * 1e-4, rtol=1e-3, msg=name)
+        torch.testing.assert_close(one[name], other[name], atol=1e-4, rtol=1e-3, msg=name)
     losses = [[json.loads(line)["loss"] for line in (out / "metrics.jsonl").open()] for out in (whole, turns)]
-    assert losses[0] == pytest.approx(losses[1], abs=rounded * 1e-4)
+    assert losses[0] == pytest.approx(losses[1], abs=1e-4)
 
 
 def test_two_ranks_killed_at_any_instant_go_on_to_the_bit(latents, tmp_path):
